@@ -21,14 +21,14 @@ from typing import Annotated, Any
 
 import typer
 
-from base.intervals import wilson_interval
-from base.shipped import answers_file
-from eval.answers import read_answers
-from eval.grading import kind_of_probe
-from eval.probe_set import load_probes
-from router import plugins
-from router.answers import FAMILY, AnswerKind, KeyOf, Question
-from router.answers import judge as judge_kind
+from coe.base.intervals import wilson_interval
+from coe.base.shipped import answers_file
+from coe.eval.answers import read_answers
+from coe.eval.grading import kind_of_probe
+from coe.eval.probe_set import load_probes
+from coe.router import plugins
+from coe.router.answers import FAMILY, AnswerKind, KeyOf, Question
+from coe.router.answers import judge as judge_kind
 
 GROUPS = Path(__file__).with_name("answer_groups.jsonl")
 Ask = Callable[[str, Mapping[str, object]], str | None]

@@ -15,14 +15,14 @@ import yaml
 from numpy.typing import NDArray
 
 from benchmarks.outcome_tables import write_chosen
-from eval.routing.baselines import best_single
-from eval.routing.routing_request import RoutingRequest
-from eval.routing.trial_tables import read_tables
-from training.datasets.outcomes import PROMPTS_FILE, read_outcomes
-from training.fit_inputs import opened_encoder
-from training.stage_one import embed
-from training.table_fit import DEFAULT_ENCODER, encoder_config
-from training.types import OutcomeTable
+from coe.eval.routing.baselines import best_single
+from coe.eval.routing.routing_request import RoutingRequest
+from coe.eval.routing.trial_tables import read_tables
+from coe.training.datasets.outcomes import PROMPTS_FILE, read_outcomes
+from coe.training.fit_inputs import opened_encoder
+from coe.training.stage_one import embed
+from coe.training.table_fit import DEFAULT_ENCODER, encoder_config
+from coe.training.types import OutcomeTable
 
 Float64Array = NDArray[np.float64]
 

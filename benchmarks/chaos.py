@@ -27,16 +27,16 @@ import typer
 from rich.console import Console
 from sqlalchemy import select
 
-from base.json_text import from_json
 from benchmarks.chaos_fleet import Child, GatewayProcess, write_config
 from benchmarks.chaos_history import WINDOW_S, WORKS_FOR, Answer, Kill, Row, Verdict, Victim, check, planned_kills
+from coe.base.json_text import from_json
+from coe.decision_log.database import Database
+from coe.decision_log.default_database import default_database_url
+from coe.decision_log.doctor import Diagnosis
+from coe.decision_log.doctor_commands import drain_all, examine
+from coe.decision_log.tables import DECISIONS
+from coe.router.log_config import Durability, LogConfig
 from coe_offline.redis_server import RedisServer
-from decision_log.database import Database
-from decision_log.default_database import default_database_url
-from decision_log.doctor import Diagnosis
-from decision_log.doctor_commands import drain_all, examine
-from decision_log.tables import DECISIONS
-from router.log_config import Durability, LogConfig
 
 CLIENTS = 8
 ASK_TIMEOUT_S = 20.0

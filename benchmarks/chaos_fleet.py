@@ -16,9 +16,9 @@ from pathlib import Path
 import aiohttp
 import yaml
 
-from decision_log.spool import spool_folders
-from fleet.engine_plans import free_port
-from fleet.folder_lock import is_held
+from coe.decision_log.spool import spool_folders
+from coe.fleet.engine_plans import free_port
+from coe.fleet.folder_lock import is_held
 
 START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 60.0

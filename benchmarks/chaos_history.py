@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, TypeVar
 
-from router.log_config import Durability
+from coe.router.log_config import Durability
 
 T = TypeVar("T")
 

@@ -19,14 +19,14 @@ import numpy as np
 import typer
 from pydantic import Field
 
-from base.progress import silent
-from eval.metrics.intervals import DRAWS, Estimate
-from eval.routing.routing_request import RoutingRequest
-from eval.routing.routing_run import load, method_output, run_trial, table_request
-from eval.routing.trial_tables import read_tables
-from router.policy_config import Budgets
-from router.types import Float64Array, IntArray, Record
-from training.table_fit import fit_methods
+from coe.cli.progress import silent
+from coe.eval.metrics.intervals import DRAWS, Estimate
+from coe.eval.routing.routing_request import RoutingRequest
+from coe.eval.routing.routing_run import load, method_output, run_trial, table_request
+from coe.eval.routing.trial_tables import read_tables
+from coe.router.policy_config import Budgets
+from coe.router.types import Float64Array, IntArray, Record
+from coe.training.table_fit import fit_methods
 
 CPT_LEVELS = (50, 80)
 

@@ -21,20 +21,20 @@ import typer
 from numpy.typing import NDArray
 from rich.console import Console
 
-from base.intervals import Z_95
-from base.progress import silent
-from base.shipped import DEFAULT_CONFIG, shipped_root
 from benchmarks.encoders import Parts, labelled, read_parts
 from benchmarks.uncertainty import DATA, fit_request, read_coarse
-from router.build import build_encoder
-from router.config import load_config
-from router.conversation import in_context
-from router.protocols import Encoder
-from router.section import PluginConfig
-from router.types import GENERAL, FloatArray
-from router.uncertainty import Uncertainty, apply_temperature
-from training.stage_one import StageOne, embed, fit_stage_one
-from training.types import LabelledQuery
+from coe.base.intervals import Z_95
+from coe.base.shipped import DEFAULT_CONFIG, shipped_root
+from coe.cli.progress import silent
+from coe.router.build import build_encoder
+from coe.router.config import load_config
+from coe.router.conversation import in_context
+from coe.router.protocols import Encoder
+from coe.router.section import PluginConfig
+from coe.router.types import GENERAL, FloatArray
+from coe.router.uncertainty import Uncertainty, apply_temperature
+from coe.training.stage_one import StageOne, embed, fit_stage_one
+from coe.training.types import LabelledQuery
 
 WRITTEN = Path(__file__).parent / "follow_ups"
 ALPHA = 0.05

@@ -19,15 +19,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from base.json_text import from_json, to_json
 from benchmarks.record_cost import routed, row_of
-from decision_log.database import Database
-from decision_log.decision_record import TerminalState
-from decision_log.default_database import default_database_url
-from decision_log.feedback_types import Feedback, FeedbackKind
-from decision_log.listing import DecisionFilter, Opinion
-from decision_log.payloads import Logged, from_payload, json_line, to_payload
-from gateway.chat_log import record_of
+from coe.base.json_text import from_json, to_json
+from coe.decision_log.database import Database
+from coe.decision_log.decision_record import TerminalState
+from coe.decision_log.default_database import default_database_url
+from coe.decision_log.feedback_types import Feedback, FeedbackKind
+from coe.decision_log.listing import DecisionFilter, Opinion
+from coe.decision_log.payloads import Logged, from_payload, json_line, to_payload
+from coe.gateway.chat_log import record_of
 
 TEAM, EVERY, BATCH, PAGE = "acme", 100_000, 2000, 50
 MONTH_S, NOW = 30 * 86_400.0, 1_764_000_000.0

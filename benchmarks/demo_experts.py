@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from urllib.request import Request, urlopen
 
-from base.intervals import wilson_interval
-from base.shipped import seed_folder
-from decision_log.decision_record import PROBE_HEADER
-from eval.probe_set import Probe, load_probes
+from coe.base.intervals import wilson_interval
+from coe.base.shipped import seed_folder
+from coe.decision_log.decision_record import PROBE_HEADER
+from coe.eval.probe_set import Probe, load_probes
 from examples.smollm2.experts import calculator, converter
 
 HERE = Path(__file__).parent

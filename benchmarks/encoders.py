@@ -20,20 +20,20 @@ import typer
 from numpy.typing import NDArray
 from rich.console import Console
 
-from base.blas import one_thread
-from base.errors import MissingWeightsError
-from base.extras import MissingExtraError
-from base.intervals import Z_95
-from base.progress import silent
-from base.shipped import DEFAULT_CONFIG, seed_folder, shipped_root
 from benchmarks.uncertainty import fit_request
-from router.build import build_encoder
-from router.config import load_config
-from router.protocols import Encoder
-from router.section import PluginConfig
-from router.types import GENERAL, FloatArray, Metric
-from training.datasets.labelled_queries import read_seed
-from training.stage_one import (
+from coe.base.blas import one_thread
+from coe.base.errors import MissingWeightsError
+from coe.base.extras import MissingExtraError
+from coe.base.intervals import Z_95
+from coe.base.shipped import DEFAULT_CONFIG, seed_folder, shipped_root
+from coe.cli.progress import silent
+from coe.router.build import build_encoder
+from coe.router.config import load_config
+from coe.router.protocols import Encoder
+from coe.router.section import PluginConfig
+from coe.router.types import GENERAL, FloatArray, Metric
+from coe.training.datasets.labelled_queries import read_seed
+from coe.training.stage_one import (
     LabelledEmbeddings,
     StageOne,
     embed,
@@ -42,7 +42,7 @@ from training.stage_one import (
     stage_one_metrics,
     wilson,
 )
-from training.types import LabelledQuery, split_of
+from coe.training.types import LabelledQuery, split_of
 
 FRESH = Path(__file__).parent / "fresh_prompts"
 ALPHA = 0.05

@@ -24,17 +24,17 @@ import httpx
 import numpy as np
 
 from benchmarks.chat_stack import call
-from decision_log.privacy import load_key
-from fleet.pool import ExpertPool
-from fleet.wires import vllm
-from fleet.wires._post import Posts
-from gateway.asgi import Application
-from gateway.live_router import live_router
-from gateway.parts import Parts
-from gateway.serve import Gateway
-from gateway.settings import Settings
-from router.config import load_config
-from router.types import FloatArray
+from coe.decision_log.privacy import load_key
+from coe.fleet.pool import ExpertPool
+from coe.fleet.providers import vllm
+from coe.fleet.providers._post import Posts
+from coe.gateway.asgi import Application
+from coe.gateway.live_router import live_router
+from coe.gateway.parts import Parts
+from coe.gateway.serve import Gateway
+from coe.gateway.settings import Settings
+from coe.router.config import load_config
+from coe.router.types import FloatArray
 from tests.gateway.running import MemoryStore
 from tests.memory_log import MemoryLog
 from tests.training.trained_folder import EXPERTS, make_trained

@@ -21,12 +21,12 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from base.shipped import DEFAULT_CONFIG, shipped_root
 from benchmarks.gateway_load import PATH
-from eval.probe_set import load_probes
-from fleet.engine_plans import free_port
-from training.datasets.outcomes import write_outcomes
-from training.types import OutcomeTable
+from coe.base.shipped import DEFAULT_CONFIG, shipped_root
+from coe.eval.probe_set import load_probes
+from coe.fleet.engine_plans import free_port
+from coe.training.datasets.outcomes import write_outcomes
+from coe.training.types import OutcomeTable
 
 NO_GATEWAY, REFERENCE, LITELLM = "no gateway", "pass-through", "LiteLLM proxy"
 NAMED, STATIC, STATIC_100, SHIPPED = (

@@ -10,8 +10,8 @@ import random
 import statistics
 from pathlib import Path
 
-from base.shipped import seed_folder
-from training.datasets.labelled_queries import read_seed
+from coe.base.shipped import seed_folder
+from coe.training.datasets.labelled_queries import read_seed
 
 MADE = 50_000
 

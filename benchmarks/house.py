@@ -24,21 +24,21 @@ from typing import Any, NamedTuple, get_args
 import typer
 from pydantic import BaseModel
 
-from coe.commands import COMMANDS
-from decision_log.privacy import load_key
-from fleet.pool import ExpertPool
-from fleet.wires import echo
-from gateway.live_router import live_router
-from gateway.parts import Parts
-from gateway.serve import Gateway
-from gateway.settings import Settings
-from router.config import CoeConfig, load_config
+from coe.cli.commands import COMMANDS
+from coe.decision_log.privacy import load_key
+from coe.fleet.pool import ExpertPool
+from coe.fleet.providers import echo
+from coe.gateway.live_router import live_router
+from coe.gateway.parts import Parts
+from coe.gateway.serve import Gateway
+from coe.gateway.settings import Settings
+from coe.router.config import CoeConfig, load_config
+from coe.training.retrain import run_retrain
 from tests.gateway.retrieval.serving import serving
 from tests.gateway.running import MemoryStore
 from tests.memory_log import MemoryLog
 from tests.training.test_retrain import NOW, log_answers, retrainable
 from tests.training.trained_folder import EXPERTS, make_trained
-from training.retrain import run_retrain
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("base", "router", "fleet", "decision_log", "retrieval", "gateway", "training", "eval", "coe")
@@ -51,7 +51,7 @@ SINCE = {
         gateway/endpoints/spend.py
     """,
     "three more client APIs": """
-        gateway/surfaces/*
+        gateway/adapters/*
     """,
     "batches": """
         gateway/batches/* gateway/endpoints/batches.py
@@ -83,7 +83,7 @@ SINCE = {
         gateway/telemetry/* gateway/endpoints/evaluations.py
     """,
     "files for Compose, Kubernetes, Ray": """
-        gateway/deploy/* base/ray_engine.py
+        gateway/deploy/* training/ray_engine.py
     """,
     "conversations": """
         router/conversation.py gateway/conversations.py
@@ -293,7 +293,7 @@ def measured(texts: dict[str, str], commands: list[str]) -> dict[str, Measured]:
         "commands": Measured(len(commands)),
         "options": Measured(sum(map(options_of, commands))),
         "keys": Measured(keys_of(CoeConfig, set())),
-        "closure_of_chat": Measured(len(closure("gateway.chat", texts))),
+        "closure_of_chat": Measured(len(closure("coe.gateway.chat", texts))),
         "files_of_a_chat": Measured(len(chat), chat),
         "files_of_a_search": Measured(len(search), search),
         "files_of_a_retrain": Measured(len(retrain), retrain),

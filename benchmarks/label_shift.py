@@ -19,8 +19,6 @@ import typer
 from numpy.typing import NDArray
 from rich.console import Console
 
-from base.blas import one_thread
-from base.calibration import calibration_error
 from benchmarks.uncertainty import (
     DATA,
     PARTS,
@@ -32,12 +30,21 @@ from benchmarks.uncertainty import (
     read_clinc,
     read_rows,
 )
-from router import plugins
-from router.protocols import Encoder
-from router.types import GENERAL, FloatArray
-from training.category_mix import AskedQueries, total_variation
-from training.stage_one import FitRequest, LabelledEmbeddings, StageOne, fit_stage_one, following_traffic, label_numbers
-from training.types import LabelledQuery
+from coe.base.blas import one_thread
+from coe.base.calibration import calibration_error
+from coe.router import plugins
+from coe.router.protocols import Encoder
+from coe.router.types import GENERAL, FloatArray
+from coe.training.category_mix import AskedQueries, total_variation
+from coe.training.stage_one import (
+    FitRequest,
+    LabelledEmbeddings,
+    StageOne,
+    fit_stage_one,
+    following_traffic,
+    label_numbers,
+)
+from coe.training.types import LabelledQuery
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results" / "label-shift.md"
 SEED = 0

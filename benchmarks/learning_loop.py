@@ -20,7 +20,6 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from base.blas import one_thread
 from benchmarks.loop_experiments import (
     covering_run,
     promoting_run,
@@ -38,9 +37,10 @@ from benchmarks.loop_newcomers import (
 )
 from benchmarks.loop_page import BLOCKS, DEGRADED, EVERY, FACTOR, JOINING, LOGGED, NOISE, TABLE, Findings, page
 from benchmarks.loop_stage import Settings, Stage, fit_stage
-from router.build import build_encoder
-from router.config import load_config
-from training.gate import DEFAULT_TERMS
+from coe.base.blas import one_thread
+from coe.router.build import build_encoder
+from coe.router.config import load_config
+from coe.training.gate import DEFAULT_TERMS
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / ".." / "shared" / "data" / "routing"

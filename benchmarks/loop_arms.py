@@ -25,25 +25,25 @@ from benchmarks.loop_fleet import (
 )
 from benchmarks.loop_log import judged_log, logged, reply_weights
 from benchmarks.loop_stage import Settings, Stage, router_of, shares_of, wanted_by
-from router.pipeline import Router
-from router.quality import QualityMatrix
-from router.types import Interval, Metric, Verdict
-from training.candidate_fit import folds_of
-from training.candidate_verdict import judged_rows, judging_pairs, without_passengers
-from training.change_points import ChangePoint, find_change_points
-from training.evidence import Evidence, beside_serving, gather_evidence
-from training.expert_map import measure_quality
-from training.failover import Renewed, find_renewal, renewed
-from training.gate import (
+from coe.router.pipeline import Router
+from coe.router.quality import QualityMatrix
+from coe.router.types import Interval, Metric, Verdict
+from coe.training.candidate_fit import folds_of
+from coe.training.candidate_verdict import judged_rows, judging_pairs, without_passengers
+from coe.training.change_points import ChangePoint, find_change_points
+from coe.training.evidence import Evidence, beside_serving, gather_evidence
+from coe.training.expert_map import measure_quality
+from coe.training.failover import Renewed, find_renewal, renewed
+from coe.training.gate import (
     Comparison,
     GateResult,
     judge,
 )
-from training.judged_pairs import JudgedPairs
-from training.log_answers import AskedAnswers, LoggedChoices
-from training.log_table import FOLDS, LogTable
-from training.router_comparison import CrossFitted, LogComparison, Newcomers, RouterComparison
-from training.types import OutcomeTable
+from coe.training.judged_pairs import JudgedPairs
+from coe.training.log_answers import AskedAnswers, LoggedChoices
+from coe.training.log_table import FOLDS, LogTable
+from coe.training.router_comparison import CrossFitted, LogComparison, Newcomers, RouterComparison
+from coe.training.types import OutcomeTable
 
 NOTHING = Metric(value=0.0, interval=Interval(low=0.0, high=0.0))
 SAME_ACCURACY = Comparison("category accuracy", NOTHING, NOTHING, NOTHING, 0.0)

@@ -21,10 +21,10 @@ from benchmarks.loop_fleet import (
     draw_prompts,
     draw_rewards,
 )
-from router.quality import QualityMatrix
-from training.change_points import ChangePoint
-from training.expert_map import measure_quality
-from training.types import OutcomeTable
+from coe.router.quality import QualityMatrix
+from coe.training.change_points import ChangePoint
+from coe.training.expert_map import measure_quality
+from coe.training.types import OutcomeTable
 
 EVENLY_EXPLORED = 0.1
 """Share of the traffic that `Averaging` spreads evenly."""

@@ -23,8 +23,8 @@ from benchmarks.loop_fleet import (
     redealt,
 )
 from benchmarks.loop_stage import Settings, Stage, router_of
-from training.change_points import find_change_points
-from training.gate import Comparison
+from coe.training.change_points import find_change_points
+from coe.training.gate import Comparison
 
 QUANTITIES = ("live", "candidate", "difference")
 BLOCK = 500

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from base.embedding_cache import CachedEncoder
-from router.features import features_of
-from router.protocols import Encoder
-from router.types import FloatArray
-from training.datasets.outcomes import read_outcomes
-from training.types import LabelledQuery, OutcomeTable
+from coe.base.embedding_cache import CachedEncoder
+from coe.router.features import features_of
+from coe.router.protocols import Encoder
+from coe.router.types import FloatArray
+from coe.training.datasets.outcomes import read_outcomes
+from coe.training.types import LabelledQuery, OutcomeTable
 
 Float64Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]

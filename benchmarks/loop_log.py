@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.loop_fleet import Float64Array, IntArray
-from router.feedback_config import FeedbackConfig
-from training.feedback_bias import ReplyBin, ReplyRates
-from training.log_table import LogTable
+from coe.router.feedback_config import FeedbackConfig
+from coe.training.feedback_bias import ReplyBin, ReplyRates
+from coe.training.log_table import LogTable
 
 MAX_KEY_SHARE = FeedbackConfig().max_key_share
 

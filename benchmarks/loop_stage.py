@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from base.progress import silent
 from benchmarks.loop_fleet import (
     CALM,
     Float64Array,
@@ -22,24 +21,25 @@ from benchmarks.loop_fleet import (
     World,
 )
 from benchmarks.loop_judge import Opinions
-from router.build import MeasuredExperts, assemble, solved_policy
-from router.capabilities import Capabilities
-from router.map_solver import ExpertCosts
-from router.pipeline import Router
-from router.policy_config import PolicyConfig
-from router.quality import Measured, QualityMatrix
-from router.scorers.map import MapScorer
-from router.section import PluginConfig
-from training.expert_map import measure_quality
-from training.failover import explored_shares
-from training.fit import prepare, write_router
-from training.gate import (
+from coe.cli.progress import silent
+from coe.router.build import MeasuredExperts, assemble, solved_policy
+from coe.router.capabilities import Capabilities
+from coe.router.map_solver import ExpertCosts
+from coe.router.pipeline import Router
+from coe.router.policy_config import PolicyConfig
+from coe.router.quality import Measured, QualityMatrix
+from coe.router.scorers.map import MapScorer
+from coe.router.section import PluginConfig
+from coe.training.expert_map import measure_quality
+from coe.training.failover import explored_shares
+from coe.training.fit import prepare, write_router
+from coe.training.gate import (
     DEFAULT_TERMS,
     Terms,
 )
-from training.scorer_fit import FittedScorer
-from training.stage_one import FitRequest
-from training.types import OutcomeTable
+from coe.training.scorer_fit import FittedScorer
+from coe.training.stage_one import FitRequest
+from coe.training.types import OutcomeTable
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ALPHA = 0.1

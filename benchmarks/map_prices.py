@@ -19,11 +19,11 @@ import yaml
 
 from benchmarks.outcome_tables import write_chosen
 from benchmarks.routing import TABLES
-from router.quality import cautious_quality
-from router.types import Float64Array
-from training.datasets.outcomes import read_models, read_outcomes
-from training.expert_map import measure_quality, row_numbers
-from training.types import OutcomeTable
+from coe.router.quality import cautious_quality
+from coe.router.types import Float64Array
+from coe.training.datasets.outcomes import read_models, read_outcomes
+from coe.training.expert_map import measure_quality, row_numbers
+from coe.training.types import OutcomeTable
 
 SIZES, DEALS = (112, 448, 1792, None), 16
 MORE = {"routerbench": {"source": "routerbench"}}

@@ -17,13 +17,13 @@ import typer
 from numpy.typing import NDArray
 from rich.console import Console
 
-from base.blas import one_thread
 from benchmarks.uncertainty import fit_request, mean_interval
-from router.build import build_encoder
-from router.config import load_config
-from training.fit_inputs import labelled_queries
-from training.stage_one import LabelledEmbeddings, StageOne, embed, fit_stage_one, label_numbers
-from training.types import split_of
+from coe.base.blas import one_thread
+from coe.router.build import build_encoder
+from coe.router.config import load_config
+from coe.training.fit_inputs import labelled_queries
+from coe.training.stage_one import LabelledEmbeddings, StageOne, embed, fit_stage_one, label_numbers
+from coe.training.types import split_of
 
 ROOT = Path(__file__).parent.parent
 FIGURES = (

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from base.intervals import wilson_interval
-from router.types import Metric
-from training.off_policy import (
+from coe.base.intervals import wilson_interval
+from coe.router.types import Metric
+from coe.training.off_policy import (
     doubly_robust_terms,
     effective_sample_size,
     importance_weights,

@@ -13,8 +13,8 @@ import argparse
 
 import numpy as np
 
-from base.intervals import wilson_interval
-from training.probe_plan import MOST_LUCKY, Bars, chances_of_luck, run_plan, simulated
+from coe.base.intervals import wilson_interval
+from coe.training.probe_plan import MOST_LUCKY, Bars, chances_of_luck, run_plan, simulated
 
 CATEGORIES, SPECIAL = 16, 3
 SERVES, BETTER, SERVES_STDERR = 0.75, 0.95, 0.03

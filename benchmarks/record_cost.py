@@ -24,21 +24,21 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import event
 
+from coe.decision_log.consumer import Consumer
+from coe.decision_log.database import Database
+from coe.decision_log.decision_record import DecisionInputs, TerminalState
+from coe.decision_log.default_database import default_database_url
+from coe.decision_log.sink import DecisionLog
+from coe.gateway.chat_log import record_of
+from coe.gateway.chat_request import ChatRequest
+from coe.gateway.composition import spare_what_is_there
+from coe.gateway.deciding import Decided
+from coe.gateway.exchange import ChatRow, RequestContext, new_decision_id
+from coe.gateway.keys.grants import EVERYBODY
+from coe.router.log_config import Durability, LogConfig
+from coe.router.types import DecisionReason, QueryFacts, RoutingDecision
+from coe.router.usage import Usage
 from coe_offline.redis_server import RedisServer
-from decision_log.consumer import Consumer
-from decision_log.database import Database
-from decision_log.decision_record import DecisionInputs, TerminalState
-from decision_log.default_database import default_database_url
-from decision_log.sink import DecisionLog
-from gateway.chat_log import record_of
-from gateway.chat_request import ChatRequest
-from gateway.composition import spare_what_is_there
-from gateway.deciding import Decided
-from gateway.exchange import ChatRow, RequestContext, new_decision_id
-from gateway.keys.grants import EVERYBODY
-from router.log_config import Durability, LogConfig
-from router.types import DecisionReason, QueryFacts, RoutingDecision
-from router.usage import Usage
 
 GROUP, PERIOD_S = 20, 0.02
 EXPERTS = tuple(f"expert-{number}" for number in range(6))

@@ -15,10 +15,10 @@ from contextlib import AsyncExitStack
 
 from aiohttp import web
 
-from fleet.backend import BackendRequest
-from fleet.pool import ExpertPool
-from fleet.replicas import Replicas
-from fleet.wires import vllm
+from coe.fleet.backend import BackendRequest
+from coe.fleet.pool import ExpertPool
+from coe.fleet.providers import vllm
+from coe.fleet.replicas import Replicas
 from tests.fake_vllm.command import FakeOptions
 from tests.fake_vllm.engine import FakeEngine
 from tests.fake_vllm.server import FakeServer

@@ -24,7 +24,7 @@ from benchmarks.residency_arrivals import DAY_S, Draw, Trace, draw_arrivals, loa
 from benchmarks.residency_clairvoyant import most_quality
 from benchmarks.residency_tables import TABLES, Source, Table, load_table
 from benchmarks.residency_world import POLICIES, Case, Scenario, simulate
-from fleet.residency.demand import Float64Array
+from coe.fleet.residency.demand import Float64Array
 
 DATA = Path(__file__).parent.parent / ".." / "shared" / "data"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fleet.residency.demand import Float64Array
+from coe.fleet.residency.demand import Float64Array
 
 IntArray = NDArray[np.int64]
 Trace = Mapping[str, tuple[Float64Array, Float64Array]]

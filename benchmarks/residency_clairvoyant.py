@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fleet.residency.demand import Float64Array
-from fleet.residency.memory import Memory, Resident
-from fleet.residency.types import Residency
+from coe.fleet.residency.demand import Float64Array
+from coe.fleet.residency.memory import Memory, Resident
+from coe.fleet.residency.types import Residency
 
 WINDOW_S = 300.0
 LEAST_PRICE, MOST_PRICE, PRICE_STEP = 0.05, 100.0, 1.6

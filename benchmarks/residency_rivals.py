@@ -9,9 +9,9 @@ import numpy as np
 
 from benchmarks.residency_arrivals import RATE_S, Arrivals
 from benchmarks.residency_clairvoyant import WINDOW_S, BoolArray
-from fleet.residency.demand import CategoryDemand, Demand, Float64Array
-from fleet.residency.scheduler import Goal, ResidencyPolicy, Scheduler
-from fleet.residency.types import Residency
+from coe.fleet.residency.demand import CategoryDemand, Demand, Float64Array
+from coe.fleet.residency.scheduler import Goal, ResidencyPolicy, Scheduler
+from coe.fleet.residency.types import Residency
 
 
 class Recent(Demand):

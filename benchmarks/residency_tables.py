@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fleet.residency.demand import Float64Array
+from coe.fleet.residency.demand import Float64Array
 
 LEAST_PROMPTS = 60
 SHRINK = 10.0

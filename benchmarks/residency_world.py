@@ -13,10 +13,10 @@ from benchmarks.residency_clairvoyant import WINDOW_S, BoolArray, best_plan
 from benchmarks.residency_host import Host, equal_slots, first_states, host_of, static_set
 from benchmarks.residency_rivals import ExpectedUse, FarthestNextUse, OnDemand, Plan, TrueMix
 from benchmarks.residency_tables import Table
-from fleet.residency.demand import Float64Array
-from fleet.residency.memory import Memory, Resident
-from fleet.residency.policies import Regret, Terms
-from fleet.residency.scheduler import HOLD_CYCLES, ResidencyPolicy, Scheduler
+from coe.fleet.residency.demand import Float64Array
+from coe.fleet.residency.memory import Memory, Resident
+from coe.fleet.residency.policies import Regret, Terms
+from coe.fleet.residency.scheduler import HOLD_CYCLES, ResidencyPolicy, Scheduler
 
 MOST_SWITCHES = 2.0
 """Of a clairvoyant plan, in 1,000 requests."""

@@ -12,18 +12,18 @@ from functools import partial
 
 import numpy as np
 
-from eval.retrieval.arms import MEANING as OWN_MEANING
-from eval.retrieval.arms import Compared, PlainFusions, Situation, best_weight, compare, convex_scores
-from retrieval.build_experts import first_lexical
-from retrieval.routing.fusion import plain_column
-from retrieval.routing.pilot_library import PilotLibrary
-from retrieval.routing.pilot_router import build_router
-from retrieval.training.labels import Labelled
-from retrieval.training.routing_tuning import chosen_scores, columns_of
-from retrieval.training.searcher import Searcher
-from retrieval.types import BASE, Arm
-from router.features import unit_rows
-from router.types import FloatArray, IntArray
+from coe.eval.retrieval.arms import MEANING as OWN_MEANING
+from coe.eval.retrieval.arms import Compared, PlainFusions, Situation, best_weight, compare, convex_scores
+from coe.retrieval.build_experts import first_lexical
+from coe.retrieval.routing.fusion import plain_column
+from coe.retrieval.routing.pilot_library import PilotLibrary
+from coe.retrieval.routing.pilot_router import build_router
+from coe.retrieval.training.labels import Labelled
+from coe.retrieval.training.routing_tuning import chosen_scores, columns_of
+from coe.retrieval.training.searcher import Searcher
+from coe.retrieval.types import BASE, Arm
+from coe.router.features import unit_rows
+from coe.router.types import FloatArray, IntArray
 
 TIE = 1e-6
 """Scores nearer than this are equal: the first expert, which is base, gets the query."""

@@ -8,13 +8,13 @@ from functools import partial
 
 import numpy as np
 
-from retrieval.routing.fusion import fuse
-from retrieval.routing.pilot_library import PilotLibrary
-from retrieval.routing.pilot_router import build_router
-from retrieval.training.labels import Labelled
-from retrieval.training.routing_tuning import routed_scores
-from retrieval.training.searcher import Searcher
-from retrieval.types import BASE, DenseExpert, RetrievalExpert
+from coe.retrieval.routing.fusion import fuse
+from coe.retrieval.routing.pilot_library import PilotLibrary
+from coe.retrieval.routing.pilot_router import build_router
+from coe.retrieval.training.labels import Labelled
+from coe.retrieval.training.routing_tuning import routed_scores
+from coe.retrieval.training.searcher import Searcher
+from coe.retrieval.types import BASE, DenseExpert, RetrievalExpert
 
 TIMED_QUERIES = 30
 

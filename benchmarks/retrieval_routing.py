@@ -26,16 +26,16 @@ from rich.console import Console
 
 from benchmarks.retrieval_arms import MEANING, MULTITASK, FurtherArms, multitask_of
 from benchmarks.retrieval_costs import cost_of_adding, latency_ms
-from eval.report.page import write_report
-from eval.retrieval.arms import Compared, PlainFusions, Situation
-from eval.retrieval.retrieval_page import retrieval_page
-from eval.retrieval.retrieval_records import RetrievalReport
-from eval.retrieval.retrieval_request import RetrievalRequest, requested_experts
-from eval.retrieval.retrieval_run import run_retrieval
-from retrieval.build_experts import build_experts
-from retrieval.training.collection import find_collections, read_collection
-from retrieval.training.labels import Labelled
-from retrieval.training.searcher import Searcher
+from coe.eval.report.page import write_report
+from coe.eval.retrieval.arms import Compared, PlainFusions, Situation
+from coe.eval.retrieval.retrieval_page import retrieval_page
+from coe.eval.retrieval.retrieval_records import RetrievalReport
+from coe.eval.retrieval.retrieval_request import RetrievalRequest, requested_experts
+from coe.eval.retrieval.retrieval_run import run_retrieval
+from coe.retrieval.build_experts import build_experts
+from coe.retrieval.training.collection import find_collections, read_collection
+from coe.retrieval.training.labels import Labelled
+from coe.retrieval.training.searcher import Searcher
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / ".." / "shared" / "data" / "retrieval"

@@ -21,9 +21,9 @@ from rich.console import Console
 from threadpoolctl import threadpool_limits
 
 from benchmarks.ceiling_cases import RELATED, SAMPLES, Case, Float64Array, Prompts, read_case, sampled_rates
-from eval.metrics.intervals import bootstrap_means, gap_closed, percentile_interval
-from router.types import FloatArray
-from training.scorer_fit import best_margin, chosen_scores
+from coe.eval.metrics.intervals import bootstrap_means, gap_closed, percentile_interval
+from coe.router.types import FloatArray
+from coe.training.scorer_fit import best_margin, chosen_scores
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / ".." / "shared" / "data" / "routing"

@@ -26,16 +26,16 @@ import typer
 import yaml
 from rich.console import Console
 
-from base.shipped import seed_folder
-from router.artifact import load_artifact
-from router.build import load_router
-from router.config import CoeConfig, parse_config
-from router.types import Query, QueryFacts
-from training.datasets.labelled_queries import read_seed
-from training.datasets.outcomes import read_outcomes, write_outcomes
-from training.expert_map import measure_quality
-from training.fit_inputs import TrainRequest, fit_configured
-from training.types import OutcomeTable
+from coe.base.shipped import seed_folder
+from coe.router.artifact import load_artifact
+from coe.router.build import load_router
+from coe.router.config import CoeConfig, parse_config
+from coe.router.types import Query, QueryFacts
+from coe.training.datasets.labelled_queries import read_seed
+from coe.training.datasets.outcomes import read_outcomes, write_outcomes
+from coe.training.expert_map import measure_quality
+from coe.training.fit_inputs import TrainRequest, fit_configured
+from coe.training.types import OutcomeTable
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results" / "scale.md"

@@ -24,21 +24,21 @@ import typer
 import yaml
 from numpy.typing import NDArray
 
-from base.progress import silent
-from base.text_identity import normalised_text
-from eval.metrics.intervals import bootstrap_means, percentile_interval
-from eval.routing import baselines
-from eval.routing.routing_request import RoutingRequest
-from eval.routing.routing_run import load, run_trial
-from eval.routing.strategy_arms import Plays
-from eval.routing.trial import Trial
-from eval.routing.trial_tables import Tables
-from router.policy_config import Budgets, PolicyConfig
-from router.strategies.learned import LEARNED
-from training.datasets.outcomes import read_outcomes
-from training.strategies.vote_fit import key_scores
-from training.table_fit import TableRequest, fit_table
-from training.types import OutcomeTable
+from coe.base.text_identity import normalised_text
+from coe.cli.progress import silent
+from coe.eval.metrics.intervals import bootstrap_means, percentile_interval
+from coe.eval.routing import baselines
+from coe.eval.routing.routing_request import RoutingRequest
+from coe.eval.routing.routing_run import load, run_trial
+from coe.eval.routing.strategy_arms import Plays
+from coe.eval.routing.trial import Trial
+from coe.eval.routing.trial_tables import Tables
+from coe.router.policy_config import Budgets, PolicyConfig
+from coe.router.strategies.learned import LEARNED
+from coe.training.datasets.outcomes import read_outcomes
+from coe.training.strategies.vote_fit import key_scores
+from coe.training.table_fit import TableRequest, fit_table
+from coe.training.types import OutcomeTable
 
 ROOT = Path(__file__).parent.parent
 TABLES = ROOT / ".." / "shared" / "data" / "routing" / "TABLES.yaml"

@@ -20,22 +20,22 @@ from unittest.mock import patch
 import numpy as np
 import typer
 
-from base.blas import one_thread
-from base.progress import silent
 from benchmarks.strategies import TABLES, Case, cases_of
-from eval.metrics.intervals import bootstrap_means, percentile_interval
-from eval.routing.routing_request import RoutingRequest
-from eval.routing.routing_run import load, run_trial
-from eval.routing.strategy_arms import Plays
-from eval.routing.trial_tables import Tables
-from router import strategy_plan
-from router.policy_config import Budgets, PolicyConfig
-from router.preference import RESERVE_ERRORS
-from router.strategies.learned import LEARNED
-from router.strategies.types import StrategyName
-from training.datasets.outcomes import read_outcomes
-from training.table_fit import TableRequest, fit_table
-from training.types import OutcomeTable
+from coe.base.blas import one_thread
+from coe.cli.progress import silent
+from coe.eval.metrics.intervals import bootstrap_means, percentile_interval
+from coe.eval.routing.routing_request import RoutingRequest
+from coe.eval.routing.routing_run import load, run_trial
+from coe.eval.routing.strategy_arms import Plays
+from coe.eval.routing.trial_tables import Tables
+from coe.router import strategy_plan
+from coe.router.policy_config import Budgets, PolicyConfig
+from coe.router.preference import RESERVE_ERRORS
+from coe.router.strategies.learned import LEARNED
+from coe.router.strategies.types import StrategyName
+from coe.training.datasets.outcomes import read_outcomes
+from coe.training.table_fit import TableRequest, fit_table
+from coe.training.types import OutcomeTable
 
 RESERVES = (0.0, RESERVE_ERRORS)
 

@@ -21,16 +21,16 @@ from pathlib import Path
 import aiohttp
 import uvloop
 
-from fleet.pool import ExpertPool
-from fleet.program_log import JsonFormatter
-from fleet.wires import vllm
-from gateway.live_router import live_router
-from gateway.parts import Parts
-from gateway.serve import Gateway
-from gateway.settings import Settings
-from gateway.telemetry.exporting import Exporting
-from gateway.telemetry.telemetry import Telemetry
-from router.config import parse_config
+from coe.fleet.pool import ExpertPool
+from coe.fleet.program_log import JsonFormatter
+from coe.fleet.providers import vllm
+from coe.gateway.live_router import live_router
+from coe.gateway.parts import Parts
+from coe.gateway.serve import Gateway
+from coe.gateway.settings import Settings
+from coe.gateway.telemetry.exporting import Exporting
+from coe.gateway.telemetry.telemetry import Telemetry
+from coe.router.config import parse_config
 from tests.gateway.running import MemoryStore
 from tests.memory_log import MemoryLog
 

@@ -17,14 +17,14 @@ from collections import defaultdict
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
 
-from base.errors import BackendError
-from fleet.backend import BackendRequest
-from fleet.engine_plans import EnginePlan, vllm_plans
-from fleet.process import SupervisedProcess
-from fleet.residency.types import SleepLevel
-from fleet.residency.vllm_actuator import VllmActuator
-from fleet.wires import vllm
-from router.config import CoeConfig, load_config
+from coe.base.errors import BackendError
+from coe.fleet.backend import BackendRequest
+from coe.fleet.engine_plans import EnginePlan, vllm_plans
+from coe.fleet.process import SupervisedProcess
+from coe.fleet.providers import vllm
+from coe.fleet.residency.types import SleepLevel
+from coe.fleet.residency.vllm_actuator import VllmActuator
+from coe.router.config import CoeConfig, load_config
 
 STEPS = (
     "cold start",

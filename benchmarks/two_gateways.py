@@ -42,8 +42,8 @@ from benchmarks.gateway_subjects import (
     wait_until_answered,
 )
 from benchmarks.gateway_texts import texts_file
+from coe.fleet.engine_plans import free_port
 from coe_offline.redis_server import RedisServer
-from fleet.engine_plans import free_port
 from tests.postgres import running_postgres
 
 

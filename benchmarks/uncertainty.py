@@ -22,15 +22,15 @@ import typer
 from numpy.typing import NDArray
 from rich.console import Console
 
-from base.blas import one_thread
-from base.calibration import calibration_error
-from router import plugins
-from router.protocols import Encoder
-from router.quality import QualityMatrix
-from router.section import PluginConfig
-from router.types import GENERAL, FloatArray
-from router.uncertainty import apply_temperature
-from training.stage_one import (
+from coe.base.blas import one_thread
+from coe.base.calibration import calibration_error
+from coe.router import plugins
+from coe.router.protocols import Encoder
+from coe.router.quality import QualityMatrix
+from coe.router.section import PluginConfig
+from coe.router.types import GENERAL, FloatArray
+from coe.router.uncertainty import apply_temperature
+from coe.training.stage_one import (
     FitRequest,
     LabelledEmbeddings,
     StageOne,
@@ -39,7 +39,7 @@ from training.stage_one import (
     label_numbers,
     stage_one_metrics,
 )
-from training.types import LabelledQuery
+from coe.training.types import LabelledQuery
 
 DATA = Path(__file__).parent.parent / ".." / "shared" / "data"
 RESULTS = Path(__file__).parent.parent / "docs" / "results" / "uncertainty.md"

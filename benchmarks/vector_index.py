@@ -23,13 +23,13 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from decision_log.database import Database
-from retrieval.index.local import LocalIndex, LocalIndexes
-from retrieval.index.space import VectorSpace
-from retrieval.routing.pilot_library import Pilots, make_library
-from retrieval.routing.pilot_router import build_router
-from retrieval.types import BASE, Arm
-from router.types import FloatArray
+from coe.decision_log.database import Database
+from coe.retrieval.index.local import LocalIndex, LocalIndexes
+from coe.retrieval.index.space import VectorSpace
+from coe.retrieval.routing.pilot_library import Pilots, make_library
+from coe.retrieval.routing.pilot_router import build_router
+from coe.retrieval.types import BASE, Arm
+from coe.router.types import FloatArray
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results" / "retrieval-index.md"
 DIM, BATCH, QUERIES, LIMIT = 384, 10_000, 300, 10

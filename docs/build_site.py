@@ -14,8 +14,8 @@ from pathlib import Path
 
 from fastapi.routing import APIRoute
 
-from coe.command_line import command_of
-from coe.commands import COMMANDS
+from coe.cli.command_line import command_of
+from coe.cli.commands import COMMANDS
 
 CHATS = {
     "/v1/chat/completions": "OpenAI's chat completions",
@@ -46,8 +46,8 @@ def help_of(name: str) -> str:
 
 def api_page() -> str:
     """Every route of the gateway with the first sentence of its description."""
-    from gateway.plain import PLAIN
-    from gateway.rest import MODULES
+    from coe.gateway.plain import PLAIN
+    from coe.gateway.rest import MODULES
 
     said = "A running gateway describes all but chats in `/openapi.json`."
     parts = ["# API", "", said, "", "| call | purpose |", "| --- | --- |"]

@@ -17,8 +17,8 @@ if find_spec("coe_offline") is None:
         "--no-build-isolation -e . -e examples/offline"
     )
 
+from coe.decision_log.database import Database
 from coe_offline.redis_server import RedisServer
-from decision_log.database import Database
 from tests.layers import UnitGuard, group_of, layer_of
 from tests.postgres import running_postgres
 

@@ -13,7 +13,7 @@ UNIT_FOLDERS = (
     "decision_log",
     "eval",
     "examples",
-    "fleet/residency",
+    "fleet/coe/fleet/residency",
     "gateway/judging",
     "gateway/replay",
     "retrieval",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from decision_log.decision_record import DecisionRecord, TerminalState
-from router.types import RoutingDecision
+from coe.decision_log.decision_record import DecisionRecord, TerminalState
+from coe.router.types import RoutingDecision
 
 
 def decision_of(expert: str, category: str, /, **changes: object) -> RoutingDecision:

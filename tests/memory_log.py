@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 
-from base.errors import StoreError
-from decision_log.decision_record import DecisionRecord
-from decision_log.sink import LogStats
+from coe.base.errors import StoreError
+from coe.decision_log.decision_record import DecisionRecord
+from coe.decision_log.sink import LogStats
 
 
 class MemoryLog:

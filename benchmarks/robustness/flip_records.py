@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from router.types import Metric, Record
+from coe.router.types import Metric, Record
 
 
 class Flips(Record):

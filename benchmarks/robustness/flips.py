@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from base.errors import ConfigError, DataError, allowed_values
-from base.intervals import Z_95
 from benchmarks.robustness.flip_records import FamilyFlips, FlippedCase, Flips, Move, RobustnessRecord
-from eval.metrics.intervals import rate
-from router import plugins
-from router.types import FloatArray, Metric, RoutingDecision
+from coe.base.errors import ConfigError, DataError, allowed_values
+from coe.base.intervals import Z_95
+from coe.eval.metrics.intervals import rate
+from coe.router import plugins
+from coe.router.types import FloatArray, Metric, RoutingDecision
 
 FAMILIES = "benchmarks.robustness.families"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from base.calibration import calibration_error, reliability_bins
+from coe.base.calibration import calibration_error, reliability_bins
 
 PREDICTED = np.array([0.1, 0.1, 0.9, 0.9, 0.9, 1.0])
 OBSERVED = np.array([0.0, 1.0, 1.0, 1.0, 0.25, 1.0])

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from base.embedding_cache import CACHE_FILE, CachedEncoder
-from base.errors import DataError
-from router.encoders.hashing import HashingEncoder, Options, build
-from router.types import FloatArray
+from coe.base.embedding_cache import CACHE_FILE, CachedEncoder
+from coe.base.errors import DataError
+from coe.router.encoders.hashing import HashingEncoder, Options, build
+from coe.router.types import FloatArray
 
 
 @dataclass(frozen=True)

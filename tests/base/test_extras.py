@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from base.extras import EXTRAS, MissingExtraError, extras_of, require_extras, require_installed
+from coe.base.extras import EXTRAS, MissingExtraError, extras_of, require_extras, require_installed
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -68,7 +68,7 @@ def test_the_fewest_extras_that_bring_all_are_named() -> None:
 
 
 def test_all_that_is_missing_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("base.extras.find_spec", lambda name: None)
+    monkeypatch.setattr("coe.base.extras.find_spec", lambda name: None)
     with pytest.raises(
         MissingExtraError, match=r"^a map needs the 'budgets' extra: pip install '.*\[budgets\]', or in"
     ):

@@ -13,10 +13,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from base.errors import ConfigError
-from base.fault_words import PATTERNS
-from router import plugins
-from router.config import parse_config
+from coe.base.errors import ConfigError
+from coe.base.fault_words import PATTERNS
+from coe.router import plugins
+from coe.router.config import parse_config
 
 ROOT = Path(__file__).parents[2]
 PYDANTIC = re.compile(
@@ -57,7 +57,7 @@ def test_whatever_stands_anywhere_is_told_in_our_words(path, value) -> None:
     assert [problem for problem in problems if PYDANTIC.search(problem)] == []
 
 
-@pytest.mark.parametrize("family", ["router.encoders", "router.classifiers", "router.scorers", "fleet.wires"])
+@pytest.mark.parametrize("family", ["router.encoders", "router.classifiers", "router.scorers", "fleet.providers"])
 def test_options_of_every_kind_too(family) -> None:
     for kind in plugins.kinds(family):
         for name in plugins.load(family, kind).Options.model_fields:

@@ -1,6 +1,6 @@
 import pytest
 
-from base.intervals import wilson_interval
+from coe.base.intervals import wilson_interval
 
 
 def test_wilson_against_published_values():

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from base.json_text import MAX_DEPTH, MAX_VALUES, JsonError, from_json, has_more_values, to_json
+from coe.base.json_text import MAX_DEPTH, MAX_VALUES, JsonError, from_json, has_more_values, to_json
 
 ROOT = Path(__file__).parents[2]
 TEXT = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('\\"[]{},'), max_size=6)
@@ -64,7 +64,7 @@ def test_nesting_is_bounded(kind: str) -> None:
 def test_what_the_encoder_cannot_bear_is_never_decoded() -> None:
     """These overran orjson's buffer, which ended the process, so they get a process of their own."""
     program = """if True:
-        from base.json_text import JsonError, from_json, to_json
+        from coe.base.json_text import JsonError, from_json, to_json
         for depth in range(240, 256):
             for times in (1, 19, 80, 120, 280):
                 one = b"[" * depth + b"]" * depth

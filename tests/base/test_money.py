@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from base.money import money
+from coe.base.money import money
 
 SHOWN = {
     0.0: "$0",

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from base.errors import ConfigError
-from base.options import require_folder, unix_time
-from coe.command_line import run
+from coe.base.errors import ConfigError
+from coe.cli.command_line import run
+from coe.cli.options import require_folder, unix_time
 
 
 def test_a_folder_may_be_there_or_become_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,6 +50,6 @@ def test_a_time_that_is_not_one_is_named_with_its_option(tmp_path: Path, capsys:
 
 
 def test_commands_ask_the_gateway_on_the_port_that_it_takes_from_the_environment() -> None:
-    show = [sys.executable, "-c", "from base.options import GATEWAY_URL; print(GATEWAY_URL)"]
+    show = [sys.executable, "-c", "from coe.cli.options import GATEWAY_URL; print(GATEWAY_URL)"]
     shown = [subprocess.check_output(show, env={**os.environ, "COE_PORT": port}, text=True) for port in ("8123", "")]
     assert shown == ["http://127.0.0.1:8123/v1\n", "http://127.0.0.1:8000/v1\n"]

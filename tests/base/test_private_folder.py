@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from base.errors import ConfigError
-from base.private_folder import close_to_others, data_folder_of, make_private
-from decision_log.database import Database
-from gateway.settings import Settings
-from gateway.start import make_data_folder
+from coe.base.errors import ConfigError
+from coe.base.private_folder import close_to_others, data_folder_of, make_private
+from coe.decision_log.database import Database
+from coe.gateway.settings import Settings
+from coe.gateway.start import make_data_folder
 from tests.small_composition import composition_of
 
 CONFIG = composition_of({"coder": {"engine": "echo", "model": "m"}})
@@ -86,14 +86,14 @@ def test_a_folder_from_before_is_closed_and_what_is_not_ours_is_left_alone(tmp_p
     ("name", "mask"), [("eval routing", "0o22"), ("eval log", "0o22"), ("train", "0o77"), ("eval collect", "0o77")]
 )
 def test_a_report_keeps_the_umask_of_its_user(tmp_path: Path, name: str, mask: str) -> None:
-    code = "import os, sys\nfrom coe.command_line import keep_private\n"
+    code = "import os, sys\nfrom coe.cli.command_line import keep_private\n"
     code += "keep_private(sys.argv[1], [])\nprint(oct(os.umask(0)))"
     done = run_python(tmp_path, "-c", code, name)
     assert done.stdout.strip() == mask, done.stderr
 
 
 def test_a_crash_leaves_no_core(tmp_path: Path) -> None:
-    code = "import resource\nfrom coe.command_line import keep_private\n"
+    code = "import resource\nfrom coe.cli.command_line import keep_private\n"
     code += "hard = resource.getrlimit(resource.RLIMIT_CORE)[1]\n"
     code += "resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))\nkeep_private('serve', [])\n"
     code += "print(resource.getrlimit(resource.RLIMIT_CORE) == (0, hard))"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from base.progress import EVERY_S, console_progress, plain_lines
+from coe.cli.progress import EVERY_S, console_progress, plain_lines
 
 
 def test_every_new_step_is_said_and_a_long_one_now_and_then() -> None:

@@ -6,10 +6,10 @@ import pytest
 import typer
 from pydantic import Field
 
-from base.errors import ConfigError
-from base.options import with_options
-from coe.command_line import UsageError
-from router.types import Record
+from coe.base.errors import ConfigError
+from coe.cli.command_line import UsageError
+from coe.cli.options import with_options
+from coe.router.types import Record
 
 
 class Terms(Record):

@@ -6,7 +6,7 @@ import ast
 import re
 from pathlib import Path
 
-from base import redis_names
+from coe.base import redis_names
 
 ROOT = Path(redis_names.__file__).parents[1]
 ROOMS = ("base", "coe", "decision_log", "eval", "fleet", "gateway", "retrieval", "router", "training")

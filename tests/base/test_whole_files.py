@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from base.whole_files import locked, write_whole
+from coe.base.whole_files import locked, write_whole
 
 
 def test_a_written_file_has_its_text_and_permissions_and_leaves_nothing_beside_it(tmp_path: Path) -> None:

@@ -18,10 +18,10 @@ from benchmarks.loop_judge import Opinions
 from benchmarks.loop_newcomers import Newcomer, Place, imitated, joining_run, known_to
 from benchmarks.loop_page import share_with_interval
 from benchmarks.loop_stage import Settings, fit_stage
-from router.build import build_encoder
-from router.section import PluginConfig
+from coe.router.build import build_encoder
+from coe.router.section import PluginConfig
+from coe.training.types import OutcomeTable
 from tests.outcome_tables import scored_table
-from training.types import OutcomeTable
 
 SETTINGS = 0.05
 

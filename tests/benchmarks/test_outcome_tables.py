@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.outcome_tables import write_chosen
+from coe.training.datasets.outcomes import read_outcomes, write_outcomes
 from tests.eval.routing.trial_data import SIZES, table
-from training.datasets.outcomes import read_outcomes, write_outcomes
 
 
 def test_a_benchmark_a_metric_and_a_column_of_labels_are_chosen(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from benchmarks.residency_clairvoyant import BOUND_PRICES, most_quality, planned
 from benchmarks.residency_host import host_of
 from benchmarks.residency_tables import Table
 from benchmarks.residency_world import INFORMED, OPTIONS, POLICIES, Case, Scenario, simulate
-from fleet.residency.policies import LOOKS
-from fleet.residency.scheduler import ResidencyPolicy
+from coe.fleet.residency.policies import LOOKS
+from coe.fleet.residency.scheduler import ResidencyPolicy
 
 TABLE = Table(
     "small",

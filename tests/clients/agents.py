@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from router.capabilities import Capabilities
+from coe.router.capabilities import Capabilities
 from tests.clients.engine import HelpfulEngine, helpful_engine
 from tests.gateway.running import Running, running, wire
 from tests.gateway.small_router import EXPERTS, small_router

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from router.capabilities import Capabilities
+from coe.router.capabilities import Capabilities
 from tests.clients.engine import helpful_engine
 from tests.gateway.running import echoes, running, wire
 from tests.gateway.small_router import EXPERTS, small_router

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from decision_log.database import Database
-from decision_log.decision_record import DecisionRecord
-from fleet.router_registry import Registry
-from router.artifact import load_artifact, save_artifact
-from router.pipeline import Router
+from coe.decision_log.database import Database
+from coe.decision_log.decision_record import DecisionRecord
+from coe.fleet.router_registry import Registry
+from coe.router.artifact import load_artifact, save_artifact
+from coe.router.pipeline import Router
 from tests.clients.test_clients import CLIENTS, KEY, SCRIPTS
 from tests.gateway.running import running
 from tests.gateway.small_router import MANIFEST, small_router

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from eval.log.savings import SavedGroup, Savings, savings_page
-from eval.log.traffic_page import traffic_page
-from eval.report.page import render
-from eval.retrieval.retrieval_page import retrieval_page
-from eval.routing.routing_page import routing_page
-from router.types import Interval, Metric
+from coe.eval.log.savings import SavedGroup, Savings, savings_page
+from coe.eval.log.traffic_page import traffic_page
+from coe.eval.report.page import render
+from coe.eval.retrieval.retrieval_page import retrieval_page
+from coe.eval.routing.routing_page import routing_page
+from coe.router.types import Interval, Metric
 from tests.clients.test_clients import CLIENTS, SCRIPTS
 from tests.clients.test_console import CHROMIUM
 from tests.eval.log.test_log_report import report_on

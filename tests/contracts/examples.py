@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from router import plugins
+from coe.router import plugins
 
 
 def cases_of(family: str) -> list[pytest.ParameterSet]:

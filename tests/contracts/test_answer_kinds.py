@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from router import plugins
-from router.answers import FAMILY, AnswerKind, KeyOf, Question, compares_none
+from coe.router import plugins
+from coe.router.answers import FAMILY, AnswerKind, KeyOf, Question, compares_none
 from tests.contracts.examples import cases_of
 
 

@@ -6,12 +6,12 @@ import importlib.util
 
 import pytest
 
-from base.errors import BackendError
-from fleet.backend import BackendRequest, ChatBackend
-from router import plugins
+from coe.base.errors import BackendError
+from coe.fleet.backend import BackendRequest, ChatBackend
+from coe.router import plugins
 from tests.contracts.examples import cases_of
 
-FAMILY = "fleet.wires"
+FAMILY = "fleet.providers"
 CASES = cases_of(FAMILY)
 
 

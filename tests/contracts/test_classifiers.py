@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from base.errors import ArtifactError
-from router import plugins
-from router.protocols import ClassifierOf
+from coe.base.errors import ArtifactError
+from coe.router import plugins
+from coe.router.protocols import ClassifierOf
 from tests.contracts.examples import cases_of
 
 FAMILY, FITTERS = "router.classifiers", "training.classifiers"

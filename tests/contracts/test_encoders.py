@@ -13,11 +13,11 @@ from functools import cache
 import numpy as np
 import pytest
 
-from base.errors import MissingWeightsError
-from base.extras import MissingExtraError
-from router import plugins
-from router.encoders.hashing import HashingEncoder
-from router.protocols import Encoder
+from coe.base.errors import MissingWeightsError
+from coe.base.extras import MissingExtraError
+from coe.router import plugins
+from coe.router.encoders.hashing import HashingEncoder
+from coe.router.protocols import Encoder
 from tests.contracts.examples import cases_of
 from tests.json_server import JsonHandler, answering
 
@@ -141,9 +141,9 @@ NOT_IN_VECTORS = frozenset(
 
 PRINT_FINGERPRINTS = """
 import sys
-from router import plugins
-from base.errors import MissingWeightsError
-from base.extras import MissingExtraError
+from coe.router import plugins
+from coe.base.errors import MissingWeightsError
+from coe.base.extras import MissingExtraError
 for kind in sys.argv[1:]:
     plugin = plugins.load("router.encoders", kind)
     try:

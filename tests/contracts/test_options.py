@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from base.errors import ConfigError
-from router import plugins
+from coe.base.errors import ConfigError
+from coe.router import plugins
 from tests.contracts.examples import cases_of
 
 FAMILIES = ("router.encoders", "router.classifiers", "router.scorers", "router.answers")
-FAMILIES += ("fleet.wires", "retrieval.experts")
+FAMILIES += ("fleet.providers", "retrieval.experts")
 CASES = [pytest.param(each, *case.values, id=f"{each}-{case.id}") for each in FAMILIES for case in cases_of(each)]
 
 

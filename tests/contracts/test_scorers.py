@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from router import plugins
-from router.protocols import ArrayState, ExpertScorer, ScorerOf
-from router.quality import Measured
-from router.types import CategoryProbs, QueryBatch
+from coe.router import plugins
+from coe.router.protocols import ArrayState, ExpertScorer, ScorerOf
+from coe.router.quality import Measured
+from coe.router.types import CategoryProbs, QueryBatch
+from coe.training.graded_queries import GradedQueries
+from coe.training.scorer_fit import FAMILY, fit_arrays, out_of_fold
 from tests.contracts.examples import cases_of
 from tests.outcome_tables import scored_table
-from training.graded_queries import GradedQueries
-from training.scorer_fit import FAMILY, fit_arrays, out_of_fold
 
 EXPERTS = ("a", "b", "idle")
 CATEGORIES = ("code", "facts")

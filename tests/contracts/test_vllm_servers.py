@@ -16,8 +16,8 @@ import httpx
 import orjson
 import pytest
 
-from fleet.engine_plans import free_port
-from fleet.vllm_command import read_adapter_ranks, vllm_processes
+from coe.fleet.engine_plans import free_port
+from coe.fleet.vllm_command import read_adapter_ranks, vllm_processes
 from tests.fake_vllm.interpreter import fake_interpreter
 from tests.small_composition import config_of
 from tests.vllm_build import ENVIRONMENT, READY_S, ROOT, vllm_interpreter, write_base

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from decision_log.decision_record import DecisionRecord
-from decision_log.sink import DecisionLog
-from decision_log.spool import Spool, spool_folders, unsent_payloads
-from decision_log.stream import RECORD_FIELD
-from decision_log.stream_entries import entries_of
-from router.log_config import LogConfig
-from router.usage import Usage
+from coe.decision_log.decision_record import DecisionRecord
+from coe.decision_log.sink import DecisionLog
+from coe.decision_log.spool import Spool, spool_folders, unsent_payloads
+from coe.decision_log.stream import RECORD_FIELD
+from coe.decision_log.stream_entries import entries_of
+from coe.router.log_config import LogConfig
+from coe.router.usage import Usage
 from tests.logged import answered, decision_of
 from tests.waiting import DEADLINE_S
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from base.errors import StoreError
-from decision_log.admin_log import AdminLog, first_broken, note_command, operator
-from decision_log.database import Database
+from coe.base.errors import StoreError
+from coe.decision_log.admin_log import AdminLog, first_broken, note_command, operator
+from coe.decision_log.database import Database
 
 DATABASES = ("sqlite",)
 

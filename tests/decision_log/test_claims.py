@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from base.errors import StoreError
-from decision_log.consumer import Consumer, ConsumerStats
-from decision_log.database import Database
-from decision_log.stream import GROUP
-from decision_log.stream_entries import dead_stream
+from coe.base.errors import StoreError
+from coe.decision_log.consumer import Consumer, ConsumerStats
+from coe.decision_log.database import Database
+from coe.decision_log.stream import GROUP
+from coe.decision_log.stream_entries import dead_stream
 from tests.decision_log.running_log import make_record
 
 STREAM = "coe:decisions"
@@ -20,7 +20,7 @@ STREAM = "coe:decisions"
 async def test_entries_claimed_again_and_again_while_sql_is_away_are_not_given_up(
     tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("decision_log.sql_engine.BUSY_TIMEOUT_MS", 20)
+    monkeypatch.setattr("coe.decision_log.sql_engine.BUSY_TIMEOUT_MS", 20)
     database = tmp_path / "coe.db"
     with closing(Database(f"sqlite:///{database}")) as store, Redis.from_url(redis_url) as client:
         for seq in range(5):

@@ -13,11 +13,11 @@ from types import SimpleNamespace
 import pytest
 from redis import Redis
 
-from base.errors import StoreError
-from decision_log import commit_check, spool_writer
-from decision_log.sink import DecisionLog
-from decision_log.spool import Spool
-from router.log_config import LogConfig
+from coe.base.errors import StoreError
+from coe.decision_log import commit_check, spool_writer
+from coe.decision_log.sink import DecisionLog
+from coe.decision_log.spool import Spool
+from coe.router.log_config import LogConfig
 from tests.decision_log.running_log import evicting_redis, make_record, running_log
 from tests.waiting import DEADLINE_S, until
 
@@ -221,7 +221,7 @@ async def test_a_redis_that_evicts_is_refused_where_rows_are_promised(
 async def test_a_redis_that_begins_to_evict_stops_the_modes_that_wait(
     tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("decision_log.sink.BEAT_S", 0.05)
+    monkeypatch.setattr("coe.decision_log.sink.BEAT_S", 0.05)
     async with running_log(tmp_path, redis_url, durability="sync") as log:
         with evicting_redis(redis_url, "allkeys-lfu"):
             await until(lambda: log.problem is not None)

@@ -14,21 +14,21 @@ import pytest
 from redis import Redis
 from sqlalchemy import select
 
-from base.errors import StoreError
+from coe.base.errors import StoreError
+from coe.decision_log import stream as stream_module
+from coe.decision_log.consumer import Consumer, ConsumerStats
+from coe.decision_log.database import Database
+from coe.decision_log.decision_record import DecisionInputs, DecisionRecord
+from coe.decision_log.doctor import number_of
+from coe.decision_log.ledger import Account, Ledger
+from coe.decision_log.redis_client import connect
+from coe.decision_log.replica_status import ReplicaState, ReplicaStatus
+from coe.decision_log.stream import GROUP, packed
+from coe.decision_log.stream_entries import dead_stream, waiting_entries
+from coe.decision_log.tables import DECISIONS
+from coe.fleet.tasks import stop_task
+from coe.router.types import QueryFacts
 from coe_offline.redis_server import RedisServer
-from decision_log import stream as stream_module
-from decision_log.consumer import Consumer, ConsumerStats
-from decision_log.database import Database
-from decision_log.decision_record import DecisionInputs, DecisionRecord
-from decision_log.doctor import number_of
-from decision_log.ledger import Account, Ledger
-from decision_log.redis_client import connect
-from decision_log.replica_status import ReplicaState, ReplicaStatus
-from decision_log.stream import GROUP, packed
-from decision_log.stream_entries import dead_stream, waiting_entries
-from decision_log.tables import DECISIONS
-from fleet.tasks import stop_task
-from router.types import QueryFacts
 from tests.decision_log.running_log import append_new, make_record, running_log
 from tests.waiting import until
 
@@ -41,8 +41,8 @@ TOO_LARGE = 10**20  # for a column of SQLite
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_module, "MAX_DELAY_S", 0.05)
-    monkeypatch.setattr("decision_log.consumer.LINGER_S", 0.0)
-    monkeypatch.setattr("decision_log.sql_engine.BUSY_TIMEOUT_MS", 20)
+    monkeypatch.setattr("coe.decision_log.consumer.LINGER_S", 0.0)
+    monkeypatch.setattr("coe.decision_log.sql_engine.BUSY_TIMEOUT_MS", 20)
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ async def test_consumer_killed_between_write_and_acknowledgement(
 async def test_nothing_is_acknowledged_while_sql_is_away_and_no_delivery_is_used_up(
     tmp_path: Path, redis_url: str, client: Redis, store: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "decision_log.consumer")
+    caplog.set_level(logging.INFO, "coe.decision_log.consumer")
     lock = sqlite3.connect(tmp_path / "coe.db", isolation_level=None)
     lock.execute("BEGIN IMMEDIATE")
     add(client, [make_record(seq) for seq in range(5)])
@@ -409,7 +409,7 @@ async def waiting(redis_url: str) -> list[tuple[str, int] | None]:
 async def test_waiting_are_entries_not_delivered_and_those_not_acknowledged(
     redis_url: str, client: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("decision_log.stream_entries.PAGE_ENTRIES", 2)
+    monkeypatch.setattr("coe.decision_log.stream_entries.PAGE_ENTRIES", 2)
     assert await waiting(redis_url) == []
     add(client, [make_record(seq) for seq in range(9)])
     assert await waiting(redis_url) == [("r1", seq) for seq in range(9)]

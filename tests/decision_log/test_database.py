@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import make_url
 
-from decision_log.database import Database
-from decision_log.sql_engine import POSTGRES_PATIENCE, close_engine, open_engine
+from coe.decision_log.database import Database
+from coe.decision_log.sql_engine import POSTGRES_PATIENCE, close_engine, open_engine
 
 
 def test_a_connection_that_is_in_use_closes_when_it_is_returned(tmp_path: Path) -> None:

@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from decision_log.consumer import Consumer
-from decision_log.database import Database
-from decision_log.doctor import SILENT_S, Diagnosis, Finding, assess, diagnose
-from decision_log.ledger import Account
-from decision_log.redis_client import connect
-from decision_log.replica_status import DecisionCount, ReplicaState, ReplicaStatus
-from decision_log.spool import Spool
-from decision_log.stream import GROUP
-from decision_log.stream_entries import dead_stream
+from coe.decision_log.consumer import Consumer
+from coe.decision_log.database import Database
+from coe.decision_log.doctor import SILENT_S, Diagnosis, Finding, assess, diagnose
+from coe.decision_log.ledger import Account
+from coe.decision_log.redis_client import connect
+from coe.decision_log.replica_status import DecisionCount, ReplicaState, ReplicaStatus
+from coe.decision_log.spool import Spool
+from coe.decision_log.stream import GROUP
+from coe.decision_log.stream_entries import dead_stream
 from tests.decision_log.running_log import make_record
 
 STREAM = "coe:decisions"

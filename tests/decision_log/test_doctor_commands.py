@@ -11,18 +11,18 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from base.errors import StoreError
-from decision_log.database import Database
-from decision_log.decision_record import DecisionRecord
-from decision_log.default_database import default_database_url
-from decision_log.doctor import survey_spools
-from decision_log.doctor_commands import consume_until_signal, doctor, drain
-from decision_log.ledger import Ledger
-from decision_log.replica_status import DecisionCount, ReplicaState, ReplicaStatus
-from decision_log.spool import Spool
-from decision_log.stream import GROUP
-from decision_log.stream_entries import dead_stream
-from router.log_config import LogConfig
+from coe.base.errors import StoreError
+from coe.decision_log.database import Database
+from coe.decision_log.decision_record import DecisionRecord
+from coe.decision_log.default_database import default_database_url
+from coe.decision_log.doctor import survey_spools
+from coe.decision_log.doctor_commands import consume_until_signal, doctor, drain
+from coe.decision_log.ledger import Ledger
+from coe.decision_log.replica_status import DecisionCount, ReplicaState, ReplicaStatus
+from coe.decision_log.spool import Spool
+from coe.decision_log.stream import GROUP
+from coe.decision_log.stream_entries import dead_stream
+from coe.router.log_config import LogConfig
 from tests.decision_log.running_log import evicting_redis, make_record
 from tests.small_composition import composition_of
 from tests.waiting import until

@@ -12,7 +12,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import betaln
 from scipy.stats import binom
 
-from decision_log.e_process import Arm, log_e_shadow_worse, log_e_worse, max_log_likelihood
+from coe.decision_log.e_process import Arm, log_e_shadow_worse, log_e_worse, max_log_likelihood
 
 ALPHA = 0.05
 LOOK_EVERY = 25

@@ -9,33 +9,33 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import RedisError
 
-from base.errors import ConfigError
-from base.redis_names import CACHED_ANSWERS, CACHED_FROM
+from coe.base.errors import ConfigError
+from coe.base.redis_names import CACHED_ANSWERS, CACHED_FROM
+from coe.decision_log import erase
+from coe.decision_log.consumer import Consumer
+from coe.decision_log.database import Database
+from coe.decision_log.decision_record import DecisionRecord
+from coe.decision_log.doctor_commands import examine
+from coe.decision_log.erase import stored_forms
+from coe.decision_log.feedback_types import Feedback, FeedbackKind
+from coe.decision_log.housekeeping import Housekeeper
+from coe.decision_log.ledger import Ledger
+from coe.decision_log.payloads import to_payload
+from coe.decision_log.privacy import keyed_hash, load_key, session_hash
+from coe.decision_log.removal_commands import erase_all
+from coe.decision_log.sink import DecisionLog
+from coe.decision_log.spool import Spool
+from coe.decision_log.sql_removal import Found
+from coe.decision_log.stream import packed
+from coe.decision_log.stream_entries import dead_stream
+from coe.fleet.pool import ExpertPool
+from coe.gateway.chat_request import chat_request
+from coe.gateway.live_router import live_router
+from coe.gateway.parts import Parts
+from coe.gateway.settings import read_settings
+from coe.router.gateway_config import GatewayConfig
+from coe.router.log_config import LogConfig, PrivacyLevel
 from coe_offline.redis_server import RedisServer
-from decision_log import erase
-from decision_log.consumer import Consumer
-from decision_log.database import Database
-from decision_log.decision_record import DecisionRecord
-from decision_log.doctor_commands import examine
-from decision_log.erase import stored_forms
-from decision_log.feedback_types import Feedback, FeedbackKind
-from decision_log.housekeeping import Housekeeper
-from decision_log.ledger import Ledger
-from decision_log.payloads import to_payload
-from decision_log.privacy import keyed_hash, load_key, session_hash
-from decision_log.removal_commands import erase_all
-from decision_log.sink import DecisionLog
-from decision_log.spool import Spool
-from decision_log.sql_removal import Found
-from decision_log.stream import packed
-from decision_log.stream_entries import dead_stream
-from fleet.pool import ExpertPool
-from gateway.chat_request import chat_request
-from gateway.live_router import live_router
-from gateway.parts import Parts
-from gateway.settings import read_settings
-from router.gateway_config import GatewayConfig
-from router.log_config import LogConfig, PrivacyLevel
 from tests.decision_log.running_log import make_record
 from tests.gateway.running import MemoryStore, config_of
 from tests.waiting import until

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from coe.decision_log import stream as stream_module
+from coe.decision_log.consumer import Consumer
+from coe.decision_log.database import Database
+from coe.decision_log.decision_record import DecisionRecord
+from coe.decision_log.doctor_commands import examine
+from coe.decision_log.replica_status import ReplicaState
+from coe.decision_log.sink import DecisionLog
+from coe.fleet.tasks import stop_task
+from coe.router.log_config import LogConfig
 from coe_offline.redis_server import RedisServer
-from decision_log import stream as stream_module
-from decision_log.consumer import Consumer
-from decision_log.database import Database
-from decision_log.decision_record import DecisionRecord
-from decision_log.doctor_commands import examine
-from decision_log.replica_status import ReplicaState
-from decision_log.sink import DecisionLog
-from fleet.tasks import stop_task
-from router.log_config import LogConfig
 from tests.decision_log.running_log import make_record
 from tests.waiting import until
 
@@ -44,7 +44,7 @@ async def test_check_32_every_decision_is_one_row_whatever_is_killed(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream_module, "MAX_DELAY_S", 0.1)
-    monkeypatch.setattr("decision_log.consumer.LINGER_S", 0.0)
+    monkeypatch.setattr("coe.decision_log.consumer.LINGER_S", 0.0)
     rng = random.Random(seed)
     server = RedisServer(tmp_path / "redis")
     url = await server.start()

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 
 import pytest
 
-from base.errors import StoreError
-from decision_log import housekeeping as housekeeping_module
-from decision_log.database import Database
-from decision_log.housekeeping import DAY_S, Housekeeper
-from decision_log.sql_removal import Removal
-from decision_log.tombstones import subject_hash
+from coe.base.errors import StoreError
+from coe.decision_log import housekeeping as housekeeping_module
+from coe.decision_log.database import Database
+from coe.decision_log.housekeeping import DAY_S, Housekeeper
+from coe.decision_log.sql_removal import Removal
+from coe.decision_log.tombstones import subject_hash
 from tests.decision_log.running_log import make_record
 from tests.waiting import until
 

@@ -10,11 +10,11 @@ import aiohttp
 import pytest
 
 from benchmarks.chaos_fleet import GatewayProcess, serving, write_config
-from decision_log.database import Database
-from decision_log.doctor import Diagnosis
-from decision_log.doctor_commands import drain_all, examine
-from decision_log.payloads import json_line
-from router.log_config import LogConfig
+from coe.decision_log.database import Database
+from coe.decision_log.doctor import Diagnosis
+from coe.decision_log.doctor_commands import drain_all, examine
+from coe.decision_log.payloads import json_line
+from coe.router.log_config import LogConfig
 from tests.decision_log.running_log import spooled
 from tests.waiting import until
 

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from decision_log import ledger as ledger_module
-from decision_log.database import Database
-from decision_log.ledger import Account, Ledger, Repeated
-from decision_log.replica_status import ReplicaState, ReplicaStatus
-from decision_log.sql_removal import Removal
+from coe.decision_log import ledger as ledger_module
+from coe.decision_log.database import Database
+from coe.decision_log.ledger import Account, Ledger, Repeated
+from coe.decision_log.replica_status import ReplicaState, ReplicaStatus
+from coe.decision_log.sql_removal import Removal
 from tests.decision_log.running_log import make_record
 
 

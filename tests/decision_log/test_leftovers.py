@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from decision_log.erase import in_spools
-from decision_log.leftovers import send_leftovers, send_next
-from decision_log.spool import Spool
-from decision_log.sql_removal import Found
-from decision_log.stream import DecisionStream
+from coe.decision_log.erase import in_spools
+from coe.decision_log.leftovers import send_leftovers, send_next
+from coe.decision_log.spool import Spool
+from coe.decision_log.sql_removal import Found
+from coe.decision_log.stream import DecisionStream
 
 STREAM = "coe:decisions"
 

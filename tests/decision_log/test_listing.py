@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import delete, event, update
 
-from base.errors import StoreError
-from decision_log.database import Database
-from decision_log.decision_record import DecisionRecord
-from decision_log.feedback_types import Feedback, FeedbackKind
-from decision_log.listing import DecisionFilter, DecisionLine, Page, Place
-from decision_log.spend import SLOT_S
-from decision_log.tables import DECISIONS, SPEND
+from coe.base.errors import StoreError
+from coe.decision_log.database import Database
+from coe.decision_log.decision_record import DecisionRecord
+from coe.decision_log.feedback_types import Feedback, FeedbackKind
+from coe.decision_log.listing import DecisionFilter, DecisionLine, Page, Place
+from coe.decision_log.spend import SLOT_S
+from coe.decision_log.tables import DECISIONS, SPEND
 from tests.gateway.test_store import record
 
 TEAM = "acme"
@@ -95,7 +95,7 @@ def walked(store: Database, limit: int, **wanted: object) -> list[Page]:
 def test_pages_have_every_decision_once_also_those_of_one_moment(
     store: Database, look_rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("decision_log.listing.LOOK_ROWS", look_rows)
+    monkeypatch.setattr("coe.decision_log.listing.LOOK_ROWS", look_rows)
     store.write_decisions([made(seq, at=1000.0 + seq // 3) for seq in range(10)])
     pages = walked(store, 4)
     assert [len(page.lines) for page in pages] == [4, 4, 2]
@@ -108,7 +108,7 @@ def test_pages_have_every_decision_once_also_those_of_one_moment(
 def test_no_record_is_read_of_a_time_in_which_a_team_asked_nothing(
     store: Database, look_rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("decision_log.listing.LOOK_ROWS", look_rows)
+    monkeypatch.setattr("coe.decision_log.listing.LOOK_ROWS", look_rows)
     store.write_decisions([made(SLOT_S * seq, key_id=f"{TEAM if seq == 3 else 'other'}/1") for seq in range(6)])
     with store.transaction("spoil") as connection:
         connection.execute(update(DECISIONS).where(DECISIONS.c.decision_id != f"r1-{SLOT_S * 3}").values(record="{"))
@@ -123,7 +123,7 @@ def test_a_decision_that_no_sum_counts_is_listed(store: Database, monkeypatch: p
     store.write_decisions([made(10), *(made(SLOT_S * seq + 10, key_id="other/1") for seq in range(1, 4))])
     with store.transaction("lose a sum") as connection:
         connection.execute(delete(SPEND).where(SPEND.c.key_id == f"{TEAM}/1"))
-    monkeypatch.setattr("decision_log.database.add_spend", lambda *_: None)
+    monkeypatch.setattr("coe.decision_log.database.add_spend", lambda *_: None)
     store.write_decisions([made(SLOT_S * 2)])
     wanted = DecisionFilter()
     ids = [line.decision_id for line in store.list_decisions(TEAM, wanted, limit=100).lines]
@@ -131,11 +131,11 @@ def test_a_decision_that_no_sum_counts_is_listed(store: Database, monkeypatch: p
 
 
 def test_a_page_ends_with_its_time_and_says_how_far_it_looked(store: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("decision_log.listing.LOOK_ROWS", 3)
+    monkeypatch.setattr("coe.decision_log.listing.LOOK_ROWS", 3)
     store.write_decisions([made(seq, at=1000.0 + max(seq, 3), state=STATES[seq < 2]) for seq in range(10)])
     (page,) = walked(store, 5, state="timed_out")
     assert [line.decision_id for line in page.lines] == ["r1-1", "r1-0"]
-    monkeypatch.setattr("decision_log.listing.LOOK_S", 0.0)
+    monkeypatch.setattr("coe.decision_log.listing.LOOK_S", 0.0)
     pages = walked(store, 5, state="timed_out")
     assert [(len(page.lines), page.next and page.next.at) for page in pages] == [(0, 1006.0), (2, 1003.0), (0, None)]
     assert len(walked(store, 5, state="timed_out", since=1007.0)) == 1

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decision_log.decision_record import read_record
-from decision_log.payloads import from_payload, to_payload
-from router.types import RoutingDecision
+from coe.decision_log.decision_record import read_record
+from coe.decision_log.payloads import from_payload, to_payload
+from coe.router.types import RoutingDecision
 from tests.decision_log.running_log import make_record
 
 NUMBERS = {name: str(each.annotation) for name, each in RoutingDecision.model_fields.items() if "float" in str(each)}

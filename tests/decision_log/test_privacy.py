@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from base.errors import ConfigError
-from decision_log.decision_record import DecisionInputs, DecisionRecord
-from decision_log.privacy import load_key, passes_luhn, private_fields, redact, session_hash
-from router.log_config import PrivacyLevel
-from router.types import QueryFacts
+from coe.base.errors import ConfigError
+from coe.decision_log.decision_record import DecisionInputs, DecisionRecord
+from coe.decision_log.privacy import load_key, passes_luhn, private_fields, redact, session_hash
+from coe.router.log_config import PrivacyLevel
+from coe.router.types import QueryFacts
 from tests.decision_log.running_log import make_record
 
 KEY = b"k" * 32

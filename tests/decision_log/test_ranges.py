@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decision_log.ranges import complement, count, merged, named, ranges_of, without
+from coe.decision_log.ranges import complement, count, merged, named, ranges_of, without
 
 NUMBERS = st.sets(st.integers(0, 40))
 

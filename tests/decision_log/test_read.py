@@ -3,14 +3,14 @@
 import pytest
 from sqlalchemy import create_engine, text
 
-from base.errors import StoreError
-from decision_log.database import Database
-from decision_log.decision_record import OUR_FAULTS, DecisionRecord, TerminalState
-from decision_log.feedback_types import Feedback, FeedbackKind, ImplicitKind
-from decision_log.read import has_failed, read_records, read_rewards, read_rows, read_signals
-from router.types import DecisionReason
+from coe.base.errors import StoreError
+from coe.decision_log.database import Database
+from coe.decision_log.decision_record import OUR_FAULTS, DecisionRecord, TerminalState
+from coe.decision_log.feedback_types import Feedback, FeedbackKind, ImplicitKind
+from coe.decision_log.read import has_failed, read_records, read_rewards, read_rows, read_signals
+from coe.router.types import DecisionReason
+from coe.training.log_table import collect
 from tests.training.log_records import record as any_record
-from training.log_table import collect
 
 DATABASES = ("sqlite",)
 
@@ -124,7 +124,7 @@ def test_an_expert_that_the_client_named_is_not_judged():
 
 
 def test_rows_are_read_by_id_in_the_order_asked_for(store, connection, monkeypatch):
-    monkeypatch.setattr("decision_log.read.BATCH_IDS", 2)
+    monkeypatch.setattr("coe.decision_log.read.BATCH_IDS", 2)
     store.write_decisions([record(i, text=f"question {i}") for i in range(4)])
     found = list(read_rows(connection, ["d3", "gone", "d0", "d1", "d3"]))
     assert [row and row.decision_id for row in found] == ["d3", None, "d0", "d1", "d3"]

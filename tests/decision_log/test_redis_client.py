@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from base.errors import ConfigError
-from decision_log.redis_client import connect, hosts_of, same_slot
+from coe.base.errors import ConfigError
+from coe.decision_log.redis_client import connect, hosts_of, same_slot
 
 
 def slot(key: str) -> int:

@@ -10,14 +10,14 @@ import pytest
 from redis import Redis
 from redis.asyncio.sentinel import MasterNotFoundError
 
-from decision_log import stream as stream_module
-from decision_log.consumer import Consumer
-from decision_log.database import Database
-from decision_log.doctor import Diagnosis
-from decision_log.doctor_commands import examine
-from decision_log.sink import DecisionLog
-from decision_log.stream_entries import dead_stream
-from router.log_config import LogConfig
+from coe.decision_log import stream as stream_module
+from coe.decision_log.consumer import Consumer
+from coe.decision_log.database import Database
+from coe.decision_log.doctor import Diagnosis
+from coe.decision_log.doctor_commands import examine
+from coe.decision_log.sink import DecisionLog
+from coe.decision_log.stream_entries import dead_stream
+from coe.router.log_config import LogConfig
 from tests.decision_log.redis_kinds import Server, Watched, cluster
 from tests.decision_log.running_log import make_record
 from tests.waiting import until
@@ -30,7 +30,7 @@ CONFIG = LogConfig()
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_module, "MAX_DELAY_S", 0.2)
-    monkeypatch.setattr("decision_log.consumer.LINGER_S", 0.0)
+    monkeypatch.setattr("coe.decision_log.consumer.LINGER_S", 0.0)
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from base.errors import ConfigError
-from decision_log.database import Database
-from decision_log.ledger import Ledger
-from decision_log.removal_commands import erase_decisions
-from decision_log.stream_entries import dead_stream
+from coe.base.errors import ConfigError
+from coe.decision_log.database import Database
+from coe.decision_log.ledger import Ledger
+from coe.decision_log.removal_commands import erase_decisions
+from coe.decision_log.stream_entries import dead_stream
 from tests.decision_log.running_log import make_record
 from tests.gateway.running import config_of
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from decision_log.replica_status import MARK_NAME, DecisionCount, ReplicaState, ReplicaStatus, read_status
+from coe.decision_log.replica_status import MARK_NAME, DecisionCount, ReplicaState, ReplicaStatus, read_status
 
 
 def read(folder: Path, *, is_alive: bool = False) -> ReplicaStatus:

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from decision_log.consumer import Consumer
-from decision_log.database import Database
-from decision_log.decision_record import DecisionRecord
-from decision_log.doctor_commands import examine
-from decision_log.sink import DecisionLog
-from decision_log.stream import GROUP
-from decision_log.tables import TABLES
-from fleet.tasks import stop_task
-from router.log_config import LogConfig
+from coe.decision_log.consumer import Consumer
+from coe.decision_log.database import Database
+from coe.decision_log.decision_record import DecisionRecord
+from coe.decision_log.doctor_commands import examine
+from coe.decision_log.sink import DecisionLog
+from coe.decision_log.stream import GROUP
+from coe.decision_log.tables import TABLES
+from coe.fleet.tasks import stop_task
+from coe.router.log_config import LogConfig
 from tests.decision_log.running_log import make_record
 from tests.waiting import until
 
@@ -27,9 +27,9 @@ GATEWAYS, CONSUMERS, ROUNDS, PER_ROUND = 3, 3, 6, 40
 async def test_each_decision_is_one_row_although_a_consumer_dies(
     database_url: str, tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("decision_log.consumer.LINGER_S", 0.0)
-    monkeypatch.setattr("decision_log.consumer.BATCH_RECORDS", 20)
-    monkeypatch.setattr("decision_log.sink.SEND_LINGER_S", 0.0)
+    monkeypatch.setattr("coe.decision_log.consumer.LINGER_S", 0.0)
+    monkeypatch.setattr("coe.decision_log.consumer.BATCH_RECORDS", 20)
+    monkeypatch.setattr("coe.decision_log.sink.SEND_LINGER_S", 0.0)
     config = LogConfig()
     stores = [Database(database_url) for _ in range(CONSUMERS)]
     with stores[0].transaction("empty") as connection:

@@ -13,16 +13,16 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from base.errors import ConfigError, StoreError
+from coe.base.errors import ConfigError, StoreError
+from coe.decision_log import sink as sink_module
+from coe.decision_log import stream as stream_module
+from coe.decision_log.leftovers import send_next
+from coe.decision_log.replica_status import ReplicaState, ReplicaStatus, read_status
+from coe.decision_log.sink import DecisionLog, LogStats, new_replica
+from coe.decision_log.spool import Spool
+from coe.decision_log.stream import GROUP, DecisionStream
+from coe.router.log_config import LogConfig, PrivacyLevel
 from coe_offline.redis_server import RedisServer
-from decision_log import sink as sink_module
-from decision_log import stream as stream_module
-from decision_log.leftovers import send_next
-from decision_log.replica_status import ReplicaState, ReplicaStatus, read_status
-from decision_log.sink import DecisionLog, LogStats, new_replica
-from decision_log.spool import Spool
-from decision_log.stream import GROUP, DecisionStream
-from router.log_config import LogConfig, PrivacyLevel
 from tests.decision_log.running_log import append_new, make_record, running_log, streamed
 from tests.waiting import until
 
@@ -157,9 +157,9 @@ async def test_what_stays_in_the_spool_is_sent_by_the_next_status(tmp_path: Path
 async def test_kill_9_of_the_gateway_loses_nothing_that_was_spooled(tmp_path: Path, redis_url: str) -> None:
     program = (
         "import asyncio, os, pathlib, signal, sys\n"
-        "from decision_log.sink import DecisionLog\n"
-        "from router.config import LogConfig\n"
-        "from decision_log.decision_record import DecisionRecord\n"
+        "from coe.decision_log.sink import DecisionLog\n"
+        "from coe.router.config import LogConfig\n"
+        "from coe.decision_log.decision_record import DecisionRecord\n"
         "async def main():\n"
         "    log = DecisionLog(data_dir=pathlib.Path(sys.argv[1]), redis_url='unix:///none.sock', config=LogConfig())\n"
         "    await log.start()\n"
@@ -232,7 +232,7 @@ async def test_a_decision_that_never_became_safe_is_no_loss_in_the_modes_that_wa
 ) -> None:
     async with running_log(tmp_path, redis_url, durability="sync") as log:
         monkeypatch.setattr(Spool, "write", refuse)
-        monkeypatch.setattr("decision_log.spool_writer.COMMIT_TIMEOUT_S", 0.05)
+        monkeypatch.setattr("coe.decision_log.spool_writer.COMMIT_TIMEOUT_S", 0.05)
         monkeypatch.setattr(log._stream, "try_send", lambda *_: asyncio.sleep(0, False))
         with pytest.raises(StoreError):
             await log.commit(make_record(log.next_seq(), log.replica))

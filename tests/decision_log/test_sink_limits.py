@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from coe.decision_log import sink as sink_module
+from coe.decision_log import stream as stream_module
+from coe.decision_log.sink import DecisionLog, LogStats
 from coe_offline.redis_server import RedisServer
-from decision_log import sink as sink_module
-from decision_log import stream as stream_module
-from decision_log.sink import DecisionLog, LogStats
 from tests.decision_log.running_log import FullDisk, append_new, make_record, running_log, streamed
 from tests.waiting import until
 

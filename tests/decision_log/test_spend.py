@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, event, func, select, update
 
-from decision_log.database import Database
-from decision_log.decision_record import DecisionRecord, TerminalState
-from decision_log.housekeeping import Housekeeper
-from decision_log.spend import SLOT_S, Spend
-from decision_log.sql_removal import Removal
-from decision_log.tables import DECISIONS, SPEND
-from router.usage import READ, WRITTEN
+from coe.decision_log.database import Database
+from coe.decision_log.decision_record import DecisionRecord, TerminalState
+from coe.decision_log.housekeeping import Housekeeper
+from coe.decision_log.spend import SLOT_S, Spend
+from coe.decision_log.sql_removal import Removal
+from coe.decision_log.tables import DECISIONS, SPEND
+from coe.router.usage import READ, WRITTEN
 from tests.decision_log.test_listing import TEAM, made
 
 OWNERS = (f"{TEAM}/1", f"{TEAM}/2", f"{TEAM}x/1", None)
@@ -60,7 +60,7 @@ def added(records: Iterable[DecisionRecord], tenant: str | None, since: float, u
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("decision_log.database.LOOK_S", math.inf)  # however busy the machine is
+    monkeypatch.setattr("coe.decision_log.database.LOOK_S", math.inf)  # however busy the machine is
 
 
 def check(store: Database, records: Iterable[DecisionRecord]) -> None:
@@ -112,7 +112,7 @@ def test_what_is_removed_counts_no_more_also_where_as_much_came(
     store.write_decisions(records)
     Removal(store).erase([f"{TEAM}/1"], BEGIN + 7 * STEP_S)
     left = [each for each in records if each.key_id != f"{TEAM}/1" or each.at > BEGIN + 7 * STEP_S]
-    monkeypatch.setattr("decision_log.database.add_spend", lambda *_: None)  # another version of coe writes
+    monkeypatch.setattr("coe.decision_log.database.add_spend", lambda *_: None)  # another version of coe writes
     late = [made(100 + seq, key_id="late/1", at=BEGIN + STEP_S * seq) for seq in (0, 4)]
     store.write_decisions(late)
     check(store, [*left, *late])
@@ -121,7 +121,7 @@ def test_what_is_removed_counts_no_more_also_where_as_much_came(
 
 
 def test_sums_that_are_missing_or_too_many_are_made_again(store: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("decision_log.spend.ROWS_AT_ONCE", 3)
+    monkeypatch.setattr("coe.decision_log.spend.ROWS_AT_ONCE", 3)
     records = [asked(seq) for seq in range(24)]
     store.write_decisions(records)
     with store.transaction("lose the sums") as connection:
@@ -135,8 +135,8 @@ def test_sums_that_are_missing_or_too_many_are_made_again(store: Database, monke
 async def test_what_no_sum_counts_is_left_out_until_the_housekeeping_has_added_it_up(
     store: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("decision_log.spend.ROWS_AT_ONCE", 3)
-    monkeypatch.setattr("decision_log.database.LOOK_S", 0.0)
+    monkeypatch.setattr("coe.decision_log.spend.ROWS_AT_ONCE", 3)
+    monkeypatch.setattr("coe.decision_log.database.LOOK_S", 0.0)
     records = [asked(seq) for seq in range(24)]
     store.write_decisions(records)
     with store.transaction("lose a sum") as connection:
@@ -152,7 +152,7 @@ def test_sums_that_several_make_at_once_and_somebody_gives_up_are_right(
     store: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where others write, what came before is sent again, and a subject is erased in between."""
-    monkeypatch.setattr("decision_log.spend.ROWS_AT_ONCE", 3)
+    monkeypatch.setattr("coe.decision_log.spend.ROWS_AT_ONCE", 3)
     records = [asked(seq) for seq in range(32)]
     store.write_decisions(records[:24])
     with store.transaction("lose the sums") as connection:

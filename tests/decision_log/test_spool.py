@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from base.errors import StoreError
-from decision_log.spool import FILE_NAME, Spool, overwrite, unsent_payloads
-from fleet.folder_lock import FolderLock
+from coe.base.errors import StoreError
+from coe.decision_log.spool import FILE_NAME, Spool, overwrite, unsent_payloads
+from coe.fleet.folder_lock import FolderLock
 
 
 def opened(folder: Path, **options: int) -> Spool:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from base.errors import StoreError
-from decision_log import spool_writer as writer_module
-from decision_log.privacy import private_fields
-from decision_log.sink import DecisionLog
-from decision_log.spool import Spool
-from router.log_config import LogConfig
+from coe.base.errors import StoreError
+from coe.decision_log import spool_writer as writer_module
+from coe.decision_log.privacy import private_fields
+from coe.decision_log.sink import DecisionLog
+from coe.decision_log.spool import Spool
+from coe.router.log_config import LogConfig
 from tests.decision_log.running_log import FullDisk, make_record, spooled
 from tests.decision_log.running_log import running_log as usual_log
 from tests.waiting import until

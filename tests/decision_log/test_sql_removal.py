@@ -6,16 +6,16 @@ from unittest.mock import Mock
 import pytest
 from sqlalchemy import select
 
-from decision_log import sql_removal as removal_module
-from decision_log.database import Database
-from decision_log.decision_record import DecisionRecord
-from decision_log.feedback_types import DocumentFeedback, Feedback, FeedbackKind, FeedbackStatus
-from decision_log.ledger import Ledger
-from decision_log.replica_status import ReplicaState, ReplicaStatus
-from decision_log.sql_removal import Removal, Removed, found_of
-from decision_log.tables import DOCUMENT_FEEDBACK
-from decision_log.tombstones import subject_hash
-from router.feedback_config import FeedbackConfig
+from coe.decision_log import sql_removal as removal_module
+from coe.decision_log.database import Database
+from coe.decision_log.decision_record import DecisionRecord
+from coe.decision_log.feedback_types import DocumentFeedback, Feedback, FeedbackKind, FeedbackStatus
+from coe.decision_log.ledger import Ledger
+from coe.decision_log.replica_status import ReplicaState, ReplicaStatus
+from coe.decision_log.sql_removal import Removal, Removed, found_of
+from coe.decision_log.tables import DOCUMENT_FEEDBACK
+from coe.decision_log.tombstones import subject_hash
+from coe.router.feedback_config import FeedbackConfig
 from tests.decision_log.running_log import make_record
 
 AT = 1_700_000_000.25  # when make_record's number 0 was made; number n is n seconds later

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from base.errors import ConfigError
+from coe.base.errors import ConfigError
+from coe.decision_log.redis_client import connect
+from coe.decision_log.stream import GROUP, GROUP_RECORDS, Backoff, DecisionStream
+from coe.decision_log.stream_entries import entries_of
 from coe_offline.redis_server import RedisServer
-from decision_log.redis_client import connect
-from decision_log.stream import GROUP, GROUP_RECORDS, Backoff, DecisionStream
-from decision_log.stream_entries import entries_of
 
 
 @asynccontextmanager
@@ -167,9 +167,9 @@ async def test_waits_double_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> No
     async def note(delay_s: float) -> None:
         waits.append(delay_s)
 
-    monkeypatch.setattr("decision_log.stream.asyncio.sleep", note)
-    monkeypatch.setattr("decision_log.stream.FIRST_DELAY_S", 1.0)
-    monkeypatch.setattr("decision_log.stream.MAX_DELAY_S", 3.0)
+    monkeypatch.setattr("coe.decision_log.stream.asyncio.sleep", note)
+    monkeypatch.setattr("coe.decision_log.stream.FIRST_DELAY_S", 1.0)
+    monkeypatch.setattr("coe.decision_log.stream.MAX_DELAY_S", 3.0)
     backoff = Backoff()
     for _ in range(4):
         await backoff.wait()

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from base.extras import extras_of
-from gateway.settings import environment_settings
-from router.config import load_config
-from router.plugins import parts_of
-from router.weights import PACKAGE_SCHEME
+from coe.base.extras import extras_of
+from coe.gateway.settings import environment_settings
+from coe.router.config import load_config
+from coe.router.plugins import parts_of
+from coe.router.weights import PACKAGE_SCHEME
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

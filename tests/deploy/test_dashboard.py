@@ -17,7 +17,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from decision_log.decision_record import TerminalState
+from coe.decision_log.decision_record import TerminalState
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.served import end_gateway, start_gateway
 from tests.gateway.telemetry.collector import collecting, environment

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fleet.vllm_command import vllm_processes
-from fleet.vllm_gpus import on_gpus
-from gateway.check import find_problems
-from router.config import CoeConfig, load_config, parse_config
-from router.expert_config import Engine
+from coe.fleet.vllm_command import vllm_processes
+from coe.fleet.vllm_gpus import on_gpus
+from coe.gateway.check import find_problems
+from coe.router.config import CoeConfig, load_config, parse_config
+from coe.router.expert_config import Engine
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "deploy" / "experts.gpu.yaml"

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from base.errors import ConfigError
-from coe.commands import COMMANDS
-from gateway.deploy.deployment import Deployment, Target, plan_deployment, rendered
-from router.config import CoeConfig, load_config, parse_text
+from coe.base.errors import ConfigError
+from coe.cli.commands import COMMANDS
+from coe.gateway.deploy.deployment import Deployment, Target, plan_deployment, rendered
+from coe.router.config import CoeConfig, load_config, parse_text
 
 ROOT = Path(__file__).parents[2]
 LLAMA = {"engine": "vllm", "model": "meta/Llama", "params_b": 8, "context_tokens": 8192}
@@ -186,7 +186,7 @@ def test_values_of_the_production_stack_name_the_services_that_the_gateway_asks(
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
-    from coe.command_line import run as run_command
+    from coe.cli.command_line import run as run_command
 
     status = run_command("deploy render", list(arguments))
     captured = capsys.readouterr()

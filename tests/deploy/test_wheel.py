@@ -9,8 +9,8 @@ from zipfile import ZipFile
 
 import pytest
 
-from fleet.setup.composition import Found, composition_text
-from router.config import load_config, parse_text
+from coe.fleet.setup.composition import Found, composition_text
+from coe.router.config import load_config, parse_text
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,7 +27,7 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 
 def test_what_a_first_composition_needs_is_there(names: set[str]) -> None:
     wanted = ("examples/smollm2/seed/sql.jsonl", "examples/smollm2/probes/sql.jsonl")
-    assert {"fleet/setup/starter.yaml", *(f"coe/shipped/{each}" for each in wanted)} <= names
+    assert {"fleet/coe/fleet/setup/starter.yaml", *(f"coe/shipped/{each}" for each in wanted)} <= names
 
 
 def test_nothing_of_the_demo_is_there(names: set[str]) -> None:

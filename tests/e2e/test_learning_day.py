@@ -8,20 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from decision_log.database import Database
-from decision_log.decision_record import DecisionInputs
-from decision_log.feedback_types import Feedback, FeedbackKind
-from gateway.settings import Settings, on_folder
-from gateway.up import run_coe
-from router.build import live_router
-from router.config import load_config
-from router.features import to_bytes
-from router.types import GENERAL, Query, QueryFacts
+from coe.decision_log.database import Database
+from coe.decision_log.decision_record import DecisionInputs
+from coe.decision_log.feedback_types import Feedback, FeedbackKind
+from coe.gateway.settings import Settings, on_folder
+from coe.gateway.up import run_coe
+from coe.router.build import live_router
+from coe.router.config import load_config
+from coe.router.features import to_bytes
+from coe.router.types import GENERAL, Query, QueryFacts
+from coe.training.datasets.outcomes import write_outcomes
+from coe.training.fit_inputs import labelled_queries, opened_encoder
+from coe.training.types import OutcomeTable
 from tests.training.log_records import record
 from tests.training.trained_folder import outcome_table
-from training.datasets.outcomes import write_outcomes
-from training.fit_inputs import labelled_queries, opened_encoder
-from training.types import OutcomeTable
 
 ROOT = Path(__file__).parents[2]
 HOURS, AN_HOUR = (2, 4), 1500

@@ -17,8 +17,8 @@ import aiohttp
 import pytest
 import yaml
 
-from decision_log.decision_record import RETRIEVAL
-from retrieval.routing.pilot_library import MANIFEST_FILE, load_library
+from coe.decision_log.decision_record import RETRIEVAL
+from coe.retrieval.routing.pilot_library import MANIFEST_FILE, load_library
 from tests.gateway.served import end_gateway, environment_of, start_gateway
 from tests.retrieval.training.collection_files import SUBJECTS
 from tests.training.trained_folder import make_trained

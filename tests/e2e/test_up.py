@@ -19,8 +19,8 @@ import openai
 import pytest
 import yaml
 
-from gateway.first_answers import QUERIES
-from gateway.up_view import PLAIN_WIDTHS, shorten
+from coe.gateway.first_answers import QUERIES
+from coe.gateway.up_view import PLAIN_WIDTHS, shorten
 from tests.processes import descendants_of, is_running
 from tests.waiting import wait_until
 

@@ -8,7 +8,7 @@ import re
 from altair.utils.schemapi import validate_jsonschema
 from altair.vegalite import load_schema
 
-from eval.report.page import Spec
+from coe.eval.report.page import Spec
 
 
 def charts_of_page(html: str) -> dict[str, Spec]:

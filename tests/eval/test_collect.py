@@ -14,20 +14,20 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from base.errors import ConfigError, DataError, RouterError
-from base.journal import line_of
-from eval.answers import Answer, counts, read_answers, write_answers
-from eval.collect import TIMED, Collection, collect
-from eval.collect_command import load_inputs
-from eval.collect_request import CollectOptions, CollectRequest
-from eval.grading import cost_usd
-from eval.probe_set import GraderSpec, Probe
-from fleet.expert_fingerprint import expert_fingerprint
-from router.cost import Price
-from router.expert_config import Engine, ExpertConfig
+from coe.base.errors import ConfigError, DataError, RouterError
+from coe.base.journal import line_of
+from coe.eval.answers import Answer, counts, read_answers, write_answers
+from coe.eval.collect import TIMED, Collection, collect
+from coe.eval.collect_command import load_inputs
+from coe.eval.collect_request import CollectOptions, CollectRequest
+from coe.eval.grading import cost_usd
+from coe.eval.probe_set import GraderSpec, Probe
+from coe.fleet.expert_fingerprint import expert_fingerprint
+from coe.router.cost import Price
+from coe.router.expert_config import Engine, ExpertConfig
+from coe.training.datasets.outcomes import read_outcomes
+from coe.training.types import ModelFacts
 from tests.waiting import until
-from training.datasets.outcomes import read_outcomes
-from training.types import ModelFacts
 
 KEY = "sk-of-a-test"
 SUMS = {"1+1": 2, "2+3": 5, "4+4": 8}
@@ -186,7 +186,7 @@ async def test_a_failure_scores_0_with_its_latency_until_it_is_asked_again(fake:
 async def test_what_counts_as_a_failure(
     fake: FakeExperts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expert: str, reason: str
 ) -> None:
-    monkeypatch.setattr("eval.answers.RETRY_WAITS_S", (0.0,))
+    monkeypatch.setattr("coe.eval.answers.RETRY_WAITS_S", (0.0,))
     found = await run(fake, tmp_path, "right", expert, options=CollectOptions(timeout_s=1.0))
     assert (found.failures, found.errors) == ({(expert, reason): 3}, {})
     assert found.table.scores[:, 1].tolist() == [0, 0, 0]
@@ -407,7 +407,7 @@ async def test_nothing_answered_is_an_error_that_says_why(fake: FakeExperts, tmp
 
 
 async def test_no_endpoint_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eval.answers.RETRY_WAITS_S", (0.0,))
+    monkeypatch.setattr("coe.eval.answers.RETRY_WAITS_S", (0.0,))
     with pytest.raises(RouterError, match="no connection"):
         await run(FakeExperts(root="http://127.0.0.1:1/v1"), tmp_path, "right")
 

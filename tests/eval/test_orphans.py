@@ -25,7 +25,7 @@ def kill_once_there(parent: subprocess.Popen[bytes], words: str) -> set[int]:
 
 def test_a_killed_grader_ends_the_code_that_it_runs() -> None:
     code = (
-        "from base.sandbox.runner import SandboxLimits, run_tests\n"
+        "from coe.base.sandbox.runner import SandboxLimits, run_tests\n"
         "run_tests('import time', 'time.sleep(600)', SandboxLimits(wall_s=600.0))"
     )
     with subprocess.Popen([sys.executable, "-c", code]) as parent:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from base.errors import ConfigError, DataError
-from base.shipped import probes_folder
-from eval.probe_set import GraderSpec, Probe, load_probes
-from router.answers import Score
+from coe.base.errors import ConfigError, DataError
+from coe.base.shipped import probes_folder
+from coe.eval.probe_set import GraderSpec, Probe, load_probes
+from coe.router.answers import Score
 
 PROBES = load_probes()
 CATEGORIES = {

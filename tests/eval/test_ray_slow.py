@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from base.embedding_cache import CACHE_FILE, CachedEncoder
-from base.errors import BackendError
-from base.ray_engine import WorkEngine, cores_of, spread
-from base.shipped import seed_folder
-from router.build import build_encoder
-from router.config import load_config
+from coe.base.embedding_cache import CACHE_FILE, CachedEncoder
+from coe.base.errors import BackendError
+from coe.base.shipped import seed_folder
+from coe.router.build import build_encoder
+from coe.router.config import load_config
+from coe.training.datasets.labelled_queries import read_seed
+from coe.training.fit_inputs import encode_on_ray
+from coe.training.ray_engine import WorkEngine, cores_of, spread
+from coe.training.stage_one import embed
 from tests.json_server import JsonHandler, answering
-from training.datasets.labelled_queries import read_seed
-from training.fit_inputs import encode_on_ray
-from training.stage_one import embed
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]

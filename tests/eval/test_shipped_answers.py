@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from base.shipped import answers_file
-from eval.answers import answer_key, read_answers
-from eval.collect_command import load_inputs
-from router.config import load_config
+from coe.base.shipped import answers_file
+from coe.eval.answers import answer_key, read_answers
+from coe.eval.collect_command import load_inputs
+from coe.router.config import load_config
 
 ROOT = Path(__file__).parents[2]
 RENEW = (

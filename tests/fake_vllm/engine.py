@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from base.errors import EngineError
-from base.whole_files import locked
+from coe.base.errors import EngineError
+from coe.base.whole_files import locked
 from tests.fake_vllm.command import Bug, FakeOptions
 
 LOOK_EVERY_S = 0.002

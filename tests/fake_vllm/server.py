@@ -10,8 +10,8 @@ from typing import TypeVar
 from aiohttp import web
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from base.errors import EngineError
-from base.json_text import from_json, to_json
+from coe.base.errors import EngineError
+from coe.base.json_text import from_json, to_json
 from tests.fake_vllm.engine import TOKEN, FakeEngine, Generation
 from tests.fake_vllm.shapes import (
     AdapterAsked,

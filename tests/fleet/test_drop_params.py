@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 import orjson
 import pytest
 
-from fleet.backend import BackendRequest, BackendResponse, Unconnected, read_all
-from fleet.chat_completions import chunks_of
-from fleet.pool import ExpertPool
+from coe.fleet.backend import BackendRequest, BackendResponse, Unconnected, read_all
+from coe.fleet.chat_completions import chunks_of
+from coe.fleet.pool import ExpertPool
 
 Body = Mapping[str, object]
 HINTS = {"metadata": {}, "temperature": 0.5, "user": "u"}

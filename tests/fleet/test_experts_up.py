@@ -17,23 +17,23 @@ from types import SimpleNamespace
 
 import pytest
 
-from base.errors import EngineError
-from base.terminal import Terminal
-from fleet.connect import DisabledBackend, build_backends
-from fleet.engines import Fleet
-from fleet.experts_up import engine_lines, run_experts, watch
-from fleet.orphans import OWNER, end_orphans, orphans
-from fleet.pool import ExpertPool
-from fleet.process import ProcessState, ProcessStatus
-from fleet.replicas import Replicas
-from fleet.residency.types import Residency
-from fleet.residency.vllm_actuator import VllmActuator
-from fleet.vllm_addresses import EngineRecord, VllmSleepers, read_vllm
-from gateway import experts_commands
-from gateway.experts_commands import State
-from gateway.services import engines_of
-from gateway.settings import Settings
-from router.config import CoeConfig, parse_config
+from coe.base.errors import EngineError
+from coe.cli.terminal import Terminal
+from coe.fleet.connect import DisabledBackend, build_backends
+from coe.fleet.engines import Fleet
+from coe.fleet.experts_up import engine_lines, run_experts, watch
+from coe.fleet.orphans import OWNER, end_orphans, orphans
+from coe.fleet.pool import ExpertPool
+from coe.fleet.process import ProcessState, ProcessStatus
+from coe.fleet.replicas import Replicas
+from coe.fleet.residency.types import Residency
+from coe.fleet.residency.vllm_actuator import VllmActuator
+from coe.fleet.vllm_addresses import EngineRecord, VllmSleepers, read_vllm
+from coe.gateway import experts_commands
+from coe.gateway.experts_commands import State
+from coe.gateway.services import engines_of
+from coe.gateway.settings import Settings
+from coe.router.config import CoeConfig, parse_config
 from tests.fake_vllm.interpreter import fake_interpreter
 from tests.fleet.test_engines import first_of_free_ports
 from tests.gateway.running import echoes, running
@@ -58,7 +58,7 @@ def config_of(tmp_path: Path) -> CoeConfig:
 async def test_engines_take_turns_restart_stop_and_wake(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "fleet.engines")
+    caplog.set_level(logging.INFO, "coe.fleet.engines")
 
     def engine(expert: str) -> EngineRecord:
         return read_vllm(tmp_path).engines_of(expert)[0]

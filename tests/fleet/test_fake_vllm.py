@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from base.errors import EngineError
+from coe.base.errors import EngineError
 from tests.fake_vllm.command import Bug, FakeOptions, parse_command
 from tests.fake_vllm.engine import NOISE, EngineDeadError, FakeEngine, Generation
 from tests.fake_vllm.server import metrics_text

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from base.extras import MissingExtraError
-from fleet import learning
-from fleet.learning import Learning, run_quietly
-from router.live_pointer import LIVE_FILE
+from coe.base.extras import MissingExtraError
+from coe.fleet import learning
+from coe.fleet.learning import Learning, run_quietly
+from coe.router.live_pointer import LIVE_FILE
 from tests.waiting import until
 
 
@@ -48,7 +48,7 @@ TERMINATES = HANGS.replace("signal.SIG_IGN", "signal.SIG_DFL")
 
 async def test_rounds_go_on_after_one_that_fails_and_say_no_more_than_its_place(routers, monkeypatch, caplog):
     instead(monkeypatch, "raise ValueError('what a user wrote')")
-    caplog.set_level(logging.INFO, "fleet.learning")
+    caplog.set_level(logging.INFO, "coe.fleet.learning")
     rounds = Learning(routers, [], 0.01)
     await rounds.start()
     await until(lambda: rounds.ends["failed"] > 2, "a third round")

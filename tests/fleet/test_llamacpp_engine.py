@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from base.shipped import EXAMPLE, shipped_root
-from fleet.connect import lora_selection
-from fleet.engine_plans import free_port, is_healthy
-from fleet.llamacpp import EngineOptions
-from fleet.lora_gguf import convert_adapter, read_base_shape
-from fleet.wires import vllm
+from coe.base.shipped import EXAMPLE, shipped_root
+from coe.fleet.connect import lora_selection
+from coe.fleet.engine_plans import free_port, is_healthy
+from coe.fleet.llamacpp import EngineOptions
+from coe.fleet.lora_gguf import convert_adapter, read_base_shape
+from coe.fleet.providers import vllm
 from tests.gateway.running import echoes, running
 from tests.processes import is_running
 from tests.waiting import DEADLINE_S, wait_until
@@ -34,7 +34,7 @@ REQUESTS = [(expert, prompt) for prompt in PROMPTS for expert in (None, *EXPERTS
 
 
 def command(options: EngineOptions) -> list[str]:
-    return [sys.executable, "-m", "fleet.llamacpp", json.dumps(asdict(options))]
+    return [sys.executable, "-m", "coe.fleet.llamacpp", json.dumps(asdict(options))]
 
 
 @pytest.fixture(scope="module")

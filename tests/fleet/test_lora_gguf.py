@@ -9,8 +9,8 @@ import pytest
 from gguf import GGUFReader, GGUFWriter
 from safetensors.numpy import save_file
 
-from base.errors import ArtifactError
-from fleet.lora_gguf import BaseShape, convert_adapter, permute_rows, read_base_shape
+from coe.base.errors import ArtifactError
+from coe.fleet.lora_gguf import BaseShape, convert_adapter, permute_rows, read_base_shape
 
 RANK = 2
 BASE = BaseShape(

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from base.errors import EngineError
-from fleet.process import ProcessSpec, ProcessState, RestartPolicy, SupervisedProcess, answers, keep_bounded
+from coe.base.errors import EngineError
+from coe.fleet.process import ProcessSpec, ProcessState, RestartPolicy, SupervisedProcess, answers, keep_bounded
 from tests.processes import is_running
 from tests.waiting import DEADLINE_S, until
 
@@ -146,8 +146,8 @@ async def test_a_full_disk_does_not_end_a_child_that_serves(tmp_path: Path, monk
         asked.set()
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("fleet.process.shutil.copyfile", copyfile)
-    monkeypatch.setattr("fleet.process.LOG_CHECK_S", 0.01)
+    monkeypatch.setattr("coe.fleet.process.shutil.copyfile", copyfile)
+    monkeypatch.setattr("coe.fleet.process.LOG_CHECK_S", 0.01)
     async with running(spec_of(tmp_path, "print('loaded', flush=True);" + SERVE, max_log_bytes=1)) as process:
         await process.wait_ready()
         await asyncio.wait_for(asked.wait(), DEADLINE_S)
@@ -227,7 +227,7 @@ async def test_stop_while_starting_ends_the_child(tmp_path: Path) -> None:
 async def test_the_child_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     parent_code = f"""
 import asyncio, pathlib, sys
-from fleet.process import ProcessSpec, SupervisedProcess
+from coe.fleet.process import ProcessSpec, SupervisedProcess
 async def main():
     spec = ProcessSpec("engine", (sys.executable, "-c", {SERVE!r}, {str(tmp_path / "ready")!r}),
                        pathlib.Path({str(tmp_path / "log")!r}), ready_file=pathlib.Path({str(tmp_path / "ready")!r}))

@@ -13,12 +13,12 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from base.errors import BusyError, ConfigError
-from fleet.backend import BackendRequest, read_all, retry_after_s
-from fleet.connect import build_backends
-from fleet.pool import ExpertPool
-from fleet.replicas import FIRST_BACKOFF_S, LOAD_BOUND, Queue, Replica, Replicas, chosen, engine_load
-from fleet.wires.echo import EchoBackend, Options
+from coe.base.errors import BusyError, ConfigError
+from coe.fleet.backend import BackendRequest, read_all, retry_after_s
+from coe.fleet.connect import build_backends
+from coe.fleet.pool import ExpertPool
+from coe.fleet.providers.echo import EchoBackend, Options
+from coe.fleet.replicas import FIRST_BACKOFF_S, LOAD_BOUND, Queue, Replica, Replicas, chosen, engine_load
 from tests.fake_vllm.command import FakeOptions
 from tests.fake_vllm.engine import FakeEngine
 from tests.fake_vllm.server import FakeServer

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from coe import command_line as cli
-from router.build import live_router
-from router.config import load_config
+from coe.cli import command_line as cli
+from coe.router.build import live_router
+from coe.router.config import load_config
 from tests.training.trained_folder import make_trained
 
 

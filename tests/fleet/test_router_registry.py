@@ -4,13 +4,13 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from base.errors import ArtifactError, ConfigError
-from coe.command_line import run
-from decision_log.admin_log import AdminLog
-from decision_log.database import Database
-from fleet.router_registry import Registry
-from router.artifact import save_artifact
-from router.live_pointer import Trial
+from coe.base.errors import ArtifactError, ConfigError
+from coe.cli.command_line import run
+from coe.decision_log.admin_log import AdminLog
+from coe.decision_log.database import Database
+from coe.fleet.router_registry import Registry
+from coe.router.artifact import save_artifact
+from coe.router.live_pointer import Trial
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -156,7 +156,7 @@ def test_changes_at_the_same_time_lose_nothing(registry):
 
 
 def test_the_commands_say_what_they_did(registry, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("training.train_command.require_loadable", lambda config, folder: None)
+    monkeypatch.setattr("coe.training.train_command.require_loadable", lambda config, folder: None)
     one, two = add(registry, 1.0), add(registry, 2.0)
 
     def coe(name: str, *arguments: str) -> tuple[int, str]:

@@ -13,17 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from base.errors import ConfigError
-from coe.command_line import run
-from fleet.setup.composition import Found, composition_text, safe_name
-from fleet.setup.endpoints import Endpoint, prefixes
-from fleet.setup.litellm_file import litellm_experts
-from retrieval.build_experts import build_expert
-from retrieval.experts.encoder import EncoderExpert
-from retrieval.reranker import Reranker
-from router.config import load_config, parse_text
-from router.encoders import hashing
-from router.section import check_name
+from coe.base.errors import ConfigError
+from coe.cli.command_line import run
+from coe.fleet.setup.composition import Found, composition_text, safe_name
+from coe.fleet.setup.endpoints import Endpoint, prefixes
+from coe.fleet.setup.litellm_file import litellm_experts
+from coe.retrieval.build_experts import build_expert
+from coe.retrieval.experts.encoder import EncoderExpert
+from coe.retrieval.reranker import Reranker
+from coe.router.config import load_config, parse_text
+from coe.router.encoders import hashing
+from coe.router.section import check_name
 from tests.json_server import JsonHandler, answering
 
 MODELS = [

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from base.errors import BackendError
-from fleet.desired_state import DesiredProcesses
-from fleet.folder_lock import FolderLock
-from fleet.process import ProcessState
-from fleet.residency.types import Residency, SleepLevel
-from fleet.residency.vllm_actuator import VllmActuator
-from fleet.vllm_addresses import EngineRecord, vllm_file, write_vllm
+from coe.base.errors import BackendError
+from coe.fleet.desired_state import DesiredProcesses
+from coe.fleet.folder_lock import FolderLock
+from coe.fleet.process import ProcessState
+from coe.fleet.residency.types import Residency, SleepLevel
+from coe.fleet.residency.vllm_actuator import VllmActuator
+from coe.fleet.vllm_addresses import EngineRecord, vllm_file, write_vllm
 from tests.fake_vllm.command import Bug, FakeOptions
 from tests.fake_vllm.engine import FakeEngine, Generation
 from tests.fake_vllm.server import FakeServer

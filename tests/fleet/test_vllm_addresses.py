@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from base.errors import DataError, EngineError
-from fleet.process import ProcessState
-from fleet.residency.types import Residency
-from fleet.residency.vllm_actuator import VllmActuator
-from fleet.vllm_addresses import (
+from coe.base.errors import DataError, EngineError
+from coe.fleet.process import ProcessState
+from coe.fleet.residency.types import Residency
+from coe.fleet.residency.vllm_actuator import VllmActuator
+from coe.fleet.vllm_addresses import (
     EngineRecord,
     VllmSleepers,
     claim_vllm,
@@ -25,8 +25,8 @@ from fleet.vllm_addresses import (
     vllm_file,
     write_vllm,
 )
-from gateway import experts_commands
-from gateway.experts_commands import State
+from coe.gateway import experts_commands
+from coe.gateway.experts_commands import State
 
 FIRST, SECOND = "http://127.0.0.1:8101/v1", "http://127.0.0.1:8102/v1"
 
@@ -106,7 +106,7 @@ def test_a_command_that_is_interrupted_leaves_nobody_marked_as_asleep(
         assert read_vllm(tmp_path).engines[0].is_asleep
         raise asyncio.CancelledError
 
-    monkeypatch.setattr("fleet.pool.PROBE_EVERY_S", 0.0)
+    monkeypatch.setattr("coe.fleet.pool.PROBE_EVERY_S", 0.0)
     monkeypatch.setattr(VllmActuator, "state", state)
     monkeypatch.setattr(VllmActuator, "sleep", sleep)
     lock = claim_vllm(tmp_path)
@@ -120,7 +120,7 @@ def test_a_command_that_is_interrupted_leaves_nobody_marked_as_asleep(
 def test_the_file_of_a_dead_process_counts_for_nothing_though_another_has_its_id(tmp_path: Path) -> None:
     program = (
         "import os, pathlib, sys\n"
-        "from fleet.vllm_addresses import claim_vllm, write_vllm\n"
+        "from coe.fleet.vllm_addresses import claim_vllm, write_vllm\n"
         "from tests.fleet.test_vllm_addresses import FIRST, engine_record\n"
         "lock = claim_vllm(pathlib.Path(sys.argv[1]))\n"
         "write_vllm(pathlib.Path(sys.argv[1]), [engine_record('coder', FIRST)])\n"

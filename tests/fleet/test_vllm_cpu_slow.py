@@ -12,12 +12,12 @@ from pathlib import Path
 import orjson
 import pytest
 
-from base.terminal import Terminal
-from fleet.backend import BackendRequest, ChatBackend
-from fleet.connect import build_backends
-from fleet.experts_up import engine_lines, run_experts
-from fleet.vllm_addresses import read_vllm
-from router.config import CoeConfig, parse_config
+from coe.cli.terminal import Terminal
+from coe.fleet.backend import BackendRequest, ChatBackend
+from coe.fleet.connect import build_backends
+from coe.fleet.experts_up import engine_lines, run_experts
+from coe.fleet.vllm_addresses import read_vllm
+from coe.router.config import CoeConfig, parse_config
 from tests.fleet.test_engines import first_of_free_ports
 from tests.small_composition import composition_of
 from tests.vllm_build import ENVIRONMENT, READY_S, ROOT, vllm_interpreter, write_base, write_small

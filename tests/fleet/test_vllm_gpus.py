@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from base.errors import ConfigError
-from fleet.vllm_command import VllmProcess, each_replica, vllm_processes
-from fleet.vllm_gpus import needs_of, on_gpus, visible_gpus
-from router.config import CoeConfig
+from coe.base.errors import ConfigError
+from coe.fleet.vllm_command import VllmProcess, each_replica, vllm_processes
+from coe.fleet.vllm_gpus import needs_of, on_gpus, visible_gpus
+from coe.router.config import CoeConfig
 from tests.small_composition import config_of
 
 TWO = {"0": 80.0, "1": 80.0}

@@ -12,14 +12,14 @@ from tests.gateway.running import Running, running
 from tests.waiting import DEADLINE_S
 
 PATIENCES = (
-    "decision_log.commit_check.LOOK_TIMEOUT_S",
-    "fleet.wires.vllm.PROBE_TIMEOUT_S",
-    "gateway.answer_cache.TIMEOUT_S",
-    "gateway.conversations.TIMEOUT_S",
-    "gateway.intake.PATIENCE_S",
-    "gateway.keys.limits.TIMEOUT_S",
-    "gateway.live_router.MAX_WAIT_S",
-    "gateway.residency_coordination.TIMEOUT_S",
+    "coe.decision_log.commit_check.LOOK_TIMEOUT_S",
+    "coe.fleet.providers.vllm.PROBE_TIMEOUT_S",
+    "coe.gateway.answer_cache.TIMEOUT_S",
+    "coe.gateway.conversations.TIMEOUT_S",
+    "coe.gateway.intake.PATIENCE_S",
+    "coe.gateway.keys.limits.TIMEOUT_S",
+    "coe.gateway.live_router.MAX_WAIT_S",
+    "coe.gateway.residency_coordination.TIMEOUT_S",
 )
 
 

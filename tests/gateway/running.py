@@ -11,22 +11,22 @@ from typing import Any
 
 import aiohttp
 
-from decision_log.database import Database
-from decision_log.decision_record import DecisionRecord
-from decision_log.feedback_types import Feedback, FeedbackStatus, ImplicitSignal, JudgedAnswer
-from fleet.backend import ChatBackend
-from fleet.pool import ExpertPool
-from fleet.residency.controller import Controller
-from fleet.wires import echo, vllm
-from gateway.auth import Auth
-from gateway.batches.batch_store import BatchStore
-from gateway.live_router import LiveRouter
-from gateway.parts import Parts
-from gateway.serve import Gateway
-from gateway.telemetry.telemetry import Telemetry
-from router.config import CoeConfig, parse_config
-from router.feedback_config import FeedbackConfig
-from router.pipeline import Router
+from coe.decision_log.database import Database
+from coe.decision_log.decision_record import DecisionRecord
+from coe.decision_log.feedback_types import Feedback, FeedbackStatus, ImplicitSignal, JudgedAnswer
+from coe.fleet.backend import ChatBackend
+from coe.fleet.pool import ExpertPool
+from coe.fleet.providers import echo, vllm
+from coe.fleet.residency.controller import Controller
+from coe.gateway.auth import Auth
+from coe.gateway.batches.batch_store import BatchStore
+from coe.gateway.live_router import LiveRouter
+from coe.gateway.parts import Parts
+from coe.gateway.serve import Gateway
+from coe.gateway.telemetry.telemetry import Telemetry
+from coe.router.config import CoeConfig, parse_config
+from coe.router.feedback_config import FeedbackConfig
+from coe.router.pipeline import Router
 from tests.gateway.fault_upstream import FaultUpstream, fault_upstream
 from tests.gateway.small_router import EXPERTS, small_router
 from tests.memory_log import MemoryLog

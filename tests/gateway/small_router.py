@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from router.capabilities import Capabilities
-from router.map_solver import MapSolution
-from router.pipeline import Router
-from router.quality import Measured, QualityMatrix
-from router.scorers.map import MapScorer
-from router.solved_policy import SolvedPolicy
-from router.types import CategoryProbs, FloatArray
+from coe.router.capabilities import Capabilities
+from coe.router.map_solver import MapSolution
+from coe.router.pipeline import Router
+from coe.router.quality import Measured, QualityMatrix
+from coe.router.scorers.map import MapScorer
+from coe.router.solved_policy import SolvedPolicy
+from coe.router.types import CategoryProbs, FloatArray
 from tests.router.exploring import explored
 
 MANIFEST: Mapping[str, object] = {

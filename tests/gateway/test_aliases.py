@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from base.errors import ConfigError
-from fleet.replicas import FAILURES_TO_OPEN
-from router.explain import reason_in_words
-from router.types import DecisionReason
+from coe.base.errors import ConfigError
+from coe.fleet.explain import reason_in_words
+from coe.fleet.replicas import FAILURES_TO_OPEN
+from coe.router.types import DecisionReason
 from tests.gateway.fault_upstream import FaultUpstream, fault_upstream
 from tests.gateway.keys.test_allowed import caller
 from tests.gateway.keys.test_chat_limits import Known

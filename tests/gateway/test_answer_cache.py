@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from base.redis_names import CACHED_ANSWERS, CACHED_FROM
-from decision_log.read import why_dropped
-from gateway.chat_request import chat_request
-from gateway.keys.grants import Caller
-from router.gateway_config import GatewayConfig
-from router.types import DecisionReason
+from coe.base.redis_names import CACHED_ANSWERS, CACHED_FROM
+from coe.decision_log.read import why_dropped
+from coe.gateway.chat_request import chat_request
+from coe.gateway.keys.grants import Caller
+from coe.router.gateway_config import GatewayConfig
+from coe.router.types import DecisionReason
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import Running, running, wire
 from tests.gateway.small_router import EXPERTS, small_router

@@ -7,8 +7,8 @@ import itertools
 
 import pytest
 
-from gateway.auth import Auth
-from gateway.http_errors import ApiError
+from coe.gateway.auth import Auth
+from coe.gateway.http_errors import ApiError
 
 KEY = "correct-horse-battery-staple"
 

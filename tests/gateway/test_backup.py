@@ -13,7 +13,7 @@ from pathlib import Path
 import aiohttp
 
 from benchmarks.chaos_fleet import GatewayProcess, serving, write_config
-from tests.coe.documented_blocks import blocks
+from tests.cli.documented_blocks import blocks
 from tests.waiting import until
 
 

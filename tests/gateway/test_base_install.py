@@ -20,7 +20,7 @@ from aiohttp.test_utils import TestServer
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from coe.commands import COMMANDS, Command
+from coe.cli.commands import COMMANDS, Command
 from tests.gateway.served import end_gateway, environment_of, start_gateway
 from tests.training.trained_folder import CONFIG, EXPERTS, make_trained
 

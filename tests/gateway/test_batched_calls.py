@@ -10,8 +10,8 @@ from functools import partial
 
 import pytest
 
-from gateway import batched_calls
-from gateway.batched_calls import MOST_AT_ONCE, BatchedCalls, Prepare, Waiting
+from coe.gateway import batched_calls
+from coe.gateway.batched_calls import MOST_AT_ONCE, BatchedCalls, Prepare, Waiting
 from tests.waiting import DEADLINE_S
 
 

@@ -7,10 +7,10 @@ import json
 
 import pytest
 
-from gateway.answer_reader import StreamReader
-from gateway.chat import ChatExchange
-from gateway.exchange import ChatRow
-from gateway.surfaces.surface import PassedOn, Translated
+from coe.gateway.adapters.adapter import PassedOn, Translated
+from coe.gateway.answer_reader import StreamReader
+from coe.gateway.chat import ChatExchange
+from coe.gateway.exchange import ChatRow
 from tests.gateway.running import Running, faulty, running
 from tests.waiting import until
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from base.json_text import to_json
-from gateway.asgi import decode_json
-from gateway.chat_request import ChatRequest, chat_request, json_object, last_asks
-from gateway.http_errors import ApiError
-from router.capabilities import resolve_model
-from router.conversation import MAX_EARLIER
-from router.gateway_config import GatewayConfig
-from router.types import CUT_MARK, cap, unwrap
+from coe.base.json_text import to_json
+from coe.gateway.asgi import decode_json
+from coe.gateway.chat_request import ChatRequest, chat_request, json_object, last_asks
+from coe.gateway.http_errors import ApiError
+from coe.router.capabilities import resolve_model
+from coe.router.conversation import MAX_EARLIER
+from coe.router.gateway_config import GatewayConfig
+from coe.router.types import CUT_MARK, cap, unwrap
 
 
 def read(raw: bytes) -> ChatRequest:

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import yaml
 
-from base.extras import MissingExtraError
-from coe.command_line import run as run_command
-from fleet.router_registry import change_pointer
-from gateway.check import find_problems
-from router import plugins
-from router.artifact import save_artifact
-from router.config import parse_config
-from router.live_pointer import LivePointer
+from coe.base.extras import MissingExtraError
+from coe.cli.command_line import run as run_command
+from coe.fleet.router_registry import change_pointer
+from coe.gateway.check import find_problems
+from coe.router import plugins
+from coe.router.artifact import save_artifact
+from coe.router.config import parse_config
+from coe.router.live_pointer import LivePointer
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,7 +48,7 @@ def check(tmp_path, coe):
         for entry in values["experts"].values():
             if "adapter" in entry:
                 entry["adapter"] = str(ROOT / entry["adapter"])
-        clients = values["plugins"]["fleet.wires"]
+        clients = values["plugins"]["fleet.providers"]
         clients |= {kind: str(ROOT / place) for kind, place in clients.items()}
         change(values)
         (tmp_path / "experts.yaml").write_text(yaml.safe_dump(values))
@@ -303,7 +303,7 @@ def test_packages_of_an_extra_that_are_not_installed_are_found(monkeypatch):
     values["experts"]["far"] = {"engine": "litellm", "model": "provider/m"}
     values["retrieval"]["experts"] = {"words": {"kind": "bm25"}, "other": {"kind": "sentence_transformer"}}
     gone = ("litellm", "bm25s", "sentence_transformers")
-    monkeypatch.setattr("base.extras.find_spec", lambda name: None if name in gone else name)
+    monkeypatch.setattr("coe.base.extras.find_spec", lambda name: None if name in gone else name)
     found = [line for line in find_problems(parse_config(values), ROOT / "experts.yaml") if "needs the" in line]
     assert [line.split(": ")[1:3] for line in found] == [
         ["retrieval.experts.words", "kind 'bm25' needs the 'stores' extra"],
@@ -311,7 +311,7 @@ def test_packages_of_an_extra_that_are_not_installed_are_found(monkeypatch):
         ["experts.far.engine", "kind 'litellm' needs the 'providers' extra"],
     ]
     with pytest.raises(MissingExtraError, match="'providers' extra"):
-        plugins.build("fleet.wires", "litellm", {"model": "provider/m"})
+        plugins.build("fleet.providers", "litellm", {"model": "provider/m"})
 
 
 def test_up_starts_engines_alone_only_if_there_are_some(tmp_path, coe):

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from base.errors import ConfigError
-from fleet.backend import BackendRequest, BackendResponse, Unconnected
-from gateway.expert_answer import JSON
-from gateway.listener import check_exposure, check_strength
-from gateway.settings import read_settings
-from router.capabilities import Capabilities
+from coe.base.errors import ConfigError
+from coe.fleet.backend import BackendRequest, BackendResponse, Unconnected
+from coe.gateway.expert_answer import JSON
+from coe.gateway.listener import check_exposure, check_strength
+from coe.gateway.settings import read_settings
+from coe.router.capabilities import Capabilities
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import Running, echoes, faulty, running, wire
 from tests.gateway.small_router import EXPERTS, small_router

@@ -13,10 +13,10 @@ from tests.gateway.served import environment_of
 
 PROGRAM = """
 import asyncio, gc, time
-from gateway.composition import running_composition
-from fleet.program_log import LogReporter
-from gateway.settings import environment_settings
-from router.config import load_config
+from coe.gateway.composition import running_composition
+from coe.fleet.program_log import LogReporter
+from coe.gateway.settings import environment_settings
+from coe.router.config import load_config
 
 async def main():
     settings = environment_settings()

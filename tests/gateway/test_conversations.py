@@ -12,16 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis import Redis
 
-from base.errors import NoEligibleExpertError
-from base.redis_names import CONVERSATIONS
-from decision_log.decision_record import TerminalState
-from decision_log.read import has_failed, why_dropped
-from gateway.conversations import Conversations
-from gateway.replay import replay
-from router.capabilities import Capabilities
-from router.conversation import PRICE_PER_1000_TOKENS
-from router.pipeline import Router
-from router.types import DecisionReason, Query, QueryFacts
+from coe.base.errors import NoEligibleExpertError
+from coe.base.redis_names import CONVERSATIONS
+from coe.decision_log.decision_record import TerminalState
+from coe.decision_log.read import has_failed, why_dropped
+from coe.gateway.conversations import Conversations
+from coe.gateway.replay import replay
+from coe.router.capabilities import Capabilities
+from coe.router.conversation import PRICE_PER_1000_TOKENS
+from coe.router.pipeline import Router
+from coe.router.types import DecisionReason, Query, QueryFacts
 from tests.gateway.running import Running, running
 from tests.gateway.small_router import EXPERTS, small_router
 from tests.waiting import until
@@ -187,12 +187,12 @@ async def test_without_redis_a_gateway_knows_its_own_conversations(tmp_path: Pat
 async def test_redis_that_stays_away_is_logged_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.conversations.PAUSE_S", 0.0)
+    monkeypatch.setattr("coe.gateway.conversations.PAUSE_S", 0.0)
     nobody = Conversations(f"unix://{tmp_path}/nobody.sock")
     for name in ("a", "b", "c"):
         assert await nobody.last_expert(name, 1) is None
     await nobody.aclose()
-    assert [record.name for record in caplog.records] == ["gateway.conversations"]
+    assert [record.name for record in caplog.records] == ["coe.gateway.conversations"]
 
 
 async def test_a_note_that_was_not_sent_yet_is_sent_at_the_end(redis_url: str) -> None:

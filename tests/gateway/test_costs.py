@@ -25,22 +25,22 @@ import uvloop
 from redis import Redis
 from sqlalchemy import event
 
-from base.shipped import DEFAULT_CONFIG, shipped_root
-from decision_log.consumer import Consumer
-from decision_log.database import Database
-from decision_log.decision_record import DecisionRecord
-from decision_log.privacy import load_key
-from decision_log.sink import DecisionLog
-from fleet.pool import ExpertPool
-from fleet.wires import vllm
-from gateway.conversations import Conversations
-from gateway.live_router import live_router
-from gateway.parts import Parts
-from gateway.serve import Gateway
-from gateway.settings import Settings
-from router.build import build_encoder
-from router.config import load_config
-from router.log_config import LogConfig
+from coe.base.shipped import DEFAULT_CONFIG, shipped_root
+from coe.decision_log.consumer import Consumer
+from coe.decision_log.database import Database
+from coe.decision_log.decision_record import DecisionRecord
+from coe.decision_log.privacy import load_key
+from coe.decision_log.sink import DecisionLog
+from coe.fleet.pool import ExpertPool
+from coe.fleet.providers import vllm
+from coe.gateway.conversations import Conversations
+from coe.gateway.live_router import live_router
+from coe.gateway.parts import Parts
+from coe.gateway.serve import Gateway
+from coe.gateway.settings import Settings
+from coe.router.build import build_encoder
+from coe.router.config import load_config
+from coe.router.log_config import LogConfig
 from tests.gateway.running import MemoryStore
 from tests.memory_log import MemoryLog
 from tests.training.trained_folder import EXPERTS, make_trained

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from decision_log.database import Database
+from coe.decision_log.database import Database
 from tests.decision_log.test_listing import made
 from tests.gateway.running import Running, running
 
@@ -47,9 +47,9 @@ async def test_pages_follow_each_other_to_the_end(gateway: Running) -> None:
 
 
 async def test_a_file_has_all_pages(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.endpoints.decisions.EXPORT_ROWS", 2)
-    monkeypatch.setattr("decision_log.listing.LOOK_ROWS", 1)
-    monkeypatch.setattr("decision_log.listing.LOOK_S", 0.0)
+    monkeypatch.setattr("coe.gateway.endpoints.decisions.EXPORT_ROWS", 2)
+    monkeypatch.setattr("coe.decision_log.listing.LOOK_ROWS", 1)
+    monkeypatch.setattr("coe.decision_log.listing.LOOK_S", 0.0)
     _, body = await get(gateway, "format=jsonl&limit=1")
     assert [json.loads(line)["decision_id"] for line in body.splitlines()] == [f"r1-{seq}" for seq in (4, 3, 2, 1, 0)]
     _, body = await get(gateway, "format=csv")
@@ -59,8 +59,8 @@ async def test_a_file_has_all_pages(gateway: Running, monkeypatch: pytest.Monkey
 
 
 async def test_a_page_may_be_empty_before_the_end(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("decision_log.listing.LOOK_ROWS", 2)
-    monkeypatch.setattr("decision_log.listing.LOOK_S", 0.0)
+    monkeypatch.setattr("coe.decision_log.listing.LOOK_ROWS", 2)
+    monkeypatch.setattr("coe.decision_log.listing.LOOK_S", 0.0)
     first = json.loads((await get(gateway, "category=none"))[1])
     assert first == {"object": "list", "data": [], "next": "1002.0_", "looked_back_to": 1002.0}
     second = json.loads((await get(gateway, f"category=none&after={first['next']}"))[1])

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from decision_log.database import Database
-from decision_log.default_database import default_database_url
-from decision_log.sql_engine import open_log
-from gateway.settings import read_settings
+from coe.decision_log.database import Database
+from coe.decision_log.default_database import default_database_url
+from coe.decision_log.sql_engine import open_log
+from coe.gateway.settings import read_settings
 
 
 @pytest.mark.parametrize("name", ["what?", "a#b", "100%", "a%20b", "a b+c", "user:pass@host", "größe"])

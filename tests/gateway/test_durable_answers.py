@@ -7,8 +7,8 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 
-from base.errors import StoreError
-from decision_log.decision_record import DecisionRecord, TerminalState
+from coe.base.errors import StoreError
+from coe.decision_log.decision_record import DecisionRecord, TerminalState
 from tests.gateway.fault_upstream import CRLF_STREAM, STREAM, FaultUpstream, fault_upstream
 from tests.gateway.running import Running, echoes, running, wire
 from tests.memory_log import MemoryLog

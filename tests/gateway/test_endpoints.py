@@ -13,12 +13,12 @@ import numpy as np
 import openai
 import pytest
 
-from base.errors import ArtifactError
-from fleet.connect import DisabledBackend
-from fleet.wires import echo
-from router.features import features_hash, to_bytes
-from router.pipeline import Router
-from router.types import Query
+from coe.base.errors import ArtifactError
+from coe.fleet.connect import DisabledBackend
+from coe.fleet.providers import echo
+from coe.router.features import features_hash, to_bytes
+from coe.router.pipeline import Router
+from coe.router.types import Query
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import Running, faulty, running, wire
 from tests.gateway.small_router import small_router

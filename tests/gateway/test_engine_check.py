@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from gateway.check import engine_problems, not_asked
+from coe.gateway.check import engine_problems, not_asked
 from tests.served_app import app_of, serving
 from tests.small_composition import config_of
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from base import options
-from coe.command_line import run
+from coe.cli import options
+from coe.cli.command_line import run
 
 
 def test_it_lists_every_expert_with_its_engine(

@@ -7,7 +7,7 @@ import json
 import aiohttp
 from aiohttp import web
 
-from gateway.first_answers import FirstAnswer, ask, tokens_per_s
+from coe.gateway.first_answers import FirstAnswer, ask, tokens_per_s
 from tests.served_app import Handler, app_of, serving
 
 HEADERS = {"x-coe-category": "code", "x-coe-confidence": "0.87", "x-coe-expert": "coder"}

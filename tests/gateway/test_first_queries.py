@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from gateway.first_answers import QUERIES, first_queries
-from router.config import load_config
+from coe.gateway.first_answers import QUERIES, first_queries
+from coe.router.config import load_config
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from decision_log.database import Database
-from decision_log.decision_record import TerminalState
-from decision_log.feedback_types import FeedbackKind, ImplicitKind
-from decision_log.sql_removal import Removal
+from coe.decision_log.database import Database
+from coe.decision_log.decision_record import TerminalState
+from coe.decision_log.feedback_types import FeedbackKind, ImplicitKind
+from coe.decision_log.sql_removal import Removal
 from tests.gateway.test_store import feedback, record
 
 

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from base.errors import ConfigError
-from gateway import intake
-from gateway.app import senders
-from gateway.http_errors import ApiError
-from gateway.intake import COPIES, SMALL_BODY_BYTES, Claim, Intake
-from gateway.keys.grants import Caller
-from router.capabilities import Capabilities
-from router.config import parse_config
+from coe.base.errors import ConfigError
+from coe.gateway import intake
+from coe.gateway.app import senders
+from coe.gateway.http_errors import ApiError
+from coe.gateway.intake import COPIES, SMALL_BODY_BYTES, Claim, Intake
+from coe.gateway.keys.grants import Caller
+from coe.router.capabilities import Capabilities
+from coe.router.config import parse_config
 from tests.gateway.running import Running, config_of, faulty, running
 from tests.gateway.small_router import EXPERTS, small_router
 from tests.waiting import DEADLINE_S, until

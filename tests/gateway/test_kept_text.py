@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.endpoints.feedback import common_length, kept_share
+from coe.gateway.endpoints.feedback import common_length, kept_share
 
 WORDS = st.lists(st.sampled_from("abcd"), max_size=80)
 

@@ -11,9 +11,9 @@ from urllib.request import urlopen
 
 import pytest
 
-from base.errors import ConfigError
-from fleet.router_registry import Registry
-from gateway.settings import read_settings
+from coe.base.errors import ConfigError
+from coe.fleet.router_registry import Registry
+from coe.gateway.settings import read_settings
 from tests.gateway.served import end_gateway, start_gateway
 from tests.training.trained_folder import make_trained
 from tests.waiting import wait_until

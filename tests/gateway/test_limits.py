@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from base.errors import ConfigError
-from fleet.replicas import FAILURES_TO_OPEN, FIRST_BACKOFF_S, MAX_BACKOFF_S, MAX_REST_S, Breaker, BreakerState
-from gateway.expert_call import RetryBudget
-from gateway.http_errors import ApiError
-from gateway.intake import Admission
-from gateway.settings import read_secrets, read_settings
-from router.config import parse_config
+from coe.base.errors import ConfigError
+from coe.fleet.replicas import FAILURES_TO_OPEN, FIRST_BACKOFF_S, MAX_BACKOFF_S, MAX_REST_S, Breaker, BreakerState
+from coe.gateway.expert_call import RetryBudget
+from coe.gateway.http_errors import ApiError
+from coe.gateway.intake import Admission
+from coe.gateway.settings import read_secrets, read_settings
+from coe.router.config import parse_config
 
 
 def test_breaker_opens_after_failures_in_a_row_only() -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fleet.router_registry import Registry
-from gateway import live_router
-from gateway.live_router import LiveRouter
-from router.artifact import load_artifact, save_artifact
-from router.pipeline import Router
+from coe.fleet.router_registry import Registry
+from coe.gateway import live_router
+from coe.gateway.live_router import LiveRouter
+from coe.router.artifact import load_artifact, save_artifact
+from coe.router.pipeline import Router
 from tests.gateway.running import config_of, running
 from tests.gateway.small_router import MANIFEST, small_router
 from tests.waiting import DEADLINE_S, until

@@ -7,7 +7,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from retrieval.stores.files import new_id
+from coe.retrieval.stores.files import new_id
 from tests.gateway.retrieval.serving import serving
 from tests.gateway.running import Running, running
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from base.json_text import from_json
-from fleet.backend import BackendRequest, BackendResponse, Unconnected
-from fleet.wires.echo import json_answer
-from gateway import answer_reader, asgi
-from gateway.asgi import LARGE_BYTES, MANY_VALUES, Application
-from gateway.console.app import Console
-from gateway.parts import Parts
-from gateway.rest import create_rest
+from coe.base.json_text import from_json
+from coe.fleet.backend import BackendRequest, BackendResponse, Unconnected
+from coe.fleet.providers.echo import json_answer
+from coe.gateway import answer_reader, asgi
+from coe.gateway.asgi import LARGE_BYTES, MANY_VALUES, Application
+from coe.gateway.console.app import Console
+from coe.gateway.parts import Parts
+from coe.gateway.rest import create_rest
 from tests.gateway.running import echoes, running
 from tests.waiting import DEADLINE_S
 
@@ -73,7 +73,7 @@ async def test_endpoints_are_loaded_once_while_others_are_answered_and_again_aft
         assert may_end.wait(DEADLINE_S)
         return create_rest(parts)
 
-    monkeypatch.setattr("gateway.app.load_rest", held)
+    monkeypatch.setattr("coe.gateway.app.load_rest", held)
     async with running() as gateway:
 
         async def status_of_experts() -> int:
@@ -100,7 +100,7 @@ async def test_pages_are_loaded_beside_the_loop(monkeypatch: pytest.MonkeyPatch)
             threads.append(threading.current_thread().name)
             super().__init__(*parts)
 
-    monkeypatch.setattr("gateway.console.app.Console", Noted)
+    monkeypatch.setattr("coe.gateway.console.app.Console", Noted)
     async with running() as gateway:
         for _ in range(2):
             async with gateway.client.get(f"{gateway.root}/console") as answer:

@@ -7,10 +7,10 @@ import json
 import aiohttp
 import pytest
 
-from base.errors import ConfigError
-from gateway.auth import OriginCheck
-from gateway.http_errors import ApiError
-from router.config import parse_config
+from coe.base.errors import ConfigError
+from coe.gateway.auth import OriginCheck
+from coe.gateway.http_errors import ApiError
+from coe.router.config import parse_config
 from tests.gateway.running import Running, config_of, running
 
 KEY = "canary-7f3a9c51e2b84d06"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from base.errors import AbstainedError
-from fleet.backend import BackendRequest, BackendResponse, Unconnected
-from fleet.chat_completions import last_question, response_of
-from fleet.connect import build_backends
+from coe.base.errors import AbstainedError
+from coe.fleet.backend import BackendRequest, BackendResponse, Unconnected
+from coe.fleet.chat_completions import last_question, response_of
+from coe.fleet.connect import build_backends
 from tests.gateway.running import Running, config_of, echoes, running
 from tests.gateway.small_router import EXPERTS
 

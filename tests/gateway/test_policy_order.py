@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from router.capabilities import Capabilities
-from router.map_solver import ExpertCosts, solve_map
-from router.pipeline import Router
-from router.policy_config import Budgets
-from router.solved_policy import SolvedPolicy
+from coe.router.capabilities import Capabilities
+from coe.router.map_solver import ExpertCosts, solve_map
+from coe.router.pipeline import Router
+from coe.router.policy_config import Budgets
+from coe.router.solved_policy import SolvedPolicy
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import Running, echoes, running, wire
 from tests.gateway.small_router import EXPERTS, QUALITY, small_router

@@ -11,21 +11,21 @@ from typing import Any
 
 import pytest
 
-from base.errors import ConfigError
-from fleet.residency.changes import Changes
-from fleet.residency.controller import Controller
-from fleet.residency.memory import Memory
-from fleet.residency.policies import Regret, Terms
-from fleet.residency.scheduler import ResidencyPolicy, Scheduler
-from fleet.residency.types import Residency
-from fleet.residency.vllm_actuator import VllmActuator
-from fleet.residency_setup import keeper_of
-from gateway.replay import replay
-from router.capabilities import Capabilities
-from router.config import parse_config
-from router.explain import reason_in_words
-from router.residency_config import ResidencyConfig
-from router.types import DecisionReason
+from coe.base.errors import ConfigError
+from coe.fleet.explain import reason_in_words
+from coe.fleet.residency.changes import Changes
+from coe.fleet.residency.controller import Controller
+from coe.fleet.residency.memory import Memory
+from coe.fleet.residency.policies import Regret, Terms
+from coe.fleet.residency.scheduler import ResidencyPolicy, Scheduler
+from coe.fleet.residency.types import Residency
+from coe.fleet.residency.vllm_actuator import VllmActuator
+from coe.fleet.residency_setup import keeper_of
+from coe.gateway.replay import replay
+from coe.router.capabilities import Capabilities
+from coe.router.config import parse_config
+from coe.router.residency_config import ResidencyConfig
+from coe.router.types import DecisionReason
 from tests.fake_vllm.command import Bug, FakeOptions
 from tests.fake_vllm.engine import FakeEngine
 from tests.fake_vllm.server import FakeServer
@@ -196,7 +196,7 @@ async def test_a_request_that_waits_takes_whoever_wakes_first() -> None:
 
 
 async def test_no_engine_sleeps_between_the_decision_for_it_and_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fleet.residency.controller.LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr("coe.fleet.residency.controller.LOOK_EVERY_S", 0.02)
     looks, decided, may_go = [0], asyncio.Event(), asyncio.Event()
 
     observe = Changes.observe

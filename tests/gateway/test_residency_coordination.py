@@ -11,19 +11,19 @@ from typing import Any
 import aiohttp
 import pytest
 
-from base.errors import BackendError
-from fleet.pool import ExpertPool
-from fleet.residency.changes import forward_clock
-from fleet.residency.controller import Controller
-from fleet.residency.coordination import Heard, Note, Report, View
-from fleet.residency.memory import Memory
-from fleet.residency.policies import Regret
-from fleet.residency.scheduler import Goal, ResidencyPolicy, Scheduler, Step
-from fleet.residency.types import Residency
-from fleet.residency.vllm_actuator import VllmActuator
-from fleet.tasks import stop_task
-from gateway.residency_coordination import RedisCoordination
-from router.residency_config import ResidencyConfig
+from coe.base.errors import BackendError
+from coe.fleet.pool import ExpertPool
+from coe.fleet.residency.changes import forward_clock
+from coe.fleet.residency.controller import Controller
+from coe.fleet.residency.coordination import Heard, Note, Report, View
+from coe.fleet.residency.memory import Memory
+from coe.fleet.residency.policies import Regret
+from coe.fleet.residency.scheduler import Goal, ResidencyPolicy, Scheduler, Step
+from coe.fleet.residency.types import Residency
+from coe.fleet.residency.vllm_actuator import VllmActuator
+from coe.fleet.tasks import stop_task
+from coe.gateway.residency_coordination import RedisCoordination
+from coe.router.residency_config import ResidencyConfig
 from tests.fake_vllm.engine import FakeEngine
 from tests.fleet.residency.driver import resident
 from tests.gateway.running import Running, echoes
@@ -124,7 +124,7 @@ async def test_a_fault_does_not_leave_the_engines_to_nobody(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with engines(["emerald"]) as urls, controller(redis_url, urls, ResidencyPolicy()) as kept:
-        monkeypatch.setattr("fleet.residency.controller.LOOK_EVERY_S", 0.02)
+        monkeypatch.setattr("coe.fleet.residency.controller.LOOK_EVERY_S", 0.02)
         with monkeypatch.context() as patch:
             patch.setattr(kept.scheduler, "step", lambda now_s: [][0])
             await until(lambda: "IndexError while engines were looked at" in caplog.text)

@@ -17,9 +17,9 @@ import pytest
 import yaml
 
 from benchmarks.chaos_fleet import GatewayProcess, serving
-from fleet.engine_plans import free_port
-from fleet.residency.types import Residency
-from fleet.residency.vllm_actuator import VllmActuator
+from coe.fleet.engine_plans import free_port
+from coe.fleet.residency.types import Residency
+from coe.fleet.residency.vllm_actuator import VllmActuator
 from tests.gateway.test_workers import samples
 from tests.training.trained_folder import make_trained
 from tests.waiting import until

@@ -16,11 +16,11 @@ import aiohttp
 import pytest
 import uvloop
 
-from base.errors import ConfigError
-from fleet.backend import BackendRequest, BackendResponse
-from fleet.wires import echo
-from gateway.listener import bind
-from gateway.serve import Gateway
+from coe.base.errors import ConfigError
+from coe.fleet.backend import BackendRequest, BackendResponse
+from coe.fleet.providers import echo
+from coe.gateway.listener import bind
+from coe.gateway.serve import Gateway
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import faulty, running
 from tests.gateway.small_router import EXPERTS
@@ -29,15 +29,15 @@ from tests.waiting import DEADLINE_S, until
 PROGRAM = """
 import asyncio, sys
 from pathlib import Path
-from fleet.stop_signal import stop_on_signal
-from fleet.pool import ExpertPool
-from gateway.parts import Parts
-from gateway.live_router import live_router
-from gateway.serve import Gateway
-from gateway.settings import environment_settings
-from base.errors import RouterError
+from coe.fleet.stop_signal import stop_on_signal
+from coe.fleet.pool import ExpertPool
+from coe.gateway.parts import Parts
+from coe.gateway.live_router import live_router
+from coe.gateway.serve import Gateway
+from coe.gateway.settings import environment_settings
+from coe.base.errors import RouterError
 from tests.gateway import running as support
-import gateway.live_router
+import coe.gateway.live_router
 
 class Log(support.MemoryLog):
     async def aclose(self):
@@ -301,7 +301,7 @@ async def test_slow_reader_bounds_what_is_read_ahead() -> None:
 
 
 async def test_a_client_that_takes_nothing_of_its_answer_loses_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.http_limits.STALL_S", 0.5)
+    monkeypatch.setattr("coe.gateway.http_limits.STALL_S", 0.5)
     async with faulty("endless", max_concurrency=1) as (gateway, upstream):
         async with gateway.chat("red", stream=True) as answer:
             assert answer.status == 200

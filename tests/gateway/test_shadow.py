@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from decision_log.decision_record import ShadowDecision
-from gateway.shadow import ShadowAsk, shadow_decision
-from router.map_solver import MapSolution
-from router.pipeline import Router
-from router.solved_policy import SolvedPolicy
-from router.types import Query
+from coe.decision_log.decision_record import ShadowDecision
+from coe.gateway.shadow import ShadowAsk, shadow_decision
+from coe.router.map_solver import MapSolution
+from coe.router.pipeline import Router
+from coe.router.solved_policy import SolvedPolicy
+from coe.router.types import Query
 from tests.gateway.small_router import EXPERTS, small_router
 from tests.router.exploring import explored
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from base.errors import ConfigError, StoreError
-from decision_log.database import Database
-from decision_log.decision_record import DecisionRecord
-from decision_log.feedback_types import Feedback, FeedbackKind
-from decision_log.ledger import Ledger
-from decision_log.sql_engine import write_ahead
-from gateway.telemetry.telemetry import decision_of as decision_of_trace
+from coe.base.errors import ConfigError, StoreError
+from coe.decision_log.database import Database
+from coe.decision_log.decision_record import DecisionRecord
+from coe.decision_log.feedback_types import Feedback, FeedbackKind
+from coe.decision_log.ledger import Ledger
+from coe.decision_log.sql_engine import write_ahead
+from coe.gateway.telemetry.telemetry import decision_of as decision_of_trace
 from tests.logged import answered, decision_of
 
 
@@ -123,7 +123,7 @@ def test_sqlite_readers_do_not_wait_for_the_writer(tmp_path: Path) -> None:
 
 
 def test_a_locked_database_is_retryable_and_keeps_text_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("decision_log.sql_engine.BUSY_TIMEOUT_MS", 1)
+    monkeypatch.setattr("coe.decision_log.sql_engine.BUSY_TIMEOUT_MS", 1)
     store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     other = sqlite3.connect(tmp_path / "coe.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -247,7 +247,7 @@ def test_a_file_that_cannot_be_written_is_not_tried_again(tmp_path: Path, monkey
     path = tmp_path / "coe.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE t (a)")
-    monkeypatch.setattr("decision_log.sql_engine.time.sleep", lambda _: pytest.fail("it waits"))
+    monkeypatch.setattr("coe.decision_log.sql_engine.time.sleep", lambda _: pytest.fail("it waits"))
     with (
         closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection,
         pytest.raises(sqlite3.OperationalError, match="readonly"),

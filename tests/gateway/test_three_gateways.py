@@ -22,13 +22,13 @@ import aiohttp
 import pytest
 
 from benchmarks.chaos_fleet import EXPERT, START_TIMEOUT_S, GatewayProcess, serving
-from decision_log.database import Database
-from decision_log.doctor_commands import drain_all, examine
-from decision_log.privacy import load_key, session_hash
-from fleet.router_registry import Registry
-from router.artifact import load_artifact, save_artifact
-from router.live_pointer import Trial, TrialMode
-from router.log_config import LogConfig
+from coe.decision_log.database import Database
+from coe.decision_log.doctor_commands import drain_all, examine
+from coe.decision_log.privacy import load_key, session_hash
+from coe.fleet.router_registry import Registry
+from coe.router.artifact import load_artifact, save_artifact
+from coe.router.live_pointer import Trial, TrialMode
+from coe.router.log_config import LogConfig
 from tests.training.trained_folder import NOW, make_trained
 from tests.waiting import until
 

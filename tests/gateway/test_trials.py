@@ -13,24 +13,24 @@ import numpy as np
 import pytest
 from sqlalchemy import select, update
 
-from decision_log.database import Database
-from decision_log.decision_record import DecisionRecord, ShadowDecision, TerminalState
-from decision_log.e_process import Arm
-from decision_log.feedback_types import Feedback, FeedbackKind
-from decision_log.read import read_router_events
-from decision_log.router_versions import RouterVersions, TrialEvidence, first_rewards, past_rewards
-from decision_log.tables import DECISIONS, FEEDBACK, ROUTER_VERSIONS
-from fleet.backend import ChatBackend
-from fleet.router_registry import Registry, change_pointer, withdraw
-from gateway.live_router import POLL_EVERY_S, LiveRouter
-from gateway.trial_watch import TrialFinding, TrialWatch, find, reason_to_withdraw
-from router.artifact import RouterManifest, load_artifact, save_artifact
-from router.build import load_router
-from router.capabilities import explicit_decision
-from router.config import load_config
-from router.live_pointer import LivePointer, Trial, TrialMode, read_pointer
-from router.pipeline import Router
-from router.types import CategoryProbs, FloatArray, Query, QueryFacts
+from coe.decision_log.database import Database
+from coe.decision_log.decision_record import DecisionRecord, ShadowDecision, TerminalState
+from coe.decision_log.e_process import Arm
+from coe.decision_log.feedback_types import Feedback, FeedbackKind
+from coe.decision_log.read import read_router_events
+from coe.decision_log.router_versions import RouterVersions, TrialEvidence, first_rewards, past_rewards
+from coe.decision_log.tables import DECISIONS, FEEDBACK, ROUTER_VERSIONS
+from coe.fleet.backend import ChatBackend
+from coe.fleet.router_registry import Registry, change_pointer, withdraw
+from coe.gateway.live_router import POLL_EVERY_S, LiveRouter
+from coe.gateway.trial_watch import TrialFinding, TrialWatch, find, reason_to_withdraw
+from coe.router.artifact import RouterManifest, load_artifact, save_artifact
+from coe.router.build import load_router
+from coe.router.capabilities import explicit_decision
+from coe.router.config import load_config
+from coe.router.live_pointer import LivePointer, Trial, TrialMode, read_pointer
+from coe.router.pipeline import Router
+from coe.router.types import CategoryProbs, FloatArray, Query, QueryFacts
 from tests.gateway.running import Running, echoes, running
 from tests.gateway.small_router import MANIFEST, ColourClassifier, small_router
 from tests.logged import answered

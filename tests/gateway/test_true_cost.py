@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from gateway.answer_reader import StreamReader, read_answer
-from gateway.surfaces import messages_answer, responses_answer
-from router.cost import Price, cost
-from router.expert_config import ExpertConfig
-from router.price_list import entry_prices, listed, price_table
-from router.usage import Usage, chat_usage, usage_of
+from coe.gateway.adapters import messages_answer, responses_answer
+from coe.gateway.answer_reader import StreamReader, read_answer
+from coe.router.cost import Price, cost
+from coe.router.expert_config import ExpertConfig
+from coe.router.price_list import entry_prices, listed, price_table
+from coe.router.usage import Usage, chat_usage, usage_of
 
 Json = dict[str, Any]
 N = 1000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from router.capabilities import capabilities
+from coe.router.capabilities import capabilities
 from tests.gateway.running import config_of, echoes, running
 from tests.gateway.small_router import small_router
 

@@ -18,26 +18,26 @@ import pytest
 import uvloop
 import yaml
 
-from base.errors import ArtifactError, ConfigError, EngineError
-from base.terminal import Terminal
-from decision_log.connections import opened_database
-from fleet.program_log import LogReporter
-from fleet.router_registry import change_pointer
-from gateway.changes.in_force import Start
-from gateway.keys.grants import Grant
-from gateway.keys.key_store import KeyStore
-from gateway.run_commands import settings_of
-from gateway.settings import Settings, on_folder, read_settings
-from gateway.start import agreed_config, noted_start, require_keys, run_serve
-from gateway.up import (
+from coe.base.errors import ArtifactError, ConfigError, EngineError
+from coe.cli.terminal import Terminal
+from coe.decision_log.connections import opened_database
+from coe.fleet.program_log import LogReporter
+from coe.fleet.router_registry import change_pointer
+from coe.gateway.changes.in_force import Start
+from coe.gateway.keys.grants import Grant
+from coe.gateway.keys.key_store import KeyStore
+from coe.gateway.run_commands import settings_of
+from coe.gateway.settings import Settings, on_folder, read_settings
+from coe.gateway.start import agreed_config, noted_start, require_keys, run_serve
+from coe.gateway.up import (
     collect_words,
     run_coe,
     run_up,
     with_own_key,
 )
-from gateway.up_view import UpView
-from router.artifact import save_artifact
-from router.live_pointer import LivePointer
+from coe.gateway.up_view import UpView
+from coe.router.artifact import save_artifact
+from coe.router.live_pointer import LivePointer
 from tests.gateway.running import config_of
 from tests.gateway.small_router import MANIFEST
 from tests.waiting import DEADLINE_S, until
@@ -126,7 +126,7 @@ async def test_a_signal_while_it_measures_ends_it(settings: Settings, monkeypatc
     async def slow(*_: object) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("gateway.up.run_coe", slow)
+    monkeypatch.setattr("coe.gateway.up.run_coe", slow)
     run = asyncio.create_task(run_up(settings, UpView(Terminal(file=out)), once=True))
     await until(lambda: "coe eval collect" in out.getvalue() or run.done(), "the first measurement")
     os.kill(os.getpid(), signal.SIGINT)
@@ -145,7 +145,7 @@ async def test_what_check_refuses_and_a_missing_extra_end_a_start_before_anythin
         "api_key_env": "A_KEY_OF_NOBODY",
     }
     settings.config_path.write_text(yaml.safe_dump(values))
-    monkeypatch.setattr("base.extras.find_spec", lambda name: None if name == "sklearn" else name)
+    monkeypatch.setattr("coe.base.extras.find_spec", lambda name: None if name == "sklearn" else name)
     with pytest.raises(ConfigError) as refused:
         await run_up(settings, UpView(Terminal(file=io.StringIO())), once=True)
     extra, key = refused.value.problems

@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from base.terminal import Terminal
-from gateway.first_answers import FirstAnswer
-from gateway.up_view import COLUMNS, UpView
+from coe.cli.terminal import Terminal
+from coe.gateway.first_answers import FirstAnswer
+from coe.gateway.up_view import COLUMNS, UpView
 
 GOOD = FirstAnswer(
     query="What is [6 * 7]?",

@@ -10,9 +10,9 @@ from typing import IO, Any
 
 import pytest
 
-from base.errors import RouterError
-from gateway.upload import MEMORY_BYTES, Form
-from retrieval.stores.tables import FILE_PARTS
+from coe.base.errors import RouterError
+from coe.gateway.upload import MEMORY_BYTES, Form
+from coe.retrieval.stores.tables import FILE_PARTS
 from tests.gateway.retrieval.serving import Serving, retrieval_config, serving
 from tests.waiting import until
 

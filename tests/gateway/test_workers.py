@@ -19,18 +19,18 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from base.errors import ConfigError
 from benchmarks.chaos_fleet import EXPERT, GatewayProcess, serving, write_config
-from coe import command_line
-from decision_log.database import Database
-from decision_log.doctor_commands import drain_all, examine
-from fleet.router_registry import Registry
-from gateway.siblings import merged
-from gateway.worker import share_of
-from gateway.workers import check_count
-from router.artifact import load_artifact, save_artifact
-from router.live_pointer import Trial, TrialMode
-from router.log_config import LogConfig
+from coe.base.errors import ConfigError
+from coe.cli import command_line
+from coe.decision_log.database import Database
+from coe.decision_log.doctor_commands import drain_all, examine
+from coe.fleet.router_registry import Registry
+from coe.gateway.siblings import merged
+from coe.gateway.worker import share_of
+from coe.gateway.workers import check_count
+from coe.router.artifact import load_artifact, save_artifact
+from coe.router.live_pointer import Trial, TrialMode
+from coe.router.log_config import LogConfig
 from tests.gateway.running import config_of
 from tests.training.trained_folder import NOW, make_trained
 from tests.waiting import DEADLINE_S, until
@@ -309,7 +309,7 @@ async def test_workers_end_with_their_parent_however_it_ends(short_path: Path) -
 
 def test_the_parent_imports_nothing_that_answers_requests() -> None:
     heavy = {"aiohttp", "fastapi", "prometheus_client", "redis", "sqlalchemy", "uvicorn"}
-    program = f"import sys, gateway.start; print(*{heavy} & set(sys.modules))"
+    program = f"import sys, coe.gateway.start; print(*{heavy} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout == "\n"
 
 

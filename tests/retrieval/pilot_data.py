@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from retrieval.routing.pilot_library import PilotLibrary, Pilots, RoutingSettings, make_library
-from retrieval.types import Arm
+from coe.retrieval.routing.pilot_library import PilotLibrary, Pilots, RoutingSettings, make_library
+from coe.retrieval.types import Arm
 
 LAW, MEDICINE = 0, 1
 ARMS = (

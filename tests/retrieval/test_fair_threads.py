@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from base.errors import RequestError
-from retrieval.fair_threads import PIECE_CHARS, PIECE_TEXTS, FairThreads, pieces
+from coe.base.errors import RequestError
+from coe.retrieval.fair_threads import PIECE_CHARS, PIECE_TEXTS, FairThreads, pieces
 
 
 @pytest.fixture

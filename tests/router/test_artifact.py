@@ -4,8 +4,8 @@ import pickle
 import numpy as np
 import pytest
 
-from base.errors import ArtifactError
-from router.artifact import load_artifact, require_array, save_artifact
+from coe.base.errors import ArtifactError
+from coe.router.artifact import load_artifact, require_array, save_artifact
 
 MANIFEST = {
     "created_at": "2026-01-01T00:00:00+00:00",

@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from base.errors import ArtifactError, BackendError, ConfigError
-from fleet.backend import BackendRequest
-from fleet.connect import build_backends, ids_on_base, lora_selection
-from fleet.pool import ExpertPool
-from router.artifact import load_artifact, save_artifact
-from router.build import build_encoder, expert_costs, load_router, table_router
-from router.capabilities import capabilities
-from router.config import parse_config
-from router.expert_config import ExpertConfig
-from router.policy_config import Budgets
-from router.quality import CAUTION, UNPROVEN, QualityMatrix, cautious_quality, quality_from_arrays
-from router.section import PluginConfig
+from coe.base.errors import ArtifactError, BackendError, ConfigError
+from coe.fleet.backend import BackendRequest
+from coe.fleet.connect import build_backends, ids_on_base, lora_selection
+from coe.fleet.pool import ExpertPool
+from coe.router.artifact import load_artifact, save_artifact
+from coe.router.build import build_encoder, expert_costs, load_router, table_router
+from coe.router.capabilities import capabilities
+from coe.router.config import parse_config
+from coe.router.expert_config import ExpertConfig
+from coe.router.policy_config import Budgets
+from coe.router.quality import CAUTION, UNPROVEN, QualityMatrix, cautious_quality, quality_from_arrays
+from coe.router.section import PluginConfig
 from tests.gateway.fault_upstream import fault_upstream
 from tests.small_composition import config_of
 

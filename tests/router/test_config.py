@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from base.errors import ConfigError
-from router.config import load_config, parse_config, parse_text
+from coe.base.errors import ConfigError
+from coe.router.config import load_config, parse_config, parse_text
 
 ROOT = Path(__file__).parents[2]
 HOSTED = {"engine": "litellm", "model": "azure/m"}

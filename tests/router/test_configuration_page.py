@@ -13,9 +13,9 @@ import yaml
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from router import plugins
-from router.config import CoeConfig
-from router.section import Section
+from coe.router import plugins
+from coe.router.config import CoeConfig
+from coe.router.section import Section
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")

@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.conversation import LEAST_SHARE, SELF_CONTAINED_BYTES, in_context, own_share
-from router.types import FloatArray
+from coe.router.conversation import LEAST_SHARE, SELF_CONTAINED_BYTES, in_context, own_share
+from coe.router.types import FloatArray
 from tests.gateway.small_router import small_router
 
 ASKS = st.lists(st.text(max_size=80), min_size=1, max_size=6)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from base.errors import ConfigError
-from router.expectations import check_expectations, load_expectations, parse_expectations
-from router.types import RoutingDecision
+from coe.base.errors import ConfigError
+from coe.router.expectations import check_expectations, load_expectations, parse_expectations
+from coe.router.types import RoutingDecision
 from tests.logged import decision_of
 
 EXPERTS = ("calculator", "generalist")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from router.explain import reason_in_words
-from router.types import Asleep, DecisionReason
+from coe.fleet.explain import reason_in_words
+from coe.router.types import Asleep, DecisionReason
 from tests.logged import decision_of
 
 

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from base.errors import ConfigError
-from router.build import MeasuredExperts, solved_policy
-from router.capabilities import Capabilities
-from router.config import parse_config
-from router.exploration import (
+from coe.base.errors import ConfigError
+from coe.router.build import MeasuredExperts, solved_policy
+from coe.router.capabilities import Capabilities
+from coe.router.config import parse_config
+from coe.router.exploration import (
     MOST_EXPLORED,
     Exploration,
     chances_of_best,
@@ -22,11 +22,11 @@ from router.exploration import (
     scale_within,
     value_of_knowing,
 )
-from router.map_solver import ExpertCosts
-from router.policy_config import GAIN_FOR_DOUBLE_COST, PolicyConfig
-from router.preference import LearnedChoice
-from router.quality import QualityMatrix
-from router.solved_policy import SolvedPolicy, action_distribution
+from coe.router.map_solver import ExpertCosts
+from coe.router.policy_config import GAIN_FOR_DOUBLE_COST, PolicyConfig
+from coe.router.preference import LearnedChoice
+from coe.router.quality import QualityMatrix
+from coe.router.solved_policy import SolvedPolicy, action_distribution
 
 ROWS = ("one", "two", "three", "general")
 K, M = len(ROWS), 5
@@ -134,7 +134,7 @@ def test_nobody_is_tried_who_is_known_to_be_hopeless(
     experts = measured(rng)
     evidence = replace(experts.evidence, guessed=np.isin(np.arange(K), list(guessed)).astype(np.float32))
     newest = {"quality": rng.random((K, M)).astype(np.float32), "stderr": evidence.stderr} if is_newer else {}
-    with patch("router.build.FLOOR", floor):
+    with patch("coe.router.build.FLOOR", floor):
         policy = solved(experts._replace(evidence=evidence, newest=newest), 0.5)
     known = newest.get("quality", evidence.quality).astype(np.float64)
     for row in range(K):

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from base.errors import InfeasibleBudgetError, NoEligibleExpertError
-from router.hosting import Memory, kept_in_memory
-from router.map_solver import ExpertCosts, solve_map
-from router.policy_config import Budgets
-from router.preference import LearnedChoice, Preference, solve_preference
-from router.solved_policy import SolvedPolicy, action_distribution
-from router.types import DecisionReason
+from coe.base.errors import InfeasibleBudgetError, NoEligibleExpertError
+from coe.router.hosting import Memory, kept_in_memory
+from coe.router.map_solver import ExpertCosts, solve_map
+from coe.router.policy_config import Budgets
+from coe.router.preference import LearnedChoice, Preference, solve_preference
+from coe.router.solved_policy import SolvedPolicy, action_distribution
+from coe.router.types import DecisionReason
 from tests.router.exploring import explored
 
 K, M = 3, 4

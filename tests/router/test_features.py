@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from base.errors import DataError
-from router.features import features_hash, features_of, from_bytes, to_bytes
+from coe.base.errors import DataError
+from coe.router.features import features_hash, features_of, from_bytes, to_bytes
 
 UNIT = st.floats(-1, 1, width=32)
 

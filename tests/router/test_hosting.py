@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from base.errors import InfeasibleBudgetError
-from router import hosting
-from router.hosting import Memory, greedy_subsets, hosted_experts, hosted_on_bases
+from coe.base.errors import InfeasibleBudgetError
+from coe.router import hosting
+from coe.router.hosting import Memory, greedy_subsets, hosted_experts, hosted_on_bases
 
 SIZES = np.array([8.0, 9.0, 27.0, 70.0, 72.0])
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from base.errors import InfeasibleBudgetError
-from router.map_solver import ExpertCosts, frontier, solve_map
-from router.policy_config import Budgets
+from coe.base.errors import InfeasibleBudgetError
+from coe.router.map_solver import ExpertCosts, frontier, solve_map
+from coe.router.policy_config import Budgets
 
 K, M = 3, 4
 shares = st.floats(0, 1, width=32).map(lambda x: round(x, 3))

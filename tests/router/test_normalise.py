@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.courtesy import WORDS
-from router.normalise import CACHED_TEXTS, HEAD_CHARS, SENTENCE_END, TAIL_CHARS, NormalisedEncoder, normalise
+from coe.router.courtesy import WORDS
+from coe.router.normalise import CACHED_TEXTS, HEAD_CHARS, SENTENCE_END, TAIL_CHARS, NormalisedEncoder, normalise
 
 ASK = "Translate to German: where is the station"
 

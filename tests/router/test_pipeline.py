@@ -7,22 +7,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from base.errors import ConfigError, NoEligibleExpertError
-from router.capabilities import Capabilities, explicit_decision
-from router.classifiers.logistic import LogisticClassifier
-from router.encoders.hashing import Options as HashingOptions
-from router.encoders.hashing import build as build_hashing
-from router.features import features_of
-from router.map_solver import ExpertCosts, solve_map
-from router.pipeline import Router
-from router.policy_config import Budgets
-from router.preference import Preference
-from router.quality import Measured, QualityMatrix
-from router.scorers.map import MapScorer
-from router.scorers.soft_map import SoftMapScorer
-from router.solved_policy import SolvedPolicy
-from router.types import DecisionReason, Query, QueryBatch, QueryFacts, RoutingDecision
-from router.uncertainty import Uncertainty
+from coe.base.errors import ConfigError, NoEligibleExpertError
+from coe.router.capabilities import Capabilities, explicit_decision
+from coe.router.classifiers.logistic import LogisticClassifier
+from coe.router.encoders.hashing import Options as HashingOptions
+from coe.router.encoders.hashing import build as build_hashing
+from coe.router.features import features_of
+from coe.router.map_solver import ExpertCosts, solve_map
+from coe.router.pipeline import Router
+from coe.router.policy_config import Budgets
+from coe.router.preference import Preference
+from coe.router.quality import Measured, QualityMatrix
+from coe.router.scorers.map import MapScorer
+from coe.router.scorers.soft_map import SoftMapScorer
+from coe.router.solved_policy import SolvedPolicy
+from coe.router.types import DecisionReason, Query, QueryBatch, QueryFacts, RoutingDecision
+from coe.router.uncertainty import Uncertainty
 from tests.router.exploring import explored
 
 EXPERTS = ("small", "coder", "vision")

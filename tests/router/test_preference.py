@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from base.errors import InfeasibleBudgetError
-from router.hosting import Memory, hosted_beside, hosted_on_bases
-from router.map_solver import ExpertCosts
-from router.policy_config import Budgets
-from router.preference import (
+from coe.base.errors import InfeasibleBudgetError
+from coe.router.hosting import Memory, hosted_beside, hosted_on_bases
+from coe.router.map_solver import ExpertCosts
+from coe.router.policy_config import Budgets
+from coe.router.preference import (
     LearnedChoice,
     Preference,
     amounts_by_row,
@@ -24,8 +24,8 @@ from router.preference import (
     share_of_rows,
     solve_preference,
 )
-from router.price import budget_price
-from router.types import FloatArray
+from coe.router.price import budget_price
+from coe.router.types import FloatArray
 
 MASS = np.array([0.5, 0.5], np.float32)
 

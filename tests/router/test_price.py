@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from base.errors import InfeasibleBudgetError
-from router.price import budget_price
+from coe.base.errors import InfeasibleBudgetError
+from coe.router.price import budget_price
 
 Float64Array = NDArray[np.float64]
 SIZE = np.array([10.0, 70.0])

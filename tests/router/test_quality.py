@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from router.quality import BROAD, CAUTION, CHEAPER, QualityMatrix, cautious_quality, reference_of
-from router.types import FloatArray
+from coe.router.quality import BROAD, CAUTION, CHEAPER, QualityMatrix, cautious_quality, reference_of
+from coe.router.types import FloatArray
 
 ONE = np.ones(4, np.float32)
 

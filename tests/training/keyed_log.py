@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from decision_log.database import Database
-from decision_log.decision_record import DecisionRecord
-from decision_log.tables import FEEDBACK
+from coe.decision_log.database import Database
+from coe.decision_log.decision_record import DecisionRecord
+from coe.decision_log.tables import FEEDBACK
 from tests.logged import answered, decision_of
 
 EXPERTS = ("left", "right")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decision_log.decision_record import DecisionRecord
+from coe.decision_log.decision_record import DecisionRecord
 from tests.logged import answered, decision_of
 
 

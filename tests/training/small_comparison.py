@@ -8,18 +8,18 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from router.map_solver import MapSolution
-from router.pipeline import Router
-from router.quality import QualityMatrix
-from router.solved_policy import SolvedPolicy
+from coe.router.map_solver import MapSolution
+from coe.router.pipeline import Router
+from coe.router.quality import QualityMatrix
+from coe.router.solved_policy import SolvedPolicy
+from coe.training.evidence import Evidence
+from coe.training.feedback_bias import UNLIMITED
+from coe.training.log_answers import AskedAnswers
+from coe.training.log_table import LogTable
+from coe.training.router_comparison import RouterComparison
+from coe.training.types import OutcomeTable
 from tests.gateway.small_router import EXPERTS, ColourEncoder, small_router
 from tests.outcome_tables import scored_table
-from training.evidence import Evidence
-from training.feedback_bias import UNLIMITED
-from training.log_answers import AskedAnswers
-from training.log_table import LogTable
-from training.router_comparison import RouterComparison
-from training.types import OutcomeTable
 
 ROWS = ("red", "green", "general")
 

@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from base.blas import one_thread
-from router.quality import QualityMatrix
-from router.section import PluginConfig
-from router.types import Metric
-from router.uncertainty import MAX_REFERENCE, Uncertainty, apply_temperature
-from training.calibrate import (
+from coe.base.blas import one_thread
+from coe.router.quality import QualityMatrix
+from coe.router.section import PluginConfig
+from coe.router.types import Metric
+from coe.router.uncertainty import MAX_REFERENCE, Uncertainty, apply_temperature
+from coe.training.calibrate import (
     MIN_OUTSIDE,
     STRANGENESS_WEIGHTS,
     distance_to_others,
@@ -16,7 +16,7 @@ from training.calibrate import (
     fit_temperature,
     fit_uncertainty,
 )
-from training.stage_one import FitRequest, LabelledEmbeddings, fit_stage_one, stage_one_metrics
+from coe.training.stage_one import FitRequest, LabelledEmbeddings, fit_stage_one, stage_one_metrics
 
 
 def test_the_temperature_that_spoilt_probabilities_is_found() -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from router.quality import QualityMatrix
-from training.carried_evidence import Carried, carried_over, with_carried
-from training.change_points import ChangePoint
+from coe.router.quality import QualityMatrix
+from coe.training.carried_evidence import Carried, carried_over, with_carried
+from coe.training.change_points import ChangePoint
 
 ROWS = ("facts", "sql", "general")
 EXPERTS = ("left", "right", "tutor")

@@ -9,22 +9,22 @@ import numpy as np
 import pytest
 import yaml
 
-from base.intervals import wilson_interval
-from coe.command_line import run
-from decision_log.database import Database
-from decision_log.decision_record import DecisionInputs
-from decision_log.tables import FEEDBACK
-from fleet.router_registry import Registry
-from router.build import load_router
-from router.config import load_config
-from router.features import features_hash, to_bytes
-from router.log_config import LogConfig, PrivacyLevel
-from router.types import Query, QueryFacts
+from coe.base.intervals import wilson_interval
+from coe.cli.command_line import run
+from coe.decision_log.database import Database
+from coe.decision_log.decision_record import DecisionInputs
+from coe.decision_log.tables import FEEDBACK
+from coe.fleet.router_registry import Registry
+from coe.router.build import load_router
+from coe.router.config import load_config
+from coe.router.features import features_hash, to_bytes
+from coe.router.log_config import LogConfig, PrivacyLevel
+from coe.router.types import Query, QueryFacts
+from coe.training.category_commands import distinct, write_proposals
+from coe.training.datasets.labelled_queries import read_seed
+from coe.training.new_categories import DeadCategory, Proposals, ProposeRequest, best_gain, decisions_to_see, propose
 from tests.logged import answered
 from tests.training.trained_folder import EXPERTS, make_trained
-from training.category_commands import distinct, write_proposals
-from training.datasets.labelled_queries import read_seed
-from training.new_categories import DeadCategory, Proposals, ProposeRequest, best_gain, decisions_to_see, propose
 
 ROOT = Path(__file__).parent.parent.parent
 PLANTS = ("orchid", "fern", "cactus", "bonsai", "tulip", "basil")
@@ -34,8 +34,8 @@ CARE = ("repot", "water", "prune", "feed", "propagate", "revive")
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few numbers of clusters and subsamples: the truth here is plain."""
-    monkeypatch.setattr("training.topics.CLUSTERS", range(2, 7))
-    monkeypatch.setattr("training.topics.SUBSAMPLES", 8)
+    monkeypatch.setattr("coe.training.topics.CLUSTERS", range(2, 7))
+    monkeypatch.setattr("coe.training.topics.SUBSAMPLES", 8)
 
 
 @pytest.fixture(scope="module")

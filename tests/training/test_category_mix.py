@@ -11,23 +11,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from base.errors import DataError
-from base.progress import silent
-from coe.command_line import run
-from decision_log.database import Database
-from decision_log.decision_record import DecisionInputs
-from fleet.router_registry import Registry
-from router.artifact import RouterArtifact, load_artifact
-from router.build import load_router
-from router.config import load_config
-from router.features import to_bytes
-from router.feedback_config import FeedbackConfig
-from router.types import QueryFacts
-from router.uncertainty import apply_mix, risk_threshold
-from tests.training.log_records import record
-from tests.training.trained_folder import make_trained
-from training.candidate_fit import fit_candidate
-from training.category_mix import (
+from coe.base.errors import DataError
+from coe.cli.command_line import run
+from coe.cli.progress import silent
+from coe.decision_log.database import Database
+from coe.decision_log.decision_record import DecisionInputs
+from coe.fleet.router_registry import Registry
+from coe.router.artifact import RouterArtifact, load_artifact
+from coe.router.build import load_router
+from coe.router.config import load_config
+from coe.router.features import to_bytes
+from coe.router.feedback_config import FeedbackConfig
+from coe.router.types import QueryFacts
+from coe.router.uncertainty import apply_mix, risk_threshold
+from coe.training.candidate_fit import fit_candidate
+from coe.training.category_mix import (
     LEAST_SHARE,
     MIX_MOVED,
     asked_queries,
@@ -39,8 +37,10 @@ from training.category_mix import (
     shares_of,
     total_variation,
 )
-from training.fit_inputs import labelled_queries
-from training.retrain_inputs import RetrainRequest, read_inputs
+from coe.training.fit_inputs import labelled_queries
+from coe.training.retrain_inputs import RetrainRequest, read_inputs
+from tests.training.log_records import record
+from tests.training.trained_folder import make_trained
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 HALVES = np.array([0.5, 0.5])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.change_points import (
+from coe.training.change_points import (
     MIN_SIDE,
     ChangePoint,
     chance_of_cut,
@@ -17,8 +17,8 @@ from training.change_points import (
     is_stale,
     last_change,
 )
-from training.feedback_bias import UNLIMITED
-from training.log_table import LogTable
+from coe.training.feedback_bias import UNLIMITED
+from coe.training.log_table import LogTable
 
 
 def rewards_of(rng, *parts) -> np.ndarray:

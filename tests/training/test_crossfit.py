@@ -9,23 +9,23 @@ import numpy as np
 import pytest
 import yaml
 
-from base.progress import silent
-from router.artifact import load_artifact
-from router.build import evidence_of
-from router.config import load_config
-from router.quality import cautious_quality
-from router.types import Verdict
+from coe.cli.progress import silent
+from coe.router.artifact import load_artifact
+from coe.router.build import evidence_of
+from coe.router.config import load_config
+from coe.router.quality import cautious_quality
+from coe.router.types import Verdict
+from coe.training.candidate_fit import cross_fit, folds_of
+from coe.training.evidence import Evidence
+from coe.training.expert_map import measure_quality
+from coe.training.fit import prepare
+from coe.training.fit_inputs import fit_request, labelled_queries, opened_encoder
+from coe.training.gate import Terms, judge
+from coe.training.log_table import FOLDS
+from coe.training.router_comparison import CrossFitted, RouterComparison
+from coe.training.types import OutcomeTable
 from tests.outcome_tables import scored_table
 from tests.training.test_retrain import CONFIG, NOW, outcome_table
-from training.candidate_fit import cross_fit, folds_of
-from training.evidence import Evidence
-from training.expert_map import measure_quality
-from training.fit import prepare
-from training.fit_inputs import fit_request, labelled_queries, opened_encoder
-from training.gate import Terms, judge
-from training.log_table import FOLDS
-from training.router_comparison import CrossFitted, RouterComparison
-from training.types import OutcomeTable
 
 CATEGORIES, PROMPTS, EXPERTS = 16, 15, 6
 NAMES = tuple(f"c{i}" for i in range(CATEGORIES))

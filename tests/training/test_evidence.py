@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from coe.training.carried_evidence import Carried
+from coe.training.change_points import find_change_points
+from coe.training.evidence import beside_serving, gather_evidence, logged_queries
 from tests.gateway.small_router import EXPERTS
 from tests.training.small_comparison import asked, log_table, mapping, outcomes, small_comparison
-from training.carried_evidence import Carried
-from training.change_points import find_change_points
-from training.evidence import beside_serving, gather_evidence, logged_queries
 
 CATEGORIES = ("red", "green")
 GRADED_RED = outcomes(("red",) * 4, [[0.5, 0.4, 0.3]] * 4)

@@ -3,8 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.outcome_tables import scored_table
-from training.expert_map import (
+from coe.training.expert_map import (
     GUESS_PRIOR,
     GUESS_VARIANCE,
     measure_quality,
@@ -12,7 +11,8 @@ from training.expert_map import (
     shrink_with_guesses,
     without_difficulty,
 )
-from training.types import OutcomeTable
+from coe.training.types import OutcomeTable
+from tests.outcome_tables import scored_table
 
 
 def table(scores, categories, *, tokens=None, texts=None) -> OutcomeTable:

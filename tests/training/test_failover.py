@@ -7,12 +7,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from router.quality import QualityMatrix, cautious_quality
-from training.candidate_verdict import MapChange
-from training.change_points import ChangePoint
-from training.evidence import Evidence
-from training.failover import can_renew, find_takeover, known_gain, opening_of, renewed, weighty_keys, without_guesses
-from training.feedback_bias import UNLIMITED
+from coe.router.quality import QualityMatrix, cautious_quality
+from coe.training.candidate_verdict import MapChange
+from coe.training.change_points import ChangePoint
+from coe.training.evidence import Evidence
+from coe.training.failover import (
+    can_renew,
+    find_takeover,
+    known_gain,
+    opening_of,
+    renewed,
+    weighty_keys,
+    without_guesses,
+)
+from coe.training.feedback_bias import UNLIMITED
 
 ROWS = ("facts", "sql", "general")
 MOVE = MapChange("sql", "left", "right")

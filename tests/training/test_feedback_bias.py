@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decision_log.feedback_types import ImplicitKind
-from training.feedback_bias import (
+from coe.decision_log.feedback_types import ImplicitKind
+from coe.training.feedback_bias import (
     MAX_REPLY_WEIGHT,
     ReplyBin,
     ReplyRates,

@@ -2,13 +2,13 @@
 
 import pytest
 
-from base.errors import DataError
-from decision_log.database import Database
-from decision_log.decision_record import TerminalState
-from decision_log.feedback_types import Feedback, FeedbackKind, JudgedAnswer
+from coe.base.errors import DataError
+from coe.decision_log.database import Database
+from coe.decision_log.decision_record import TerminalState
+from coe.decision_log.feedback_types import Feedback, FeedbackKind, JudgedAnswer
+from coe.training.feedback_report import feedback_report
+from coe.training.log_table import read_log_table
 from tests.training.log_records import record
-from training.feedback_report import feedback_report
-from training.log_table import read_log_table
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from router.types import FloatArray
-from router.uncertainty import normalised_entropy, risk_threshold
+from coe.router.types import FloatArray
+from coe.router.uncertainty import normalised_entropy, risk_threshold
+from coe.training.category_mix import AskedQueries
+from coe.training.few_examples import FEW_EXAMPLES, MOST_OF_ONE, beside_strangers, is_new, spread_out, sure_of
+from coe.training.stage_one import LabelledEmbeddings, fit_stage_one, label_counts, new_categories_of
 from tests.training.test_fit import request
-from training.category_mix import AskedQueries
-from training.few_examples import FEW_EXAMPLES, MOST_OF_ONE, beside_strangers, is_new, spread_out, sure_of
-from training.stage_one import LabelledEmbeddings, fit_stage_one, label_counts, new_categories_of
 
 
 def test_a_category_is_new_if_it_is_small_by_itself_and_beside_the_others() -> None:

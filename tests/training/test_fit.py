@@ -5,16 +5,16 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from base.errors import DataError
-from base.shipped import seed_folder
-from router.artifact import load_artifact
-from router.build import build_encoder
-from router.quality import QualityMatrix
-from router.section import PluginConfig
-from training.datasets.labelled_queries import read_seed
-from training.fit import fit_router, without_secrets
-from training.stage_one import FitRequest, stratified_folds
-from training.types import split_of
+from coe.base.errors import DataError
+from coe.base.shipped import seed_folder
+from coe.router.artifact import load_artifact
+from coe.router.build import build_encoder
+from coe.router.quality import QualityMatrix
+from coe.router.section import PluginConfig
+from coe.training.datasets.labelled_queries import read_seed
+from coe.training.fit import fit_router, without_secrets
+from coe.training.stage_one import FitRequest, stratified_folds
+from coe.training.types import split_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CATEGORIES = ("arithmetic", "sql", "translation")

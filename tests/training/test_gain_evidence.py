@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from training.gate import LEVEL, WITHOUT_ONE
-from training.off_policy import BLOCK, OF_CANDIDATES, OF_NEWCOMERS, hedging_stake, log_e_gain
+from coe.training.gate import LEVEL, WITHOUT_ONE
+from coe.training.off_policy import BLOCK, OF_CANDIDATES, OF_NEWCOMERS, hedging_stake, log_e_gain
 
 ENOUGH = math.log(1 / LEVEL)
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 import pytest
 from pydantic import ValidationError
 
-from router.types import Interval, Metric, Verdict
-from training.gate import Comparison, Terms, judge, more_needed
+from coe.router.types import Interval, Metric, Verdict
+from coe.training.gate import Comparison, Terms, judge, more_needed
 
 
 def compared(name, difference, half_width, *, n=200, effective_n=None, odds=None, **more) -> Comparison:

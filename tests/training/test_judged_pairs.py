@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from router.feedback_config import FeedbackConfig
+from coe.router.feedback_config import FeedbackConfig
+from coe.training.evidence import gather_evidence
+from coe.training.feedback_bias import UNLIMITED
+from coe.training.judged_pairs import JudgedPairs
+from coe.training.log_table import LogTable, collect
 from tests.gateway.small_router import EXPERTS
 from tests.training.log_records import record
 from tests.training.small_comparison import asked, log_table, mapping, outcomes, small_comparison
-from training.evidence import gather_evidence
-from training.feedback_bias import UNLIMITED
-from training.judged_pairs import JudgedPairs
-from training.log_table import LogTable, collect
 
 CATEGORIES = ("red", "green")
 

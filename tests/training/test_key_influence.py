@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.feedback_bias import UNLIMITED, cap_level, clusters, counted_share, min_keys
+from coe.training.feedback_bias import UNLIMITED, cap_level, clusters, counted_share, min_keys
 
 TOTALS = st.lists(st.floats(0.01, 1000), min_size=1, max_size=12)
 

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from sqlalchemy import create_engine, text
 
-from base.errors import ConfigError
-from base.progress import silent
-from decision_log.database import Database
-from decision_log.decision_record import DecisionRecord
-from decision_log.sql_engine import open_log
-from router.features import to_bytes
+from coe.base.errors import ConfigError
+from coe.cli.progress import silent
+from coe.decision_log.database import Database
+from coe.decision_log.decision_record import DecisionRecord
+from coe.decision_log.sql_engine import open_log
+from coe.router.features import to_bytes
+from coe.training.log_answers import fetch_answers, sample_rows
+from coe.training.log_table import read_log_table
 from tests.logged import answered, decision_of
-from training.log_answers import fetch_answers, sample_rows
-from training.log_table import read_log_table
 
 
 @dataclass

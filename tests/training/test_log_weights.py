@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from decision_log.decision_record import TerminalState
-from decision_log.feedback_types import ImplicitKind
-from router.feedback_config import FeedbackConfig
+from coe.decision_log.decision_record import TerminalState
+from coe.decision_log.feedback_types import ImplicitKind
+from coe.router.feedback_config import FeedbackConfig
+from coe.training.log_table import NOTHING_TO_WEIGH, collect
 from tests.training.log_records import record
-from training.log_table import NOTHING_TO_WEIGH, collect
 
 
 def test_the_silent_count_for_more():

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from router.types import Interval, Metric
-from training.off_policy import (
+from coe.router.types import Interval, Metric
+from coe.training.off_policy import (
     bootstrap_sums,
     doubly_robust_terms,
     effective_sample_size,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.off_policy import CAMPAIGNS, POLICIES, Log, model_of, read_log, target_of
-from training.off_policy import MAX_WEIGHT, doubly_robust_terms, importance_weights
+from coe.training.off_policy import MAX_WEIGHT, doubly_robust_terms, importance_weights
 
 pytestmark = pytest.mark.torch  # obp imports it; `make environments` installs both
 EXACT = 1e-9

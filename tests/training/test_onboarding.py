@@ -13,17 +13,17 @@ import yaml
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from base.errors import ConfigError, DataError
-from coe.command_line import run
-from eval.probe_command import probes_by_row
-from eval.probe_set import Probe
-from fleet.router_registry import Registry
-from router.artifact import load_artifact
-from router.build import evidence_of, load_router
-from router.config import load_config
-from router.quality import QualityMatrix
+from coe.base.errors import ConfigError, DataError
+from coe.cli.command_line import run
+from coe.eval.probe_command import probes_by_row
+from coe.eval.probe_set import Probe
+from coe.fleet.router_registry import Registry
+from coe.router.artifact import load_artifact
+from coe.router.build import evidence_of, load_router
+from coe.router.config import load_config
+from coe.router.quality import QualityMatrix
+from coe.training.onboarding import CategoryOutlook, Onboarding, joined_evidence, onboard
 from tests.training.trained_folder import CONFIG, EXPERTS, NOW, make_trained, outcome_table
-from training.onboarding import CategoryOutlook, Onboarding, joined_evidence, onboard
 
 
 def with_expert(folder: Path, name: str) -> Path:

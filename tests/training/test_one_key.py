@@ -15,15 +15,15 @@ import yaml
 from scipy.stats import beta
 from sqlalchemy import create_engine, text
 
-from base.progress import silent
-from router.artifact import load_artifact
-from router.live_pointer import required_pointer
+from coe.cli.progress import silent
+from coe.router.artifact import load_artifact
+from coe.router.live_pointer import required_pointer
+from coe.training.datasets.outcomes import write_outcomes
+from coe.training.retrain import RetrainResult, run_retrain
+from coe.training.retrain_inputs import RetrainRequest, read_inputs
 from tests.training.keyed_log import log_keyed
 from tests.training.test_retrain import CONFIG, NOW, outcome_table, retrainable
 from tests.training.trained_folder import put_first_router
-from training.datasets.outcomes import write_outcomes
-from training.retrain import RetrainResult, run_retrain
-from training.retrain_inputs import RetrainRequest, read_inputs
 
 TRUTH = {"left": 0.8, "right": 0.3}
 LIES = {"left": 0.0, "right": 1.0}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.probes import one_run
-from router.quality import QualityMatrix, cautious_quality, reference_of, references
-from training.onboarding import held_back
-from training.probe_plan import MOST_LUCKY, Bars, chances_of_luck, run_plan, simulated
+from coe.router.quality import QualityMatrix, cautious_quality, reference_of, references
+from coe.training.onboarding import held_back
+from coe.training.probe_plan import MOST_LUCKY, Bars, chances_of_luck, run_plan, simulated
 
 RUNS = 100
 

@@ -13,30 +13,30 @@ import pytest
 import yaml
 from sqlalchemy import create_engine, text
 
-from base.errors import ArtifactError, DataError
-from decision_log.database import Database
-from decision_log.decision_record import DecisionRecord, TerminalState
-from fleet.router_registry import Registry
-from router.artifact import load_artifact
-from router.build import load_router
-from router.config import load_config
-from router.live_pointer import Trial, TrialMode
-from router.types import DecisionReason, Metric, Query, Verdict
+from coe.base.errors import ArtifactError, DataError
+from coe.decision_log.database import Database
+from coe.decision_log.decision_record import DecisionRecord, TerminalState
+from coe.fleet.router_registry import Registry
+from coe.router.artifact import load_artifact
+from coe.router.build import load_router
+from coe.router.config import load_config
+from coe.router.live_pointer import Trial, TrialMode
+from coe.router.types import DecisionReason, Metric, Query, Verdict
+from coe.training.candidate_verdict import without_passengers
+from coe.training.datasets.outcomes import write_outcomes
+from coe.training.fit_inputs import TrainRequest, fit_configured, labelled_queries
+from coe.training.fit_options import FitOptions
+from coe.training.gate import Comparison, GateResult, judge
+from coe.training.log_answers import choices_on
+from coe.training.log_table import FOLDS, read_log_table
+from coe.training.retrain import run_retrain
+from coe.training.retrain_inputs import RetrainRequest
+from coe.training.router_comparison import Newcomers
+from coe.training.summary import print_retrain, retrain_json
+from coe.training.types import OutcomeTable, split_of
 from tests.logged import answered, decision_of
 from tests.outcome_tables import scored_table
 from tests.training.trained_folder import put_first_router, temporary_folder
-from training.candidate_verdict import without_passengers
-from training.datasets.outcomes import write_outcomes
-from training.fit_inputs import TrainRequest, fit_configured, labelled_queries
-from training.fit_options import FitOptions
-from training.gate import Comparison, GateResult, judge
-from training.log_answers import choices_on
-from training.log_table import FOLDS, read_log_table
-from training.retrain import run_retrain
-from training.retrain_inputs import RetrainRequest
-from training.router_comparison import Newcomers
-from training.summary import print_retrain, retrain_json
-from training.types import OutcomeTable, split_of
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 EXPERTS = ("left", "right")
@@ -193,7 +193,7 @@ def test_a_candidate_that_differs_on_logged_queries_alone_is_judged(request_, mo
             else replace(found, chosen=1 - found.chosen)
         )
 
-    monkeypatch.setattr("training.candidate_verdict.choices_on", other_on_the_log)
+    monkeypatch.setattr("coe.training.candidate_verdict.choices_on", other_on_the_log)
     log_answers(request_, {"left": 0.9, "right": 0.2})
     assert run_retrain(request_, now=NOW).gate.verdict is Verdict.NEED_MORE
 
@@ -314,7 +314,7 @@ def test_an_expert_that_often_fails_loses_what_it_is_best_at(request_):
 
 def test_the_log_is_read_in_pages_without_loss(request_, monkeypatch):
     log_answers(request_, {"left": 0.5, "right": 0.5}, n=25)
-    monkeypatch.setattr("decision_log.read.PAGE_ROWS", 4)
+    monkeypatch.setattr("coe.decision_log.read.PAGE_ROWS", 4)
     log = read_log_table(request_.database_url)
     assert (log.n_rows, len(set(log.ids.tolist()))) == (25, 25)
     assert read_log_table(request_.database_url, since=1020.0).n_rows == 5
@@ -396,7 +396,7 @@ def test_a_newcomer_takes_what_its_own_answers_show(request_, monkeypatch, possi
     def judge_nothing(*compared, **options):
         return replace(judge(*compared, **options), verdict=Verdict.NEED_MORE, more_decisions=10_238)
 
-    monkeypatch.setattr("training.candidate_verdict.judge", judge_nothing)
+    monkeypatch.setattr("coe.training.candidate_verdict.judge", judge_nothing)
     log_answers(request_, {"left": 0.4}, n=100, only="left", possible=possible, propensity=possible[0])
     log_answers(request_, {"left": 0.4, "right": 0.9}, n=300, prefix="later", start=2000.0)
     result = run_retrain(request_, now=NOW)

@@ -8,21 +8,21 @@ import numpy as np
 import pytest
 import yaml
 
-from decision_log.database import Database
-from decision_log.feedback_types import JudgedAnswer
-from fleet.router_registry import Registry
-from router.artifact import load_artifact
-from router.build import evidence_of, load_router
-from router.config import load_config
-from router.types import Query, Verdict
+from coe.decision_log.database import Database
+from coe.decision_log.feedback_types import JudgedAnswer
+from coe.fleet.router_registry import Registry
+from coe.router.artifact import load_artifact
+from coe.router.build import evidence_of, load_router
+from coe.router.config import load_config
+from coe.router.types import Query, Verdict
+from coe.training.datasets.outcomes import write_outcomes
+from coe.training.failover import LEAST_MOVE, exploration_moved, explored_shares
+from coe.training.gate import Terms, judge
+from coe.training.log_table import read_log_table
+from coe.training.onboarding import onboard
+from coe.training.retrain import run_retrain
+from coe.training.summary import print_retrain
 from tests.training.test_retrain import CONFIG, EXPERTS, NOW, log_answers, outcome_table, request_
-from training.datasets.outcomes import write_outcomes
-from training.failover import LEAST_MOVE, exploration_moved, explored_shares
-from training.gate import Terms, judge
-from training.log_table import read_log_table
-from training.onboarding import onboard
-from training.retrain import run_retrain
-from training.summary import print_retrain
 
 __all__ = ["request_"]
 
@@ -109,7 +109,7 @@ def open_gate(monkeypatch):
     def judge_openly(*compared, **options):
         return replace(judge(*compared, **options), verdict=Verdict.PROMOTE)
 
-    monkeypatch.setattr("training.candidate_verdict.judge", judge_openly)
+    monkeypatch.setattr("coe.training.candidate_verdict.judge", judge_openly)
 
 
 def put_on_the_map(request, score, now=NOW):

@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 from sqlalchemy import delete, select
 
-from base.errors import DataError, StoreError
-from decision_log import sql_engine
-from decision_log.database import Database
+from coe.base.errors import DataError, StoreError
+from coe.decision_log import sql_engine
+from coe.decision_log.database import Database
+from coe.training.retrain_lock import TURNS, LockLostError, NoTurnError, Turns
 from tests.waiting import wait_until
-from training.retrain_lock import TURNS, LockLostError, NoTurnError, Turns
 
 HOLDER = """
 import sys
 from pathlib import Path
-from training.retrain_lock import LockLostError, NoTurnError, Turns
+from coe.training.retrain_lock import LockLostError, NoTurnError, Turns
 url, promoted, expires_s = sys.argv[1], Path(sys.argv[2]) / "promoted", float(sys.argv[3])
 try:
     with Turns(url, expires_s).take() as turn:

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 import yaml
 
-from base.errors import ConfigError, RouterError
-from decision_log.database import Database
-from retrieval.training.pilot_refresh import PilotRefresh, RefreshRequest
-from router.types import Verdict
+from coe.base.errors import ConfigError, RouterError
+from coe.decision_log.database import Database
+from coe.retrieval.training.pilot_refresh import PilotRefresh, RefreshRequest
+from coe.router.types import Verdict
+from coe.training import retrain_command
+from coe.training.retrain_command import one_round
+from coe.training.retrain_inputs import RetrainRequest
+from coe.training.retrain_lock import LockLostError, Turns
 from tests.training.trained_folder import make_trained
-from training import retrain_command
-from training.retrain_command import one_round
-from training.retrain_inputs import RetrainRequest
-from training.retrain_lock import LockLostError, Turns
 
 REFRESHED = PilotRefresh(Verdict.PROMOTE, "promote: no worse on held-out queries", 1, 30, 6, {"gone": 2}, 0.5, 0.75)
 

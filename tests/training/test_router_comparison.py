@@ -10,21 +10,21 @@ import pytest
 from scipy.stats import norm
 from scipy.stats import t as student_t
 
-from router.capabilities import Capabilities
-from router.preference import Preference
-from router.solved_policy import SolvedPolicy
-from router.types import CategoryProbs, FloatArray, Metric
+from coe.router.capabilities import Capabilities
+from coe.router.preference import Preference
+from coe.router.solved_policy import SolvedPolicy
+from coe.router.types import CategoryProbs, FloatArray, Metric
+from coe.training.candidate_fit import folds_of
+from coe.training.candidate_verdict import judged_rows
+from coe.training.change_points import ChangePoint
+from coe.training.feedback_bias import UNLIMITED
+from coe.training.gate import Comparison
+from coe.training.log_answers import chance_matrix, choices_on
+from coe.training.log_table import FOLDS
+from coe.training.router_comparison import CrossFitted, Newcomers, doubly_robust_gains, too_few_keys
+from coe.training.types import LabelledQuery
 from tests.gateway.small_router import CATEGORIES, EXPERTS, ColourClassifier, ColourEncoder, small_router
 from tests.training.small_comparison import asked, log_table, mapping, outcomes, small_comparison
-from training.candidate_fit import folds_of
-from training.candidate_verdict import judged_rows
-from training.change_points import ChangePoint
-from training.feedback_bias import UNLIMITED
-from training.gate import Comparison
-from training.log_answers import chance_matrix, choices_on
-from training.log_table import FOLDS
-from training.router_comparison import CrossFitted, Newcomers, doubly_robust_gains, too_few_keys
-from training.types import LabelledQuery
 
 
 class RedClassifier(ColourClassifier):
@@ -110,7 +110,7 @@ def test_the_logs_interval_is_widened_for_the_questions_and_not_for_their_repeti
 
     wide = width(1)
     assert width(10) == pytest.approx(wide)
-    monkeypatch.setattr("training.router_comparison.widened", lambda metric, *_: metric)
+    monkeypatch.setattr("coe.training.router_comparison.widened", lambda metric, *_: metric)
     assert wide / width(1) == pytest.approx(student_t.ppf(0.975, 5) / norm.ppf(0.975) * (6 / 5) ** 0.5)
 
 

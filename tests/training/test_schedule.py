@@ -6,14 +6,14 @@ import sys
 
 import pytest
 
-from base.errors import ConfigError
-from base.period import parse_period
-from coe.command_line import run
-from decision_log.database import Database
-from fleet.router_registry import Registry
-from router.live_pointer import LIVE_FILE
+from coe.base.errors import ConfigError
+from coe.base.period import parse_period
+from coe.cli.command_line import run
+from coe.decision_log.database import Database
+from coe.fleet.router_registry import Registry
+from coe.router.live_pointer import LIVE_FILE
+from coe.training.retrain_lock import Turns
 from tests.training.trained_folder import make_trained
-from training.retrain_lock import Turns
 
 
 @pytest.mark.parametrize(

@@ -7,18 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from base.errors import ConfigError
-from base.progress import Progress, silent
-from router.section import PluginConfig
-from tests.contracts.test_scorers import graded
-from training.graded_queries import GradedQueries
-from training.scorer_fit import (
+from coe.base.errors import ConfigError
+from coe.cli.progress import Progress, silent
+from coe.router.section import PluginConfig
+from coe.training.graded_queries import GradedQueries
+from coe.training.scorer_fit import (
     MARGINS,
     best_margin,
     chosen_scores,
     fit_scorer,
     mean_metric,
 )
+from tests.contracts.test_scorers import graded
 
 
 def with_draws(data: GradedQueries) -> tuple[GradedQueries, np.random.Generator, Progress]:
@@ -71,7 +71,7 @@ def test_a_sample_that_is_cut_keeps_each_querys_row(monkeypatch: pytest.MonkeyPa
     data = complete(240)
     whole = fit_scorer(PluginConfig(kind="soft_map"), *with_draws(data)).choice
     assert whole["rows"].tolist() == data.decided
-    monkeypatch.setattr("training.scorer_fit.MAX_SAMPLE", 100)
+    monkeypatch.setattr("coe.training.scorer_fit.MAX_SAMPLE", 100)
     cut = fit_scorer(PluginConfig(kind="soft_map"), *with_draws(data)).choice
     assert cut["sample"].shape == (100, 3)
     pairs = {(*quality, row) for quality, row in zip(whole["sample"].tolist(), whole["rows"].tolist(), strict=True)}

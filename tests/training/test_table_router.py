@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from base.errors import ConfigError, DataError
-from base.progress import silent
+from coe.base.errors import ConfigError, DataError
+from coe.cli.progress import silent
+from coe.training.table_fit import TableRequest, fit_table, table_inputs
+from coe.training.types import MIN_TABLE_PROMPTS, OutcomeTable
 from tests.outcome_tables import scored_table
-from training.table_fit import TableRequest, fit_table, table_inputs
-from training.types import MIN_TABLE_PROMPTS, OutcomeTable
 
 
 def uneven(counts: dict[str, int]) -> OutcomeTable:

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.types import FloatArray
-from training.topics import find_topics, jaccard, topic_names, unused
+from coe.router.types import FloatArray
+from coe.training.topics import find_topics, jaccard, topic_names, unused
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few numbers of clusters and subsamples: the truth here is plain."""
-    monkeypatch.setattr("training.topics.CLUSTERS", range(2, 7))
-    monkeypatch.setattr("training.topics.SUBSAMPLES", 8)
+    monkeypatch.setattr("coe.training.topics.CLUSTERS", range(2, 7))
+    monkeypatch.setattr("coe.training.topics.SUBSAMPLES", 8)
 
 
 def cloud(centre: int, n: int, rng: np.random.Generator, spread: float = 0.25, dim: int = 40) -> FloatArray:

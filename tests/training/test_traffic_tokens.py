@@ -10,26 +10,26 @@ import numpy as np
 import pytest
 import yaml
 
-from base.errors import ArtifactError
-from decision_log.decision_record import DecisionRecord, TerminalState
-from fleet.router_registry import Registry
-from router.build import expert_costs, load_router
-from router.config import load_config
-from router.cost import KINDS, cost
-from router.expert_config import ExpertConfig
-from router.map_solver import solve_map
-from router.policy_config import Budgets
-from router.quality import QualityMatrix, quality_from_arrays
-from router.types import DecisionReason, Query
-from router.usage import Usage
+from coe.base.errors import ArtifactError
+from coe.decision_log.decision_record import DecisionRecord, TerminalState
+from coe.fleet.router_registry import Registry
+from coe.router.build import expert_costs, load_router
+from coe.router.config import load_config
+from coe.router.cost import KINDS, cost
+from coe.router.expert_config import ExpertConfig
+from coe.router.map_solver import solve_map
+from coe.router.policy_config import Budgets
+from coe.router.quality import QualityMatrix, quality_from_arrays
+from coe.router.types import DecisionReason, Query
+from coe.router.usage import Usage
+from coe.training.evidence import gather_evidence
+from coe.training.expert_map import measure_quality
+from coe.training.log_table import collect
+from coe.training.retrain import run_retrain
+from coe.training.traffic_tokens import ENOUGH, TrafficTokens, with_traffic
 from tests.logged import answered, decision_of
 from tests.outcome_tables import scored_table
 from tests.training.test_retrain import CONFIG, NOW, log_answers, request_
-from training.evidence import gather_evidence
-from training.expert_map import measure_quality
-from training.log_table import collect
-from training.retrain import run_retrain
-from training.traffic_tokens import ENOUGH, TrafficTokens, with_traffic
 
 __all__ = ["request_"]
 

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import yaml
 
-from coe.command_line import run
-from fleet.router_registry import Registry
-from router.build import load_router
-from router.config import load_config
-from router.live_pointer import LIVE_FILE, Trial, TrialMode
-from router.types import Query
+from coe.cli.command_line import run
+from coe.fleet.router_registry import Registry
+from coe.router.build import load_router
+from coe.router.config import load_config
+from coe.router.live_pointer import LIVE_FILE, Trial, TrialMode
+from coe.router.types import Query
+from coe.training.datasets.outcomes import write_outcomes
+from coe.training.fit_inputs import TrainRequest, fit_configured
+from coe.training.fit_options import FitOptions
 from tests.training.trained_folder import CONFIG, NOW, make_trained, outcome_table
-from training.datasets.outcomes import write_outcomes
-from training.fit_inputs import TrainRequest, fit_configured
-from training.fit_options import FitOptions
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_a_category_without_a_labelled_query_is_named_before_anything_is_encoded
     def refuse(*_: object) -> None:
         raise AssertionError("the encoder was opened")
 
-    monkeypatch.setattr("training.fit_inputs.build_encoder", refuse)
+    monkeypatch.setattr("coe.training.fit_inputs.build_encoder", refuse)
     assert train(folder) == 1
     assert "no labelled query for category poems: add some" in capsys.readouterr().err
 

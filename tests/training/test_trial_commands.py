@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from coe.command_line import run
-from fleet.router_registry import Registry
+from coe.cli.command_line import run
+from coe.fleet.router_registry import Registry
 from tests.training.trained_folder import CONFIG, make_trained
 
 CHANGES = {

@@ -9,22 +9,22 @@ import numpy as np
 import pytest
 import yaml
 
-from base.progress import silent
-from decision_log.database import Database
-from decision_log.decision_record import DecisionInputs, DecisionRecord
-from decision_log.feedback_types import Feedback, FeedbackKind
-from decision_log.payloads import to_payload
-from router.brief_decision import MOST_EXPERTS, brief
-from router.build import live_router
-from router.config import load_config
-from router.features import to_bytes
-from router.pipeline import Router
-from router.types import Query, QueryFacts
+from coe.cli.progress import silent
+from coe.decision_log.database import Database
+from coe.decision_log.decision_record import DecisionInputs, DecisionRecord
+from coe.decision_log.feedback_types import Feedback, FeedbackKind
+from coe.decision_log.payloads import to_payload
+from coe.router.brief_decision import MOST_EXPERTS, brief
+from coe.router.build import live_router
+from coe.router.config import load_config
+from coe.router.features import to_bytes
+from coe.router.pipeline import Router
+from coe.router.types import Query, QueryFacts
+from coe.training.datasets.outcomes import write_outcomes
+from coe.training.log_answers import NOT_RECORDED, AskedAnswers, WholeDecisions, as_logged, choices_on, fetch_answers
+from coe.training.log_table import read_log_table
 from tests.logged import answered, decision_of
 from tests.training.trained_folder import CONFIG, NOW, outcome_table, put_first_router
-from training.datasets.outcomes import write_outcomes
-from training.log_answers import NOT_RECORDED, AskedAnswers, WholeDecisions, as_logged, choices_on, fetch_answers
-from training.log_table import read_log_table
 
 ASKED = 24
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from fleet.router_registry import Registry
+from coe.fleet.router_registry import Registry
+from coe.training.datasets.outcomes import write_outcomes
+from coe.training.fit_inputs import TrainRequest, fit_configured
+from coe.training.types import OutcomeTable
 from tests.outcome_tables import scored_table
-from training.datasets.outcomes import write_outcomes
-from training.fit_inputs import TrainRequest, fit_configured
-from training.types import OutcomeTable
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 EXPERTS = ("left", "right")

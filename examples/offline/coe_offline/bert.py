@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
-from base.errors import ConfigError
+from coe.base.errors import ConfigError
+from coe.retrieval.adaptable import Lora
+from coe.router.tokenizer_files import open_tokenizer
+from coe.router.types import FloatArray, Record
+from coe.router.weights import file_sha256, fingerprint, resolve_weights
 from coe_offline.bert_network import Bert, read_shape, read_weights
-from retrieval.adaptable import Lora
-from router.tokenizer_files import open_tokenizer
-from router.types import FloatArray, Record
-from router.weights import file_sha256, fingerprint, resolve_weights
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

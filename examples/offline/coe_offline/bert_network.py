@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from base.blas import one_thread
-from base.errors import ConfigError
-from retrieval.adaptable import LINEAR, Lora
-from router.types import FloatArray
+from coe.base.blas import one_thread
+from coe.base.errors import ConfigError
+from coe.retrieval.adaptable import LINEAR, Lora
+from coe.router.types import FloatArray
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from router.types import FloatArray
+from coe.router.types import FloatArray
 
 IR_VERSION, OPSET, CONTRIB_OPSET = 10, 20, 1
 CONTRIB = "com.microsoft"

@@ -15,9 +15,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from base.errors import EngineError
-from fleet.folder_lock import FolderLock, holder_of
-from fleet.process import ProcessSpec, RestartPolicy, SupervisedProcess
+from coe.base.errors import EngineError
+from coe.fleet.folder_lock import FolderLock, holder_of
+from coe.fleet.process import ProcessSpec, RestartPolicy, SupervisedProcess
 
 POLL_S = 0.02
 PING_TIMEOUT_S = 1.0

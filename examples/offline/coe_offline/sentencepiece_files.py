@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from base.errors import ConfigError
+from coe.base.errors import ConfigError
 
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor

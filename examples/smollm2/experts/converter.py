@@ -10,7 +10,7 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
-from router.section import Section
+from coe.router.section import Section
 
 from ._frame import core_of, number_of, shown
 from ._text_expert import TextExpert

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from router.section import Section
+from coe.router.section import Section
 
 from ._text_expert import TextExpert
 

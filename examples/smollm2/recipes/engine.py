@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleet.adapter_files import converted_adapters
-from fleet.llamacpp import EngineOptions, start_server
+from coe.fleet.adapter_files import converted_adapters
+from coe.fleet.llamacpp import EngineOptions, start_server
 
 BASE = "base"  # the name under which the model without an adapter is scored
 SLOTS = 4

@@ -26,7 +26,7 @@ COMMANDS = """\
 In the clone, after `make run`:
 
     .venv/bin/pip install -e '.[adapters]'
-    .venv/bin/python -m training.lora.dequantize --base-gguf FILE.gguf --out BASE_DIR
+    .venv/bin/python -m coe.training.lora.dequantize --base-gguf FILE.gguf --out BASE_DIR
     .venv/bin/python -m examples.smollm2.recipes.train TASK --base BASE_DIR --steps N \\
         --out examples/smollm2/adapters/EXPERT
     .venv/bin/python -m examples.smollm2.recipes.evaluate --base-gguf FILE.gguf --adapters examples/smollm2/adapters

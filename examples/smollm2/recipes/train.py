@@ -8,8 +8,8 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from coe.training.lora.adapter_fit import Recipe, fit, load_adapted_base, save_adapter
 from examples.smollm2.recipes.task import Split, draw_examples, load_task, task_names
-from training.lora.adapter_fit import Recipe, fit, load_adapted_base, save_adapter
 
 BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PACKAGES = ("torch", "transformers", "peft", "numpy")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from base.sandbox import runner
-from base.sandbox.runner import SandboxLimits, run_tests
+from coe.base.sandbox import runner
+from coe.base.sandbox.runner import SandboxLimits, run_tests
 
 SHORT = SandboxLimits(cpu_s=1, wall_s=60.0)
 HAS_FILTER = sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64")

@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from base.sandbox.syscall_filter import filter_program
+from coe.base.sandbox.syscall_filter import filter_program
 
 ALLOW, DENY = 0x7FFF0000, 0x00050001
 ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from base.errors import ConfigError
 from benchmarks.robustness.families.typos import neighbours, slipped, variants
 from benchmarks.robustness.flips import build_families, family_names, make_cases
+from coe.base.errors import ConfigError
 
 TEXT = 'Please convert 26.2 miles to km and explain `getName(x)` with "Hello World" to my friendly neighbour Anna.'
 SQL = "Explain this query: SELECT name FROM users WHERE age > 18"

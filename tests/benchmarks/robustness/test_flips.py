@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from base.errors import ConfigError, DataError
-from base.intervals import wilson_interval
 from benchmarks.robustness.flip_records import RobustnessRecord
 from benchmarks.robustness.flips import KnownScores, measure_flips, share
-from router.types import RoutingDecision
+from coe.base.errors import ConfigError, DataError
+from coe.base.intervals import wilson_interval
+from coe.router.types import RoutingDecision
 from tests.logged import decision_of
 
 TEXTS = (

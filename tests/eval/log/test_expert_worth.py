@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from base.errors import DataError
-from eval.log.expert_worth import NOBODY, NOTICED, WorthStudy, read_worth, sentence
-from router.config import CoeConfig, parse_config
+from coe.base.errors import DataError
+from coe.eval.log.expert_worth import NOBODY, NOTICED, WorthStudy, read_worth, sentence
+from coe.router.config import CoeConfig, parse_config
+from coe.training.types import OutcomeTable
 from tests.training.trained_folder import make_trained, outcome_table
-from training.types import OutcomeTable
 
 ROUTER = {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}}
 

@@ -13,21 +13,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from base.errors import DataError
-from coe.command_line import run
-from decision_log.database import Database
-from decision_log.decision_record import TerminalState
-from eval.log.measure_log import bucket_seconds, latency_quarters, measure_log
-from eval.log.traffic import gather, read_traffic
-from eval.log.traffic_page import traffic_page
-from eval.log.traffic_records import LogReport
-from eval.metrics.intervals import Rate, gap, rate
-from eval.report import page
-from router.types import DecisionReason, Metric
+from coe.base.errors import DataError
+from coe.cli.command_line import run
+from coe.decision_log.database import Database
+from coe.decision_log.decision_record import TerminalState
+from coe.eval.log.measure_log import bucket_seconds, latency_quarters, measure_log
+from coe.eval.log.traffic import gather, read_traffic
+from coe.eval.log.traffic_page import traffic_page
+from coe.eval.log.traffic_records import LogReport
+from coe.eval.metrics.intervals import Rate, gap, rate
+from coe.eval.report import page
+from coe.router.types import DecisionReason, Metric
+from coe.training.feedback_report import FeedbackReport
 from tests.eval.drawn import charts_of_page
 from tests.eval.log.traffic_log import NEW, OLD, START, decision_of, record_of, traffic, write_log
 from tests.training.trained_folder import make_trained
-from training.feedback_report import FeedbackReport
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 

@@ -11,17 +11,17 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from decision_log.database import Database
-from decision_log.decision_record import DecisionRecord
-from decision_log.router_versions import RouterVersions
-from eval.log.loop_worth import exploration_cost, loop_sentences, measure_loop
-from fleet.router_registry import Registry
-from router.types import DecisionReason, Metric
+from coe.decision_log.database import Database
+from coe.decision_log.decision_record import DecisionRecord
+from coe.decision_log.router_versions import RouterVersions
+from coe.eval.log.loop_worth import exploration_cost, loop_sentences, measure_loop
+from coe.fleet.router_registry import Registry
+from coe.router.types import DecisionReason, Metric
+from coe.training.retrain import run_retrain
+from coe.training.retrain_inputs import RetrainRequest
+from coe.training.summary import in_points
 from tests.training.log_records import record
 from tests.training.test_retrain import NOW, log_answers, request_
-from training.retrain import run_retrain
-from training.retrain_inputs import RetrainRequest
-from training.summary import in_points
 
 __all__ = ["request_"]
 TRUTH, PROPENSITY = {"left": 0.8, "right": 0.5}, 0.1

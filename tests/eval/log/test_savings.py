@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import yaml
 
-from base.errors import ConfigError, DataError
-from coe.command_line import run
-from eval.log.foreign_logs import Call, read_calls
-from eval.log.savings import mean_with_interval
-from router.config import load_config
-from router.usage import Usage
+from coe.base.errors import ConfigError, DataError
+from coe.cli.command_line import run
+from coe.eval.log.foreign_logs import Call, read_calls
+from coe.eval.log.savings import mean_with_interval
+from coe.router.config import load_config
+from coe.router.usage import Usage
 from tests.training.trained_folder import make_trained
 
 ASKED = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "What is the capital of Peru?"}]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from eval.metrics.intervals import bootstrap_means, percentile_interval
+from coe.eval.metrics.intervals import bootstrap_means, percentile_interval
 
 
 def test_the_interval_of_a_share_is_near_the_normal_one() -> None:

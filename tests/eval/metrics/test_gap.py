@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from eval.metrics.intervals import gap_closed
+from coe.eval.metrics.intervals import gap_closed
 
 
 def test_reference_values_and_values_without_a_gap_are_left_out() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from eval.metrics.intervals import queries_to_show, smallest_shown
+from coe.eval.metrics.intervals import queries_to_show, smallest_shown
 
 
 @pytest.mark.parametrize(("deviation", "difference", "queries"), [(1.0, 0.5, 32), (1.0, 0.2, 197), (0.5, 0.02, 4906)])

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.metrics.intervals import Gap
-from eval.report import drawing
-from eval.report.numbers import percent, points
-from eval.report.page import (
+from coe.eval.metrics.intervals import Gap
+from coe.eval.report import drawing
+from coe.eval.report.numbers import percent, points
+from coe.eval.report.page import (
     Cell,
     Chart,
     Column,
@@ -33,7 +33,7 @@ from eval.report.page import (
     stated,
     table_of,
 )
-from router.types import Record
+from coe.router.types import Record
 from tests.eval.drawn import charts_of_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")

@@ -11,11 +11,11 @@ from unittest.mock import patch
 import pytest
 from typer.testing import CliRunner
 
-from base.errors import BackendError, ConfigError, DataError
-from eval.retrieval.retrieval_command import retrieval
-from eval.retrieval.retrieval_records import RetrievalReport
-from eval.retrieval.retrieval_request import requested_experts
-from retrieval.routing.pilot_library import load_library
+from coe.base.errors import BackendError, ConfigError, DataError
+from coe.eval.retrieval.retrieval_command import retrieval
+from coe.eval.retrieval.retrieval_records import RetrievalReport
+from coe.eval.retrieval.retrieval_request import requested_experts
+from coe.retrieval.routing.pilot_library import load_library
 from tests.eval.drawn import charts_of_page
 from tests.fleet.encoders.endpoint import Endpoint, serving_endpoint
 from tests.retrieval.training.collection_files import write_beir

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from eval.retrieval.arms import (
+from coe.eval.retrieval.arms import (
     WEIGHTS,
     PlainFusions,
     Situation,
@@ -13,10 +13,10 @@ from eval.retrieval.arms import (
     by_reciprocal_rank,
     compare,
 )
-from retrieval.routing.fusion import Ranking
-from retrieval.training.collection import Queries
-from retrieval.training.labels import Labelled
-from retrieval.types import Arm
+from coe.retrieval.routing.fusion import Ranking
+from coe.retrieval.training.collection import Queries
+from coe.retrieval.training.labels import Labelled
+from coe.retrieval.types import Arm
 
 ARMS = tuple(Arm(members=(name,), weights=(1.0,)) for name in ("base", "bm25"))
 

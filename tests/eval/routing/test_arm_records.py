@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from eval.metrics.paired import Paired
-from eval.routing import routing_report
-from eval.routing import trial as trials
-from eval.routing.routing_records import Arm
-from router.policy_config import Budgets
+from coe.eval.metrics.paired import Paired
+from coe.eval.routing import routing_report
+from coe.eval.routing import trial as trials
+from coe.eval.routing.routing_records import Arm
+from coe.router.policy_config import Budgets
 from tests.eval.routing.trial_data import report_of, trial, with_costs
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from eval.routing import baselines
+from coe.eval.routing import baselines
 
 SCORES = np.array([[1, 0, 0.5], [1, 0, 0.5], [0, 1, 0.5], [0, 0.8, 0.9]], dtype=np.float32)
 UNKNOWN = np.full(3, np.nan)

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.routing.out_of_fold import fold_of_text, out_of_fold
-from eval.routing.routing_page import out_of_fold_sentence
-from eval.routing.routing_request import RoutingRequest
-from eval.routing.trial_tables import Tables
-from router.policy_config import Budgets
-from router.types import IntArray
+from coe.eval.routing.out_of_fold import fold_of_text, out_of_fold
+from coe.eval.routing.routing_page import out_of_fold_sentence
+from coe.eval.routing.routing_request import RoutingRequest
+from coe.eval.routing.trial_tables import Tables
+from coe.router.policy_config import Budgets
+from coe.router.types import IntArray
+from coe.training.types import OutcomeTable
 from tests.eval.routing.trial_data import FIT_SCORES, table, trial
-from training.types import OutcomeTable
 
 REQUEST = RoutingRequest(outcomes=Path("x"), out=Path("y"), command="c", folds=3)
 TABLES = Tables(trial().fit, table(FIT_SCORES[2:6], ["a", "a", "b", "b"], "test"), {}, 0)

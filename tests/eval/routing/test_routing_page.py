@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.metrics.intervals import Estimate
-from eval.report import numbers, page
-from eval.routing import budget_sections
-from eval.routing import routing_page as words
-from eval.routing.frontier import known_budgets
-from eval.routing.routing_page import routing_page
-from eval.routing.routing_records import Power, Report
-from eval.routing.trial import MethodOutput
+from coe.eval.metrics.intervals import Estimate
+from coe.eval.report import numbers, page
+from coe.eval.routing import budget_sections
+from coe.eval.routing import routing_page as words
+from coe.eval.routing.frontier import known_budgets
+from coe.eval.routing.routing_page import routing_page
+from coe.eval.routing.routing_records import Power, Report
+from coe.eval.routing.trial import MethodOutput
 from tests.eval.drawn import charts_of_page
 from tests.eval.routing.trial_data import TEST_SCORES, report_of, trial, with_costs
 

@@ -11,19 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from base.progress import silent
-from coe.command_line import run as run_cli
-from eval.routing.routing_page import how_of
-from eval.routing.routing_records import Arm
-from eval.routing.routing_request import RoutingRequest
-from eval.routing.routing_run import load, table_request
-from eval.routing.trial import mean_costs
-from router import plugins
-from router.policy_config import Budgets
+from coe.cli.command_line import run as run_cli
+from coe.cli.progress import silent
+from coe.eval.routing.routing_page import how_of
+from coe.eval.routing.routing_records import Arm
+from coe.eval.routing.routing_request import RoutingRequest
+from coe.eval.routing.routing_run import load, table_request
+from coe.eval.routing.trial import mean_costs
+from coe.router import plugins
+from coe.router.policy_config import Budgets
+from coe.training.datasets.outcomes import read_outcomes, write_outcomes
+from coe.training.table_fit import fit_methods
+from coe.training.types import split_of
 from tests.eval.routing.trial_data import table
-from training.datasets.outcomes import read_outcomes, write_outcomes
-from training.table_fit import fit_methods
-from training.types import split_of
 
 BENCH = Path(os.environ.get("COE_BENCH_DATA", Path(__file__).parents[3] / ".." / "shared" / "data")) / "routing"
 FAST = ("--encoder", "hashing", "--classifier", "knn")

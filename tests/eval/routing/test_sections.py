@@ -8,9 +8,9 @@ from functools import cache
 import numpy as np
 import pytest
 
-from eval.routing.routing_records import Report
-from eval.routing.routing_report import build_confusion, build_lost, thin_cells
-from eval.routing.trial import MethodOutput, Trial
+from coe.eval.routing.routing_records import Report
+from coe.eval.routing.routing_report import build_confusion, build_lost, thin_cells
+from coe.eval.routing.trial import MethodOutput, Trial
 from tests.eval.routing.trial_data import EXPERTS, TEST_SCORES, report_of, trial, with_costs
 
 

@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from base.errors import ConfigError, DataError, InfeasibleBudgetError
-from eval.routing.routing_request import RoutingRequest
-from eval.routing.trial_tables import (
+from coe.base.errors import ConfigError, DataError, InfeasibleBudgetError
+from coe.eval.routing.routing_request import RoutingRequest
+from coe.eval.routing.trial_tables import (
     fingerprint,
     parse_budgets,
     read_tables,
     require_amounts,
 )
-from router.policy_config import Budgets
+from coe.router.policy_config import Budgets
+from coe.training.datasets.outcomes import write_outcomes
 from tests.eval.routing.trial_data import FIT_SCORES, table
-from training.datasets.outcomes import write_outcomes
 
 
 def request(outcomes: Path, **changes: object) -> RoutingRequest:

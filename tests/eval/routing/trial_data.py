@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.routing.routing_records import Report
-from eval.routing.routing_report import measure
-from eval.routing.routing_request import RoutingRequest
-from eval.routing.routing_run import data_facts
-from eval.routing.trial import Trial
-from eval.routing.trial_tables import Tables
-from router.types import GENERAL, DecisionReason, RoutingDecision
+from coe.eval.routing.routing_records import Report
+from coe.eval.routing.routing_report import measure
+from coe.eval.routing.routing_request import RoutingRequest
+from coe.eval.routing.routing_run import data_facts
+from coe.eval.routing.trial import Trial
+from coe.eval.routing.trial_tables import Tables
+from coe.router.types import GENERAL, DecisionReason, RoutingDecision
+from coe.training.types import OutcomeTable
 from tests.logged import decision_of
 from tests.outcome_tables import scored_table
-from training.types import OutcomeTable
 
 EXPERTS = ("small", "maths", "law")
 SIZES = {"small": 2.0, "maths": 7.0, "law": 20.0}

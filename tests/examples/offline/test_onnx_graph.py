@@ -8,8 +8,8 @@ import sys
 
 import numpy as np
 
+from coe.router.encoders.onnx import open_session
 from coe_offline.onnx_graph import Graph
-from router.encoders.onnx import open_session
 
 
 def test_a_quantised_product_is_near_the_exact_one() -> None:
@@ -36,7 +36,7 @@ def test_nothing_is_reported_to_the_library_s_maker(tmp_path) -> None:
     """onnxruntime keeps a device id and a queue of events in the home folder when it reports."""
     code = """
 from coe_offline.onnx_graph import Graph
-from router.encoders.onnx import open_session
+from coe.router.encoders.onnx import open_session
 graph = Graph()
 out = graph.add("Identity", "states")
 open_session(graph.model({"states": ("float32", ("t", 4))}, {out: ("float32", ("t", 4))}))

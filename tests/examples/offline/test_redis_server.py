@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from base.errors import EngineError
+from coe.base.errors import EngineError
 from coe_offline import redis_server
 from coe_offline.redis_server import RedisServer, find_binary, running_url
 from tests.processes import is_running

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from base.errors import ConfigError, MissingWeightsError
+from coe.base.errors import ConfigError, MissingWeightsError
+from coe.router.encoders.onnx import open_session
+from coe.router.tokenizer_files import head_and_tail
 from coe_offline import use_multilingual
 from coe_offline.sentencepiece_files import open_sentencepiece
 from coe_offline.use_multilingual import WINDOWS, Options, TokenStates, write_graph, write_token_graph
 from coe_offline.use_weights import TokenTable, read_arrays
-from router.encoders.onnx import open_session
-from router.tokenizer_files import head_and_tail
 
 
 def message(field: int, body: bytes) -> bytes:

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from base.errors import AbstainedError
-from eval.probe_set import load_probes
+from coe.base.errors import AbstainedError
+from coe.eval.probe_set import load_probes
+from coe.fleet.backend import BackendRequest
+from coe.router import plugins
+from coe.router.config import load_config
 from examples.smollm2.experts import calculator, converter, refuse
-from fleet.backend import BackendRequest
-from router import plugins
-from router.config import load_config
 
 ROOT = Path(__file__).parents[3]
 SUM = [{"role": "user", "content": "12 * 11"}]
@@ -32,7 +32,7 @@ def test_experts_yaml_names_them() -> None:
     config = load_config(ROOT / "experts.yaml")
     assert {entry.model for entry in config.experts.values() if entry.engine == "plugin"} == {"calculator", "converter"}
     for kind in ("calculator", "converter"):
-        assert plugins.load("fleet.wires", kind).build.__module__.startswith("coe_plugins_")
+        assert plugins.load("fleet.providers", kind).build.__module__.startswith("coe_plugins_")
 
 
 async def test_an_answer_has_no_usage() -> None:

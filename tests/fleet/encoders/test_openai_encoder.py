@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from base.errors import BackendError, ConfigError
-from fleet.encoders.openai import Options, build, read_vectors
-from router.build import build_encoder
-from router.section import PluginConfig
+from coe.base.errors import BackendError, ConfigError
+from coe.fleet.encoders.openai import Options, build, read_vectors
+from coe.router.build import build_encoder
+from coe.router.section import PluginConfig
 from tests.fleet.encoders.endpoint import Endpoint, serving_endpoint
 
 

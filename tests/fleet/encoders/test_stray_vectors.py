@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from fleet.encoders.openai import Options, build
+from coe.fleet.encoders.openai import Options, build
 
 
 def answer(*vector: float) -> bytes:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from fleet.residency.memory import Memory, Resident
-from fleet.residency.scheduler import Scheduler, Step
-from fleet.residency.types import Residency, published_times
+from coe.fleet.residency.memory import Memory, Resident
+from coe.fleet.residency.scheduler import Scheduler, Step
+from coe.fleet.residency.types import Residency, published_times
 
 
 def resident(name: str, awake_gib: float = 20.0, params_b: float = 8.0, **values: object) -> Resident:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from fleet.residency.changes import Changes, forward_clock
-from fleet.residency.memory import Memory
-from fleet.residency.scheduler import ResidencyPolicy, Scheduler, Step
-from fleet.residency.types import Residency
-from fleet.residency.vllm_actuator import VllmActuator
+from coe.fleet.residency.changes import Changes, forward_clock
+from coe.fleet.residency.memory import Memory
+from coe.fleet.residency.scheduler import ResidencyPolicy, Scheduler, Step
+from coe.fleet.residency.types import Residency
+from coe.fleet.residency.vllm_actuator import VllmActuator
 from tests.fleet.residency.driver import resident
 
 LATER_S = 1e4

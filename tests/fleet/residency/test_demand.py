@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fleet.residency.demand import MOST_GROWTH, Demand
+from coe.fleet.residency.demand import MOST_GROWTH, Demand
 
 QUALITY = np.array([0.5, 0.9])
 DAY_S, HOUR_S = 86400.0, 3600.0

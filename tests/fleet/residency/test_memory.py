@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fleet.residency.memory import Memory
-from fleet.residency.scheduler import ResidencyPolicy, Scheduler, Step
-from fleet.residency.types import Residency
+from coe.fleet.residency.memory import Memory
+from coe.fleet.residency.scheduler import ResidencyPolicy, Scheduler, Step
+from coe.fleet.residency.types import Residency
 from tests.fleet.residency.driver import resident
 
 

@@ -8,11 +8,11 @@ import logging
 import numpy as np
 import pytest
 
-from fleet.residency.demand import ROWS_PER_CATEGORY
-from fleet.residency.memory import Memory
-from fleet.residency.policies import Regret, Terms
-from fleet.residency.saved_account import account_text, take_account
-from fleet.residency.scheduler import ResidencyPolicy, Scheduler
+from coe.fleet.residency.demand import ROWS_PER_CATEGORY
+from coe.fleet.residency.memory import Memory
+from coe.fleet.residency.policies import Regret, Terms
+from coe.fleet.residency.saved_account import account_text, take_account
+from coe.fleet.residency.scheduler import ResidencyPolicy, Scheduler
 from tests.fleet.residency.driver import resident
 
 

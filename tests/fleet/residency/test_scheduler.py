@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.residency_rivals import OnDemand
-from fleet.residency.memory import Memory, Resident
-from fleet.residency.policies import Regret, Terms
-from fleet.residency.scheduler import ResidencyPolicy, Scheduler, Step
-from fleet.residency.types import SLEEPS, Residency
+from coe.fleet.residency.memory import Memory, Resident
+from coe.fleet.residency.policies import Regret, Terms
+from coe.fleet.residency.scheduler import ResidencyPolicy, Scheduler, Step
+from coe.fleet.residency.types import SLEEPS, Residency
 from tests.fleet.residency.driver import Driver, resident
 
 IDLE = ResidencyPolicy()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fleet.residency.types import PUBLISHED, Residency, published_times
+from coe.fleet.residency.types import PUBLISHED, Residency, published_times
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from base.errors import RequestError
-from decision_log.database import Database
-from gateway.batches.batch_store import CANCELLED, COMPLETED, EXPIRED, MAX_UNFINISHED, VALIDATING, Batch, BatchStore
-from retrieval.stores.files import Files
-from retrieval.stores.paging import Page
+from coe.base.errors import RequestError
+from coe.decision_log.database import Database
+from coe.gateway.batches.batch_store import CANCELLED, COMPLETED, EXPIRED, MAX_UNFINISHED, VALIDATING, Batch, BatchStore
+from coe.retrieval.stores.files import Files
+from coe.retrieval.stores.paging import Page
 
 NOW = 1000.0
 
@@ -112,7 +112,7 @@ def test_an_end_that_fails_leaves_all_results(store: BatchStore, monkeypatch: py
         raise OSError("no room")
 
     with monkeypatch.context() as patched:
-        patched.setattr("gateway.batches.batch_store.insert_file", broken)
+        patched.setattr("coe.gateway.batches.batch_store.insert_file", broken)
         with pytest.raises(OSError, match="no room"):
             store.finish("one", claimed, COMPLETED)
     assert store.batch("acme", "b").completed == 1

@@ -7,8 +7,8 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.batches.lines import Line, answer_line, error_line, raw_lines, read_lines
-from gateway.inner_request import Answer
+from coe.gateway.batches.lines import Line, answer_line, error_line, raw_lines, read_lines
+from coe.gateway.inner_request import Answer
 
 URL = "/v1/chat/completions"
 

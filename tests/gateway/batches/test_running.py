@@ -15,15 +15,15 @@ from typing import Any
 import openai
 import pytest
 
-from decision_log.database import Database
-from fleet.backend import ChatBackend
-from gateway.batches import runner
-from gateway.batches.batch_store import BatchStore
-from gateway.batches.runner import BatchRunner, Places, wait_s
-from gateway.composition import make_runner
-from gateway.inner_request import Answer
-from gateway.keys.grants import Caller
-from retrieval.stores.files import Files
+from coe.decision_log.database import Database
+from coe.fleet.backend import ChatBackend
+from coe.gateway.batches import runner
+from coe.gateway.batches.batch_store import BatchStore
+from coe.gateway.batches.runner import BatchRunner, Places, wait_s
+from coe.gateway.composition import make_runner
+from coe.gateway.inner_request import Answer
+from coe.gateway.keys.grants import Caller
+from coe.retrieval.stores.files import Files
 from tests.gateway.fault_upstream import FaultUpstream, fault_upstream
 from tests.gateway.keys.test_chat_limits import Known, caller_with
 from tests.gateway.running import Running, echoes, running, wire
@@ -189,7 +189,7 @@ async def test_what_is_no_batch_is_refused(
 
 
 async def test_files_of_batches_have_a_purpose_and_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.upload.MAX_BATCH_BYTES", 100)
+    monkeypatch.setattr("coe.gateway.upload.MAX_BATCH_BYTES", 100)
     async with batching(tmp_path, monkeypatch) as made:
         with pytest.raises(openai.APIStatusError, match="at most 100") as large:
             await made.make([b"x" * 101])

@@ -8,14 +8,14 @@ from pathlib import Path
 import orjson
 import pytest
 
-from fleet.backend import BackendRequest
-from fleet.connect import build_backends
-from fleet.engines import EngineAddresses
-from fleet.process import ProcessState
-from gateway.changes.difference import restart_problems
-from gateway.serve import Gateway
-from gateway.swap import Swap
-from router.config import CoeConfig, load_config
+from coe.fleet.backend import BackendRequest
+from coe.fleet.connect import build_backends
+from coe.fleet.engines import EngineAddresses
+from coe.fleet.process import ProcessState
+from coe.gateway.changes.difference import restart_problems
+from coe.gateway.serve import Gateway
+from coe.gateway.swap import Swap
+from coe.router.config import CoeConfig, load_config
 from tests.gateway.changes.test_backends import URL, parts_of
 
 ROOT = Path(__file__).parents[3]

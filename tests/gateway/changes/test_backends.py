@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
-from decision_log.database import Database
-from decision_log.sink import DecisionLog
-from fleet.backend import ChatBackend
-from fleet.connect import build_backends
-from fleet.engines import EngineAddresses
-from fleet.pool import ExpertPool
-from gateway.live_router import LiveRouter
-from gateway.parts import Parts
-from gateway.serve import Gateway
-from gateway.swap import Swap
-from router.config import CoeConfig
+from coe.decision_log.database import Database
+from coe.decision_log.sink import DecisionLog
+from coe.fleet.backend import ChatBackend
+from coe.fleet.connect import build_backends
+from coe.fleet.engines import EngineAddresses
+from coe.fleet.pool import ExpertPool
+from coe.gateway.live_router import LiveRouter
+from coe.gateway.parts import Parts
+from coe.gateway.serve import Gateway
+from coe.gateway.swap import Swap
+from coe.router.config import CoeConfig
 from tests.gateway.running import MemoryStore
 from tests.gateway.small_router import small_router
 from tests.memory_log import MemoryLog

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from base.errors import ConfigError
-from coe import command_line
-from gateway.changes.in_force import CONFIG_FOLDER, current, find_start, parsed, put, put_start, text_before
-from router.live_pointer import LIVE_FILE
+from coe.base.errors import ConfigError
+from coe.cli import command_line
+from coe.gateway.changes.in_force import CONFIG_FOLDER, current, find_start, parsed, put, put_start, text_before
+from coe.router.live_pointer import LIVE_FILE
 from tests.training.trained_folder import CONFIG, make_trained
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from base.errors import ConfigError
-from gateway.changes.in_force import find_start, put_start
-from gateway.changes.live_config import LiveConfig
-from gateway.settings import Settings
-from router.config import parse_config
+from coe.base.errors import ConfigError
+from coe.gateway.changes.in_force import find_start, put_start
+from coe.gateway.changes.live_config import LiveConfig
+from coe.gateway.settings import Settings
+from coe.router.config import parse_config
 from tests.small_composition import composition_of
 
 URL = "http://127.0.0.1:9/v1"

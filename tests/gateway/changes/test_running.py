@@ -19,14 +19,14 @@ import yaml
 from pydantic import SecretStr
 
 from benchmarks.chaos_fleet import GatewayProcess
-from decision_log.admin_log import AdminLog, operator
-from decision_log.connections import opened_database
-from decision_log.default_database import default_database_url
-from fleet.program_log import LogReporter
-from gateway.changes.in_force import put, put_start
-from gateway.composition import running_composition
-from gateway.settings import Settings
-from gateway.start import agreed_config
+from coe.decision_log.admin_log import AdminLog, operator
+from coe.decision_log.connections import opened_database
+from coe.decision_log.default_database import default_database_url
+from coe.fleet.program_log import LogReporter
+from coe.gateway.changes.in_force import put, put_start
+from coe.gateway.composition import running_composition
+from coe.gateway.settings import Settings
+from coe.gateway.start import agreed_config
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.test_workers import all_serving, make_gateway, samples
 from tests.training.trained_folder import make_trained

@@ -16,17 +16,17 @@ import pytest
 from sqlalchemy import delete
 from yarl import URL
 
-from decision_log.database import Database
-from decision_log.privacy import keyed_hash
-from decision_log.tables import SPEND
-from fleet.connect import DisabledBackend
-from fleet.wires import echo
-from gateway.auth import Auth
-from gateway.console.session import COOKIE
-from gateway.console.views import odds
-from gateway.keys.grants import Grant
-from gateway.keys.key_ring import KeyRing
-from gateway.keys.key_store import KeyStore
+from coe.decision_log.database import Database
+from coe.decision_log.privacy import keyed_hash
+from coe.decision_log.tables import SPEND
+from coe.fleet.connect import DisabledBackend
+from coe.fleet.providers import echo
+from coe.gateway.auth import Auth
+from coe.gateway.console.session import COOKIE
+from coe.gateway.console.views import odds
+from coe.gateway.keys.grants import Grant
+from coe.gateway.keys.key_ring import KeyRing
+from coe.gateway.keys.key_store import KeyStore
 from tests.decision_log.test_listing import made
 from tests.gateway.running import Running, running
 from tests.gateway.small_router import EXPERTS
@@ -177,8 +177,8 @@ async def test_without_a_session_every_page_is_the_login(keys: KeyStore, store: 
 async def test_a_list_without_a_match_so_far_goes_on_by_itself(
     store: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("decision_log.listing.LOOK_ROWS", 2)
-    monkeypatch.setattr("decision_log.listing.LOOK_S", 0.0)
+    monkeypatch.setattr("coe.decision_log.listing.LOOK_ROWS", 2)
+    monkeypatch.setattr("coe.decision_log.listing.LOOK_S", 0.0)
     states = ("rejected", "answered", "timed_out", "answered", "answered", "answered")
     store.write_decisions([record(seq, at=100.0 + seq, state=state) for seq, state in enumerate(states)])
     async with running(store=store) as gateway:
@@ -195,7 +195,7 @@ async def test_a_list_without_a_match_so_far_goes_on_by_itself(
 
 
 async def test_spend_that_is_not_added_up_yet_is_called_so(store: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("decision_log.database.LOOK_S", 0.0)
+    monkeypatch.setattr("coe.decision_log.database.LOOK_S", 0.0)
     store.write_decisions([record(0, at=600.0), record(1, at=1100.0)])
     words = "Of what is newer than 1970-01-01 00:17 UTC"
     async with running(store=store) as gateway:
@@ -247,7 +247,7 @@ async def test_a_cookie_that_was_changed_or_is_old_opens_nothing(monkeypatch: py
             assert (await get(gateway, cookie=f"{COOKIE}={wrong}"))[0] == 303, wrong
         assert (await get(gateway, **session))[0] == 200
         now = time.time()
-        monkeypatch.setattr("gateway.console.session.time.time", lambda: now + 13 * 3600)
+        monkeypatch.setattr("coe.gateway.console.session.time.time", lambda: now + 13 * 3600)
         assert (await get(gateway, **session))[0] == 303
 
 
@@ -344,8 +344,18 @@ def test_evidence_of_any_size_is_written_as_odds(log_e: float, said: str) -> Non
 
 def test_a_gateway_loads_nothing_that_it_may_never_need() -> None:
     spared = {"jinja2", "fastapi", "starlette", "python_multipart", "faiss"}
-    spared |= {"retrieval.service", "retrieval.build_experts", "retrieval.routing", "retrieval.index.held"}
-    spared |= {"fleet.residency.controller", "fleet.residency.scheduler", "gateway.check", "gateway.judge"}
-    code = f"import sys, gateway.composition; print({spared} & set(sys.modules))"
+    spared |= {
+        "coe.retrieval.service",
+        "coe.retrieval.build_experts",
+        "coe.retrieval.routing",
+        "coe.retrieval.index.held",
+    }
+    spared |= {
+        "coe.fleet.residency.controller",
+        "coe.fleet.residency.scheduler",
+        "coe.gateway.check",
+        "coe.gateway.judge",
+    }
+    code = f"import sys, coe.gateway.composition; print({spared} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from fleet.wires import litellm, vllm
-from fleet.wires._post import MAX_INTERIM
-from gateway.answer_reader import StreamReader
+from coe.fleet.providers import litellm, vllm
+from coe.fleet.providers._post import MAX_INTERIM
+from coe.gateway.answer_reader import StreamReader
 from tests.gateway.hostile_expert.expert import (
     EVENTS,
     HEAD,

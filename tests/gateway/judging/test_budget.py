@@ -1,6 +1,6 @@
 """The budget of a judge on a clock of our own."""
 
-from gateway.judge import Budget
+from coe.gateway.judge import Budget
 
 
 def test_samples_of_an_hour_and_dollars_of_a_day():

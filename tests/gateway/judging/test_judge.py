@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from base.errors import ConfigError
-from decision_log.database import Database
-from decision_log.feedback_types import JudgedAnswer
-from decision_log.sql_removal import Removal
-from fleet.backend import BackendRequest, BackendResponse, Unconnected
-from fleet.chat_completions import chunks_of, last_question
-from fleet.wires import echo
-from gateway.judge import Judge
-from router.config import parse_config
+from coe.base.errors import ConfigError
+from coe.decision_log.database import Database
+from coe.decision_log.feedback_types import JudgedAnswer
+from coe.decision_log.sql_removal import Removal
+from coe.fleet.backend import BackendRequest, BackendResponse, Unconnected
+from coe.fleet.chat_completions import chunks_of, last_question
+from coe.fleet.providers import echo
+from coe.gateway.judge import Judge
+from coe.router.config import parse_config
 from tests.gateway.changes.test_swap import swap
 from tests.gateway.running import Running, config_of, echoes, running
 from tests.gateway.test_store import record
@@ -272,7 +272,7 @@ async def test_a_judge_of_torn_queries_leaves_the_others_alone():
 
 async def test_of_torn_queries_experts_that_were_compared_enough_are_judged_no_more(monkeypatch, store: Database):
     """Also by a gateway that starts again; by another rubric, nobody was compared yet."""
-    monkeypatch.setattr("gateway.judge.ENOUGH", 2)
+    monkeypatch.setattr("coe.gateway.judge.ENOUGH", 2)
     n_judged = []
     for rubric in ("Is it right?", "Is it right?", "Is it short?"):
         async with judged(Scripted(prefers_ruby), store, queries="torn", rubric=rubric) as (gateway, worker):
@@ -283,7 +283,7 @@ async def test_of_torn_queries_experts_that_were_compared_enough_are_judged_no_m
 
 
 async def test_gateways_on_one_database_compare_an_expert_often_enough_together(monkeypatch, store: Database):
-    monkeypatch.setattr("gateway.judge.ENOUGH", 20)
+    monkeypatch.setattr("coe.gateway.judge.ENOUGH", 20)
     settings = {"queries": "torn", "max_per_hour": 1000}
     async with (
         judged(Scripted(prefers_ruby), store, **settings) as (gateway, worker),

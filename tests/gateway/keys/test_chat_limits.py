@@ -15,24 +15,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis import Redis
 
-from decision_log.decision_record import TerminalState
-from fleet.replicas import Replicas
-from gateway.auth import Auth
-from gateway.chat_limits import ChatReservation, Prices, bounded, most, price, prompt_bound, spent
-from gateway.chat_request import Native, chat_request
-from gateway.exchange import ChatRow
-from gateway.keys.counters import NOTHING, Cost, counters_of
-from gateway.keys.grants import Caller, Cap, Grant, Measure, Window, caller_of
-from gateway.keys.limits import Reservation
-from router.cost import Price
-from router.expert_config import ExpertConfig, Wire
-from router.gateway_config import GatewayConfig
-from router.usage import Usage
+from coe.decision_log.decision_record import TerminalState
+from coe.fleet.replicas import Replicas
+from coe.gateway.auth import Auth
+from coe.gateway.chat_limits import ChatReservation, Prices, bounded, most, price, prompt_bound, spent
+from coe.gateway.chat_request import Native, chat_request
+from coe.gateway.exchange import ChatRow
+from coe.gateway.keys.counters import NOTHING, Cost, counters_of
+from coe.gateway.keys.grants import Caller, Cap, Grant, Measure, Window, caller_of
+from coe.gateway.keys.limits import Reservation
+from coe.router.cost import Price
+from coe.router.expert_config import ExpertConfig, Wire
+from coe.router.gateway_config import GatewayConfig
+from coe.router.usage import Usage
+from tests.gateway.adapters.scripted import chunk, events
+from tests.gateway.adapters.test_native import named
 from tests.gateway.fault_upstream import ANSWER, STREAM, FaultUpstream, fault_upstream
 from tests.gateway.keys.test_limits import counters
 from tests.gateway.running import Running, echoes, faulty, running, wire
-from tests.gateway.surfaces.scripted import chunk, events
-from tests.gateway.surfaces.test_native import named
 from tests.served_app import app_of, serving
 from tests.waiting import until
 
@@ -284,8 +284,8 @@ async def test_over_a_cap_no_expert_is_asked_and_the_log_says_so(redis_url: str)
 async def test_a_client_that_asks_over_its_cap_again_and_again_fills_no_log(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.keys.limits.LOGGED", 3)
-    monkeypatch.setattr("gateway.keys.limits.LOGGED_WITHIN_S", 1e9)
+    monkeypatch.setattr("coe.gateway.keys.limits.LOGGED", 3)
+    monkeypatch.setattr("coe.gateway.keys.limits.LOGGED_WITHIN_S", 1e9)
     async with limited(redis_url, caller_with(requests=1)) as (gateway, _):
         answers = [await gateway.chat("red", model="ruby") for _ in range(10)]
         assert [answer.status for answer in answers] == [200, *[429] * 9]

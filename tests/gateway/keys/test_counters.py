@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gateway.keys.counters import Cost, Counter, amount_of, counters_of, headers_of, over_cap
-from gateway.keys.grants import Cap, Measure, ScopedCap, Window
+from coe.gateway.keys.counters import Cost, Counter, amount_of, counters_of, headers_of, over_cap
+from coe.gateway.keys.grants import Cap, Measure, ScopedCap, Window
 
 USD_CAP = Cap(measure=Measure.USD, amount=0.5, window=Window.MONTH)
 
@@ -16,7 +16,7 @@ USD_CAP = Cap(measure=Measure.USD, amount=0.5, window=Window.MONTH)
 def now(monkeypatch: pytest.MonkeyPatch) -> float:
     """A quarter of a second before noon on the last day of a year."""
     at = datetime(2027, 12, 31, 11, 59, 59, 750_000, UTC).timestamp()
-    monkeypatch.setattr("gateway.keys.counters.time.time", lambda: at)
+    monkeypatch.setattr("coe.gateway.keys.counters.time.time", lambda: at)
     return at
 
 

@@ -18,18 +18,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from base.errors import ConfigError, StoreError
-from coe import command_line
-from decision_log.admin_log import ADMIN_LOG, AdminLog, first_broken
-from decision_log.database import Database
-from decision_log.default_database import default_database_url
-from gateway.auth import Auth
-from gateway.http_errors import ApiError
-from gateway.keys.counters import Cost
-from gateway.keys.grants import Cap, Grant, Measure, Window, both, caller_of, parse_caps, tenant_of
-from gateway.keys.key_ring import KeyRing
-from gateway.keys.key_store import KEYS, Holders, KeyStore, digest_of
-from gateway.keys.limits import Limits
+from coe.base.errors import ConfigError, StoreError
+from coe.cli import command_line
+from coe.decision_log.admin_log import ADMIN_LOG, AdminLog, first_broken
+from coe.decision_log.database import Database
+from coe.decision_log.default_database import default_database_url
+from coe.gateway.auth import Auth
+from coe.gateway.http_errors import ApiError
+from coe.gateway.keys.counters import Cost
+from coe.gateway.keys.grants import Cap, Grant, Measure, Window, both, caller_of, parse_caps, tenant_of
+from coe.gateway.keys.key_ring import KeyRing
+from coe.gateway.keys.key_store import KEYS, Holders, KeyStore, digest_of
+from coe.gateway.keys.limits import Limits
 from tests.waiting import until
 
 USD = Cap(measure=Measure.USD, amount=5, window=Window.MONTH)

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule, run_state_machine_as_test
 from redis import Redis
 
-from base.redis_names import LIMITS
+from coe.base.redis_names import LIMITS
+from coe.gateway.http_errors import ApiError
+from coe.gateway.keys.counters import NOTHING, Cost
+from coe.gateway.keys.grants import Caller, Cap, Grant, Measure, Window, caller_of
+from coe.gateway.keys.limits import PAUSE_S, Limits, Reservation
 from coe_offline.redis_server import RedisServer
-from gateway.http_errors import ApiError
-from gateway.keys.counters import NOTHING, Cost
-from gateway.keys.grants import Caller, Cap, Grant, Measure, Window, caller_of
-from gateway.keys.limits import PAUSE_S, Limits, Reservation
 from tests.waiting import until
 
 GATEWAYS = 3
@@ -307,7 +307,7 @@ async def test_a_new_window_begins_at_nothing(gateways: list[Limits], monkeypatc
     cap = Cap(measure=Measure.REQUESTS, amount=2, window=Window.MINUTE)
     caller = caller_of("acme/1", Grant(caps=(cap,)), Grant())
     now = 1e9
-    monkeypatch.setattr("gateway.keys.counters.time.time", lambda: now)
+    monkeypatch.setattr("coe.gateway.keys.counters.time.time", lambda: now)
     allowed, waits = 0, set()
     for _ in range(5):
         try:

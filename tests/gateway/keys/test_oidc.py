@@ -15,12 +15,12 @@ from aiohttp import web
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from base.errors import ConfigError
-from gateway.auth import Auth
-from gateway.http_errors import ApiError
-from gateway.keys.grants import Cap, Grant, Measure, Window
-from gateway.keys.oidc import Oidc
-from router.gateway_config import OidcConfig
+from coe.base.errors import ConfigError
+from coe.gateway.auth import Auth
+from coe.gateway.http_errors import ApiError
+from coe.gateway.keys.grants import Cap, Grant, Measure, Window
+from coe.gateway.keys.oidc import Oidc
+from coe.router.gateway_config import OidcConfig
 from tests.gateway.running import config_of, running
 from tests.served_app import app_of, serving
 
@@ -217,7 +217,7 @@ async def test_a_rotation_of_the_providers_keys_is_seen(provider: Provider, monk
         with pytest.raises(ApiError):
             await checked.session(new)
     assert provider.reads == 1, "unknown key ids do not make it read again and again"
-    monkeypatch.setattr("gateway.keys.oidc.UNKNOWN_KEY_S", 0.0)
+    monkeypatch.setattr("coe.gateway.keys.oidc.UNKNOWN_KEY_S", 0.0)
     assert (await checked.session(new))[0].tenant == "acme"
     with pytest.raises(ApiError):
         await checked.session(provider.token())
@@ -229,8 +229,8 @@ async def test_while_the_provider_is_away_its_last_keys_count(
     checked, late = oidc(provider), oidc(provider)
     await checked.session(provider.token())
     provider.is_broken = True
-    monkeypatch.setattr("gateway.keys.oidc.FRESH_S", 0.0)
-    monkeypatch.setattr("gateway.keys.oidc.UNKNOWN_KEY_S", 0.0)
+    monkeypatch.setattr("coe.gateway.keys.oidc.FRESH_S", 0.0)
+    monkeypatch.setattr("coe.gateway.keys.oidc.UNKNOWN_KEY_S", 0.0)
     assert (await checked.session(provider.token()))[0].tenant == "acme"
     with pytest.raises(ApiError) as refused:
         await late.session(provider.token())
@@ -290,5 +290,5 @@ async def test_the_console_takes_a_token_until_it_ends(provider: Provider, monke
         assert await page("/routers", authorization=f"Bearer {provider.token(scope='coe:admin')}") == 200
         assert await page("/", authorization="Bearer a.b.c") == 401
         now = time.time()
-        monkeypatch.setattr("gateway.console.session.time.time", lambda: now + 61)
+        monkeypatch.setattr("coe.gateway.console.session.time.time", lambda: now + 61)
         assert await page("/experts", **session) == 303

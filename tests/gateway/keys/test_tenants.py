@@ -11,13 +11,13 @@ from typing import Any
 import aiohttp
 import pytest
 
-from decision_log.erase import stored_forms
-from gateway.app import REST_PATHS
-from gateway.keys.grants import Grant, Measure, parse_caps
-from gateway.keys.key_store import KeyStore
-from gateway.plain import PLAIN
-from gateway.rest import create_rest
-from retrieval.service import RetrievalService
+from coe.decision_log.erase import stored_forms
+from coe.gateway.app import REST_PATHS
+from coe.gateway.keys.grants import Grant, Measure, parse_caps
+from coe.gateway.keys.key_store import KeyStore
+from coe.gateway.plain import PLAIN
+from coe.gateway.rest import create_rest
+from coe.retrieval.service import RetrievalService
 from tests.gateway.keys.test_limits import counters
 from tests.gateway.retrieval.serving import Serving, retrieval_config, serving
 from tests.waiting import until

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from base.intervals import wilson_interval
-from gateway.replay import mean_of, share_of
+from coe.base.intervals import wilson_interval
+from coe.gateway.replay import mean_of, share_of
 
 
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=50))

@@ -12,22 +12,22 @@ import numpy as np
 import pytest
 import yaml
 
-from base.errors import ConfigError
-from decision_log.database import Database
-from decision_log.decision_record import DecisionKind, DecisionRecord, TerminalState
-from decision_log.replayed import NotReplayableError
-from gateway.deciding import decision_inputs
-from gateway.replay_command import replay
-from router.build import load_router
-from router.capabilities import explicit_decision
-from router.config import load_config
-from router.features import to_bytes
-from router.pipeline import Router
-from router.types import Query, QueryFacts
+from coe.base.errors import ConfigError
+from coe.decision_log.database import Database
+from coe.decision_log.decision_record import DecisionKind, DecisionRecord, TerminalState
+from coe.decision_log.replayed import NotReplayableError
+from coe.gateway.deciding import decision_inputs
+from coe.gateway.replay_command import replay
+from coe.router.build import load_router
+from coe.router.capabilities import explicit_decision
+from coe.router.config import load_config
+from coe.router.features import to_bytes
+from coe.router.pipeline import Router
+from coe.router.types import Query, QueryFacts
+from coe.training.datasets.outcomes import write_outcomes
+from coe.training.fit_inputs import TrainRequest, fit_configured
+from coe.training.types import OutcomeTable
 from tests.outcome_tables import scored_table
-from training.datasets.outcomes import write_outcomes
-from training.fit_inputs import TrainRequest, fit_configured
-from training.types import OutcomeTable
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 EXPERTS = ("left", "right")
@@ -242,7 +242,7 @@ def test_a_candidate_is_compared_with_the_log(data, capsys, monkeypatch):
     assert report["predicted_gain"]["value"] > 0.3
     assert [each["decision_id"] for each in report["examples"][:3]] == ["dec-7", "dec-6", "dec-5"]  # newest first
     with monkeypatch.context() as patch:
-        patch.setattr("gateway.replay_command.NEWEST", 2)
+        patch.setattr("coe.gateway.replay_command.NEWEST", 2)
         assert data.run(diff=data.versions[1]) == 0
     assert "against 1 of 2 logged decisions" in capsys.readouterr().out
     assert data.run(diff=data.versions[1]) == 0

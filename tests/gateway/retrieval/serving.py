@@ -13,25 +13,25 @@ import aiohttp
 import numpy as np
 import openai
 
-from decision_log.database import Database
-from fleet.backend import ChatBackend
-from fleet.pool import ExpertPool
-from gateway.auth import Auth
-from gateway.batches.batch_store import BatchStore
-from gateway.keys.key_ring import KeyRing
-from gateway.keys.key_store import KeyStore
-from gateway.live_router import LiveRouter
-from gateway.parts import Parts
-from gateway.serve import Gateway
-from gateway.telemetry.telemetry import Telemetry
-from retrieval.build_experts import build_experts
-from retrieval.routing.pilot_router import RetrievalRouter
-from retrieval.routing.query_routing import Choices, QueryRouting
-from retrieval.service import RetrievalService
-from retrieval.stores.files import Files
-from retrieval.types import BASE, Arm, DenseExpert
-from router.retrieval_config import RetrievalConfig
-from router.types import FloatArray
+from coe.decision_log.database import Database
+from coe.fleet.backend import ChatBackend
+from coe.fleet.pool import ExpertPool
+from coe.gateway.auth import Auth
+from coe.gateway.batches.batch_store import BatchStore
+from coe.gateway.keys.key_ring import KeyRing
+from coe.gateway.keys.key_store import KeyStore
+from coe.gateway.live_router import LiveRouter
+from coe.gateway.parts import Parts
+from coe.gateway.serve import Gateway
+from coe.gateway.telemetry.telemetry import Telemetry
+from coe.retrieval.build_experts import build_experts
+from coe.retrieval.routing.pilot_router import RetrievalRouter
+from coe.retrieval.routing.query_routing import Choices, QueryRouting
+from coe.retrieval.service import RetrievalService
+from coe.retrieval.stores.files import Files
+from coe.retrieval.types import BASE, Arm, DenseExpert
+from coe.router.retrieval_config import RetrievalConfig
+from coe.router.types import FloatArray
 from tests.gateway.running import config_of, echoes
 from tests.gateway.small_router import small_router
 from tests.memory_log import MemoryLog

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decision_log.decision_record import DecisionKind
-from gateway.retrieval.attachment import Sources
-from router.retrieval_config import AttachedStore
+from coe.decision_log.decision_record import DecisionKind
+from coe.gateway.retrieval.attachment import Sources
+from coe.router.retrieval_config import AttachedStore
 from tests.gateway.retrieval.serving import Serving, retrieval_config, serving
 from tests.waiting import DEADLINE_S
 

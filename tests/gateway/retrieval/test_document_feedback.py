@@ -7,11 +7,11 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from decision_log.database import Database
-from decision_log.feedback_types import DocumentFeedback, FeedbackStatus
-from decision_log.sql_removal import Removal
-from decision_log.tables import DOCUMENT_FEEDBACK
-from router.feedback_config import FeedbackConfig
+from coe.decision_log.database import Database
+from coe.decision_log.feedback_types import DocumentFeedback, FeedbackStatus
+from coe.decision_log.sql_removal import Removal
+from coe.decision_log.tables import DOCUMENT_FEEDBACK
+from coe.router.feedback_config import FeedbackConfig
 from tests.gateway.retrieval.serving import Serving
 
 TEXTS = {"cats.txt": "The cat purrs.", "tax.txt": "The tax office opens at nine."}

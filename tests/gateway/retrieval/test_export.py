@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from base.errors import ConfigError, DataError
-from decision_log.database import Database
-from decision_log.decision_record import DecisionRecord
-from decision_log.feedback_types import DocumentFeedback
-from retrieval.stores.export import export, export_all, export_store
-from retrieval.training.collection import find_collections, read_collection
+from coe.base.errors import ConfigError, DataError
+from coe.decision_log.database import Database
+from coe.decision_log.decision_record import DecisionRecord
+from coe.decision_log.feedback_types import DocumentFeedback
+from coe.retrieval.stores.export import export, export_all, export_store
+from coe.retrieval.training.collection import find_collections, read_collection
 from tests.gateway.retrieval.serving import Serving
 
 TEXTS = {"cats.txt": "The cat purrs.", "tax.txt": "The tax office opens at nine.", "bus.txt": "The bus leaves at ten."}

@@ -11,13 +11,13 @@ from typing import Any
 import orjson
 import pytest
 
-from retrieval.experts.bm25 import Bm25Expert, Bm25Index
-from retrieval.fair_threads import PIECE_CHARS
-from retrieval.service import THREADS
-from retrieval.stores import document_vectors
-from retrieval.types import BaseExpert
-from router.retrieval_config import AttachedStore
-from router.types import FloatArray
+from coe.retrieval.experts.bm25 import Bm25Expert, Bm25Index
+from coe.retrieval.fair_threads import PIECE_CHARS
+from coe.retrieval.service import THREADS
+from coe.retrieval.stores import document_vectors
+from coe.retrieval.types import BaseExpert
+from coe.router.retrieval_config import AttachedStore
+from coe.router.types import FloatArray
 from tests.gateway.retrieval.serving import retrieval_config, serving
 from tests.waiting import DEADLINE_S, until
 
@@ -134,8 +134,8 @@ async def test_keys_take_turns_in_bulk(tmp_path: Path, gate: Gate) -> None:
 async def test_a_request_is_bounded(
     tmp_path: Path, path: str, body: Mapping[str, object], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.endpoints.embeddings.MAX_TEXTS", 5)
-    monkeypatch.setattr("gateway.endpoints.retrieval_access.MAX_REQUEST_TOKENS", 1000)
+    monkeypatch.setattr("coe.gateway.endpoints.embeddings.MAX_TEXTS", 5)
+    monkeypatch.setattr("coe.gateway.endpoints.retrieval_access.MAX_REQUEST_TOKENS", 1000)
     async with serving(tmp_path) as running:
         status, answer, _ = await running.post(path, body)
         assert (status, answer["error"]["message"]) == (400, words)
@@ -143,7 +143,7 @@ async def test_a_request_is_bounded(
 
 @pytest.mark.parametrize("kind", BULK)
 async def test_a_request_has_a_deadline(tmp_path: Path, gate: Gate, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.endpoints.retrieval_access.REQUEST_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("coe.gateway.endpoints.retrieval_access.REQUEST_TIMEOUT_S", 0.2)
     path, body = BULK[kind]
     async with serving(tmp_path) as running:
         status, answer, _ = await running.post(path, body)

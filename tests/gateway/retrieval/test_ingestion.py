@@ -16,14 +16,14 @@ import openai
 import pytest
 import yaml
 
-from base.errors import StoreError
-from retrieval.stores import ingestion
-from retrieval.stores.catalog import Catalog
-from retrieval.stores.ingestion import MAX_ATTEMPTS
-from retrieval.stores.store_records import FileStatus
-from retrieval.stores.tables import STORE_FILES
-from retrieval.types import BaseExpert
-from router.types import FloatArray
+from coe.base.errors import StoreError
+from coe.retrieval.stores import ingestion
+from coe.retrieval.stores.catalog import Catalog
+from coe.retrieval.stores.ingestion import MAX_ATTEMPTS
+from coe.retrieval.stores.store_records import FileStatus
+from coe.retrieval.stores.tables import STORE_FILES
+from coe.retrieval.types import BaseExpert
+from coe.router.types import FloatArray
 from tests.gateway.retrieval.serving import Serving, serving
 from tests.gateway.retrieval.test_kill import EXPERTS_FILE
 from tests.gateway.served import end_gateway, start_gateway
@@ -143,7 +143,7 @@ async def test_a_file_that_ended_several_gateways_fails_and_is_not_read_again(
 async def test_a_reader_that_dies_with_every_attempt_fails_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("retrieval.stores.document_reader.PROGRAM", "import os; os.kill(os.getpid(), 9)")
+    monkeypatch.setattr("coe.retrieval.stores.document_reader.PROGRAM", "import os; os.kill(os.getpid(), 9)")
     async with serving(tmp_path) as running, running.openai() as client:
         file = await until_ended(client, await attached(client, "a.txt", b"a text"))
         assert (file.status, file.last_error.code) == ("failed", "server_error")

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from base.errors import ArtifactError
-from retrieval.routing.pilot_library import (
+from coe.base.errors import ArtifactError
+from coe.retrieval.routing.pilot_library import (
     MANIFEST_FILE,
     PilotLibrary,
     Pilots,
@@ -21,8 +21,8 @@ from retrieval.routing.pilot_library import (
     save_library,
     weights_file,
 )
-from retrieval.service import open_retrieval
-from retrieval.types import BASE, RetrievalExpert
+from coe.retrieval.service import open_retrieval
+from coe.retrieval.types import BASE, RetrievalExpert
 from tests.gateway.retrieval.serving import ARMS, Serving, retrieval_config, serving
 from tests.waiting import until
 

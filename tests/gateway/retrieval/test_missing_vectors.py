@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-from retrieval.stores.document_vectors import DocumentVectors
+from coe.retrieval.stores.document_vectors import DocumentVectors
 from tests.gateway.retrieval.serving import EXPERTS, Serving, retrieval_config, serving
 from tests.waiting import until
 

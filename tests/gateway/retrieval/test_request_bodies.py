@@ -11,8 +11,8 @@ import orjson
 import pytest
 import yarl
 
-from gateway.endpoints.access import validation_error
-from gateway.http_errors import ApiError
+from coe.gateway.endpoints.access import validation_error
+from coe.gateway.http_errors import ApiError
 from tests.gateway.retrieval.serving import Serving, serving
 
 FORM = {"content-type": "application/x-www-form-urlencoded"}  # what `curl -d` says
@@ -136,7 +136,7 @@ async def test_a_flood_of_bad_values_is_a_few_faults(running: Serving, monkeypat
         counts.append(len(faults))
         return validation_error(faults, body)
 
-    monkeypatch.setattr("gateway.rest.validation_error", counted)
+    monkeypatch.setattr("coe.gateway.rest.validation_error", counted)
     _, store, _ = await running.post("/vector_stores", {})
     for path, body in FLOODS:
         path = path.replace("{store}", f"/vector_stores/{store['id']}")

@@ -8,8 +8,8 @@ from pathlib import Path
 import openai
 import pytest
 
-from base.errors import RequestError
-from retrieval.stores.store_records import Addition
+from coe.base.errors import RequestError
+from coe.retrieval.stores.store_records import Addition
 from tests.gateway.retrieval.serving import Serving, serving
 from tests.postgres import running_postgres
 
@@ -18,7 +18,7 @@ LIMIT = 3
 
 @pytest.fixture(autouse=True)
 def _holds_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("retrieval.stores.catalog.MAX_STORE_FILES", LIMIT)
+    monkeypatch.setattr("coe.retrieval.stores.catalog.MAX_STORE_FILES", LIMIT)
 
 
 async def files_of(client: openai.AsyncOpenAI, count: int) -> list[str]:

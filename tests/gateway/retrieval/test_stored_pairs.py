@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.stores.tables import STORE_FILES, STORES
+from coe.retrieval.stores.tables import STORE_FILES, STORES
 from tests.gateway.retrieval.serving import Serving, serving
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import openai
 import pytest
 
-from decision_log.decision_record import DecisionKind
-from retrieval.service import VectorStores
-from retrieval.stores.chunk_table import ChunkTable
-from retrieval.stores.store_records import Addition
+from coe.decision_log.decision_record import DecisionKind
+from coe.retrieval.service import VectorStores
+from coe.retrieval.stores.chunk_table import ChunkTable
+from coe.retrieval.stores.store_records import Addition
 from tests.gateway import running as plain
 from tests.gateway.retrieval.serving import (
     ANIMAL_QUERIES,
@@ -91,7 +91,7 @@ async def test_no_row_says_answered_when_the_answer_could_not_be_made(
     running: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store_id = await running.store_of({"a.txt": "x y z"})
-    monkeypatch.setattr("gateway.endpoints.vector_stores.search_view", lambda *_: {"data": "\ud800"})
+    monkeypatch.setattr("coe.gateway.endpoints.vector_stores.search_view", lambda *_: {"data": "\ud800"})
     status, answer, _ = await running.search(store_id, ANIMAL_QUERIES[0])
     assert (status, answer["error"]["code"]) == (500, "gateway_fault")
     assert running.log.records == []
@@ -272,7 +272,7 @@ async def test_chunks_follow_the_static_strategy(running: Serving) -> None:
 async def test_stores_outlive_the_gateway_and_unfinished_files_are_read_at_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("retrieval.stores.ingestion.LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr("coe.retrieval.stores.ingestion.LOOK_EVERY_S", 0.02)
     async with serving(tmp_path) as running:
         store_id = await running.store_of(TEXTS)
         stores = running.service.stores

@@ -12,11 +12,11 @@ import numpy as np
 import orjson
 from aiohttp import web
 
-from router.pipeline import Router
-from router.strategies.machines import Vote, Votes
-from router.strategies.types import Strategy, StrategyName
-from router.strategy_plan import StrategyPlan
-from router.types import FloatArray
+from coe.router.pipeline import Router
+from coe.router.strategies.machines import Vote, Votes
+from coe.router.strategies.types import Strategy, StrategyName
+from coe.router.strategy_plan import StrategyPlan
+from coe.router.types import FloatArray
 from tests.gateway.running import Running, running, wire
 from tests.gateway.small_router import EXPERTS, small_router
 from tests.served_app import app_of, serving

@@ -12,12 +12,12 @@ import orjson
 import pytest
 from redis import Redis
 
-from decision_log.decision_record import CallState, TerminalState
-from decision_log.read import has_failed, why_dropped
-from gateway import strategy_run
-from router.strategies.machines import SIGNALS, Agree, Escalate, Sequential, Vote, Votes
-from router.strategies.types import Reply, StrategyName
-from router.usage import Usage
+from coe.decision_log.decision_record import CallState, TerminalState
+from coe.decision_log.read import has_failed, why_dropped
+from coe.gateway import strategy_run
+from coe.router.strategies.machines import SIGNALS, Agree, Escalate, Sequential, Vote, Votes
+from coe.router.strategies.types import Reply, StrategyName
+from coe.router.usage import Usage
 from tests.gateway.keys.test_chat_limits import PRICES, Known, caller_with, counted
 from tests.gateway.running import Running
 from tests.gateway.small_router import EXPERTS

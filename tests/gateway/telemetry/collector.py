@@ -14,8 +14,8 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
-from gateway.settings import parse_signals
-from gateway.telemetry.exporting import Exporting
+from coe.gateway.settings import parse_signals
+from coe.gateway.telemetry.exporting import Exporting
 from tests.served_app import app_of, serving
 from tests.waiting import until
 

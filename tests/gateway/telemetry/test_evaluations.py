@@ -18,9 +18,9 @@ from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
-from decision_log.database import Database
-from gateway.http_errors import ApiError
-from gateway.telemetry.otlp import json_of, log_records
+from coe.decision_log.database import Database
+from coe.gateway.http_errors import ApiError
+from coe.gateway.telemetry.otlp import json_of, log_records
 from tests.gateway.running import Running, running
 from tests.gateway.telemetry.collector import collecting, exporting_to
 from tests.waiting import until

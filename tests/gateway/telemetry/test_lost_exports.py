@@ -7,7 +7,7 @@ import threading
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.telemetry.exporting import MAX_WAITING, Exporting
+from coe.gateway.telemetry.exporting import MAX_WAITING, Exporting
 from tests.gateway.running import Running, running
 from tests.gateway.telemetry.collector import collecting, exporting_to
 from tests.waiting import DEADLINE_S, until
@@ -27,7 +27,7 @@ async def lost(gateway: Running) -> dict[str, float]:
 
 async def test_a_collector_that_is_away_costs_no_request_and_no_stop(monkeypatch) -> None:
     """The SDK would try again and again before it ends, here for as long as the test."""
-    monkeypatch.setattr("gateway.telemetry.exporting.FLUSH_S", 0.2)
+    monkeypatch.setattr("coe.gateway.telemetry.exporting.FLUSH_S", 0.2)
     may_end = threading.Event()
 
     def close(close=Exporting.close) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from coe.retrieval.adaptable import LINEAR
 from coe_offline import bert
 from coe_offline.bert import BertEncoder
-from retrieval.adaptable import LINEAR
 
 WORDS = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "law", "court", "drug", "dose", "what", "is", "the", "of")
 WIDTH, INNER, LAYERS, HEADS, RANK, ALPHA = 16, 32, 2, 4, 2, 6.0

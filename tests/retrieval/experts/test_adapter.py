@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from base.errors import ArtifactError, ConfigError
+from coe.base.errors import ArtifactError, ConfigError
+from coe.retrieval.build_experts import adapter_entries, build_experts
+from coe.retrieval.experts import adapter
+from coe.retrieval.experts.adapter import AdapterExpert, Options
+from coe.retrieval.types import DenseExpert
+from coe.router.encoders.hashing import HashingEncoder
+from coe.router.retrieval_config import RetrievalConfig
+from coe.router.section import PluginConfig
 from coe_offline.bert import BertEncoder
-from retrieval.build_experts import adapter_entries, build_experts
-from retrieval.experts import adapter
-from retrieval.experts.adapter import AdapterExpert, Options
-from retrieval.types import DenseExpert
-from router.encoders.hashing import HashingEncoder
-from router.retrieval_config import RetrievalConfig
-from router.section import PluginConfig
 from tests.retrieval.experts.adapter_files import (
     ALPHA,
     RANK,

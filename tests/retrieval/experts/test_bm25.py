@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from base.errors import ConfigError
-from retrieval.experts import bm25
-from retrieval.experts.bm25 import Bm25Expert, Options
-from retrieval.types import LexicalExpert
-from router.encoders.hashing import HashingEncoder
+from coe.base.errors import ConfigError
+from coe.retrieval.experts import bm25
+from coe.retrieval.experts.bm25 import Bm25Expert, Options
+from coe.retrieval.types import LexicalExpert
+from coe.router.encoders.hashing import HashingEncoder
 
 DOCUMENTS = ("The cat sat on the mat.", "Dogs are running in the fields", "A running cat and a cat", "", "!!!")
 

@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from base.errors import ArtifactError
-from base.extras import MissingExtraError
-from retrieval.experts import encoder, openai
-from retrieval.experts.encoder import Options
-from router import plugins
-from router.encoders.hashing import HashingEncoder
+from coe.base.errors import ArtifactError
+from coe.base.extras import MissingExtraError
+from coe.retrieval.experts import encoder, openai
+from coe.retrieval.experts.encoder import Options
+from coe.router import plugins
+from coe.router.encoders.hashing import HashingEncoder
 
 
 def test_prefixes_stand_before_each_side() -> None:
@@ -38,7 +38,7 @@ def test_an_endpoint_is_an_expert_without_being_asked() -> None:
 
 
 def test_without_torch_one_sentence_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("base.extras.find_spec", lambda name: None)
+    monkeypatch.setattr("coe.base.extras.find_spec", lambda name: None)
     for family in ("router.encoders", "retrieval.experts"):
         with pytest.raises(MissingExtraError, match=r"pip install -e '\.\[retrieval\]'"):
             plugins.build(family, "sentence_transformer", {})

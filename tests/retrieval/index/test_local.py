@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from base.errors import StoreError, VectorSpaceError
-from decision_log.database import Database
-from retrieval.index import held
-from retrieval.index.local import LocalIndex, LocalIndexes
-from retrieval.index.space import VectorSpace
-from router.types import FloatArray
+from coe.base.errors import StoreError, VectorSpaceError
+from coe.decision_log.database import Database
+from coe.retrieval.index import held
+from coe.retrieval.index.local import LocalIndex, LocalIndexes
+from coe.retrieval.index.space import VectorSpace
+from coe.router.types import FloatArray
 
 Opener = Callable[..., LocalIndexes]
 SPACE = VectorSpace(fingerprint="base", dim=16)
@@ -29,9 +29,9 @@ MAX_BYTES = 1 << 20
 WRITER = """
 import sys
 import numpy as np
-from decision_log.database import Database
-from retrieval.index.local import LocalIndexes
-from retrieval.index.space import VectorSpace
+from coe.decision_log.database import Database
+from coe.retrieval.index.local import LocalIndexes
+from coe.retrieval.index.space import VectorSpace
 rng = np.random.default_rng(0)
 index = LocalIndexes(Database(sys.argv[1]), "base", VectorSpace(fingerprint="base", dim=16), 1 << 20).open("x")
 for number in range(1_000_000):

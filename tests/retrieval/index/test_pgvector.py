@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from base.errors import ConfigError, StoreError, VectorSpaceError
-from retrieval.index.pgvector import PgvectorIndexes
-from retrieval.index.space import VectorSpace
-from router.types import FloatArray
+from coe.base.errors import ConfigError, StoreError, VectorSpaceError
+from coe.retrieval.index.pgvector import PgvectorIndexes
+from coe.retrieval.index.space import VectorSpace
+from coe.router.types import FloatArray
 from tests.postgres import running_postgres
 
 SPACE = VectorSpace(fingerprint="base", dim=32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from retrieval.routing.domains import UNRELATED, find_domains, place, typical_mass, whitener
+from coe.retrieval.routing.domains import UNRELATED, find_domains, place, typical_mass, whitener
 from tests.retrieval.pilot_data import LAW, MEDICINE, corner, unit
 
 

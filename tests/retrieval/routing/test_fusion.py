@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.routing.fusion import Evidence, Ranking, fuse, fusions, unit_scores
-from retrieval.types import Arm
+from coe.retrieval.routing.fusion import Evidence, Ranking, fuse, fusions, unit_scores
+from coe.retrieval.types import Arm
 
 
 def ranking(*pairs: tuple[int, float]) -> Ranking:

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from retrieval.routing.fusion import fusions
-from retrieval.routing.gains import FOREIGN_LOSS, GainModel, data_set_gains, fit_gains, foreign_gains
-from retrieval.routing.pilot_library import PilotLibrary, RoutingSettings
-from retrieval.types import Arm
+from coe.retrieval.routing.fusion import fusions
+from coe.retrieval.routing.gains import FOREIGN_LOSS, GainModel, data_set_gains, fit_gains, foreign_gains
+from coe.retrieval.routing.pilot_library import PilotLibrary, RoutingSettings
+from coe.retrieval.types import Arm
 from tests.retrieval.pilot_data import ARMS, LAW, corner, small_library
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from base.errors import ArtifactError
-from retrieval.routing.pilot_library import (
+from coe.base.errors import ArtifactError
+from coe.retrieval.routing.pilot_library import (
     MANIFEST_FILE,
     RoutingSettings,
     load_library,

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from base.errors import ArtifactError
-from retrieval.routing.pilot_library import PilotLibrary, RoutingSettings
-from retrieval.routing.pilot_router import RetrievalRouter, build_router
-from retrieval.types import RetrievalReason
+from coe.base.errors import ArtifactError
+from coe.retrieval.routing.pilot_library import PilotLibrary, RoutingSettings
+from coe.retrieval.routing.pilot_router import RetrievalRouter, build_router
+from coe.retrieval.types import RetrievalReason
 from tests.retrieval.pilot_data import FINGERPRINTS, LAW, MEDICINE, corner, small_library
 
 

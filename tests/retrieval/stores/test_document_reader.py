@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.stores.chunking import StaticChunking
-from retrieval.stores.document_reader import DocumentReader, ReaderDiedError, ReadingLimits
-from retrieval.stores.document_text import UnreadableFileError
-from retrieval.stores.reading_process import write_chunks
+from coe.retrieval.stores.chunking import StaticChunking
+from coe.retrieval.stores.document_reader import DocumentReader, ReaderDiedError, ReadingLimits
+from coe.retrieval.stores.document_text import UnreadableFileError
+from coe.retrieval.stores.reading_process import write_chunks
 from tests.processes import command_of, descendants_of
 from tests.retrieval.stores.pdf import pdf_of, slow_pdf
 from tests.waiting import DEADLINE_S, until, wait_until
@@ -93,7 +93,7 @@ async def test_what_takes_too_much_is_given_up_with_a_sentence(reader: DocumentR
 
 
 def test_a_file_of_too_many_chunks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("retrieval.stores.reading_process.MAX_CHUNKS", 3)
+    monkeypatch.setattr("coe.retrieval.stores.reading_process.MAX_CHUNKS", 3)
     write_chunks(io.BytesIO(), "x " * 300, 100, 0)
     with pytest.raises(UnreadableFileError, match="more than 3 chunks of 100 tokens: split it, or ask for larger ones"):
         write_chunks(io.BytesIO(), "x " * 301, 100, 0)
@@ -128,8 +128,8 @@ async def test_who_gives_up_ends_the_process(reader: DocumentReader) -> None:
 
 GATEWAY = """
 import asyncio, sys
-from retrieval.stores.chunking import StaticChunking
-from retrieval.stores.document_reader import DocumentReader, ReadingLimits
+from coe.retrieval.stores.chunking import StaticChunking
+from coe.retrieval.stores.document_reader import DocumentReader, ReadingLimits
 from tests.retrieval.stores.pdf import slow_pdf
 async def main():
     async with DocumentReader(ReadingLimits(60, 60.0, 512 << 20)).place() as process:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pypdf import PdfReader, PdfWriter
 
-from retrieval.stores.document_text import UnreadableFileError, read_text
+from coe.retrieval.stores.document_text import UnreadableFileError, read_text
 from tests.retrieval.stores.pdf import pdf_of
 
 

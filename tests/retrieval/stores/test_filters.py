@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.stores.filters import Comparison, Compound, fault_of, matches
+from coe.retrieval.stores.filters import Comparison, Compound, fault_of, matches
 
 NUMBERS = st.integers(-3, 3) | st.floats(-3, 3)
 ORDERS = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}

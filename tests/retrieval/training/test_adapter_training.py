@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from base.errors import DataError
+from coe.base.errors import DataError
+from coe.retrieval.experts import adapter
+from coe.retrieval.training import lora
+from coe.retrieval.training.adapter_training import Look, Run, prepare, train_adapter
+from coe.retrieval.training.collection import Collection, Queries
+from coe.retrieval.training.recipe import Recipe
+from coe.router.weights import resolve_weights
 from coe_offline.bert import BertEncoder
-from retrieval.experts import adapter
-from retrieval.training import lora
-from retrieval.training.adapter_training import Look, Run, prepare, train_adapter
-from retrieval.training.collection import Collection, Queries
-from retrieval.training.recipe import Recipe
-from router.weights import resolve_weights
 from tests.retrieval.experts.adapter_files import WORDS, load_bert, write_bert
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -3,17 +3,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from base.errors import DataError
-from retrieval.training.build_library import (
+from coe.base.errors import DataError
+from coe.retrieval.training.build_library import (
     extend_library,
     remove_expert,
     require_same_experts,
     with_settings,
     without_data_set,
 )
-from retrieval.training.collection import Queries
-from retrieval.training.labels import Labelled, query_key
-from retrieval.training.routing_tuning import (
+from coe.retrieval.training.collection import Queries
+from coe.retrieval.training.labels import Labelled, query_key
+from coe.retrieval.training.routing_tuning import (
     PRIOR_MASSES,
     TEMPERATURES,
     best_settings,
@@ -21,7 +21,7 @@ from retrieval.training.routing_tuning import (
     tuned,
     unknown_queries,
 )
-from retrieval.types import Arm
+from coe.retrieval.types import Arm
 from tests.retrieval.pilot_data import ARMS, FINGERPRINTS, LAW, MEDICINE, corner, small_library
 
 CREATED = "2026-01-01T00:00:00+00:00"

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from base.errors import DataError
-from retrieval.training.collection import document_text, find_collections, read_collection
+from coe.base.errors import DataError
+from coe.retrieval.training.collection import document_text, find_collections, read_collection
 from tests.retrieval.training.collection_files import write_beir, write_lines
 
 DOCUMENTS: list[dict[str, object]] = [

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval.experts import bm25
-from retrieval.training.build_library import extend_library, without_data_set
-from retrieval.training.collection import Collection, Queries
-from retrieval.training.labels import label_pilots
-from retrieval.training.learned_fusion import (
+from coe.retrieval.experts import bm25
+from coe.retrieval.training.build_library import extend_library, without_data_set
+from coe.retrieval.training.collection import Collection, Queries
+from coe.retrieval.training.labels import label_pilots
+from coe.retrieval.training.learned_fusion import (
     FOLDS,
     MIN_QUERIES,
     RIDGE,
@@ -19,9 +19,9 @@ from retrieval.training.learned_fusion import (
     learned_arm,
     scores_by,
 )
-from retrieval.training.searcher import Searcher, all_arms
-from retrieval.types import BASE, EVIDENCE, Arm, BaseExpert
-from router.encoders.hashing import HashingEncoder
+from coe.retrieval.training.searcher import Searcher, all_arms
+from coe.retrieval.types import BASE, EVIDENCE, Arm, BaseExpert
+from coe.router.encoders.hashing import HashingEncoder
 
 FEATURES = 2 + len(EVIDENCE)
 PHRASES = 2 + EVIDENCE.index("phrases")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.training.ndcg import CUT, ndcg, rank
+from coe.retrieval.training.ndcg import CUT, ndcg, rank
 
 
 def test_graded_and_tied_documents_as_trec_eval_has_them() -> None:

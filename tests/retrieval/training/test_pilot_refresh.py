@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from base.errors import ArtifactError, DataError
-from retrieval.routing.pilot_library import (
+from coe.base.errors import ArtifactError, DataError
+from coe.retrieval.routing.pilot_library import (
     MANIFEST_FILE,
     PilotLibrary,
     RoutingSettings,
@@ -20,9 +20,9 @@ from retrieval.routing.pilot_library import (
     save_library,
     weights_file,
 )
-from retrieval.training import pilot_refresh as refresh
-from retrieval.training.build_library import with_settings
-from retrieval.training.pilot_refresh import (
+from coe.retrieval.training import pilot_refresh as refresh
+from coe.retrieval.training.build_library import with_settings
+from coe.retrieval.training.pilot_refresh import (
     MIN_DEV,
     MIN_TRAIN,
     PilotRefresh,
@@ -31,11 +31,11 @@ from retrieval.training.pilot_refresh import (
     refresh_pilots,
     refused,
 )
-from router.encoders.hashing import HashingEncoder
-from router.retrieval_config import RetrievalConfig
-from router.types import FloatArray, Verdict
+from coe.router.encoders.hashing import HashingEncoder
+from coe.router.retrieval_config import RetrievalConfig
+from coe.router.types import FloatArray, Verdict
+from coe.training.retrain_lock import LockLostError
 from tests.retrieval.training.collection_files import SUBJECTS
-from training.retrain_lock import LockLostError
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 HARBOUR = 0

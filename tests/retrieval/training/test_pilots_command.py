@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from base.errors import ConfigError, DataError
+from coe.base.errors import ConfigError, DataError
+from coe.retrieval.routing.pilot_library import load_library
+from coe.retrieval.training.collection import read_collection
+from coe.retrieval.training.labels import query_key
+from coe.retrieval.training.recipe import held_out_queries
+from coe.retrieval.training.train_commands import pilots
 from coe_offline.bert import Options, build
-from retrieval.routing.pilot_library import load_library
-from retrieval.training.collection import read_collection
-from retrieval.training.labels import query_key
-from retrieval.training.recipe import held_out_queries
-from retrieval.training.train_commands import pilots
 from tests.retrieval.experts.adapter_files import write_adapter
 from tests.retrieval.training.collection_files import write_beir
 

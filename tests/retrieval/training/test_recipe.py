@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.training.collection import Queries
-from retrieval.training.recipe import (
+from coe.retrieval.training.collection import Queries
+from coe.retrieval.training.recipe import (
     MOST_HELD_OUT,
     Recipe,
     batches,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from router.answers import Score
-from router.types import Record
+from coe.router.answers import Score
+from coe.router.types import Record
 
 
 def grader(options: Record) -> Score:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from router.answers.chrf import Options
+from coe.router.answers.chrf import Options
 from tests.router.answers.grading import grader
 
 # Values of sacreBLEU's CHRF(char_order=6, beta=2).sentence_score(answer, references) / 100.

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from base.sandbox.runner import SandboxOutcome
-from router.answers import code
-from router.answers.code import Options
+from coe.base.sandbox.runner import SandboxOutcome
+from coe.router.answers import code
+from coe.router.answers.code import Options
 from tests.router.answers.grading import grader
 from tests.waiting import DEADLINE_S
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from router.answers.command import Options
+from coe.router.answers.command import Options
 from tests.router.answers.grading import grader
 
 LIST = Options(accepted=("ls -la /tmp",))

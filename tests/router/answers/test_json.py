@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.answers.json import Options
+from coe.router.answers.json import Options
 from tests.router.answers.grading import grader
 
 PERSON = Options(expected={"name": "Ana Ruiz", "age": 31})

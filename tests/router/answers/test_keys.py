@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import pytest
 
-from router import plugins
-from router.answers import FAMILY, MORE_THAN_TEXT, AnswerKind, Question, answer_kind
-from router.answers.sql import query_in, tables_in
-from router.section import PluginConfig
-from router.types import QueryFacts
+from coe.router import plugins
+from coe.router.answers import FAMILY, MORE_THAN_TEXT, AnswerKind, Question, answer_kind
+from coe.router.answers.sql import query_in, tables_in
+from coe.router.section import PluginConfig
+from coe.router.types import QueryFacts
 
 QUESTION = Question(
     "Write add(a, b), e.g. add(2, 3) gives 5 and add('x', 'y') gives 'xy'. Also, on users(id, name, age) with "

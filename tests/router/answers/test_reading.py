@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from router.answers import clip, fenced_blocks, first_line
-from router.answers.includes import names_term
+from coe.router.answers import clip, fenced_blocks, first_line
+from coe.router.answers.includes import names_term
 
 
 def test_first_line_skips_blank_lines() -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from router.answers.regex import Options
+from coe.router.answers.regex import Options
 from tests.router.answers.grading import grader
 
 DATE = Options(pattern=r"\A\d{4}-\d{2}-\d{2}\Z")

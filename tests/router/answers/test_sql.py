@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from router.answers.sql import Options
+from coe.router.answers.sql import Options
 from tests.router.answers.grading import grader
 
 SETUP = """CREATE TABLE pets (name TEXT, kind TEXT, age INT);

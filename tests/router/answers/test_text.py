@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from router.answers.text import Options
+from coe.router.answers.text import Options
 from tests.router.answers.grading import grader
 
 

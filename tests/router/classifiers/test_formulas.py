@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from base.errors import ArtifactError
-from router.classifiers import knn, logistic
+from coe.base.errors import ArtifactError
+from coe.router.classifiers import knn, logistic
 
 
 def test_logistic_is_the_softmax_of_a_linear_map() -> None:

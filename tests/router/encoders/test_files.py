@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from base.errors import ConfigError
-from router.build import build_encoder
-from router.section import PluginConfig
+from coe.base.errors import ConfigError
+from coe.router.build import build_encoder
+from coe.router.section import PluginConfig
 
 
 @pytest.mark.parametrize("is_folder", [False, True])

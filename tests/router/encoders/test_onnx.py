@@ -10,9 +10,9 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
-from base.errors import ConfigError
+from coe.base.errors import ConfigError
+from coe.router.encoders.onnx import Options, build
 from coe_offline.onnx_graph import Graph
-from router.encoders.onnx import Options, build
 
 TABLE = np.array([[9, 9], [3, 0], [0, 4]], np.float32)
 

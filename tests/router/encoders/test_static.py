@@ -11,8 +11,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
-from base.errors import ConfigError, MissingWeightsError
-from router.encoders.static import Options, build
+from coe.base.errors import ConfigError, MissingWeightsError
+from coe.router.encoders.static import Options, build
 
 
 def write_folder(folder: Path, arrays: dict[str, np.ndarray]) -> Path:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.strategies.machines import SIGNALS, Agree, Escalate, Sequential, Vote, Votes
-from router.strategies.types import Ask, Replies, Reply, Settled, Strategy
+from coe.router.strategies.machines import SIGNALS, Agree, Escalate, Sequential, Vote, Votes
+from coe.router.strategies.types import Ask, Replies, Reply, Settled, Strategy
 
 M = 4
 PASS, GO_ON = (-1.0, *[0.0] * (SIGNALS - 1)), (1.0, *[0.0] * (SIGNALS - 1))

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from base.errors import DataError
-from training.datasets.labelled_queries import read_seed
-from training.types import LabelledQuery
+from coe.base.errors import DataError
+from coe.training.datasets.labelled_queries import read_seed
+from coe.training.types import LabelledQuery
 
 
 def seed_folder(root: Path, **files: str) -> Path:

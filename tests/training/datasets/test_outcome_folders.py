@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from base.errors import DataError
+from coe.base.errors import DataError
+from coe.training.datasets.outcome_folders import read_outcome_folders
+from coe.training.datasets.outcomes import PROMPTS_FILE, SCORES_FILE, write_outcomes
+from coe.training.types import OutcomeTable
 from tests.outcome_tables import scored_table
-from training.datasets.outcome_folders import read_outcome_folders
-from training.datasets.outcomes import PROMPTS_FILE, SCORES_FILE, write_outcomes
-from training.types import OutcomeTable
 
 
 def table(

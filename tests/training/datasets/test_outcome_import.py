@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from base.errors import DataError
-from coe.command_line import run
-from training.datasets.outcome_import import ImportOptions, bounds_of, read_scores
-from training.datasets.outcome_rows import Reasons, table_of_rows, told
-from training.datasets.outcomes import read_outcomes, write_outcomes
-from training.types import OutcomeTable
+from coe.base.errors import DataError
+from coe.cli.command_line import run
+from coe.training.datasets.outcome_import import ImportOptions, bounds_of, read_scores
+from coe.training.datasets.outcome_rows import Reasons, table_of_rows, told
+from coe.training.datasets.outcomes import read_outcomes, write_outcomes
+from coe.training.types import OutcomeTable
 
 Rows = list[dict[str, Any]]
 

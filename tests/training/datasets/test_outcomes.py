@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from base.errors import DataError
-from training.datasets.outcomes import read_outcomes, write_outcomes
-from training.types import split_of
+from coe.base.errors import DataError
+from coe.training.datasets.outcomes import read_outcomes, write_outcomes
+from coe.training.types import split_of
 
 Rows = list[dict[str, Any]]
 

@@ -15,21 +15,18 @@ import yaml
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from base.errors import ConfigError, DataError, EngineError
-from base.journal import Journal
-from coe.command_line import command_of
-from decision_log.database import Database
-from decision_log.default_database import default_database_url
-from fleet.engine_plans import free_port
-from fleet.vllm_addresses import claim_vllm, read_vllm, write_vllm
-from fleet.vllm_command import read_adapter_ranks, vllm_processes
-from router.answers import comparing_kind
-from router.config import CoeConfig, load_config, parse_config
-from router.expert_config import ExpertConfig
-from tests.fake_vllm.interpreter import fake_interpreter
-from tests.fleet.test_vllm_addresses import engine_record
-from tests.training.log_records import record
-from training.lora.admission import (
+from coe.base.errors import ConfigError, DataError, EngineError
+from coe.base.journal import Journal
+from coe.cli.command_line import command_of
+from coe.decision_log.database import Database
+from coe.decision_log.default_database import default_database_url
+from coe.fleet.engine_plans import free_port
+from coe.fleet.vllm_addresses import claim_vllm, read_vllm, write_vllm
+from coe.fleet.vllm_command import read_adapter_ranks, vllm_processes
+from coe.router.answers import comparing_kind
+from coe.router.config import CoeConfig, load_config, parse_config
+from coe.router.expert_config import ExpertConfig
+from coe.training.lora.admission import (
     Candidate,
     Comparison,
     adapted_entry,
@@ -38,10 +35,13 @@ from training.lora.admission import (
     candidate_of,
     compare,
 )
-from training.lora.examples import Example, halves, logged_prompts, read_examples
-from training.lora.lora_commands import admit
-from training.lora.lora_options import AdapterOptions
-from training.lora.serving import Taught, Teacher, load_adapter, taught
+from coe.training.lora.examples import Example, halves, logged_prompts, read_examples
+from coe.training.lora.lora_commands import admit
+from coe.training.lora.lora_options import AdapterOptions
+from coe.training.lora.serving import Taught, Teacher, load_adapter, taught
+from tests.fake_vllm.interpreter import fake_interpreter
+from tests.fleet.test_vllm_addresses import engine_record
+from tests.training.log_records import record
 
 ROOT = Path(__file__).parents[3]
 ADAPTERS = ROOT / "examples" / "smollm2" / "adapters"

@@ -19,14 +19,14 @@ import pytest
 import yaml
 
 from benchmarks.chaos_fleet import Child, GatewayProcess, serving
-from fleet.router_registry import Registry
-from fleet.vllm_addresses import read_vllm
+from coe.fleet.router_registry import Registry
+from coe.fleet.vllm_addresses import read_vllm
+from coe.training.datasets.outcomes import write_outcomes
+from coe.training.fit_inputs import TrainRequest, fit_configured
 from tests.fleet.test_engines import first_of_free_ports
 from tests.json_server import JsonHandler, answering
 from tests.training.trained_folder import NOW, outcome_table
 from tests.vllm_build import ENVIRONMENT, READY_S, vllm_interpreter, write_base
-from training.datasets.outcomes import write_outcomes
-from training.fit_inputs import TrainRequest, fit_configured
 
 TEAMS = {"printer": "amber", "scanner": "amber", "invoice": "cobalt", "refund": "cobalt"}
 ASKED, PROBES = 90, 40

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.strategies.rehearsal import Known
-from training.strategies.vote_fit import Ballots
+from coe.training.strategies.rehearsal import Known
+from coe.training.strategies.vote_fit import Ballots
 
 ACCURACY = 0.6
 OPTIONS = 5

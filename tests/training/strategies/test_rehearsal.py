@@ -7,10 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from router.strategies.machines import SIGNALS, TELLS, Agree, Escalate, Sequential, Vote, Votes
-from router.strategies.types import Reply, Settled, Strategy
-from tests.training.strategies.known_answers import known
-from training.strategies.rehearsal import (
+from coe.router.strategies.machines import SIGNALS, TELLS, Agree, Escalate, Sequential, Vote, Votes
+from coe.router.strategies.types import Reply, Settled, Strategy
+from coe.training.strategies.rehearsal import (
     Known,
     Played,
     passed,
@@ -21,7 +20,8 @@ from training.strategies.rehearsal import (
     stage,
     stages,
 )
-from training.strategies.vote_fit import posteriors
+from coe.training.strategies.vote_fit import posteriors
+from tests.training.strategies.known_answers import known
 
 LOGPROBS = np.where(
     np.random.default_rng(6).random((200, 4)) < 0.3, np.nan, np.random.default_rng(7).normal(size=(200, 4))

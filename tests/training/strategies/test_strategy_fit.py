@@ -8,25 +8,25 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from base.errors import ArtifactError, InfeasibleBudgetError
-from base.progress import silent
-from router.build import MeasuredExperts, solved_policy
-from router.capabilities import Capabilities
-from router.map_solver import ExpertCosts
-from router.policy_config import Budgets, PolicyConfig
-from router.strategies.learned import LEARNED, LearnedStrategies, learned_strategies
-from router.strategies.machines import SIGNALS
-from router.strategies.types import StrategyName
-from router.strategy_plan import Choices, StrategyPlan, choices_of, solve_plan
-from router.types import GENERAL, CategoryProbs
+from coe.base.errors import ArtifactError, InfeasibleBudgetError
+from coe.cli.progress import silent
+from coe.router.build import MeasuredExperts, solved_policy
+from coe.router.capabilities import Capabilities
+from coe.router.map_solver import ExpertCosts
+from coe.router.policy_config import Budgets, PolicyConfig
+from coe.router.strategies.learned import LEARNED, LearnedStrategies, learned_strategies
+from coe.router.strategies.machines import SIGNALS
+from coe.router.strategies.types import StrategyName
+from coe.router.strategy_plan import Choices, StrategyPlan, choices_of, solve_plan
+from coe.router.types import GENERAL, CategoryProbs
+from coe.training.expert_map import measure_quality
+from coe.training.graded_queries import GradedQueries
+from coe.training.strategies.rehearsal import Known
+from coe.training.strategies.strategy_fit import fit_strategies
+from coe.training.strategies.vote_fit import Ballots
+from coe.training.strategies.ways import WAYS, Company, Way
 from tests.outcome_tables import scored_table
 from tests.training.strategies.known_answers import ballots, known, numbered
-from training.expert_map import measure_quality
-from training.graded_queries import GradedQueries
-from training.strategies.rehearsal import Known
-from training.strategies.strategy_fit import fit_strategies
-from training.strategies.vote_fit import Ballots
-from training.strategies.ways import WAYS, Company, Way
 
 CATEGORIES = ("a", "b")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from router.strategies.learned import with_bias
+from coe.router.strategies.learned import with_bias
+from coe.training.strategies.vote_fit import fit_votes, key_scores, posteriors, subsets, view_loss
 from tests.training.strategies.known_answers import ballots
-from training.strategies.vote_fit import fit_votes, key_scores, posteriors, subsets, view_loss
 
 
 def test_experts_that_err_alike_share_a_weight() -> None:

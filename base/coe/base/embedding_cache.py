@@ -1,0 +1,111 @@
+"""Embeddings kept on disk by content, so that a text is encoded once per encoder, whatever command asks.
+
+One SQLite file: the key is the SHA-256 of encoder fingerprint and text, the value the vector in float32, exactly as the
+encoder returned it. Texts are not stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coe.base.errors import DataError
+
+FloatArray = NDArray[np.float32]
+
+CACHE_FILE = "embeddings.db"
+BUSY_S = 60.0
+READ_ROWS = 500
+"""Keys asked for at once; SQLite allows at least 999 parameters."""
+
+
+Spread = Callable[[Sequence[Sequence[str]]], Iterator[FloatArray]]
+"""Encodes batches elsewhere: vectors of each (n, d), in order."""
+
+
+class TextEncoder(Protocol):
+    """An encoder as far as the cache knows one; `router.protocols.Encoder` says what each means."""
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def is_inline(self) -> bool: ...
+
+    def encode(self, texts: Sequence[str]) -> FloatArray: ...
+
+
+@dataclass(frozen=True)
+class CachedEncoder:
+    """An encoder that remembers its vectors in a folder. Safe for several processes: SQLite locks the file. What it
+    does not know is encoded by `spread`, if there is one."""
+
+    encoder: TextEncoder
+    folder: Path
+    batch_size: int = 64
+    on_progress: Callable[[int], None] = lambda _: None
+    spread: Spread | None = None
+
+    @property
+    def dim(self) -> int:
+        return self.encoder.dim
+
+    @property
+    def fingerprint(self) -> str:
+        return self.encoder.fingerprint
+
+    @property
+    def is_inline(self) -> bool:
+        """False: the cache waits for a disk."""
+        return False
+
+    def encode(self, texts: Sequence[str]) -> FloatArray:
+        """(n, d). Raises what the encoder raises, and DataError when the cache cannot be used."""
+        keys = [self.key(text) for text in texts]
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self.folder / CACHE_FILE, timeout=BUSY_S)) as db:
+                db.execute("CREATE TABLE IF NOT EXISTS embeddings (key BLOB PRIMARY KEY, vector BLOB) WITHOUT ROWID")
+                known = self.read(db, keys)
+                self.add(db, {key: text for key, text in zip(keys, texts, strict=True) if key not in known}, known)
+        except (sqlite3.Error, OSError) as error:
+            raise DataError(f"{self.folder / CACHE_FILE}: the embedding cache cannot be used ({error})") from error
+        return np.stack([known[key] for key in keys]) if keys else np.zeros((0, self.dim), dtype=np.float32)
+
+    def key(self, text: str) -> bytes:
+        return hashlib.sha256(f"{self.fingerprint}\0{text}".encode("utf-8", "surrogatepass")).digest()
+
+    def read(self, db: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, FloatArray]:
+        found: dict[bytes, FloatArray] = {}
+        for start in range(0, len(keys), READ_ROWS):
+            part = keys[start : start + READ_ROWS]
+            marks = ",".join("?" * len(part))
+            for key, vector in db.execute(f"SELECT key, vector FROM embeddings WHERE key IN ({marks})", part):
+                found[key] = np.frombuffer(vector, dtype="<f4").astype(np.float32)
+        return found
+
+    def add(self, db: sqlite3.Connection, missing: dict[bytes, str], known: dict[bytes, FloatArray]) -> None:
+        """Encodes what is missing, batch by batch, each kept at once: an interrupted run continues where it was."""
+        names = list(missing)
+        parts = [names[start : start + self.batch_size] for start in range(0, len(names), self.batch_size)]
+        batches = [[missing[key] for key in part] for part in parts]
+        done = 0
+        encoded = map(self.encoder.encode, batches) if self.spread is None else self.spread(batches)
+        for part, vectors in zip(parts, encoded, strict=True):
+            done += len(part)
+            known |= dict(zip(part, vectors, strict=True))
+            rows = [(key, vector.astype("<f4").tobytes()) for key, vector in zip(part, vectors, strict=True)]
+            with db:
+                db.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?)", rows)
+            self.on_progress(done)

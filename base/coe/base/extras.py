@@ -1,0 +1,82 @@
+"""Which extra of the distribution installs a package, and the complaint where one is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Final
+
+from coe.base.errors import RouterError
+
+EXTRAS: Final = {
+    "budgets": ("scipy",),
+    "encoders": ("onnxruntime", "tokenizers", "huggingface_hub"),
+    "llamacpp": ("gguf", "xllamacpp"),
+    "train": ("ir_measures", "pyarrow", "scipy", "sklearn"),
+    "eval": ("pyarrow", "vl_convert"),
+    "stores": ("bm25s", "faiss", "lxml", "pypdf", "scipy", "Stemmer", "tokenizers"),
+    "providers": ("litellm",),
+    "postgres": ("psycopg",),
+    "ray": ("ray",),
+    "oidc": ("jwt", "cryptography"),
+    "otel": ("opentelemetry", "opentelemetry.proto", "opentelemetry.sdk", "google"),
+    "adapters": ("gguf", "peft", "torch", "transformers"),
+    "retrieval": ("ir_measures", "peft", "sentence_transformers", "torch"),
+}
+"""Extra -> packages as they are imported. Of several extras that would do, the first here is named."""
+
+
+class MissingExtraError(RouterError):
+    """An optional dependency is not installed; the message is one sentence with the command that installs it."""
+
+    def __init__(self, feature: str, *extras: str) -> None:
+        quoted = [f"'{extra}'" for extra in extras]
+        noun = f"the {quoted[0]} extra" if len(extras) == 1 else f"the extras {' and '.join(quoted)}"
+        listed = ",".join(extras)
+        super().__init__(
+            f"{feature} needs {noun}: pip install 'composition-of-experts[{listed}]', "
+            f"or in the project's folder pip install -e '.[{listed}]'"
+        )
+        self.extras = extras
+
+
+def missing(packages: Iterable[str]) -> set[str]:
+    """Those that are not installed. Imports nothing, but the parents of names with dots."""
+    return {name for name in packages if find_spec(name.partition(".")[0]) is None or find_spec(name) is None}
+
+
+def extras_of(packages: Iterable[str]) -> tuple[str, ...]:
+    """Few extras that bring all these packages; none for packages that no extra brings."""
+    wanted, found = {*packages}, list[str]()
+    while wanted:
+        best = max(EXTRAS, key=lambda extra: len(wanted & {*EXTRAS[extra]}))
+        if not wanted & {*EXTRAS[best]}:
+            break
+        wanted -= {*EXTRAS[best]}
+        found.append(best)
+    return tuple(found)
+
+
+def require_installed(feature: str, *packages: str) -> None:
+    """Raises MissingExtraError, which names all extras that are lacking, when one of the packages is not there."""
+    if lacking := missing(packages):
+        raise MissingExtraError(feature, *extras_of(lacking))
+
+
+def require_extras(feature: str, extras: Iterable[str]) -> None:
+    """Raises MissingExtraError, which names those of the extras of which a package is not installed."""
+    if lacking := [extra for extra in extras if missing(EXTRAS[extra])]:
+        raise MissingExtraError(feature, *lacking)
+
+
+@contextmanager
+def needing(feature: str, extras: Iterable[str]) -> Iterator[None]:
+    """Requires extras before the block; a package of another one that the block does not find gives the same error."""
+    require_extras(feature, extras)
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if not (found := extras_of({str(error.name).partition(".")[0]})):
+            raise
+        raise MissingExtraError(feature, *found) from error

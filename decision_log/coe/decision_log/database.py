@@ -1,0 +1,310 @@
+"""SQL: decisions and feedback, on SQLite or Postgres. Training reads the same two tables."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from importlib import import_module
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import and_, func, or_, select, tuple_
+
+from coe.base.errors import StoreError
+from coe.decision_log.decision_record import RETRIEVAL, DecisionRecord
+from coe.decision_log.feedback_types import DocumentFeedback, Feedback, FeedbackStatus, ImplicitSignal, JudgedAnswer
+from coe.decision_log.implicit_signals import note_signals
+from coe.decision_log.listing import LOOK_S, DecisionFilter, Page, Place, list_decisions, of_tenant
+from coe.decision_log.payloads import Logged, from_payload, to_payload
+from coe.decision_log.read import record_of
+from coe.decision_log.spend import EVER, SLOT_S, Span, Spend, add_again, add_spend, span_of, spend_by_key, stale_parts
+from coe.decision_log.sql_engine import (
+    close_engine,
+    hold,
+    in_parts,
+    make_schema,
+    open_engine,
+    translated_errors,
+)
+from coe.decision_log.tables import DECISIONS, DOCUMENT_FEEDBACK, FEEDBACK, JUDGEMENTS, SIGNALS, TABLES
+from coe.decision_log.tombstones import delete_of, erased_among, lock, note_removed
+from coe.router.feedback_config import FeedbackConfig
+
+if TYPE_CHECKING:
+    from sqlalchemy import Executable, Row, Table
+    from sqlalchemy.engine import Connection
+
+PAGE_ROWS = 500
+HOUR_S = 3600.0
+KEY_LOCK = 0x636F6666  # "coff", for Postgres's advisory locks
+NO_CAPS = FeedbackConfig(max_per_hour=2**31, max_per_decision=2**31)
+
+
+class Database:
+    """The database. Calls block; a coroutine runs them in a thread. Any number of threads may use one database.
+
+    Args:
+        is_reader: nothing will be written, so it need not be allowed.
+
+    Raises:
+        ConfigError: `database_url` is not a URL, or of a database that is not supported.
+        MissingExtraError: it is Postgres and the driver is not installed.
+        StoreError: the database cannot be opened.
+    """
+
+    def __init__(self, database_url: str, *, is_reader: bool = False) -> None:
+        self._engine, self._is_reader = open_engine(database_url, is_reader=is_reader), is_reader
+        self.insert: Any = import_module(f"sqlalchemy.dialects.{self._engine.dialect.name}").insert
+        try:
+            with translated_errors("open"):
+                self._engine.connect().close()
+            self.make_tables(TABLES)
+        except StoreError:
+            self.close()
+            raise
+
+    def make_tables(self, tables: Sequence[Table]) -> None:
+        """Makes tables of another part of the gateway where they are missing; a reader may not be able to. Raises
+        StoreError."""
+        with suppress(StoreError) if self._is_reader else nullcontext(), translated_errors("open"):
+            make_schema(self._engine, tables)
+
+    def write_decisions(self, records: Sequence[DecisionRecord | Logged]) -> int:
+        """Inserts the records whose decision id is new, all in one transaction; returns how many were new.
+
+        Those of a subject that was erased are left out, with what was said of them, and their numbers kept as removed.
+
+        Raises:
+            StoreError: nothing was written.
+        """
+        if not records:
+            return 0
+        logged = [each if isinstance(each, Logged) else from_payload(to_payload(each)) for each in records]
+        # Two writers that lock the same rows in different order would wait for each other.
+        rows = {each.record.decision_id: each for each in sorted(logged, key=lambda each: each.record.decision_id)}
+        with self.transaction("write decisions") as connection:
+            lock(connection, for_erasure=False)
+            if erased := erased_among(connection, [each.record for each in rows.values()]):
+                numbers = [(gone.replica, gone.seq) for gone in erased]
+                note_removed(connection, self.insert, numbers, reason="erased", at=time.time())
+                # What was said of them may have been here before.
+                delete_of(connection, [gone.decision_id for gone in erased])
+                for gone in erased:
+                    del rows[gone.decision_id]
+            new = insert_rows(connection, [row_of(each) for each in rows.values()])
+            note_signals(connection, self.insert, [each.record for each in rows.values()])
+            if new == len(rows):  # else who asks for the sums sees that they lack some
+                add_spend(connection, self.insert, [each.record for each in rows.values()])
+            return new
+
+    def get_decision(self, decision_id: str) -> DecisionRecord | None:
+        """The record of that decision, None when there is none. Raises StoreError."""
+        columns = (DECISIONS.c.decision_id, DECISIONS.c.record, DECISIONS.c.embedding)
+        query = select(*columns).where(DECISIONS.c.decision_id == decision_id)
+        return next(map(record_of, self.rows("read a decision", query)), None)
+
+    def decisions_of_trace(self, trace_id: str, tenant: str) -> Sequence[str]:
+        """The ids of up to two decisions of a team's in a trace, which begin with its id. Raises StoreError."""
+        ids, begin = DECISIONS.c.decision_id, f"dec-{trace_id}"
+        named = select(ids).where(ids >= begin, ids < f"{begin}g")
+        with self.transaction("read the decisions of a trace") as connection:
+            return connection.scalars(named.where(of_tenant(connection, tenant)).limit(2)).all()
+
+    def newest_decisions(self, *, since: float, limit: int) -> Iterator[DecisionRecord]:
+        """Up to `limit` chat decisions made since a time (Unix seconds), newest first, read a page at a time. Raises
+        StoreError, also when a row is not a decision record."""
+        columns = (DECISIONS.c.at, DECISIONS.c.decision_id, DECISIONS.c.record, DECISIONS.c.embedding)
+        newest_first = (
+            select(*columns)
+            .where(DECISIONS.c.at >= since, or_(DECISIONS.c.category.is_(None), DECISIONS.c.category != RETRIEVAL))
+            .order_by(DECISIONS.c.at.desc(), DECISIONS.c.decision_id.desc())
+        )
+        query, left = newest_first, limit
+        while left > 0:
+            rows = self.rows("read decisions", query.limit(min(left, PAGE_ROWS)))
+            yield from map(record_of, rows)
+            if len(rows) < min(left, PAGE_ROWS):
+                return
+            left -= len(rows)
+            place = tuple_(DECISIONS.c.at, DECISIONS.c.decision_id)
+            query = newest_first.where(place < tuple_(rows[-1].at, rows[-1].decision_id))
+
+    def list_decisions(self, tenant: str, wanted: DecisionFilter, *, limit: int, after: Place | None = None) -> Page:
+        """As `decision_log.listing` says. Raises StoreError."""
+        with self.transaction("list decisions") as connection:
+            return list_decisions(connection, tenant, wanted, limit=limit, after=after)
+
+    def spend(self, tenant: str | None, since: float, until: float | None) -> tuple[tuple[Spend, ...], float | None]:
+        """As `spend_by_key` says, of the newest part of a time where its sums lack more than can be added up in about
+        LOOK_S; then with the begin of that part (Unix seconds). Raises StoreError."""
+        span, until_s, looked_back_to = span_of(since, until), time.monotonic() + LOOK_S, None
+        for slots in self.add_up(span):
+            if time.monotonic() >= until_s:
+                looked_back_to = float(slots.stop * SLOT_S)
+                span = Span(looked_back_to, span.until)
+                break
+        with self.transaction("read the spend") as connection:
+            return spend_by_key(connection, tenant, span), looked_back_to
+
+    def add_up(self, span: Span = EVER) -> Iterator[range]:
+        """Adds up what the sums of a time lack, newest first; gives each part before, in case one stops there. Others
+        may add up as well, and half of the time is left to those who write: SQLite lets whoever waits try again only
+        now and then, and within 10 s nobody else had had a turn. Raises StoreError."""
+        with self.transaction("look for stale sums") as connection:
+            stale = list(stale_parts(connection, span.slots))
+        took_s = 0.0
+        for part in reversed(stale):
+            yield part
+            time.sleep(took_s)
+            began_s = time.monotonic()
+            with self.transaction("add up the spend") as connection:
+                lock(connection, for_erasure=True)
+                for slots in list(stale_parts(connection, part)):
+                    add_again(connection, slots)
+            took_s = time.monotonic() - began_s
+
+    def put_feedback(
+        self,
+        feedback: Feedback | DocumentFeedback,
+        caps: FeedbackConfig = NO_CAPS,
+        about: DecisionRecord | None = None,
+    ) -> FeedbackStatus:
+        """Keeps it under decision, kind or document, and key: a repeated post changes nothing, another value replaces
+        the earlier one.
+
+        Args:
+            caps: in an hour, a key has one for answers and one for documents; in a decision, one for kinds.
+            about: the decision, which may not have reached SQL yet; nothing is kept of one that was erased. None: the
+                caller knows.
+
+        Raises:
+            StoreError: nothing was written.
+        """
+        of_document = isinstance(feedback, DocumentFeedback)
+        table, subject = (DOCUMENT_FEEDBACK, "document_id") if of_document else (FEEDBACK, "kind")
+        row = feedback.model_dump(mode="json") | {"key_id": feedback.key_id or ""}
+        is_mine = and_(table.c.decision_id == feedback.decision_id, table.c.key_id == row["key_id"])
+        with self.transaction("write feedback") as connection:
+            lock(connection, for_erasure=False)
+            if about is not None and erased_among(connection, [about]):
+                return FeedbackStatus.ERASED
+            hold(connection, KEY_LOCK, zlib.crc32(row["key_id"].encode()) >> 1)  # so that the caps are exact
+            values = select(table.c[subject], table.c.value).where(is_mine)
+            said = {name: value for name, value in connection.execute(values)}
+            if row[subject] in said:
+                if said[row[subject]] == feedback.value:
+                    return FeedbackStatus.REPEATED
+                earlier = table.update().where(is_mine, table.c[subject] == row[subject])
+                connection.execute(earlier.values(value=feedback.value, at=feedback.at))
+                return FeedbackStatus.REPLACED
+            if not of_document and len(said) >= caps.max_per_decision:
+                return FeedbackStatus.OVER_DECISION
+            lately = and_(table.c.key_id == row["key_id"], table.c.at > feedback.at - HOUR_S)
+            if connection.scalars(select(func.count()).select_from(table).where(lately)).one() >= caps.max_per_hour:
+                return FeedbackStatus.OVER_HOUR
+            connection.execute(self.insert(table).values(**row))
+            return FeedbackStatus.ACCEPTED
+
+    def get_signals(self, decision_id: str) -> tuple[ImplicitSignal, ...]:
+        """Implicit signals of that decision, oldest first. Raises StoreError."""
+        query = select(SIGNALS).where(SIGNALS.c.decision_id == decision_id).order_by(SIGNALS.c.at, SIGNALS.c.kind)
+        return tuple(ImplicitSignal.model_validate(dict(row._mapping)) for row in self.rows("read signals", query))
+
+    def put_judgements(self, judgements: Sequence[JudgedAnswer]) -> None:
+        """Keeps what a judge said; of the same answer again nothing changes. Raises StoreError."""
+        if judgements:
+            rows = [judgement.model_dump(mode="json") for judgement in judgements]
+            with self.transaction("write judgements") as connection:
+                lock(connection, for_erasure=False)  # what is archived has all that was said of it
+                connection.execute(self.insert(JUDGEMENTS).on_conflict_do_nothing(), rows)
+
+    def count_compared(self, judge: str, rubric: str) -> Counter[str]:
+        """Pairs of answers that a judge compared by a rubric, by each of their two experts. Raises StoreError."""
+        pairs, found = JUDGEMENTS.c, Counter[str]()
+        theirs = (pairs.judge == judge) & (pairs.rubric == rubric) & (pairs.other != "")
+        query = select(pairs.expert, pairs.other, func.count()).where(theirs)
+        for expert, other, n in self.rows("count judgements", query.group_by(pairs.expert, pairs.other)):
+            found.update({expert: n, other: n})
+        return found
+
+    def get_feedback(self, decision_id: str) -> tuple[Feedback, ...]:
+        """Feedback on that decision, oldest first. Raises StoreError."""
+        columns = [FEEDBACK.c[name] for name in Feedback.model_fields]
+        query = select(*columns).where(FEEDBACK.c.decision_id == decision_id).order_by(FEEDBACK.c.at, FEEDBACK.c.id)
+        rows = self.rows("read feedback", query)
+        return tuple(Feedback.model_validate({**row._mapping, "key_id": row.key_id or None}) for row in rows)
+
+    def count(self) -> int:
+        """Rows in `decisions`. Raises StoreError."""
+        with self.transaction("count") as connection:
+            return connection.execute(select(func.count()).select_from(DECISIONS)).scalar_one()
+
+    def checkpoint(self) -> None:
+        """Empties SQLite's write-ahead log, which keeps what was deleted for a while. Raises StoreError."""
+        if self._engine.dialect.name == "sqlite":
+            with translated_errors("checkpoint"), self._engine.connect() as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def close(self) -> None:
+        """Closes every connection."""
+        close_engine(self._engine)
+
+    @contextmanager
+    def transaction(self, action: str) -> Iterator[Connection]:
+        """Raises StoreError, which says what could not be done (`action`), without any value of a statement."""
+        with translated_errors(f"{action} in"), self._engine.begin() as connection:
+            yield connection
+
+    def rows(self, action: str, query: Executable) -> Sequence[Row[*tuple[Any, ...]]]:
+        """All that one statement gives, in a transaction of its own. Raises StoreError as `transaction` does."""
+        with self.transaction(action) as connection:
+            return connection.execute(query).all()
+
+    def change(self, action: str, statement: Executable) -> int:
+        """The number of rows that one statement changes. Raises StoreError as `transaction` does."""
+        with self.transaction(action) as connection:
+            return connection.execute(statement).rowcount
+
+
+def insert_rows(connection: Connection, rows: Sequence[tuple[object, ...]]) -> int:
+    """Inserts what `row_of` gives where its decision id is new, and returns how many were.
+
+    Statements as text: SQLAlchemy took longer to make one than the database to run it. And neither an execution nor an
+    answer for each row: SQLite's driver begins both by giving the interpreter away, to requests for as long as they
+    want it.
+    """
+    place = "?" if connection.dialect.paramstyle == "qmark" else "%s"
+    row = f"({', '.join([place] * len(DECISIONS.c))})"
+    new = 0
+    for part in in_parts(rows):
+        statement = (
+            f"INSERT INTO decisions ({', '.join(DECISIONS.c.keys())}) VALUES {', '.join([row] * len(part))} "
+            "ON CONFLICT (decision_id) DO NOTHING"
+        )
+        new += connection.exec_driver_sql(statement, tuple(chain.from_iterable(part))).rowcount
+    return new
+
+
+def row_of(logged: Logged) -> tuple[object, ...]:
+    """The columns of one decision, in the table's order."""
+    record = logged.record
+    decision = record.decision
+    return (
+        record.decision_id,
+        record.at,
+        record.replica,
+        record.seq,
+        record.state,
+        record.served_expert or (decision.expert if decision else None),
+        decision.category if decision else None,
+        decision.reason if decision else None,
+        decision.router_version if decision else None,
+        logged.line,
+        record.session_id,
+        None if record.in_tool_loop else record.text_hash,
+        logged.embedding,
+        record.inputs.encoder if record.inputs else None,
+    )

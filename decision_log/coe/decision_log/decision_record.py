@@ -1,0 +1,197 @@
+"""The record of a decision, one row of the log, and its parts."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from coe.router.types import QueryFacts, Record, RoutingDecision
+from coe.router.usage import Usage
+
+RETRIEVAL = ":retrieval"
+"""Category of a retrieval decision; no category of experts.yaml can have this name."""
+
+OUR_FAULTS = frozenset(
+    {
+        "server_shutting_down",
+        "gateway_fault",
+        "misconfigured",
+        "not_ready",
+        "store_unavailable",
+        "stores_unavailable",
+        "other_vector_space",
+        "expert_credentials",
+        "expert_misconfigured",
+        "no_expert_alive",
+    }
+)
+"""Error codes of the gateway's own outages and settings: they say nothing of the expert (docs/decision-log.md)."""
+
+PROBE_HEADER = "x-coe-probe"
+"""Request header by which `coe eval collect` and `coe up` mark what they ask (value `1`)."""
+
+
+class DecisionInputs(Record):
+    """Inputs of a decision, besides the router's version: enough to make it again, or to say why it cannot be.
+
+    The eligible experts and what excludes the others follow from `facts` and `unreachable`, and from these and the
+    router's artifact what a decision says of the experts that its `rest` counts.
+    """
+
+    encoder: str = Field(description="fingerprint of the encoder")
+    features: str = Field(
+        description="keyed hash of the embedding, as `router.features` makes it; '' where the log keeps no hashes"
+    )
+    settings: str = Field(description="identity of the policy as experts.yaml had it, see `Router.settings`")
+    facts: QueryFacts
+    unreachable: tuple[str, ...] = Field(default=(), description="experts of the router that did not answer then")
+
+
+class ShadowDecision(Record):
+    """Decision of a shadow router about the same query; nothing was served by it."""
+
+    router_version: str
+    expert: str
+    category: str
+    live_expert_prob: float = Field(
+        ge=0, le=1, description="its probability of the expert that the live router chose, for estimates off policy"
+    )
+    predicted_quality: float = Field(ge=0, le=1, description="of its own expert")
+
+
+class TerminalState(StrEnum):
+    """The end of a request. Every request that got a decision ends in exactly one of these."""
+
+    ANSWERED = "answered"
+    UPSTREAM_ERROR = "upstream_error"
+    TIMED_OUT = "timed_out"
+    CLIENT_GONE = "client_gone"
+    REJECTED = "rejected"
+
+
+class CallState(StrEnum):
+    """The end of one call of a strategy."""
+
+    ANSWERED = "answered"
+    FAILED = "failed"
+    CANCELLED = "cancelled"  # not needed any more, or the client left
+
+
+class AskedExpert(Record):
+    """One call of a strategy. Calls of one `answer` number gave the same answer; None: it stated none. The usage of a
+    cancelled call is an estimate of its prompt. `is_judge`: it was asked whether two answers are the same. `propensity`
+    is the probability of the call, given the replies before it."""
+
+    expert: str
+    state: CallState
+    answer: int | None = None
+    usage: Usage = Usage()
+    cost_usd: float = Field(default=0.0, ge=0)
+    latency_ms: float = Field(default=0.0, ge=0)
+    error_code: str | None = None
+    is_judge: bool = False
+    propensity: float = Field(default=0.0, ge=0, le=1)
+
+
+class StrategyTrace(Record):
+    """The experts that were asked for one answer. Not settled: nobody gave one, so that a single expert served, or the
+    client left. `confidence` is the probability that the served answer is right; `agreed` counts who gave it.
+    `declined` is the reason why the policy's strategy asked nobody for this request."""
+
+    name: str
+    is_settled: bool
+    confidence: float | None = None
+    agreed: int = 0
+    calls: tuple[AskedExpert, ...] = ()
+    declined: str | None = None
+
+    @property
+    def cost_usd(self) -> float:
+        """Of all calls."""
+        return sum(call.cost_usd for call in self.calls)
+
+
+class DecisionKind(StrEnum):
+    """Kind of request. Everything but `chat` chose among retrieval experts, which no chat map knows."""
+
+    CHAT = "chat"
+    EMBEDDING = "embedding"
+    SEARCH = "search"
+    RERANK = "rerank"
+
+
+class RetrievalTrace(Record):
+    """The query and results of a retrieval decision: the data that pilots are refreshed from."""
+
+    store_id: str | None = None
+    members: tuple[str, ...] = Field(description="experts that searched; their rankings were fused")
+    weights: tuple[float, ...]
+    evidence: tuple[float, ...] = Field(default=(), description="weights of what words say, in a fusion that counts it")
+    learned_on: str | None = Field(default=None, description="data set that taught the weights")
+    reason: str = Field(description="a RetrievalReason")
+    scores: dict[str, float] = Field(default_factory=dict, description="arm -> predicted nDCG@10 minus the plain arm's")
+    similarity: float | None = Field(default=None, description="cosine to the nearest labelled query")
+    documents: tuple[str, ...] = Field(default=(), description="ids of the documents shown, best first")
+
+
+class DecisionRecord(Record):
+    """One row of the decision log: what was asked, decided, and answered.
+
+    `seq` rises by one per record of a `replica` (one life of one gateway process), so a gap is a lost row.
+    `text` is there only at privacy level `text`, `text_hash` (keyed) at `text` and `hash`.
+    """
+
+    kind: DecisionKind = DecisionKind.CHAT
+    decision_id: str
+    request_id: str
+    replica: str
+    seq: int = Field(ge=0)
+    at: float = Field(description="Unix seconds when the request arrived")
+    requested_model: str
+    state: TerminalState
+    decision: RoutingDecision | None = Field(
+        description="None when the request was rejected before an expert was chosen"
+    )
+    served_expert: str | None = Field(
+        default=None, description="who answered; differs from decision.expert after a failover"
+    )
+    served_model: str | None = Field(default=None, description="model that the answer names, where it names one")
+    failures: dict[str, str] = Field(
+        default_factory=dict,
+        description="experts that failed before another was asked, in order, with the error's code",
+    )
+    engine: int | None = Field(
+        default=None, description="which engine answered, from 1, of an expert with several or with max_concurrency"
+    )
+    status: int = Field(description="HTTP status sent to the client; 499 when the client left first")
+    error_code: str | None = None
+    finish_reason: str | None = None
+    is_stream: bool = False
+    usage: Usage = Usage()
+    cost_usd: float = Field(default=0.0, ge=0)
+    ttft_ms: float | None = Field(default=None, description="request arrival to first byte of the answer")
+    latency_ms: float = Field(ge=0, description="request arrival to last byte")
+    overhead_ms: float = Field(default=0.0, ge=0, description="time spent in the gateway before the expert was called")
+    session_id: str | None = None
+    key_id: str | None = None
+    language: str | None = None
+    is_probe: bool = Field(default=False, description="asked by coe itself, to measure or to show: not traffic")
+    turns: int = 1
+    in_tool_loop: bool = Field(default=False, description="an agent continues what was asked, with results of tools")
+    prompt_chars: int = 0
+    text: str | None = None
+    text_hash: str | None = None
+    inputs: DecisionInputs | None = Field(default=None, description="None when nothing was classified")
+    embedding: bytes | None = Field(
+        default=None, description="what the router decided from, d half-precision numbers, where the log keeps it"
+    )
+    retrieval: RetrievalTrace | None = Field(default=None, description="None for chat")
+    shadow: ShadowDecision | None = Field(default=None, description="None without a trial in the shadow")
+    strategy: StrategyTrace | None = Field(default=None, description="None where one expert was asked")
+
+
+def read_record(line: str | bytes) -> DecisionRecord:
+    """A record from JSON, without fields that only a later coe knows: gateways of both may share a log while one is
+    replaced by the other, and SQL keeps the line as it came. Raises ValidationError."""
+    return DecisionRecord.model_validate_json(line, extra="ignore")

@@ -1,0 +1,116 @@
+"""Ledger of replicas in SQL: how many decisions it numbered, and which of these have a row or were removed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import Select, case, func, select
+
+from coe.decision_log.database import Database
+from coe.decision_log.ranges import count, merged
+from coe.decision_log.replica_status import ReplicaState, ReplicaStatus
+from coe.decision_log.tables import DECISIONS, REMOVED, REPLICAS
+from coe.decision_log.tombstones import hold_view, note_removed
+
+MAX_REPEATED = 20
+
+
+@dataclass(slots=True)
+class Account:
+    """One replica in SQL. `status` is None when nothing was heard of it but rows."""
+
+    replica: str
+    status: ReplicaStatus | None = None
+    rows: int = 0
+    written: list[range] = field(default_factory=list)  # numbers that have a row
+    removed: list[range] = field(default_factory=list)  # numbers that were removed on purpose
+
+    @property
+    def decisions(self) -> int:
+        """Number of decisions that it numbered, as far as SQL knows."""
+        ends = [each.stop for each in (*self.written, *self.removed)]
+        return max([0 if self.status is None else self.status.decisions, *ends])
+
+    @property
+    def duplicates(self) -> int:
+        """Rows that repeat a number."""
+        return self.rows - count(self.written)
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """Rows that share a number although each was given once."""
+
+    replica: str
+    seq: int
+    decision_ids: tuple[str, ...]
+
+
+class Ledger:
+    """Calls block, as those of the database it reads and writes through."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def note_replicas(self, statuses: Sequence[ReplicaStatus]) -> None:
+        """Keeps what was heard, in any order and any number of times. Raises StoreError."""
+        insert = self._database.insert(REPLICAS)
+        new = insert.excluded
+        is_over = REPLICAS.c.state != ReplicaState.RUNNING.value
+        columns = (REPLICAS.c.decisions, REPLICAS.c.settled, REPLICAS.c.at)
+        larger = {each.name: case((new[each.name] > each, new[each.name]), else_=each) for each in columns}
+        statement = insert.on_conflict_do_update(
+            index_elements=[REPLICAS.c.replica],
+            set_={**larger, "state": case((is_over, REPLICAS.c.state), else_=new.state)},
+        )
+        with self._database.transaction("write replicas") as connection:
+            for status in sorted(statuses, key=lambda each: each.replica):
+                connection.execute(statement, status.model_dump(mode="json"))
+
+    def note_erased(self, numbers: Iterable[tuple[str, int]], *, at: float) -> None:
+        """Remembers numbers (replica, seq) whose record was erased before it got here. Raises StoreError."""
+        with self._database.transaction("write removed numbers") as connection:
+            note_removed(connection, self._database.insert, numbers, reason="erased", at=at)
+
+    def accounts(self) -> list[Account]:
+        """Every replica, by name. Raises StoreError."""
+        found: dict[str, Account] = {}
+
+        def account(replica: str) -> Account:
+            return found.setdefault(replica, Account(replica))
+
+        with self._database.transaction("count") as connection:
+            hold_view(connection)
+            for row in connection.execute(select(REPLICAS)):
+                account(row.replica).status = ReplicaStatus(**row._mapping)
+            for row in connection.execute(select(REMOVED)):
+                account(row.replica).removed.append(range(row.first_seq, row.last_seq + 1))
+            for row in connection.execute(islands()):
+                account(row.replica).rows += row.rows
+                account(row.replica).written.append(range(row.first, row.last + 1))
+        for each in found.values():
+            each.removed = merged(each.removed)
+        return [found[name] for name in sorted(found)]
+
+    def repeated(self) -> list[Repeated]:
+        """The first `MAX_REPEATED` numbers that more than one row has. Raises StoreError."""
+        replica, seq = DECISIONS.c.replica, DECISIONS.c.seq
+        numbers = select(replica, seq).group_by(replica, seq).having(func.count() > 1).limit(MAX_REPEATED)
+        found = []
+        with self._database.transaction("count") as connection:
+            for row in connection.execute(numbers).all():
+                rows = select(DECISIONS.c.decision_id).where(replica == row.replica, seq == row.seq)
+                ids = connection.execute(rows.order_by(DECISIONS.c.decision_id)).scalars()
+                found.append(Repeated(row.replica, row.seq, tuple(ids)))
+        return found
+
+
+def islands() -> Select[tuple[str, int, int, int]]:
+    """Ranges of consecutive numbers: a number less its rank is the same within one (a gaps-and-islands query)."""
+    replica, seq = DECISIONS.c.replica, DECISIONS.c.seq
+    rank = func.dense_rank().over(partition_by=replica, order_by=seq)
+    ranked = select(replica, seq, (seq - rank).label("island")).subquery()
+    columns = (ranked.c.replica, func.min(ranked.c.seq).label("first"), func.max(ranked.c.seq).label("last"))
+    grouped = select(*columns, func.count().label("rows")).group_by(ranked.c.replica, ranked.c.island)
+    return grouped.order_by(ranked.c.replica, func.min(ranked.c.seq))

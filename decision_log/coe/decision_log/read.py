@@ -1,0 +1,271 @@
+"""Questions to the decision log: records, rewards and counts, for training, evaluation and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import ValidationError
+from sqlalchemy import Connection, Row, Text, bindparam, text
+
+from coe.base.errors import StoreError
+from coe.decision_log.decision_record import (
+    OUR_FAULTS,
+    RETRIEVAL,
+    DecisionKind,
+    DecisionRecord,
+    TerminalState,
+    read_record,
+)
+from coe.decision_log.feedback_types import FeedbackKind, ImplicitKind
+from coe.router.types import DecisionReason
+
+if TYPE_CHECKING:
+    from sqlalchemy import TextClause
+
+
+REWARD_WEIGHT: Mapping[FeedbackKind, float] = {
+    FeedbackKind.TEST: 4.0,
+    FeedbackKind.TICKET: 4.0,
+    FeedbackKind.SCORE: 2.0,
+    FeedbackKind.THUMB: 2.0,
+    FeedbackKind.EDIT: 1.0,
+    FeedbackKind.RETRY: 1.0,
+}
+"""Weight of each sign when one answer got several: a test knows, a retry only hints (ours)."""
+
+NOT_OF_THE_MAP = (DecisionReason.EXPLICIT, DecisionReason.UNGRADED, DecisionReason.KEPT, DecisionReason.CACHED)
+"""Reasons of decisions that the client, the conversation or the cache made: what became of them teaches
+nothing about the map."""
+
+LIMITS = frozenset({"context_length_exceeded", "expert_rate_limited", "expert_out_of_quota", "expert_busy"})
+"""Error codes of an expert that may not or cannot take a request now: they say nothing of its answers."""
+
+NO_FAILURES = OUR_FAULTS | LIMITS
+
+ASKED_BY_COE = "asked by coe itself"
+BY_SEVERAL = "several experts were asked"
+PAGE_ROWS = 5000
+BATCH_IDS = 500
+"""Ids in one statement, well below the databases' limits on parameters."""
+
+
+def read_rewards(
+    connection: Connection, key_weights: Mapping[str, float] | None = None, ids: Sequence[str] | None = None
+) -> dict[str, float]:
+    """Weighted mean of the feedback on each decision.
+
+    Args:
+        key_weights: key id -> how much its feedback counts; 1 where not named. What counts nothing is left out. Of
+            an answer only the team of the key that asked may speak, whose weight belongs to the decision as a whole.
+        ids: decisions to read it of; None: all.
+    """
+    query = "SELECT decision_id, kind, value, key_id FROM feedback"
+    if ids is None:
+        rows = connection.execute(text(query))
+    else:
+        rows = connection.execute(by_ids(f"{query} WHERE decision_id IN :ids"), {"ids": ids})
+    sums: dict[str, tuple[float, float]] = {}
+    for decision_id, kind, value, key_id in rows:
+        weight = REWARD_WEIGHT[FeedbackKind(kind)] * (key_weights or {}).get(key_id, 1.0)
+        if weight > 0:
+            total, weights = sums.get(decision_id, (0.0, 0.0))
+            sums[decision_id] = (total + weight * float(value), weights + weight)
+    return {decision_id: total / weights for decision_id, (total, weights) in sums.items()}
+
+
+def read_signals(connection: Connection) -> dict[str, tuple[ImplicitKind, ...]]:
+    """Implicit signals per decision; kinds in the order of their names."""
+    found: dict[str, tuple[ImplicitKind, ...]] = {}
+    rows = connection.execute(text("SELECT decision_id, kind FROM implicit_signals ORDER BY decision_id, kind"))
+    for decision_id, kind in rows:
+        found[decision_id] = (*found.get(decision_id, ()), ImplicitKind(kind))
+    return found
+
+
+def record_of(row: Row[*tuple[Any, ...]]) -> DecisionRecord:
+    """The record of a row, which has its `decision_id`, `record` and `embedding`. Raises StoreError: it is damaged."""
+    try:
+        read = read_record(row.record)
+    except ValidationError as error:
+        raise StoreError(f"row {row.decision_id} of the decision log is not a decision record") from error
+    return read if row.embedding is None else read.model_copy(update={"embedding": row.embedding})
+
+
+def is_chat(record: DecisionRecord) -> bool:
+    """Returns False for a choice among retrieval experts (see retrieval.stores.export)."""
+    return record.kind is DecisionKind.CHAT
+
+
+def read_records(connection: Connection, since: float) -> Iterator[DecisionRecord]:
+    """Every record of chat since a time, with its embedding, in order of arrival, a page at a time. Raises
+    StoreError: a row is damaged."""
+    query = text(
+        "SELECT at, decision_id, record, embedding FROM decisions "
+        "WHERE at >= :since AND (at > :at OR decision_id > :last) ORDER BY at, decision_id LIMIT :page"
+    )
+    after, last = since, ""
+    while rows := connection.execute(query, {"since": after, "at": after, "last": last, "page": PAGE_ROWS}).all():
+        yield from filter(is_chat, map(record_of, rows))
+        after, last = rows[-1].at, rows[-1].decision_id
+
+
+def read_newest(
+    connection: Connection, fingerprint: str, *, since: float, until: float, most: int
+) -> Iterator[DecisionRecord]:
+    """The newest decisions of a time (since <= at < until, Unix seconds) that an encoder's embedding was kept of, with
+    it."""
+    query = text(
+        "SELECT decision_id, record, embedding FROM decisions WHERE at >= :since AND at < :until "
+        "AND encoder_fingerprint = :fingerprint AND embedding IS NOT NULL ORDER BY at DESC, decision_id LIMIT :most"
+    )
+    bounds = {"since": since, "until": min(until, 1e18), "fingerprint": fingerprint, "most": most}
+    yield from filter(is_chat, map(record_of, connection.execute(query, bounds)))
+
+
+def read_rows(connection: Connection, ids: Sequence[str]) -> Iterator[Row[Any] | None]:
+    """`record` (its JSON), `embedding` and `encoder_fingerprint` by id, in the order asked for; None for a decision
+    that was removed."""
+    columns = "decision_id, record, embedding, encoder_fingerprint"
+    query = by_ids(f"SELECT {columns} FROM decisions WHERE decision_id IN :ids")
+    for part in id_batches(ids):
+        found = {row.decision_id: row for row in connection.execute(query, {"ids": part})}
+        yield from (found.get(name) for name in part)
+
+
+def id_batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (ids[start : start + BATCH_IDS] for start in range(0, len(ids), BATCH_IDS))
+
+
+def by_ids(query: str) -> TextClause:
+    """The query with a parameter `ids` that takes a sequence."""
+    return text(query).bindparams(bindparam("ids", expanding=True, type_=Text()))
+
+
+def count_feedback(
+    connection: Connection, since: float, until: float, by: Literal["kind", "key_id"]
+) -> list[tuple[str, int, float]]:
+    """Pieces of feedback and their mean value by kind or by key (None without keys), most first."""
+    query = (
+        f"SELECT {by}, COUNT(*), AVG(value) FROM feedback WHERE at >= :since AND at < :until GROUP BY {by} "
+        "ORDER BY 2 DESC, 1"
+    )
+    rows = connection.execute(text(query), {"since": since, "until": min(until, 1e18)})
+    return [(row[0], row[1], row[2]) for row in rows]
+
+
+def read_judged_grades(connection: Connection, since: float, until: float) -> dict[tuple[str, str], dict[str, float]]:
+    """Grades of the answers that clients got: (judge, rubric) -> decision -> grade."""
+    query = text(
+        "SELECT j.judge, j.rubric, j.decision_id, j.value FROM judgements j JOIN decisions d "
+        "ON d.decision_id = j.decision_id AND d.expert = j.expert "
+        "WHERE j.other = '' AND d.at >= :since AND d.at < :until"
+    )
+    rows = connection.execute(query, {"since": since, "until": min(until, 1e18)})
+    grades: dict[tuple[str, str], dict[str, float]] = {}
+    for judge, rubric, decision_id, value in rows:
+        grades.setdefault((judge, rubric), {})[decision_id] = value
+    return grades
+
+
+def read_preferences(
+    connection: Connection, judges: Collection[tuple[str, str]]
+) -> dict[str, list[tuple[str, str, float]]]:
+    """Preferences of judges with their rubrics: decision -> (expert that served, other expert, how far the first is
+    preferred)."""
+    query = text("SELECT judge, rubric, decision_id, expert, other, value FROM judgements WHERE other <> ''")
+    found: dict[str, list[tuple[str, str, float]]] = {}
+    for judge, rubric, decision_id, *pair in connection.execute(query):
+        if (judge, rubric) in judges:
+            found.setdefault(decision_id, []).append((pair[0], pair[1], pair[2]))
+    return found
+
+
+def count_swapped_pairs(connection: Connection, since: float, until: float) -> dict[tuple[str, str], tuple[int, int]]:
+    """Pairs of answers judged in both orders, and how many of them consistently, by (judge, rubric)."""
+    query = text(
+        "SELECT judge, rubric, COUNT(*), SUM(CASE WHEN is_consistent THEN 1 ELSE 0 END) FROM judgements "
+        "WHERE other <> '' AND at >= :since AND at < :until GROUP BY judge, rubric"
+    )
+    rows = connection.execute(query, {"since": since, "until": min(until, 1e18)})
+    return {(judge, rubric): (int(pairs), int(consistent)) for judge, rubric, pairs, consistent in rows}
+
+
+def read_router_events(connection: Connection, since: float, until: float) -> list[dict[str, Any]]:
+    """`at`, `version`, `event` and `detail` of what happened to routers with since <= at < until (Unix seconds)."""
+    query = text("SELECT at, version, event, detail FROM router_events WHERE at >= :since AND at < :until ORDER BY at")
+    rows = connection.execute(query, {"since": since, "until": min(until, 1e18)}).mappings()
+    return [dict(row) for row in rows]
+
+
+def asked_several(record: DecisionRecord) -> bool:
+    """Returns whether a strategy asked experts for the answer."""
+    return record.strategy is not None and bool(record.strategy.calls)
+
+
+def has_failed(record: DecisionRecord) -> bool:
+    """Returns whether the expert that the router chose failed at the request: a reward of 0, even if another answered.
+
+    Not its failure: a client that left, an outage or a setting of the gateway (`OUR_FAULTS`), a limit of the expert
+    (`LIMITS`, a status of 429), and a request that it refused (another status of 4xx, but for 408). A status of 200 is
+    that of a stream which broke after it had begun.
+    """
+    decision = record.decision
+    if decision is None or record.is_probe or decision.reason in NOT_OF_THE_MAP or asked_several(record):
+        return False
+    if (code := record.failures.get(decision.expert)) is not None:
+        return code not in NO_FAILURES
+    if record.state not in (TerminalState.UPSTREAM_ERROR, TerminalState.TIMED_OUT):
+        return False
+    if record.error_code in NO_FAILURES:
+        return False
+    return record.status in (200, 408) or record.status >= 500
+
+
+def why_dropped(record: DecisionRecord, rewards: Mapping[str, float]) -> str | None:
+    """Reason why an answer teaches nothing about the map, or None."""
+    if record.is_probe:
+        return ASKED_BY_COE
+    if record.decision is None or record.state is TerminalState.REJECTED:
+        return "rejected before routing"
+    if record.state is not TerminalState.ANSWERED:
+        return f"not answered ({record.state})"
+    if record.decision.reason is DecisionReason.EXPLICIT:
+        return "the client named the expert"
+    if record.decision.reason is DecisionReason.UNGRADED:
+        return "no expert that the router knew could serve it"
+    if record.decision.reason is DecisionReason.KEPT:
+        return "the conversation kept its expert"
+    if record.decision.reason is DecisionReason.CACHED:
+        return "the answer came from the cache"
+    if asked_several(record):
+        return BY_SEVERAL
+    if record.served_expert != record.decision.expert:
+        return "another expert answered after a failure"
+    return None if record.decision_id in rewards else "no feedback"
+
+
+def read_judged_searches(
+    connection: Connection, since: float, unheard: Collection[str] = ()
+) -> Iterator[tuple[DecisionRecord, dict[str, float]]]:
+    """Retrieval decisions since a time (Unix seconds) that have feedback, by id, with the mean value per document.
+
+    Args:
+        unheard: ids of keys whose feedback counts for nothing.
+
+    Raises:
+        StoreError: a row is damaged.
+    """
+    values: dict[str, dict[str, list[float]]] = {}
+    rows = connection.execute(text("SELECT decision_id, document_id, value, key_id FROM document_feedback"))
+    for decision_id, document_id, value in (row[:3] for row in rows if row.key_id not in unheard):
+        values.setdefault(decision_id, {}).setdefault(document_id, []).append(value)
+    query = by_ids(
+        "SELECT decision_id, record, NULL AS embedding FROM decisions "
+        "WHERE decision_id IN :ids AND category = :category AND at >= :since ORDER BY decision_id"
+    )
+    for part in id_batches(sorted(values)):
+        found = connection.execute(query, {"ids": part, "category": RETRIEVAL, "since": since}).all()
+        for record in map(record_of, found):
+            said = values[record.decision_id]
+            yield record, {name: sum(each) / len(each) for name, each in said.items()}

@@ -1,0 +1,184 @@
+"""The registry of routers in SQL, and what the log says of a trial. Calls block; a coroutine runs them in a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, and_, func, select
+from sqlalchemy.engine import Connection
+
+from coe.base.json_text import from_json
+from coe.decision_log.database import Database
+from coe.decision_log.decision_record import TerminalState
+from coe.decision_log.e_process import Arm
+from coe.decision_log.tables import DECISIONS, FEEDBACK, ROUTER_EVENTS, ROUTER_VERSIONS
+from coe.router.artifact import RouterManifest
+from coe.router.live_pointer import LivePointer, Trial
+from coe.router.types import DecisionReason
+
+FAILED = (TerminalState.UPSTREAM_ERROR, TerminalState.TIMED_OUT)
+ENDED = (TerminalState.ANSWERED, *FAILED)
+"""A client that left, or a request that could not be served, says nothing about a router."""
+
+PAST_S = 7 * 86_400.0
+"""Time over which the live router's own past is read (ours)."""
+
+
+@dataclass(frozen=True)
+class TrialEvidence:
+    """Rewards and successes (1 - failures) of the candidate and of the live router since the trial began, and the live
+    router's from before it."""
+
+    candidate_reward: Arm
+    live_reward: Arm
+    past_reward: Arm
+    candidate_success: Arm
+    live_success: Arm
+    past_success: Arm
+
+
+class RouterVersions:
+    """Reads and writes through a database. Raises StoreError."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._past_of: tuple[str, Trial] | None = None  # whose past is kept below: it does not change
+        self._past_reward = self._past_success = Arm()
+
+    def note(self, pointer: LivePointer, manifests: Iterable[RouterManifest]) -> None:
+        """Keeps what the pointer says, unless it is kept already."""
+        versions = [
+            {"version": m.version, "created_at": m.created_at, "manifest": m.model_dump_json()} for m in manifests
+        ]
+        with self._database.transaction("note router versions") as connection:
+            for table, rows in ((ROUTER_EVENTS, events_of(pointer)), (ROUTER_VERSIONS, versions)):
+                if rows:
+                    connection.execute(self._database.insert(table).on_conflict_do_nothing(), rows)
+
+    def shadow_evidence(self, live: str, trial: Trial) -> ShadowEvidence:
+        """Evidence of the log about a trial in the shadow of that live router."""
+        with self._database.transaction("read a trial's evidence") as connection:
+            return shadow_rewards(connection, live, trial)
+
+    def evidence(self, live: str, trial: Trial) -> TrialEvidence:
+        """Evidence of the log about a trial against that live router."""
+        with self._database.transaction("read a trial's evidence") as connection:
+            rewards = first_rewards(connection, (live, trial.version), trial.started_at)
+            successes = count_successes(connection, (live, trial.version), trial.started_at)
+            if self._past_of != (live, trial):
+                begin, end = trial.started_at - PAST_S, trial.started_at
+                self._past_reward = past_rewards(connection, live, begin, end)
+                self._past_success = count_successes(connection, (live,), begin, end).get(live, Arm())
+                self._past_of = (live, trial)
+        return TrialEvidence(
+            candidate_reward=rewards.get(trial.version, Arm()),
+            live_reward=rewards.get(live, Arm()),
+            past_reward=self._past_reward,
+            candidate_success=successes.get(trial.version, Arm()),
+            live_success=successes.get(live, Arm()),
+            past_success=self._past_success,
+        )
+
+
+@dataclass(frozen=True)
+class ShadowEvidence:
+    """Per rated conversation: the candidate's probability of the expert that served, the live router's, the reward."""
+
+    matches: tuple[float, ...] = ()
+    propensities: tuple[float, ...] = ()
+    rewards: tuple[float, ...] = ()
+
+
+def events_of(pointer: LivePointer) -> list[dict[str, object]]:
+    """Rows of a pointer's present and its withdrawals; an invalid time counts as 0."""
+    events: list[tuple[float, str, str, str]] = [
+        (unix_seconds(pointer.promoted_at), pointer.version, "promoted", ""),
+        *((unix_seconds(gone.at), gone.version, "withdrawn", gone.reason) for gone in pointer.withdrawn),
+    ]
+    if (trial := pointer.trial) is not None:
+        events.append((trial.started_at, trial.version, trial.mode.value, f"share {trial.share:g}"))
+    return [dict(zip(ROUTER_EVENTS.c.keys(), event, strict=True)) for event in events]
+
+
+def unix_seconds(text: str) -> float:
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return 0.0
+
+
+def decided_by(versions: tuple[str, ...], since: float) -> ColumnElement[bool]:
+    """Decisions of these versions since a time, but for those whose expert the client named: neither praise nor failure
+    of such an answer is the router's."""
+    is_routed = DECISIONS.c.reason != DecisionReason.EXPLICIT.value
+    return and_(DECISIONS.c.at >= since, DECISIONS.c.router_version.in_(versions), is_routed)
+
+
+def first_rewards(connection: Connection, versions: tuple[str, ...], since: float) -> dict[str, Arm]:
+    """The first reward of every conversation, summed by version: later ones of the same people are not independent."""
+    query = (
+        select(DECISIONS.c.router_version, DECISIONS.c.session_id, DECISIONS.c.decision_id, FEEDBACK.c.value)
+        .join(FEEDBACK, FEEDBACK.c.decision_id == DECISIONS.c.decision_id)
+        .where(decided_by(versions, since))
+        .order_by(FEEDBACK.c.at, FEEDBACK.c.id)
+    )
+    seen: set[str] = set()
+    sums = {version: [0, 0.0] for version in versions}
+    for version, session, decision, value in connection.execute(query):
+        unit = session or decision
+        if unit not in seen:
+            seen.add(unit)
+            sums[version][0] += 1
+            sums[version][1] += value
+    return {version: Arm(n, total) for version, (n, total) in sums.items()}
+
+
+def shadow_rewards(connection: Connection, live: str, trial: Trial) -> ShadowEvidence:
+    """The first reward of every conversation that the candidate decided about too, where the choice did serve."""
+    query = (
+        select(DECISIONS.c.session_id, DECISIONS.c.decision_id, DECISIONS.c.record, FEEDBACK.c.value)
+        .join(FEEDBACK, FEEDBACK.c.decision_id == DECISIONS.c.decision_id)
+        .where(decided_by((live,), trial.started_at))
+        .order_by(FEEDBACK.c.at, FEEDBACK.c.id)
+    )
+    rows: dict[str, tuple[float, float, float]] = {}
+    for session, name, text, value in connection.execute(query):
+        record = from_json(text)
+        shadow, decision = record.get("shadow"), record.get("decision")
+        if not shadow or not decision or shadow["router_version"] != trial.version:
+            continue
+        if record.get("served_expert") == decision["expert"]:
+            rows.setdefault(session or name, (shadow["live_expert_prob"], decision["propensity"], value))
+    return ShadowEvidence(*zip(*rows.values(), strict=True)) if rows else ShadowEvidence()
+
+
+def past_rewards(connection: Connection, version: str, since: float, until: float) -> Arm:
+    """Number and sum of a version's rewards between two times."""
+    query = (
+        select(func.count(), func.coalesce(func.sum(FEEDBACK.c.value), 0.0))
+        .select_from(DECISIONS.join(FEEDBACK, FEEDBACK.c.decision_id == DECISIONS.c.decision_id))
+        .where(decided_by((version,), since), DECISIONS.c.at < until, FEEDBACK.c.at < until)
+    )
+    n, total = connection.execute(query).one()
+    return Arm(n, total)
+
+
+def count_successes(
+    connection: Connection, versions: tuple[str, ...], since: float, until: float | None = None
+) -> dict[str, Arm]:
+    """Decisions that ended well, of all that ended well or failed, by version."""
+    query = (
+        select(DECISIONS.c.router_version, DECISIONS.c.state, func.count())
+        .where(decided_by(versions, since))
+        .where(DECISIONS.c.state.in_([state.value for state in ENDED]))
+        .group_by(DECISIONS.c.router_version, DECISIONS.c.state)
+    )
+    if until is not None:
+        query = query.where(DECISIONS.c.at < until)
+    arms: dict[str, Arm] = {}
+    for version, state, count in connection.execute(query):
+        arm = arms.get(version, Arm())
+        arms[version] = Arm(arm.n + count, arm.total + (count if state == TerminalState.ANSWERED.value else 0))
+    return arms

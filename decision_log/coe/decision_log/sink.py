@@ -1,0 +1,307 @@
+"""The decision log of one gateway process: `append` takes a record in about a microsecond, the rest happens behind.
+
+A record goes from a bounded queue in memory to the spool (group commit, in a thread) and from there to the stream. In
+the modes `batched` and `sync` requests call `commit` instead, which returns when the record is on the disk.
+docs/decision-log.md has what each mode may lose.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import secrets
+import socket
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from coe.base.errors import StoreError, reason_of
+from coe.decision_log.commit_check import CommitCheck
+from coe.decision_log.decision_record import DecisionRecord, read_record
+from coe.decision_log.leftovers import send_leftovers, send_next
+from coe.decision_log.payloads import json_line
+from coe.decision_log.privacy import load_key, private_fields
+from coe.decision_log.replica_status import BEAT_S, DecisionCount, ReplicaState, ReplicaStatus
+from coe.decision_log.spool import Spool, spooled_bytes
+from coe.decision_log.spool_writer import SpoolWriter
+from coe.decision_log.stream import STATUS_FIELD, Backoff, DecisionStream
+from coe.decision_log.tombstones import is_erased
+from coe.fleet.tasks import stop_task
+from coe.router.log_config import Durability, LogConfig
+
+SEND_LINGER_S = 0.1
+RECENT_RECORDS = 128
+"""Records by which a receipt is answered until their rows are in SQL, 2.5 kB each. Where more are on their way, a
+receipt waits for its row."""
+LEFTOVERS_EVERY_S = 30.0
+FLUSH_TIMEOUT_S = 5.0
+SPOOL_FOLDER = "spool"
+TRY_BYTES = 16 * 1024  # of an entry that needs new room on Redis's disk
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LogStats:
+    """Counts since this process started, in records.
+
+    `pending` are appended and not yet in the stream, `dropped` were lost because neither disk nor memory had room,
+    `gaps` are the stretches of consecutive lost records.
+    `last_error` is the present obstacle; None while decisions reach SQL.
+    """
+
+    appended: int = 0
+    spooled: int = 0
+    streamed: int = 0
+    gaps: int = 0
+    pending: int = 0
+    dropped: int = 0
+    last_error: str | None = None
+
+
+class DecisionLog:
+    """Place where decisions go, one per gateway process; `replica` names this run of it. `is_durable` is true when the
+    end of an answer has to wait for `commit`.
+
+    Args:
+        data_dir: holds `spool/<replica>/` and the key of hashes.
+        redis_url: as `decision_log.redis_client.connect` takes it.
+        config: the `log` section of experts.yaml.
+
+    Raises:
+        ConfigError: the URL is not a Redis URL, or the key of hashes cannot be read or made.
+    """
+
+    def __init__(self, *, data_dir: Path, redis_url: str, config: LogConfig) -> None:
+        self.replica = new_replica()
+        self._privacy = config.privacy
+        self._key = load_key(data_dir)
+        self._root = data_dir / SPOOL_FOLDER
+        self._max_bytes = config.spool_max_mb * 1024 * 1024
+        self.is_durable = config.durability is not Durability.ASYNC
+        self._spool = Spool(self._root / self.replica, max_bytes=self._max_bytes, is_durable=self.is_durable)
+        self._stream = DecisionStream(redis_url, name=config.stream, max_entries=config.stream_max_entries)
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="coe-spool")
+        self._numbered = DecisionCount(is_durable=self.is_durable)
+        # Records, and once they are spooled their JSON, which takes a quarter of the memory. A dict would look for its
+        # first entry among those that have gone.
+        self._recent = OrderedDict[str, DecisionRecord | bytes]()
+        self._queue = SpoolWriter(
+            self._spool, self._stream, self._executor, config, self._key, self._numbered, self._keep_line
+        )
+        try_redis = partial(self._tell, ReplicaState.RUNNING, TRY_BYTES)
+        self._check = CommitCheck(self._spool, self._queue, self._stream, self._executor, try_redis)
+        self._is_closing = False
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._appended = self._streamed = 0
+        self._loop_error: str | None = None
+
+    def next_seq(self) -> int:
+        """The sequence number of the next record: every number must be appended once, in any order."""
+        return self._numbered.take()
+
+    def append(self, record: DecisionRecord) -> None:
+        """Takes the record. Never blocks and never raises; a record that finds the queue full is lost and counted."""
+        self._remember(record)
+        self._queue.put(record)
+
+    async def commit(self, record: DecisionRecord) -> None:
+        """Takes the record and returns when it is safe. Raises StoreError when it does not become so in time."""
+        self._remember(record)
+        try:
+            await self._queue.commit(record)
+        except StoreError as error:
+            if error.is_retryable:
+                self._check.doubt(self._queue.error or "the disk is too slow")
+            raise
+
+    async def check(self) -> None:
+        """Before an expert is asked: raises StoreError when an answer could not be made safe now."""
+        if self.is_durable:
+            await self._check.check()
+
+    @property
+    def problem(self) -> str | None:
+        """Obstacle to making answers safe, as last seen; None where nothing does, or they do not wait."""
+        return self._check.problem if self.is_durable else None
+
+    @property
+    def detour(self) -> str | None:
+        """Place where decisions wait, and the reason, as last seen; None where they reach SQL."""
+        error = self._queue.error
+        return self._stream.detour if error is None else f"decisions wait in memory or go straight to Redis ({error})"
+
+    def _remember(self, record: DecisionRecord) -> None:
+        self._appended += 1
+        self._recent[record.decision_id] = record
+        if len(self._recent) > RECENT_RECORDS:
+            self._recent.popitem(last=False)
+
+    def _keep_line(self, decision_id: str, payload: bytes) -> None:
+        if decision_id in self._recent:
+            self._recent[decision_id] = json_line(payload)
+
+    def recent(self, decision_id: str) -> DecisionRecord | None:
+        """One of the latest records, as the log keeps it, without its embedding; None when it is not there."""
+        found = self._recent.get(decision_id)
+        if isinstance(found, DecisionRecord):
+            kept = private_fields(found, self._privacy, self._key)
+            return found.model_copy(update={**kept, "embedding": None})
+        return None if found is None else read_record(found)
+
+    def forget(self, erased: Mapping[str, float]) -> int:
+        """Forgets recent records of subjects (by hash) that were made up to a time; how many."""
+        gone = [
+            each for each in self._recent if (record := self.recent(each)) is not None and is_erased(record, erased)
+        ]
+        for decision_id in gone:
+            del self._recent[decision_id]
+        return len(gone)
+
+    def stats(self) -> LogStats:
+        queue = self._queue
+        streamed = self._streamed + queue.streamed
+        return LogStats(
+            appended=self._appended,
+            spooled=queue.spooled,
+            streamed=streamed,
+            gaps=queue.gaps,
+            pending=self._appended - streamed - queue.dropped,
+            dropped=queue.dropped,
+            last_error=queue.error or self._stream.detour or self._loop_error,
+        )
+
+    async def start(self) -> None:
+        """Opens the spool and starts the work behind `append`; Redis may be away.
+
+        Raises:
+            StoreError: the spool's folder cannot be made or written, or answers wait for rows that Redis may evict.
+        """
+        await self._stream.look()
+        if self.is_durable and (problem := self._stream.eviction_problem) is not None:
+            raise StoreError(f"log.durability promises rows that would not be safe: {problem}")
+        try:
+            await self._in_thread(self._open)
+        except OSError as error:
+            raise StoreError(f"spool {self._spool.folder} cannot be made ({error.strerror})") from error
+        loops: dict[str, Callable[[], Awaitable[None]]] = {
+            "writer": self._queue.run,
+            "sender": self._send_all,
+            "leftovers": self._find_leftovers,
+            "beat": self._beat,
+        }
+        if self.is_durable:
+            loops["checker"] = self._check.run
+        for name, loop in loops.items():
+            self._tasks[name] = asyncio.create_task(self._guarded(loop), name=f"decision-log-{name}")
+
+    async def aclose(self, timeout_s: float = FLUSH_TIMEOUT_S) -> None:
+        """Writes out the queue and sends the spool; what Redis does not take in time stays for the next start."""
+        self._is_closing = True
+        self._queue.close()
+        flushing = [task for name, task in self._tasks.items() if name in ("writer", "sender")]
+        if flushing and (await asyncio.wait(flushing, timeout=timeout_s))[1]:
+            logger.warning("%d decisions wait in %s for the next start", self._spool.pending, self._root)
+        for task in self._tasks.values():
+            await stop_task(task)
+        await self._check.aclose()
+        await self._in_thread(partial(self._close_spool, must_stay=not await self._say_goodbye()))
+        self._executor.shutdown()
+        unsaved = self.stats().pending - self._spool.pending
+        if unsaved:
+            self._queue.lose(unsaved)
+            logger.error("%d decisions are lost: neither disk nor Redis took them before the end", unsaved)
+        await self._stream.aclose()
+
+    def _open(self) -> None:
+        self._share_room()
+        self._spool.open()
+        self._numbered.open(self._spool.folder)
+
+    def _close_spool(self, *, must_stay: bool) -> None:
+        with suppress(OSError):  # then this replica will count as killed, with its right number of decisions
+            self._numbered.close()
+        self._spool.close(must_stay=must_stay)
+
+    async def _say_goodbye(self) -> bool:
+        """Writes the number of this replica's decisions to the stream; False leaves that, with the spool, to others."""
+        if not self._tasks or self._spool.pending or self._stream.last_error is not None:
+            return not self._tasks
+        return await self._tell(ReplicaState.ENDED)
+
+    async def _beat(self) -> None:
+        """Writes to the stream again and again how many decisions there are."""
+        while True:
+            await self._tell(ReplicaState.RUNNING)
+            await asyncio.sleep(BEAT_S)
+            await self._stream.look()
+
+    async def _tell(self, state: ReplicaState, size: int = 0) -> bool:
+        numbered = self._numbered
+        status = ReplicaStatus(
+            replica=self.replica, decisions=numbered.value, settled=numbered.settled, state=state, at=time.time()
+        )
+        return await self._stream.try_send([status.model_dump_json().encode().ljust(size)], STATUS_FIELD)
+
+    def _share_room(self) -> None:
+        """Leaves this spool what the others in the data folder do not use of `log.spool_max_mb`."""
+        self._spool.max_bytes = max(0, self._max_bytes - spooled_bytes(self._root, without=self.replica))
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+
+    async def _guarded(self, loop: Callable[[], Awaitable[None]]) -> None:
+        """Runs a worker's loop and starts it again when a fault we did not foresee ends it."""
+        backoff = Backoff()
+        while True:
+            try:
+                await loop()
+                return
+            except Exception as error:
+                logger.exception("the decision log continues after a fault")
+                self._loop_error = reason_of(error)
+                await backoff.wait()
+
+    async def _send_all(self) -> None:
+        """Spool to stream, until everything is written and sent."""
+        while True:
+            is_last = self._queue.is_done
+            self._queue.has_spooled.clear()
+            while count := await send_next(self._spool, self._stream, self._executor):
+                self._streamed += count
+                self._loop_error = None
+            if is_last:
+                return
+            if not self._queue.is_done:
+                await self._queue.has_spooled.wait()
+                # They are safe on the disk, and those that are sent together cost less.
+                await asyncio.sleep(0 if self._is_closing else SEND_LINGER_S)
+
+    async def _find_leftovers(self) -> None:
+        """Sends what replicas that are gone left in their spools, again and again."""
+        while True:
+            try:
+                sent = await send_leftovers(self._root, self._stream)
+            except OSError as error:
+                logger.warning("a spool that an earlier process left cannot be read (%s)", reason_of(error))
+            else:
+                if sent:
+                    logger.info("sent %d decisions that an earlier process had left in the spool", sent)
+            await self._in_thread(self._share_room)
+            await asyncio.sleep(LEFTOVERS_EVERY_S)
+
+
+def new_replica() -> str:
+    """A name that no other run of any process has: host, process id and a random part."""
+    host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:32]
+    return f"{host}-{os.getpid()}-{secrets.token_hex(3)}"

@@ -1,0 +1,208 @@
+"""Opening the database: which ones are supported, how SQLite is set up, and what its errors become."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
+
+from sqlalchemy import create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+
+from coe.base.errors import ConfigError, DataError, StoreError
+from coe.base.extras import require_installed
+
+if TYPE_CHECKING:
+    from sqlalchemy import Table
+    from sqlalchemy.engine import Connection, Engine
+
+BUSY_TIMEOUT_MS = 10_000
+AGAIN_S = 0.01
+PRIMARY_CODE = 0xFF  # of SQLite's codes, which say more in their other bits
+KEPT_STATEMENTS = 8
+"""Of each connection to SQLite, compiled. With Python's 128 the statements for batches of all sizes took 40 MB."""
+
+ROWS_AT_ONCE = 64
+"""Rows of one statement. A batch of several hundred by itself would be one that SQLite has not compiled before."""
+
+POSTGRES_PATIENCE = {
+    "connect_timeout": "10",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "25000",
+}
+"""Parameters of libpq by which a network that swallows everything ends a wait after some 25 s. Without them Linux takes
+from 16 minutes to two hours."""
+
+T = TypeVar("T")
+
+GIVEN_AS = "the database URL (DATABASE_URL)"
+SCHEMA_LOCK = 0x636F6573  # "coes", for Postgres's advisory locks
+
+
+def open_engine(database_url: str, *, is_reader: bool = False) -> Engine:
+    """A connection pool for that URL; SQLite gets a write-ahead log, so readers do not wait for the writer.
+
+    Args:
+        is_reader: nothing will be written, so an SQLite file that may not be is opened all the same.
+
+    Raises:
+        ConfigError: it is not a URL, or of a database that is not supported.
+        MissingExtraError: it is Postgres and the driver is not installed.
+    """
+    url = checked_url(database_url)
+    if url.get_backend_name() == "postgresql":
+        require_installed("the database URL of Postgres", "psycopg")
+        return postgres_engine(url)
+    path = Path(url.database or "")
+    if is_reader and (sealed := sealed_url(path)):
+        return create_engine(sealed)
+    # For its owner alone, and so is its write-ahead log, which gets the same mode. SQLite says what cannot be opened.
+    with suppress(OSError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "cached_statements": KEPT_STATEMENTS})
+
+    @event.listens_for(engine, "connect")
+    def set_pragmas(connection: Any, _record: object) -> None:
+        # FULL: a row is committed before the stream forgets it, so the commit must outlive a power cut.
+        # secure_delete: what is erased is overwritten.
+        for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "synchronous=FULL", "secure_delete=ON"):
+            connection.execute(f"PRAGMA {pragma}").close()
+        write_ahead(connection)
+
+    return engine
+
+
+def postgres_engine(url: URL) -> Engine:
+    """A connection pool; what the URL says of patience with the network holds."""
+    return create_engine(url.set(query={**POSTGRES_PATIENCE, **url.query}), pool_pre_ping=True)
+
+
+def write_ahead(connection: Any) -> None:
+    """Makes SQLite write ahead. Where several processes do so to a new file at once, it refuses without waiting."""
+    until_s = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").close()
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & PRIMARY_CODE != sqlite3.SQLITE_BUSY or time.monotonic() >= until_s:
+                raise
+            time.sleep(AGAIN_S)
+
+
+def in_parts(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The rows of each of the statements that together write or read all of them."""
+    return (rows[start : start + ROWS_AT_ONCE] for start in range(0, len(rows), ROWS_AT_ONCE))
+
+
+def close_engine(engine: Engine) -> None:
+    """Closes every connection: an idle one now, one that a thread still works with once the thread returns it."""
+    event.listen(engine, "checkin", lambda connection, _record: connection and connection.close())
+    engine.dispose()
+
+
+def sealed_url(path: Path) -> URL | None:
+    """URL of an SQLite file that this process may read but not write; None if it may write, or there is none.
+
+    If the folder is read-only too and holds no write-ahead log, the file is opened as immutable. Otherwise SQLite would
+    look for that log, and create a file in order to share it.
+    """
+    may_change_folder = os.access(path.parent, os.W_OK)
+    if not path.is_file() or (may_change_folder and os.access(path, os.W_OK)):
+        return None
+    is_fixed = not may_change_folder and not path.with_name(f"{path.name}-wal").exists()
+    query = {"mode": "ro", "uri": "true"} | ({"immutable": "1"} if is_fixed else {})
+    # Not as text: SQLAlchemy would take the quotes off, and SQLite needs them.
+    return URL.create("sqlite", database=f"file:{quote(str(path.absolute()))}", query=query)
+
+
+def checked_url(database_url: str) -> URL:
+    """The URL with the driver this project installs. Messages never hold the URL itself, which may have a password.
+
+    Raises:
+        ConfigError: it is not a URL, or not of a supported database.
+    """
+    allowed = "allowed: sqlite:///FILE, postgresql://USER@HOST/DATABASE"
+    try:
+        url = make_url(database_url)
+        if url.drivername in ("postgres", "postgresql"):
+            url = url.set(drivername="postgresql+psycopg")
+        backend = url.get_backend_name()
+        url.get_dialect()
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:
+        raise ConfigError(f"{GIVEN_AS} is not a database URL; {allowed}") from error
+    if backend not in ("sqlite", "postgresql"):
+        raise ConfigError(f"{GIVEN_AS} is of database '{backend}'; {allowed}")
+    if backend == "sqlite" and url.database in (None, "", ":memory:"):
+        raise ConfigError(f"{GIVEN_AS} is an SQLite database in memory, which a restart would lose; {allowed}")
+    return url
+
+
+def make_schema(engine: Engine, tables: Sequence[Table]) -> None:
+    """Makes the tables that are missing. Processes that start at once wait for each other."""
+    with engine.begin() as connection:
+        hold(connection, SCHEMA_LOCK)
+        tables[0].metadata.create_all(connection, tables=tables)
+
+
+def hold(connection: Connection, *numbers: int, is_shared: bool = False) -> None:
+    """Takes a lock until the transaction ends, so that writers that read first wait for each other.
+
+    Args:
+        numbers: one or two that name the lock on Postgres; SQLite has one for all writers.
+        is_shared: with others who share it.
+    """
+    if connection.dialect.name != "sqlite":
+        shared = "_shared" if is_shared else ""
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock{shared}({', '.join(map(str, numbers))})")
+    elif not getattr(connection.connection.driver_connection, "in_transaction", False):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+@contextmanager
+def open_log(database_url: str) -> Iterator[Connection]:
+    """A connection for reading the decision log.
+
+    Raises:
+        ConfigError, MissingExtraError: as `open_engine` does.
+        DataError: there is no such file.
+        StoreError: the database cannot be read.
+    """
+    url = checked_url(database_url)
+    path = Path(url.database or "")
+    if url.get_backend_name() != "sqlite":
+        engine = open_engine(database_url)
+    elif path.is_file():
+        engine = create_engine(sealed_url(path) or url)  # as it is: the file may be somebody else's
+    else:
+        raise DataError(f"{path}: there is no decision log; it begins with the first `coe up` or `coe serve`")
+    try:
+        with translated_errors("read the decision log in"), engine.connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def translated_errors(action: str) -> Iterator[None]:
+    """Turns a database error into a StoreError without the statement, whose parameters hold users' text.
+
+    Args:
+        action: what was done, up to "the database": "open", "count in".
+    """
+    try:
+        yield
+    except OverflowError as error:  # SQLite's driver, which raises it as it is
+        raise StoreError(f"cannot {action} the database: a number is too large for it") from error
+    except DBAPIError as error:
+        is_retryable = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
+        reason = str(error.orig).strip().split("\n", maxsplit=1)[0]
+        raise StoreError(f"cannot {action} the database: {reason}", is_retryable=is_retryable) from error

@@ -1,0 +1,154 @@
+"""Removing decisions from SQL on purpose: those of a subject, and those past their time. Feedback goes with them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, case, delete, exists, or_, select
+
+from coe.base.json_text import JsonError, from_json
+from coe.decision_log.database import Database
+from coe.decision_log.ledger import Ledger
+from coe.decision_log.ranges import count, merged
+from coe.decision_log.read import BATCH_IDS, id_batches
+from coe.decision_log.replica_status import ReplicaState
+from coe.decision_log.tables import DECISIONS, DOCUMENT_FEEDBACK, ERASURES, FEEDBACK, JUDGEMENTS, REMOVED, REPLICAS
+from coe.decision_log.tombstones import delete_of, lock, note_removed, subject_hash
+
+BATCH_ROWS = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """Counts of what went from SQL."""
+
+    decisions: int = 0
+    feedback: int = 0
+
+    def __add__(self, other: Removed) -> Removed:
+        return Removed(self.decisions + other.decisions, self.feedback + other.feedback)
+
+
+class Found(NamedTuple):
+    """A decision to remove."""
+
+    decision_id: str
+    replica: str
+    seq: int
+
+
+def found_of(line: bytes | str, subjects: Collection[str], until: float) -> Found | None:
+    """A record as JSON, when it was made up to `until` by one of the subjects; None otherwise."""
+    try:
+        values = from_json(line)
+    except JsonError:
+        return None
+    if not isinstance(values, dict) or not isinstance(values.get("at"), int | float) or values["at"] > until:
+        return None
+    if not any(values.get(name) in subjects for name in ("key_id", "session_id", "text_hash")):
+        return None
+    return Found(str(values.get("decision_id")), str(values.get("replica")), int(values.get("seq", 0)))
+
+
+def remove_in(connection: Connection, insert: Any, found: Sequence[Found], *, reason: str, at: float) -> Removed:
+    """Removes what SQL has of some decisions, and remembers their numbers, also of those that never got here. The
+    caller holds the lock for erasures.
+
+    Args:
+        insert: the dialect's INSERT.
+    """
+    numbers = [(each.replica, each.seq) for each in found]
+    note_removed(connection, insert, numbers, reason=reason, at=at)
+    feedback = sum(delete_of(connection, ids) for ids in id_batches([each.decision_id for each in found]))
+    return Removed(len(found), feedback)
+
+
+class Removal:
+    """Calls block, as those of the database. All raise StoreError; what was done until then stays done."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def erase(self, subjects: Collection[str], at: float) -> Removed:
+        """Removes every decision of the subjects made up to `at`, and refuses those that arrive later.
+
+        Args:
+            subjects: stored key ids, session ids and text hashes.
+            at: Unix seconds.
+        """
+        with self._database.transaction("erase") as connection:
+            lock(connection, for_erasure=True)
+            insert = self._database.insert(ERASURES)
+            later = case((insert.excluded.at > ERASURES.c.at, insert.excluded.at), else_=ERASURES.c.at)
+            statement = insert.on_conflict_do_update(index_elements=[ERASURES.c.subject], set_={"at": later})
+            connection.execute(statement, [{"subject": subject_hash(each), "at": at} for each in sorted(subjects)])
+        total, found = Removed(), self.decisions_of(subjects, at)
+        for start in range(0, len(found), BATCH_ROWS):
+            total += self.remove(found[start : start + BATCH_ROWS], reason="erased", at=at)
+        with self._database.transaction("erase feedback") as connection:
+            for table in (FEEDBACK, DOCUMENT_FEEDBACK):
+                given = delete(table).where(table.c.key_id.in_(subjects), table.c.at <= at)
+                total += Removed(feedback=connection.execute(given).rowcount)
+        self._database.checkpoint()
+        return total
+
+    def prune(self, before: float, at: float) -> Removed:
+        """Removes decisions made before a time (Unix seconds), and feedback from then that belongs to none."""
+        old = select(DECISIONS.c.decision_id, DECISIONS.c.replica, DECISIONS.c.seq).where(DECISIONS.c.at < before)
+        total = Removed()
+        while True:
+            with self._database.transaction("read old decisions") as connection:
+                found = [Found(*row) for row in connection.execute(old.order_by(DECISIONS.c.at).limit(BATCH_ROWS))]
+            if not found:
+                break
+            total += self.remove(found, reason="expired", at=at)
+        with self._database.transaction("prune feedback") as connection:
+            for table in (FEEDBACK, DOCUMENT_FEEDBACK):
+                has_decision = exists().where(DECISIONS.c.decision_id == table.c.decision_id)
+                orphans = delete(table).where(table.c.at < before, ~has_decision)
+                total += Removed(feedback=connection.execute(orphans).rowcount)
+            was_decided = exists().where(DECISIONS.c.decision_id == JUDGEMENTS.c.decision_id)
+            connection.execute(delete(JUDGEMENTS).where(JUDGEMENTS.c.at < before, ~was_decided))
+        self._forget_finished()
+        self._database.checkpoint()
+        return total
+
+    def remove(self, found: Sequence[Found], *, reason: str, at: float) -> Removed:
+        """As `remove_in`, in a transaction of its own."""
+        with self._database.transaction("remove decisions") as connection:
+            lock(connection, for_erasure=True)
+            return remove_in(connection, self._database.insert, found, reason=reason, at=at)
+
+    def erased_since(self, at: float) -> dict[str, float]:
+        """Hashes of subjects erased after `at`, with the time up to which their decisions are gone."""
+        with self._database.transaction("read erasures") as connection:
+            rows = connection.execute(select(ERASURES).where(ERASURES.c.at > at))
+            return {row.subject: row.at for row in rows}
+
+    def decisions_of(self, subjects: Collection[str], at: float) -> list[Found]:
+        """Rows of the subjects up to `at`. All rows are looked at: what some are found by is in the record only."""
+        columns = (DECISIONS.c.decision_id, DECISIONS.c.replica, DECISIONS.c.seq, DECISIONS.c.record)
+        mentions = or_(*(DECISIONS.c.record.contains(f'"{each}"', autoescape=True) for each in sorted(subjects)))
+        query = select(*columns).where(mentions, DECISIONS.c.at <= at)
+        found = []
+        with (
+            self._database.transaction("find decisions") as connection,
+            closing(connection.execute(query.execution_options(yield_per=BATCH_IDS))) as rows,
+        ):
+            for row in rows:
+                if found_of(row.record, subjects, at):
+                    found.append(Found(row.decision_id, row.replica, row.seq))
+        return found
+
+    def _forget_finished(self) -> None:
+        """Replicas that are over and have no row left need no account either."""
+        for account in Ledger(self._database).accounts():
+            is_over = account.status is not None and account.status.state is not ReplicaState.RUNNING
+            if not is_over or account.rows or count(merged(account.removed)) < account.decisions:
+                continue
+            with self._database.transaction("forget a replica") as connection:
+                connection.execute(delete(REMOVED).where(REMOVED.c.replica == account.replica))
+                connection.execute(delete(REPLICAS).where(REPLICAS.c.replica == account.replica))

@@ -1,0 +1,87 @@
+"""Decisions that must no longer be in the database, however late one arrives."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sqlalchemy import delete, select
+
+from coe.decision_log.decision_record import DecisionRecord
+from coe.decision_log.payloads import RecordPart
+from coe.decision_log.ranges import ranges_of
+from coe.decision_log.spend import forget_sums
+from coe.decision_log.sql_engine import hold
+from coe.decision_log.tables import DECISIONS, DOCUMENT_FEEDBACK, ERASURES, FEEDBACK, JUDGEMENTS, REMOVED, SIGNALS
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+Erasable = TypeVar("Erasable", DecisionRecord, RecordPart)
+
+LOCK_NUMBER = 0x636F65  # "coe", for Postgres's advisory locks
+
+
+def subject_hash(subject: str) -> str:
+    """Trace of a subject that was erased: SHA-256 in hexadecimal."""
+    return hashlib.sha256(subject.encode()).hexdigest()
+
+
+def lock(connection: Connection, *, for_erasure: bool) -> None:
+    """Until the transaction ends, writers of decisions and an erasure exclude each other: no row slips in between."""
+    hold(connection, LOCK_NUMBER, is_shared=not for_erasure)
+
+
+def hold_view(connection: Connection) -> None:
+    """Until the transaction ends, every statement sees the database as it is now, whatever others remove meanwhile."""
+    is_sqlite = connection.dialect.name == "sqlite"
+    connection.exec_driver_sql("BEGIN" if is_sqlite else "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+
+
+def erased_among(connection: Connection, records: Sequence[Erasable]) -> list[Erasable]:
+    """Those of a subject that was erased after they were made."""
+    if not records:
+        return []
+    # Hardly ever has any come since, so that hardly ever a subject is hashed.
+    query = select(ERASURES.c.subject, ERASURES.c.at).where(ERASURES.c.at >= min(record.at for record in records))
+    erased = {row.subject: row.at for row in connection.execute(query)}
+    return [record for record in records if is_erased(record, erased)] if erased else []
+
+
+def is_erased(record: DecisionRecord | RecordPart, erased: Mapping[str, float]) -> bool:
+    """Returns whether it was made before the erasure of one of its subjects, given by hash with the time."""
+    subjects = filter(None, (record.key_id, record.session_id, record.text_hash))
+    return any(record.at <= erased.get(subject_hash(subject), float("-inf")) for subject in subjects)
+
+
+def note_removed(
+    connection: Connection, insert: Any, numbers: Iterable[tuple[str, int]], *, reason: str, at: float
+) -> None:
+    """Remembers numbers (replica, seq) as removed on purpose.
+
+    Args:
+        insert: the dialect's INSERT.
+    """
+    seqs_of: dict[str, list[int]] = {}
+    for replica, seq in numbers:
+        seqs_of.setdefault(replica, []).append(seq)
+    rows = [
+        {"replica": replica, "first_seq": each.start, "last_seq": each.stop - 1, "reason": reason, "at": at}
+        for replica, seqs in seqs_of.items()
+        for each in ranges_of(seqs)
+    ]
+    if rows:
+        connection.execute(insert(REMOVED).on_conflict_do_nothing(), rows)
+
+
+def delete_of(connection: Connection, decision_ids: Sequence[str]) -> int:
+    """Deletes decisions with all that is said of them; how much feedback there was."""
+    for table in (SIGNALS, JUDGEMENTS):
+        connection.execute(delete(table).where(table.c.decision_id.in_(decision_ids)))
+    forget_sums(connection, decision_ids)
+    feedback = 0
+    for table in (FEEDBACK, DOCUMENT_FEEDBACK):
+        feedback += connection.execute(delete(table).where(table.c.decision_id.in_(decision_ids))).rowcount
+    connection.execute(delete(DECISIONS).where(DECISIONS.c.decision_id.in_(decision_ids)))
+    return feedback

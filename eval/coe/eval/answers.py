@@ -1,0 +1,149 @@
+"""Answers of experts to probes, as they came.
+
+One JSON line per answer: an interrupted collection resumes where it was, and a collection may begin with answers that
+were written on another machine. Scores are not kept: grading is deterministic and takes seconds, so a changed grader
+costs no answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import Field
+
+from coe.base.errors import ABSTAINED, ABSTAINED_STATUS, DataError
+from coe.base.journal import line_of, parsed_lines
+from coe.eval.chat_client import SAMPLING, CallError, ChatClient, Fault
+from coe.eval.probe_set import Probe
+from coe.router.types import Record
+from coe.router.usage import usage_of
+
+RETRY_WAITS_S = (0.5, 1.0, 2.0, 4.0)
+_DIGEST_KEY: Final = "sha256"
+_ABSTAINED: Final = f"HTTP {ABSTAINED_STATUS} ({ABSTAINED})"
+
+
+class Answer(Record):
+    """One expert's answer to one probe, or its failure, which scores 0; `failure` says which. An expert that left the
+    probe to others has answered nothing.
+
+    `key` names all that decides the answer (`answer_key`). `latency_ms` is None when another machine measured it.
+    `logprob` is the mean log-probability of its tokens, where it was asked for and is known.
+    """
+
+    key: str
+    probe_id: str
+    expert: str
+    text: str = ""
+    prompt_tokens: int | None = Field(default=None, ge=0)
+    output_tokens: int | None = Field(default=None, ge=0)
+    kinds: dict[str, int] = Field(default_factory=dict, description="of its usage, see router.usage.Usage")
+    latency_ms: float | None = Field(default=None, ge=0)
+    failure: str = ""
+    logprob: float | None = None
+
+
+def answer_key(probe: Probe, fingerprint: str) -> str:
+    """First 16 hex digits of a SHA-256 over the prompt, the sampling and the expert's `fingerprint`."""
+    decisive = [probe.text, probe.max_tokens, SAMPLING, fingerprint]
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One probe for one expert, and the key of the answer, which does not depend on log-probabilities beside it."""
+
+    probe: Probe
+    expert: str
+    key: str
+    wants_logprobs: bool = False
+
+    def answered(self, started: float, **found: Any) -> Answer:
+        """The answer, or failure, to a question that was asked at `started` by the clock of `time.perf_counter`."""
+        latency_ms = 1000 * (time.perf_counter() - started)
+        return Answer(key=self.key, probe_id=self.probe.id, expert=self.expert, latency_ms=latency_ms, **found)
+
+
+def counts(said: Mapping[str, Any]) -> dict[str, Any]:
+    """The tokens of an answer; none where its usage object lacks a count."""
+    if not {"prompt_tokens", "completion_tokens"} <= said.keys():
+        return {}
+    usage = usage_of(said)
+    return {"prompt_tokens": usage.prompt_tokens, "output_tokens": usage.completion_tokens, "kinds": usage.kinds}
+
+
+async def asked(client: ChatClient, pair: Pair) -> Answer:
+    """Asks one pair; a permanent failure is an answer, too. Raises CallError on any other error."""
+    started = time.perf_counter()
+    try:
+        text, usage, logprob = await client.ask(pair.expert, pair.probe, pair.wants_logprobs)
+    except CallError as error:
+        if error.reason == _ABSTAINED:
+            return pair.answered(started, prompt_tokens=0, output_tokens=0)
+        if error.fault is not Fault.EXPERT or error.is_retryable:
+            raise
+        return failed_answer(pair, error, started)
+    return pair.answered(started, text=text, logprob=logprob, **counts(usage))
+
+
+def failed_answer(pair: Pair, error: CallError, started: float) -> Answer:
+    """A failure as it counts: 0, with its latency. An error costs nothing; the cost of a lost answer is unknown."""
+    billed = 0 if error.is_answered else None
+    return pair.answered(started, prompt_tokens=billed, output_tokens=billed, failure=error.reason)
+
+
+async def asked_in_time(client: ChatClient, pair: Pair) -> Answer:
+    """As `asked`, waiting for an expert that is away for a moment (429, 503, no connection). Raises CallError."""
+    for wait_s in (*RETRY_WAITS_S, None):
+        started = time.perf_counter()
+        try:
+            return await asked(client, pair)
+        except CallError as error:
+            if wait_s is None and error.fault is Fault.EXPERT:
+                return failed_answer(pair, error, started)
+            if wait_s is None or not error.is_retryable:
+                raise
+            await asyncio.sleep(error.retry_after_s if error.retry_after_s is not None else wait_s)
+    raise AssertionError("the last try returns or raises")
+
+
+def write_answers(path: Path, answers: Iterable[Answer]) -> None:
+    """Writes answers, without latencies, as a file that `read_answers` accepts on another machine. Failures are left
+    out, and answers without a token, which are made again in no time.
+
+    Its first line holds the SHA-256 of the others.
+    """
+    kept = [
+        answer.model_copy(update={"latency_ms": None})
+        for answer in answers
+        if not answer.failure and answer.output_tokens != 0
+    ]
+    body = b"".join(line_of(answer) for answer in sorted(kept, key=lambda answer: (answer.probe_id, answer.expert)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(json.dumps({_DIGEST_KEY: hashlib.sha256(body).hexdigest()}).encode() + b"\n" + body)
+
+
+def read_answers(path: Path) -> list[Answer]:
+    """Answers that `write_answers` wrote.
+
+    Raises:
+        DataError: the file cannot be read, or is not as it was written.
+    """
+    try:
+        head, _, body = path.read_bytes().partition(b"\n")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    digest = hashlib.sha256(body).hexdigest()
+    if head != json.dumps({_DIGEST_KEY: digest}).encode():
+        raise DataError(
+            f"{path}: was changed after it was written (its lines have SHA-256 {digest[:12]}..., which the first line "
+            "does not say); restore it, or ask the experts again by `coe up --regrade`"
+        )
+    return parsed_lines(Answer, body.splitlines(), path, 2)

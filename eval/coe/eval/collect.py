@@ -1,0 +1,199 @@
+"""`coe eval collect`: runs prompts through experts, grades the answers and writes an outcome table.
+
+An expert that fails at a prompt scores 0 there. A prompt that cannot be asked (no such model, no connection, a limit)
+is not measured, and when the first calls to an expert all end so, the rest is not tried. Shapes: n probes, m experts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import numpy as np
+
+from coe.base.errors import RouterError
+from coe.base.journal import Journal
+from coe.eval.answers import Answer, Pair, asked_in_time
+from coe.eval.chat_client import CallError, ChatClient, Fault
+from coe.eval.collect_request import CollectRequest, Show, pairs_of
+from coe.eval.grading import graded_table
+from coe.training.datasets.outcomes import write_outcomes
+from coe.training.types import OutcomeTable
+
+JOURNAL_FILE = "journal.jsonl"
+MAX_NAMED_ERRORS = 5
+FIRST = 8
+"""Calls to an expert after which the rest is not tried, when none was answered: one that fails at half of what it is
+asked does so eight times in a row once in 256 (ours)."""
+
+TIMED = 3
+"""Answers of an expert that this machine times itself; the latency of a given answer follows from its tokens."""
+
+
+@dataclass(frozen=True)
+class Collection:
+    """The table, its answers, and how many of them were there already. As (expert, reason) -> count: `failures`, scored
+    0, and `errors`, not measured. By expert: `n_given`, answers of another machine. `stopped` says
+    in sentences which experts were given up."""
+
+    table: OutcomeTable
+    answers: tuple[Answer, ...]
+    n_reused: int
+    n_given: Counter[str]
+    failures: Mapping[tuple[str, str], int]
+    errors: Mapping[tuple[str, str], int]
+    stopped: tuple[str, ...] = ()
+
+
+async def collect(request: CollectRequest, *, show: Show) -> Collection:
+    """Asks what is not known yet, grades everything and writes the table of it.
+
+    Raises:
+        ConfigError: a probe names a wrong grader.
+        DataError: a damaged journal.
+        RouterError: no expert can be asked there, or no expert answered any probe.
+    """
+    graders = {probe.id: probe.grader.build() for probe in request.probes}
+    journal = Journal(request.out / JOURNAL_FILE, Answer)
+    answers = {answer.key: answer for answer in journal.read()}
+    pairs = pairs_of(request, request.experts)
+    taken = taken_answers(request, pairs, answers)
+    journal.append(*taken)
+    answers |= {answer.key: answer for answer in taken}
+    wanted = [pair for pair in pairs if is_wanted(request, answers.get(pair.key))]
+    asking = Asking(request, answers, journal, show)
+    await asking.ask(wanted + untimed(pairs, wanted, answers))
+    known = [answers[pair.key] for pair in pairs if pair.key in answers]
+    failures = Counter((answer.expert, answer.failure) for answer in known if answer.failure)
+    if all(answer.failure for answer in known):
+        frequent = (asking.errors + failures).most_common(MAX_NAMED_ERRORS)
+        listed = "; ".join(f"{expert}: {reason}, {count} times" for (expert, reason), count in frequent)
+        nobody = f"no expert answered any probe at {request.base_url}: {listed or 'none was asked'}"
+        raise RouterError("; ".join(asking.stopped) or nobody)
+    experts = (*request.experts, *earlier_experts(request, answers))
+    table = await graded_table(request, graders, answers, experts, show)
+    write_outcomes(table.rows(np.asarray(np.isfinite(table.scores).any(axis=1))), request.out)
+    return Collection(
+        table=table,
+        answers=tuple(known),
+        n_reused=len(pairs) - len(wanted) - len(taken),
+        n_given=Counter(answer.expert for answer in known if answer.latency_ms is None),
+        failures=failures,
+        errors=asking.errors,
+        stopped=tuple(asking.stopped),
+    )
+
+
+def taken_answers(request: CollectRequest, pairs: Sequence[Pair], known: Mapping[str, Answer]) -> list[Answer]:
+    """Answers of another machine to pairs without an answer here, unless something decisive has changed since."""
+    if request.options.again:
+        return []
+    given = {answer.key: answer for answer in request.given}
+    return [
+        given[pair.key].model_copy(update={"probe_id": pair.probe.id, "expert": pair.expert})
+        for pair in pairs
+        if pair.key in given and pair.key not in known
+    ]
+
+
+def is_wanted(request: CollectRequest, known: Answer | None) -> bool:
+    """Returns whether a pair is still to be asked."""
+    return known is None or request.options.again or (request.options.retry_failed and bool(known.failure))
+
+
+def untimed(pairs: Sequence[Pair], wanted: Sequence[Pair], answers: Mapping[str, Answer]) -> list[Pair]:
+    """Pairs with an answer of another machine that are asked here too, so that `TIMED` latencies of each expert are
+    known here. They are the middle ones by length."""
+    timed = Counter(pair.expert for pair in wanted)
+    timed.update(pair.expert for pair in pairs if (a := answers.get(pair.key)) and a.latency_ms is not None)
+    found: list[Pair] = []
+    for expert in dict.fromkeys(pair.expert for pair in pairs):
+        rest = [pair for pair in pairs if pair.expert == expert and pair.key in answers]
+        rest = [pair for pair in rest if answers[pair.key].latency_ms is None]
+        rest.sort(key=lambda pair: answers[pair.key].output_tokens or 0)
+        lacking = min(max(0, TIMED - timed[expert]), len(rest))
+        start = (len(rest) - lacking) // 2
+        found += rest[start : start + lacking]
+    return found
+
+
+@dataclass
+class Asking:
+    """Pairs being asked: answers go into `answers` and the journal."""
+
+    request: CollectRequest
+    answers: dict[str, Answer]
+    journal: Journal[Answer]
+    show: Show
+    total: int = 0
+    done: int = 0
+    errors: Counter[tuple[str, str]] = field(default_factory=Counter)
+    stopped: list[str] = field(default_factory=list)
+
+    async def ask(self, pairs: Sequence[Pair]) -> None:
+        """Asks one expert after the other: engines batch best within one adapter.
+
+        Raises:
+            RouterError: no expert can be asked at this address. Answers received so far are in the journal.
+        """
+        self.total += len(pairs)
+        async with self.request.client() as client:
+            for expert, own in groupby(pairs, key=lambda pair: pair.expert):
+                await self._ask_expert(client, expert, list(own))
+
+    async def _ask_expert(self, client: ChatClient, expert: str, pairs: list[Pair]) -> None:
+        """Makes the first calls, and all others unless those brought no answer."""
+        last = await self._ask_some(client, expert, pairs[:FIRST])
+        own = [answer for answer in self.answers.values() if answer.expert == expert]
+        if len(pairs) > FIRST and all(answer.failure for answer in own):
+            why = "it failed at all of them" if last is None else told(client, expert, last)
+            self.stopped.append(f"{expert}: stopped after {FIRST} calls: {why}")
+        else:
+            await self._ask_some(client, expert, pairs[FIRST:])
+
+    async def _ask_some(self, client: ChatClient, expert: str, pairs: Sequence[Pair]) -> CallError | None:
+        """Asks pairs, a few at once. Returns the last error that kept one from being asked. Raises RouterError: there
+        is no connection."""
+        waiting, errors = iter(pairs), list[CallError]()
+
+        async def work() -> None:
+            for pair in waiting:
+                try:
+                    answer = await asked_in_time(client, pair)
+                    self.journal.append(answer)
+                    self.answers[answer.key] = answer
+                except CallError as error:
+                    self.errors[expert, error.reason] += 1
+                    errors.append(error)
+                    if error.fault is Fault.ADDRESS:
+                        raise RouterError(
+                            "; ".join([*self.stopped, f"stopped: {told(client, expert, error)}"])
+                        ) from error
+                self.done += 1
+                self.show(f"asking {expert}: {self.done} of {self.total} answers")
+
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(min(self.request.options.concurrency, len(pairs))):
+                    tasks.create_task(work())
+        except* RouterError as group:
+            raise group.exceptions[0] from None
+        return errors[-1] if errors else None
+
+
+def told(client: ChatClient, expert: str, error: CallError) -> str:
+    """A server's error with its address and the model."""
+    said = f': "{error.quoted}"' if error.quoted else ""
+    what = f"{client.shown_url} gives {error.reason} for model '{expert}'{said}"
+    return f"{what}; check --base-url, COE_API_KEY, the name, and that the model answers chats"
+
+
+def earlier_experts(request: CollectRequest, answers: Mapping[str, Answer]) -> tuple[str, ...]:
+    """Experts that answered some of these probes before and are not asked now: a table without them would make a router
+    that no longer knows them."""
+    found = {answer.expert for answer in answers.values()} - set(request.experts)
+    kept = sorted(found if request.kept is None else found & request.kept)
+    return tuple(expert for expert in kept if any(pair.key in answers for pair in pairs_of(request, [expert])))

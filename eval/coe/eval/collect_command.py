@@ -1,0 +1,140 @@
+"""`coe eval collect`: its options, checked, and what it prints."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from coe.base.errors import ConfigError, allowed_values
+from coe.cli.options import api_key, require_folder, with_options
+from coe.cli.progress import console_progress
+from coe.cli.terminal import Grid, Terminal
+from coe.eval.answers import read_answers, write_answers
+from coe.eval.collect import Collection
+from coe.eval.collect import collect as run_collect
+from coe.eval.collect_request import CollectInputs, CollectOptions, CollectRequest
+from coe.eval.command_options import ExpertsOption, split_names
+from coe.eval.probe_set import load_probe_file, load_probes
+from coe.fleet.expert_fingerprint import expert_fingerprint
+from coe.router.config import load_config
+from coe.router.section import PluginConfig
+from coe.training.datasets.outcomes import facts_of_config
+from coe.training.ray_engine import EngineOption, WorkEngine, cores_of
+from coe.training.types import ModelFacts
+
+
+@with_options
+def collect(
+    out: Annotated[Path, typer.Option(help="folder of the outcome table; what is there already is not asked again")],
+    base_url: Annotated[
+        str, typer.Option(help="API root where every expert is a model, e.g. http://127.0.0.1:8000/v1")
+    ],
+    experts: ExpertsOption = None,
+    probes: Annotated[
+        Path | None, typer.Option(help="folder or JSON lines file of probes; default: the shipped probes")
+    ] = None,
+    experts_file: Annotated[Path | None, typer.Option(help="experts.yaml with sizes and prices")] = None,
+    answers_from: Annotated[
+        Path | None, typer.Option(help="answers of another machine; those of unchanged experts are not asked again")
+    ] = None,
+    answers_to: Annotated[Path | None, typer.Option(help="file to write all answers to, for --answers-from")] = None,
+    engine: EngineOption = WorkEngine.LOCAL,
+    *,
+    options: CollectOptions,
+) -> None:
+    """Run prompts through the experts, grade the answers and write an outcome table."""
+    require_folder(out)
+    inputs = load_inputs(probes, experts_file, split_names(experts, "--experts"), base_url)
+    request = CollectRequest(
+        **vars(inputs),
+        base_url=base_url,
+        out=out,
+        given=tuple(read_answers(answers_from)) if answers_from else (),
+        kept=frozenset(inputs.facts) if experts_file else None,
+        options=options,
+        api_key=api_key(),
+    )
+    with console_progress() as progress, cores_of(engine) as cores:
+        collection = asyncio.run(run_collect(replace(request, cores=cores), show=progress))
+    print_collection(collection, inputs, out, answers_from)
+    if answers_to is not None:
+        write_answers(answers_to, collection.answers)
+
+
+def load_inputs(
+    probes: Path | None,
+    experts_file: Path | None,
+    experts: Sequence[str] | None,
+    base_url: str,
+) -> CollectInputs:
+    """Reads probes (the packaged ones by default) and experts.yaml.
+
+    Raises:
+        ConfigError: the URL is malformed, no expert is named, or one is not in the file.
+        DataError: as `load_probes`.
+    """
+    if not base_url.startswith(("http://", "https://")):
+        raise ConfigError(f"--base-url: '{base_url}' is not a URL; expected http://HOST:PORT/v1")
+    facts, fingerprints = dict[str, ModelFacts](), dict[str, str]()
+    compared_by: Mapping[str, PluginConfig] = {}
+    if experts_file:
+        config = load_config(experts_file)
+        folder = experts_file.resolve().parent
+        facts = dict(facts_of_config(config))
+        fingerprints = {name: expert_fingerprint(entry, folder) for name, entry in config.experts.items()}
+        compared_by = config.answers
+    names = tuple(experts or facts)
+    if not names:
+        raise ConfigError("name the experts: --experts a,b,c, or --experts-file experts.yaml for all of its experts")
+    for name in names:
+        if experts_file and name not in facts:
+            raise ConfigError(f"--experts: unknown expert '{name}'{allowed_values(name, facts)}")
+        if names.count(name) > 1:
+            raise ConfigError(f"--experts: '{name}' is named {names.count(name)} times")
+    loaded = load_probe_file(probes) if probes is not None and probes.is_file() else load_probes(probes)
+    return CollectInputs(loaded, names, facts, fingerprints, compared_by)
+
+
+def print_collection(collection: Collection, inputs: CollectInputs, out: Path, answers_from: Path | None) -> None:
+    """One row an expert (what failed is among the graded), where the answers come from, then every kind of failure and
+    error with its count."""
+    outcomes = collection.table
+    table = Grid("expert", "mean score", "graded", "failed", "mean latency", title=None)
+    for e, expert in enumerate(outcomes.experts):
+        known = np.isfinite(outcomes.scores[:, e])
+        failed = sum(count for (name, _), count in collection.failures.items() if name == expert)
+        mean = f"{100 * outcomes.scores[known, e].mean():.1f}%" if known.any() else ""
+        latency = (
+            f"{np.nanmean(outcomes.latency_ms[:, e]):.0f} ms" if np.isfinite(outcomes.latency_ms[:, e]).any() else ""
+        )
+        table.add_row(expert, mean, f"{known.sum()} of {len(known)}", str(failed), latency)
+    console = Terminal(soft_wrap=True)
+    console.print(table)
+    if collection.n_given:
+        console.print(given_answers(collection, inputs, answers_from))
+    for (expert, reason), count in sorted(collection.failures.items()):
+        console.print(f"{expert}: {reason}: {count} times, each a 0; --retry-failed asks again")
+    for (expert, reason), count in sorted(collection.errors.items()):
+        console.print(f"{expert}: {reason}: {count} times, not measured; run again to ask")
+    for sentence in collection.stopped:
+        console.print(sentence)
+    console.print(f"wrote {out} ({collection.n_reused} answers were there already)")
+
+
+def given_answers(collection: Collection, inputs: CollectInputs, answers_from: Path | None) -> str:
+    """Counts answers that were made elsewhere, by expert, and says how their latency was found."""
+    parts = [
+        f"{expert} {count} (key {inputs.fingerprints.get(expert, expert)[:12]})"
+        for expert, count in collection.n_given.items()
+    ]
+    n_asked = len(collection.answers) - collection.n_given.total()
+    return (
+        f"answers from {answers_from or 'another machine'}, graded here: {', '.join(parts)}; {n_asked} asked here. "
+        "A latency that was not measured here is estimated: the answer's tokens at the measured speed."
+    )

@@ -1,0 +1,78 @@
+"""The experts and probes of `coe eval collect`, and the API where they are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import Field
+
+from coe.eval.answers import Answer, Pair, answer_key
+from coe.eval.chat_client import ChatClient, connected
+from coe.eval.probe_set import Probe
+from coe.router.section import PluginConfig
+from coe.router.types import Record
+from coe.training.types import ModelFacts
+
+Show = Callable[[str], None]
+"""Called with a line that says what is being done now."""
+
+
+@dataclass(frozen=True)
+class CollectInputs:
+    """Probes to ask, experts to ask, and what is known of the experts.
+
+    `facts` gives sizes and prices; experts without any have unknown cost. `fingerprints` say what decides an expert's
+    answers; the name does where there is none. `compared_by` is the kind of answers by category, for probes whose
+    grader tells none.
+    """
+
+    probes: tuple[Probe, ...]
+    experts: tuple[str, ...]
+    facts: Mapping[str, ModelFacts] = field(default_factory=dict)
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    compared_by: Mapping[str, PluginConfig] = field(default_factory=dict)
+
+
+class CollectOptions(Record):
+    """Options of `coe eval collect` that say how to ask."""
+
+    concurrency: int = Field(default=4, ge=1, le=256, description="calls that run at once")
+    timeout_s: float = 120.0  # longest wait for one answer
+    retry_failed: bool = Field(default=False, description="ask again where an expert failed, instead of keeping its 0")
+    again: bool = Field(default=False, description="ask everything again, including what is known")
+    logprobs: bool = Field(default=False, description="also ask for log-probabilities, which `escalate` needs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectRequest(CollectInputs):
+    """The same with where and how to ask and where to write.
+
+    `given` are answers of another machine, which are not asked again. `kept` are experts that may stay in the table
+    with what they answered before, though they are not asked now; None keeps all of them. `cores` of Ray grade; with 0
+    this process does.
+    """
+
+    base_url: str
+    out: Path
+    given: tuple[Answer, ...] = ()
+    kept: frozenset[str] | None = None
+    options: CollectOptions = field(default_factory=CollectOptions)
+    api_key: str | None = None
+    cores: int = 0
+
+    def client(self) -> AbstractAsyncContextManager[ChatClient]:
+        """A client of the API that experts are asked by."""
+        return connected(self.base_url, self.api_key, self.options.timeout_s)
+
+    def key(self, expert: str, probe: Probe) -> str:
+        """Key of the expert's answer to the probe."""
+        return answer_key(probe, self.fingerprints.get(expert, expert))
+
+
+def pairs_of(request: CollectRequest, experts: Sequence[str]) -> list[Pair]:
+    """Every probe for every expert."""
+    wants = request.options.logprobs
+    return [Pair(probe, e, request.key(e, probe), wants) for e in experts for probe in request.probes]

@@ -1,0 +1,182 @@
+"""The outcome table of answers: graded, compared with each other, priced. Shapes: n probes, m experts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from coe.eval.answers import Answer
+from coe.eval.chat_client import CallError, ChatClient
+from coe.eval.collect_request import CollectRequest, Show, pairs_of
+from coe.eval.probe_set import GraderSpec, Probe
+from coe.router.answers import AnswerKind, Question, Score, compares_none, declared_kind
+from coe.router.cost import cost
+from coe.router.section import PluginConfig
+from coe.router.types import FloatArray
+from coe.router.usage import Usage
+from coe.training.datasets.outcomes import numbered_answers
+from coe.training.ray_engine import spread
+from coe.training.types import ModelFacts, OutcomeTable, split_of
+
+METRIC = "graded"
+GRADED_IN_PART = 256
+
+Ask = Callable[[str, Mapping[str, object]], str | None]
+
+
+async def graded_table(
+    request: CollectRequest,
+    graders: Mapping[str, Score],
+    answers: Mapping[str, Answer],
+    experts: Sequence[str],
+    show: Show,
+) -> OutcomeTable:
+    """All probes and these experts, graded; NaN where there is no answer."""
+    shape = (len(request.probes), len(experts))
+    matrices: dict[str, FloatArray] = {
+        name: np.full(shape, np.nan, dtype=np.float32)
+        for name in ("score", "cost_usd", "output_tokens", "latency_ms", "logprob")
+    }
+    speeds = {expert: ms_per_token(answers.values(), expert) for expert in experts}
+    cells = [
+        (row, column, answers[pair.key])
+        for column, expert in enumerate(experts)
+        for row, pair in enumerate(pairs_of(request, [expert]))
+        if pair.key in answers
+    ]
+    scores = await scores_of(request, graders, [(request.probes[row], answer) for row, _, answer in cells], show)
+    for (row, column, answer), score in zip(cells, scores, strict=True):
+        known = {
+            "score": score,
+            "cost_usd": cost_usd(answer, request.facts.get(experts[column], ModelFacts())),
+            "output_tokens": answer.output_tokens,
+            "latency_ms": latency_ms(answer, speeds[experts[column]]),
+            "logprob": answer.logprob,
+        }
+        for name, matrix in matrices.items():
+            matrix[row, column] = np.nan if known[name] is None else known[name]
+    sizes = {name: request.facts[name].active_params_b for name in experts if name in request.facts}
+    keys = await compared(request, [(r, c, a.text) for r, c, a in cells if not a.failure], show)
+    return OutcomeTable(
+        prompt_ids=tuple(probe.id for probe in request.probes),
+        texts=tuple(probe.text for probe in request.probes),
+        categories=tuple(probe.category for probe in request.probes),
+        splits=tuple(split_of(probe.text) for probe in request.probes),
+        experts=tuple(experts),
+        scores=matrices["score"],
+        cost_usd=matrices["cost_usd"],
+        output_tokens=matrices["output_tokens"],
+        latency_ms=matrices["latency_ms"],
+        metric=METRIC,
+        source=request.out.name,
+        active_params_b={name: size for name, size in sizes.items() if size is not None},
+        answers=numbered_answers(keys, (len(request.probes), len(experts))),
+        logprobs=matrices["logprob"] if np.isfinite(matrices["logprob"]).any() else None,
+    )
+
+
+async def scores_of(
+    request: CollectRequest, graders: Mapping[str, Score], answers: Sequence[tuple[Probe, Answer]], show: Show
+) -> list[float]:
+    """Scores in the order of the answers; 0 where there is nothing to grade."""
+    scores = [0.0] * len(answers)
+    graded = [at for at, (_, answer) in enumerate(answers) if not answer.failure]
+    if request.cores:
+        specs = [(answers[at][0].grader.model_dump_json(), answers[at][1].text) for at in graded]
+        parts = (specs[start : start + GRADED_IN_PART] for start in range(0, len(specs), GRADED_IN_PART))
+        found = (score for part in spread(grade_part, parts, request.cores) for score in part)
+        for at, score in zip(graded, found, strict=True):
+            scores[at] = score
+        return scores
+    waiting, done = iter(graded), 0
+
+    async def work() -> None:
+        nonlocal done
+        for at in waiting:
+            probe, answer = answers[at]
+            # A grader may run code in a sandbox for seconds.
+            scores[at] = await asyncio.to_thread(graders[probe.id], answer.text)
+            done += 1
+            show(f"grading: {done} of {len(graded)} answers")
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(min(request.options.concurrency, len(graded))):
+            tasks.create_task(work())
+    return scores
+
+
+def grade_part(part: Sequence[tuple[str, str]]) -> list[float]:
+    """Scores of answers by their graders, in a process of Ray's. Raises ConfigError, DataError."""
+    return [GraderSpec.model_validate_json(spec).build()(text) for spec, text in part]
+
+
+async def compared(
+    request: CollectRequest, answers: Sequence[tuple[int, int, str]], show: Show
+) -> list[tuple[int, int, str | None]]:
+    """The keys of the answers that can be compared; a judge is asked where experts.yaml declares one."""
+    found = {row: kind_of_probe(probe, request.compared_by) for row, probe in enumerate(request.probes)}
+    kinds = {row: kind for row, kind in found.items() if kind is not None}
+    if any(kind.is_slow for kind in kinds.values()):
+        show("comparing answers")
+    async with request.client() as client:
+        texts, ask = request.probes, asks_by(client)
+        return await keys_of(answers, kinds, {row: Question(texts[row].text, ask) for row in kinds})
+
+
+def ms_per_token(answers: Iterable[Answer], expert: str) -> float | None:
+    """Mean time of this machine per output token of an expert; None where nothing was timed."""
+    own = [answer for answer in answers if answer.expert == expert and answer.latency_ms and not answer.failure]
+    n_tokens = sum(answer.output_tokens or 0 for answer in own)
+    return sum(answer.latency_ms or 0.0 for answer in own) / n_tokens if n_tokens else None
+
+
+def latency_ms(answer: Answer, speed: float | None) -> float | None:
+    """Milliseconds as measured here, otherwise of the tokens at this machine's speed; None where neither is known."""
+    if answer.latency_ms is not None:
+        return answer.latency_ms
+    return None if speed is None or answer.output_tokens is None else speed * max(1, answer.output_tokens)
+
+
+def cost_usd(answer: Answer, facts: ModelFacts) -> float | None:
+    """USD: tokens times price; None where either is unknown."""
+    if answer.prompt_tokens is None or answer.output_tokens is None or facts.price is None:
+        return None
+    usage = Usage(prompt_tokens=answer.prompt_tokens, completion_tokens=answer.output_tokens, kinds=answer.kinds)
+    return cost(usage, facts.price)
+
+
+def kind_of_probe(probe: Probe, declared: Mapping[str, PluginConfig]) -> AnswerKind | None:
+    """That of its grader, else as experts.yaml declares of its category (`answers`); None where answers cannot be
+    compared."""
+    own = probe.grader.answers()
+    if own.key_for is not compares_none:
+        return own
+    return declared_kind(declared[probe.category]) if probe.category in declared else None
+
+
+async def keys_of(
+    answers: Iterable[tuple[int, int, str]], kinds: Mapping[int, AnswerKind], questions: Mapping[int, Question]
+) -> list[tuple[int, int, str | None]]:
+    """The key of every answer (row, column, text) to a prompt, by row, of which its kind can tell; in their order."""
+    keys = {row: kind.key_for(questions[row]) for row, kind in kinds.items()}
+    found = []
+    for row, column, text in answers:
+        key = keys.get(row)
+        if key is not None:
+            found.append((row, column, await asyncio.to_thread(key, text) if kinds[row].is_slow else key(text)))
+    return found
+
+
+def asks_by(client: ChatClient) -> Ask:
+    """Asks an expert over HTTP, for a thread that compares answers; None where it gives no reply."""
+    loop = asyncio.get_running_loop()
+
+    def ask(expert: str, body: Mapping[str, object]) -> str | None:
+        try:
+            return asyncio.run_coroutine_threadsafe(client.send({"model": expert, **body}), loop).result()[0]
+        except CallError:
+            return None
+
+    return ask

@@ -1,0 +1,253 @@
+"""Worth of each expert: the quality that the composition would lose without it, on graded prompts.
+
+Shapes: n graded prompts, m experts, k + 1 categories (`general` last).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import numpy as np
+from pydantic import Field
+
+from coe.base.errors import InfeasibleBudgetError
+from coe.base.money import money
+from coe.eval.report.numbers import points
+from coe.eval.report.page import InTable
+from coe.fleet.vllm_command import engine_flags
+from coe.fleet.vllm_gpus import weights_gib
+from coe.router.build import expert_costs
+from coe.router.config import CoeConfig, load_config
+from coe.router.map_solver import solve_map
+from coe.router.quality import QualityMatrix, cautious_quality
+from coe.router.types import GENERAL, Float64Array, IntArray, Metric, Record
+from coe.training.expert_map import doubt_of, measure_quality, row_numbers
+from coe.training.fit_inputs import usable_outcomes
+from coe.training.off_policy import bootstrap_sums, weighted_mean
+from coe.training.types import OutcomeTable
+
+NOTICED = 0.005
+"""A loss of mean quality that somebody would notice: half a point (ours)."""
+
+ADAPTER_GB_PER_BILLION = 2.0
+"""Gigabytes of a billion parameters of an adapter, at 16 bits each."""
+
+LEAST_MASS = 1e-9
+"""Share of a category without traffic, so that means over it are defined."""
+
+Removed = frozenset[str]
+NOBODY: Removed = frozenset()
+
+
+class Solved(NamedTuple):
+    """A map: the expert (k+1,) of each category, numbered as the table's columns, and its mean price of a query."""
+
+    expert_of: IntArray
+    cost_usd: float
+
+
+class ExpertWorth(Record):
+    """Value that one expert adds to the others under the policy `default`.
+
+    `loss` is of mean quality over the traffic, or `unknown` says why there is none. `freed_gb` are weights (16 bits a
+    parameter where neither model nor flags name a format), `saved_usd` the price of 1,000 queries; it may be below 0.
+    """
+
+    expert: str
+    serves: tuple[str, ...] = Field(description="categories that the map gives it")
+    loss: Annotated[Metric | None, InTable("Lost without it, points", points, is_difference=True)] = None
+    by_category: dict[str, Metric] = Field(default_factory=dict, description="of those that another would serve")
+    freed_gb: Annotated[float, InTable("GB freed", "{:,.3g}".format)] = 0.0
+    saved_usd: Annotated[float, InTable("Saved per 1,000", money)] = 0.0
+    unknown: str = ""
+
+    def loss_per(self, amount: float) -> Metric | None:
+        """The loss for each unit of what leaving the expert out would save; None where that saves nothing."""
+        return None if self.loss is None or amount <= 0 else self.loss.times(1 / amount)
+
+
+class CompositionWorth(Record):
+    """Worth of every expert; `dispensable` are those that could go together without a loss that anybody would
+    notice."""
+
+    n: int = Field(description="graded prompts")
+    experts: tuple[ExpertWorth, ...]
+    dispensable: tuple[str, ...]
+    doubt: str = Field(default="", description="what is probably wrong where no expert is any good; then none can go")
+
+
+def read_worth(config: Path, outcomes: Path, traffic: Mapping[str, float]) -> CompositionWorth:
+    """Worth of the experts of a file by the outcome tables of a folder.
+
+    Raises:
+        ConfigError: the file is wrong.
+        DataError: no table grades any of its experts, or one cannot be read.
+        InfeasibleBudgetError: no map keeps the budgets of the policy `default`.
+    """
+    loaded = load_config(config)
+    table = usable_outcomes(loaded, outcomes)
+    return WorthStudy(loaded, table, traffic).measure()
+
+
+def sentence(worth: CompositionWorth) -> str:
+    """The experts that nobody would miss, by name, or why the grades do not say so."""
+    if worth.doubt:
+        return worth.doubt
+    if not worth.dispensable:
+        return f"No expert is surely dispensable: each loss may be above {100 * NOTICED:g} points."
+    gone = " and ".join(filter(None, (", ".join(worth.dispensable[:-1]), worth.dispensable[-1])))
+    together = " together" if len(worth.dispensable) > 1 else ""
+    return f"Nobody would miss {gone}: the loss{together} is surely below {100 * NOTICED:g} points."
+
+
+@dataclass(frozen=True)
+class WorthStudy:
+    """Leaves each expert out of the map in turn, solves it again, and compares what the two maps score.
+
+    Both maps are solved on the prompts that they score, which favours the expert by chance, a little: in simulation
+    (tests/training/test_expert_worth.py) by 0.4 points at 16 prompts a category, and the paired bootstrap intervals
+    held the truth in 95%. Cross-fitting erred twice as much (benchmarks/LOG.md).
+
+    Args:
+        traffic: category -> share or number of queries; by default the table's own mix.
+    """
+
+    config: CoeConfig
+    table: OutcomeTable
+    traffic: Mapping[str, float] = field(default_factory=dict)
+
+    def measure(self) -> CompositionWorth:
+        graded = tuple(self.worth_of(name) for name in self.table.experts)
+        known = {one.expert for one in graded}
+        others = tuple(
+            ExpertWorth(expert=name, serves=(), loss=None, unknown="not graded")
+            for name in self.config.experts
+            if name not in known
+        )
+        doubt = doubt_of(self.evidence)
+        return CompositionWorth(
+            n=len(self.table.texts),
+            experts=(*graded, *others),
+            dispensable=() if doubt else self.dispensable(graded),
+            doubt=doubt,
+        )
+
+    @cached_property
+    def categories(self) -> tuple[str, ...]:
+        return (*self.config.learned_categories, GENERAL)
+
+    @cached_property
+    def rows(self) -> IntArray:
+        return row_numbers(self.table, self.categories[:-1])
+
+    @cached_property
+    def evidence(self) -> QualityMatrix:
+        return measure_quality(self.table, self.categories[:-1])
+
+    @cached_property
+    def mass(self) -> Float64Array:
+        """(k+1,) queries of each category."""
+        given = np.array([self.traffic.get(name, 0.0) for name in self.categories], dtype=np.float64)
+        if not given.any():
+            return self.evidence.mass.astype(np.float64)
+        return np.asarray(np.maximum(given, LEAST_MASS * given.sum()))
+
+    @cached_property
+    def usual(self) -> Solved:
+        return self.solve(NOBODY)
+
+    def solve(self, removed: Removed) -> Solved:
+        """The map of the experts that are left.
+
+        Raises:
+            InfeasibleBudgetError: no map of theirs keeps the budgets.
+        """
+        left = [i for i, name in enumerate(self.table.experts) if name not in removed]
+        names, policy = [self.table.experts[i] for i in left], self.config.policies["default"]
+        pins = {self.categories.index(c): names.index(e) for c, e in policy.pins.items() if e in names}
+        part = self.evidence.columns(left)
+        costs = expert_costs([self.config.experts[name] for name in names], part)
+        quality = cautious_quality(part, costs.cost_usd)
+        found = solve_map(quality, self.mass.astype(np.float32), costs, policy.budgets, pins)
+        return Solved(np.array(left)[found.expert_of], found.used["cost_usd"])
+
+    def losses(self, without: Solved) -> Float64Array:
+        """(n,) score of each prompt under the usual map less that under another; NaN where one of the two experts was
+        not graded on it."""
+        at = np.arange(len(self.rows))
+        was, is_now = (self.table.scores[at, one.expert_of[self.rows]] for one in (self.usual, without))
+        return np.asarray(was - is_now, dtype=np.float64)
+
+    def mean_loss(self, losses: Float64Array) -> Metric:
+        """Losses (n,) averaged over the traffic's mix, those of unknown scores left out."""
+        known = np.isfinite(losses)
+        counts = np.maximum(np.bincount(self.rows[known], minlength=len(self.mass)), 1)
+        share = (self.mass / counts)[self.rows[known]]
+        columns = np.stack([share * losses[known], share], axis=1)
+        return bootstrap_sums(columns, np.arange(len(share)), weighted_mean, np.random.default_rng(0))[0]
+
+    def worth_of(self, name: str) -> ExpertWorth:
+        """Loss and savings without one expert."""
+        served = self.usual.expert_of == self.table.experts.index(name)
+        serves = tuple(np.array(self.categories)[served].tolist())
+        if len(self.table.experts) == 1:
+            return ExpertWorth(expert=name, serves=serves, loss=None, unknown="the only one that was graded")
+        try:
+            without = self.solve(frozenset({name}))
+        except InfeasibleBudgetError as error:
+            return ExpertWorth(expert=name, serves=serves, loss=None, unknown=f"needed to keep budgets: {error}")
+        losses = self.losses(without)
+        if not np.isfinite(losses).any():
+            return ExpertWorth(expert=name, serves=serves, loss=None, unknown="graded on no prompt with the others")
+        changed = np.flatnonzero(self.usual.expert_of != without.expert_of)
+        by_category = {
+            self.categories[row]: self.mean_loss(np.where(self.rows == row, losses, np.nan))
+            for row in changed
+            if np.isfinite(losses[self.rows == row]).any()
+        }
+        return ExpertWorth(
+            expert=name,
+            serves=serves,
+            loss=self.mean_loss(losses),
+            by_category=by_category,
+            freed_gb=self.freed_gb(name),
+            saved_usd=1000 * (self.usual.cost_usd - without.cost_usd),
+        )
+
+    def freed_gb(self, name: str) -> float:
+        """Gigabytes of weights that only this expert keeps in memory: its base too, if it is alone on it."""
+        entry, experts = self.config.experts[name], self.config.experts
+        is_alone = sum(other.host_group == entry.host_group for other in experts.values()) == 1
+        base_gib = weights_gib(entry, engine_flags(self.config, entry)) if is_alone else 0.0
+        return ADAPTER_GB_PER_BILLION * entry.adapter_params_b + base_gib * 2**30 / 1e9
+
+    def dispensable(self, graded: tuple[ExpertWorth, ...]) -> tuple[str, ...]:
+        """Experts that could go together: the least missed first, of equals the one that frees most, each left out if
+        the loss of all of them is still surely below `NOTICED`. (Of two that stand in for each other one stays.)"""
+        known = [(one, one.loss.value) for one in graded if one.loss is not None]
+        removed = NOBODY
+        for one, _ in sorted(known, key=lambda pair: (pair[1], -pair[0].freed_gb, -pair[0].saved_usd)):
+            wider = removed | {one.expert}
+            if len(wider) < len(self.table.experts) and self.is_unnoticed(wider):
+                removed = wider
+        return tuple(name for name in self.table.experts if name in removed)
+
+    def is_unnoticed(self, removed: Removed) -> bool:
+        """Returns whether the loss is surely small, in no category surely larger, and known in every category that
+        would go to another expert: a category without traffic now may have some tomorrow."""
+        try:
+            without = self.solve(removed)
+        except InfeasibleBudgetError:
+            return False
+        losses = self.losses(without)
+        judged = self.rows[np.isfinite(losses)]
+        changed = np.flatnonzero(self.usual.expert_of != without.expert_of)
+        if len(judged) == 0 or not np.isin(changed, judged).all():
+            return False
+        parts = [self.mean_loss(np.where(self.rows == row, losses, np.nan)).interval for row in changed]
+        total = self.mean_loss(losses).interval
+        return total is not None and total.high < NOTICED and all(p is None or p.low <= NOTICED for p in parts)

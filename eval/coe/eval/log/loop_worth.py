@@ -1,0 +1,236 @@
+"""Worth of learning: what the routers that became live in a stretch of time changed, what that is worth, and what
+exploring cost.
+
+Shapes: n answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from itertools import pairwise, takewhile
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+
+from coe.base.errors import DataError, RouterError
+from coe.base.money import money
+from coe.cli.progress import Progress, silent
+from coe.decision_log.decision_record import DecisionRecord
+from coe.decision_log.default_database import database_url_of
+from coe.decision_log.read import NOT_OF_THE_MAP, read_records, read_rewards, read_router_events, why_dropped
+from coe.decision_log.sql_engine import open_log
+from coe.eval.report.numbers import counted
+from coe.eval.report.page import InTable
+from coe.fleet.router_registry import Registry
+from coe.router.artifact import load_artifact
+from coe.router.build import expert_costs, load_router
+from coe.router.config import load_config
+from coe.router.pipeline import Router
+from coe.router.types import GENERAL, DecisionReason, Metric, Record
+from coe.training.candidate_verdict import judge_on_log, map_changes
+from coe.training.feedback_bias import UNLIMITED, clusters
+from coe.training.gate import MAX_UNSUPPORTED, MIN_EFFECTIVE_DECISIONS, Comparison
+from coe.training.off_policy import bootstrap_sums, weighted_mean
+from coe.training.retrain_inputs import RetrainRequest, read_inputs
+from coe.training.router_comparison import RouterComparison
+from coe.training.summary import in_points
+from coe.training.types import question_of
+
+WINDOW_DAYS = 30
+MIN_EXPLORED = 10
+"""Rated explored answers from which on the cost of exploring is measured and not only predicted (ours)."""
+
+
+def changes_text(changes: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {move}" for name, move in changes.items()) or "none"
+
+
+class RouterStep(Record):
+    """A router that became live, and where its map sends a category elsewhere than the one before (`old expert to new
+    expert`)."""
+
+    at: float
+    version: str
+    changes: Annotated[dict[str, str], InTable("Changes", changes_text)]
+
+
+class ExplorationCost(Record):
+    """Cost of exploring, as mean loss of quality over all routed decisions: `predicted` by what the router expected of
+    the planned and the tried experts, `measured` by feedback, None with few rated explored answers. `extra_usd` is the
+    price of the tried experts above that of the planned ones, in total."""
+
+    n: int
+    n_explored: int
+    predicted: float
+    measured: Metric | None
+    extra_usd: float
+
+
+class LoopWorth(Record):
+    """Learning since a time, from router `before` to router `live`: the mean reward that a decision gained, or why that
+    is unknown."""
+
+    since: float
+    before: str
+    live: str
+    steps: tuple[RouterStep, ...] = ()
+    worth: Metric | None = None
+    unknown: str = ""
+    exploration: ExplorationCost
+
+
+def request_of(config: Path, data_dir: Path, end: datetime) -> RetrainRequest:
+    """The places of a data folder, for the `WINDOW_DAYS` up to a time."""
+    return RetrainRequest(
+        config=config,
+        routers=data_dir / "routers",
+        outcomes=data_dir / "outcomes",
+        database_url=database_url_of(data_dir),
+        since=(end - timedelta(days=WINDOW_DAYS)).timestamp(),
+    )
+
+
+def measure_loop(request: RetrainRequest, now: datetime, progress: Progress = silent) -> LoopWorth:
+    """Compares the live router with the one that was live at `request.since`, on the log since the map last changed.
+
+    Only the half of the questions that no router learns from is judged on, doubly robust as the gate does it. What came
+    before the last change has chosen the map.
+
+    Raises:
+        DataError, StoreError: the log cannot be read.
+    """
+    progress("reading what exploring cost")
+    with open_log(request.database_url) as connection:
+        records = takewhile(lambda record: record.at <= now.timestamp(), read_records(connection, request.since))
+        cost = exploration_cost(records, read_rewards(connection))
+        events = read_router_events(connection, 0.0, now.timestamp() + 1)
+    promoted = [(float(row["at"]), str(row["version"])) for row in events if row["event"] == "promoted"]
+    first = max((i for i, (at, _) in enumerate(promoted) if at <= request.since), default=0)
+    served = promoted[first:] or [(0.0, "none")]
+    found = LoopWorth(since=request.since, before=served[0][1], live=served[-1][1], exploration=cost)
+    try:
+        if not promoted:
+            raise DataError("the log names no router that was live")
+        if len(served) == 1:
+            raise DataError(f"router {found.live} was live all of the time")
+        return judge_loop(found, served, request, now, progress)
+    except RouterError as error:
+        return found.model_copy(update={"unknown": str(error)})
+
+
+def judge_loop(
+    found: LoopWorth, served: list[tuple[float, str]], request: RetrainRequest, now: datetime, progress: Progress
+) -> LoopWorth:
+    """Adds what changed, and what that is worth. Raises RouterError where a router, or its evidence, is gone."""
+    config, registry = load_config(request.config), Registry(request.routers)
+    routers: dict[str, Router] = {}
+    for _, version in served:
+        encoder = next(iter(routers.values())).encoder if routers else None
+        routers[version] = routers.get(version) or load_router(config, registry.folder(version), encoder)
+    steps = tuple(
+        RouterStep(at=at, version=version, changes=moves(routers[old], routers[version]))
+        for (_, old), (at, version) in pairwise(served)
+    )
+    found = found.model_copy(update={"steps": steps})
+    if found.before == found.live:
+        return found.model_copy(update={"unknown": "the router of then is live again"})
+    live = load_artifact(registry.folder(found.live))
+    chosen_at = max((step.at for step in steps if step.changes), default=served[1][0])  # by what was rated until then
+    inputs = read_inputs(replace(request, since=chosen_at), live, now=now, progress=progress)
+    evidence = inputs.evidence()
+    entries = [config.experts[name] for name in evidence.outcomes.experts]
+    comparison = RouterComparison(
+        live=routers[found.live],
+        candidate=routers[found.before],  # the log may not know what it would have earned
+        evidence=evidence,
+        costs_usd=expert_costs(entries, evidence.matrix).cost_usd,
+        rng=inputs.rng,
+        rows=(*config.learned_categories, GENERAL),
+    )
+    on_log, *_ = judge_on_log(inputs, comparison)
+    unknown = why_unsure(on_log.doubly_robust) if on_log else "no answer since then has feedback to judge by"
+    if unknown or on_log is None:
+        return found.model_copy(update={"unknown": unknown})
+    return found.model_copy(update={"worth": on_log.doubly_robust.difference.times(-1.0)})
+
+
+def why_unsure(judged: Comparison) -> str:
+    """Reason why the log does not show what a change is worth; empty where it does."""
+    if judged.lacking:
+        return judged.lacking
+    if judged.unsupported > MAX_UNSUPPORTED:
+        share = f"{judged.unsupported:.0%}"
+        return f"of {share} of the queries that changed hands the expert of before was not tried again"
+    if judged.effective_n < MIN_EFFECTIVE_DECISIONS:
+        needed = f"{MIN_EFFECTIVE_DECISIONS:g} are needed"
+        return f"{judged.effective_n:.1f} effective answers with feedback say something of the change, and {needed}"
+    return ""
+
+
+def moves(old: Router, new: Router) -> dict[str, str]:
+    return {change.category: f"{change.live} to {change.candidate}" for change in map_changes(old, new)}
+
+
+def exploration_cost(records: Iterable[DecisionRecord], rewards: Mapping[str, float]) -> ExplorationCost:
+    """Sums over the routed decisions. The value of a rated one is the doubly robust term of what the planned expert
+    earns there, less what was earned (training.off_policy)."""
+    sums = np.zeros(4)  # decisions, those explored, quality lost, USD above the plan
+    rated: list[tuple[float, int, str, bool]] = []
+    for record in records:
+        decision = record.decision
+        if decision is None or record.is_probe or decision.reason in NOT_OF_THE_MAP:
+            continue
+        quality = dict(zip(decision.eligible, decision.predicted_quality, strict=False))
+        price = dict(zip(decision.eligible, decision.predicted_cost_usd, strict=False))
+        planned, tried = next(iter(decision.ranking), decision.expert), decision.expert
+        is_explored = decision.reason is DecisionReason.EXPLORED
+        lost = is_explored * (quality.get(planned, 0.0) - quality.get(tried, 0.0))
+        sums += 1, is_explored, lost, is_explored * (price.get(tried, 0.0) - price.get(planned, 0.0))
+        if why_dropped(record, rewards) is None:
+            weight = 0.0 if is_explored else 1.0 / decision.propensity
+            value = lost + (weight - 1.0) * (rewards[record.decision_id] - quality.get(tried, 0.0))
+            rated.append((value, question_of(record), record.key_id or "", is_explored))
+    n, n_explored, lost, extra_usd = sums.tolist()
+    return ExplorationCost(
+        n=int(n), n_explored=int(n_explored), predicted=lost / max(n, 1), measured=measured(rated), extra_usd=extra_usd
+    )
+
+
+def measured(rated: Sequence[tuple[float, int, str, bool]]) -> Metric | None:
+    """Mean value of the rated decisions (value, question, key, whether explored), resampled by key, or by question
+    where one key asked all; None with too few explored ones."""
+    if sum(is_explored for *_, is_explored in rated) < MIN_EXPLORED:
+        return None
+    values, questions, keys, _ = zip(*rated, strict=True)
+    number = {name: i for i, name in enumerate(dict.fromkeys(keys))}
+    key = np.array([number[name] if len(number) > 1 else UNLIMITED for name in keys], dtype=np.int64)
+    columns = np.column_stack([values, np.ones(len(values))])
+    groups = clusters(np.array(questions, dtype=np.int64), key)
+    return bootstrap_sums(columns, groups, weighted_mean, np.random.default_rng(0))[0]
+
+
+def loop_sentences(loop: LoopWorth) -> tuple[str, str]:
+    """Changes by retraining with their worth, and the cost of exploring."""
+    changed = sorted({category for step in loop.steps for category in step.changes})
+    where = f"changed who answers {', '.join(changed)}" if changed else "changed no category's expert"
+    learned = f"Nothing was learned: {loop.unknown}."
+    if loop.steps:
+        worth = f"unknown, because {loop.unknown}"
+        if loop.worth is not None:
+            worth = f"{in_points(loop.worth, '+z,.1f')} points of reward a decision"
+        learned = (
+            f"{counted(len(loop.steps), 'router', 'routers')} became live and {where}. What that is worth: {worth}."
+        )
+    cost = loop.exploration
+    routed = counted(cost.n, "routed decision", "routed decisions")
+    if not cost.n_explored:
+        return learned, f"Exploring cost nothing: none of {routed} was explored."
+    measured = f" ({in_points(cost.measured, '+z,.1f')} by feedback)" if cost.measured else ""
+    return learned, (
+        f"Exploring {cost.n_explored:,} of {routed} cost {100 * cost.predicted:.2f} points "
+        f"a decision by prediction{measured}; by list prices it {'saved' if cost.extra_usd < 0 else 'cost'} "
+        f"{money(abs(cost.extra_usd))} in all."
+    )

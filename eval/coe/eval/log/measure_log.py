@@ -1,0 +1,232 @@
+"""The report on traffic, measured on the columns of the log."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+
+from coe.eval.log.category_regret import measure_regret
+from coe.eval.log.traffic import NOT_ROUTED, Names, Traffic
+from coe.eval.log.traffic_page import headline, warnings
+from coe.eval.log.traffic_records import (
+    Bias,
+    Bucket,
+    Cell,
+    Group,
+    LogReport,
+    Moved,
+    Prequential,
+    RatedShare,
+    Switch,
+    Totals,
+)
+from coe.eval.metrics.intervals import gap, rate
+from coe.router.types import Float64Array
+from coe.training.feedback_bias import ReplyBin, ReplyRates
+
+BUCKETS_S = (60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 86400.0, 7 * 86400.0, 30 * 86400.0)
+MAX_BUCKETS = 60
+USEFUL = 0.5
+"""Rewards from here on count as a good answer: the middle of their range."""
+SHOWN_MOVES = 12
+MIN_MOVE = 0.02
+"""Share of a category's traffic that must have changed its expert to be shown (ours)."""
+QUARTERS = ("1st quarter", "2nd quarter", "3rd quarter", "4th quarter")
+
+
+def measure_log(traffic: Traffic, *, command: str, now: datetime, **beside: Any) -> LogReport:
+    """The report on at least one decision; `beside` are fields that the traffic itself does not tell."""
+    step, routed = bucket_seconds(float(traffic.at[-1] - traffic.at[0])), traffic.routed
+    report = LogReport(
+        headline="",
+        warnings=(),
+        command=command,
+        created_at=now.isoformat(timespec="seconds"),
+        totals=totals(traffic),
+        categories=groups(routed, routed.category),
+        experts=groups(traffic, traffic.expert),
+        cells=cells(routed),
+        timeline=timeline(traffic, step),
+        bucket_s=step,
+        regret=measure_regret(traffic),
+        predictions=prequential(routed),
+        bias=measure_bias(traffic.rows(traffic.is_answered & traffic.is_routed)),
+        switches=measure_switches(routed),
+        model_changes=traffic.model_changes,
+        **beside,
+    )
+    return report.model_copy(update={"headline": headline(report), "warnings": tuple(warnings(report))})
+
+
+def totals(traffic: Traffic) -> Totals:
+    latency = traffic.latency_ms[traffic.is_answered]
+    return Totals(
+        first_at=float(traffic.at[0]),
+        last_at=float(traffic.at[-1]),
+        n=len(traffic),
+        left_out=dict(traffic.left_out),
+        n_routed=int(traffic.is_routed.sum()),
+        n_fallback=int(traffic.is_fallback.sum()),
+        by_state=counts(traffic.state),
+        cost_usd=float(traffic.cost_usd.sum()),
+        p50_ms=quantile(latency, 0.5),
+        p95_ms=quantile(latency, 0.95),
+    )
+
+
+def groups(traffic: Traffic, names: Names) -> tuple[Group, ...]:
+    return tuple(group(name, own, len(traffic)) for name, own in traffic.parts(names) if name != NOT_ROUTED)
+
+
+def group(name: str, own: Traffic, n_all: int) -> Group:
+    answered = own.rows(own.is_answered)
+    return Group(
+        name=name,
+        n=len(own),
+        n_rated=int(own.is_rated.sum()),
+        share=len(own) / n_all,
+        answered=own.share(own.is_answered),
+        quality=own.quality,
+        cost_usd=float(own.cost_usd.sum()),
+        p50_ms=quantile(answered.latency_ms, 0.5),
+        p95_ms=quantile(answered.latency_ms, 0.95),
+        ttft_p50_ms=quantile(answered.ttft_ms[np.isfinite(answered.ttft_ms)], 0.5),
+        tokens=int(own.tokens.sum()),
+    )
+
+
+def counts(names: Names) -> dict[str, int]:
+    return dict(Counter(names.tolist()).most_common())
+
+
+def cells(routed: Traffic) -> tuple[Cell, ...]:
+    """Categories by experts, in order of size."""
+    found = [
+        Cell(category=category, expert=expert, n=len(part), quality=part.quality)
+        for category, own in routed.parts(routed.category)
+        for expert, part in own.parts(own.expert)
+    ]
+    return tuple(sorted(found, key=lambda cell: -cell.n))
+
+
+def bucket_seconds(span_s: float) -> float:
+    """The shortest usual stretch of time that cuts a span into at most MAX_BUCKETS."""
+    return next((step for step in BUCKETS_S if span_s / step < MAX_BUCKETS), BUCKETS_S[-1])
+
+
+def timeline(traffic: Traffic, step: float) -> tuple[Bucket, ...]:
+    numbers = np.floor(traffic.at / step)
+    parts = [(number, traffic.rows(numbers == number)) for number in np.unique(numbers).tolist()]
+    return tuple(Bucket(start=n * step, by_expert=counts(own.expert), quality=own.quality) for n, own in parts)
+
+
+def quantile(values: Float64Array, level: float) -> float | None:
+    return float(np.quantile(values, level)) if len(values) else None
+
+
+def prequential(routed: Traffic) -> Prequential | None:
+    """Predictions compared with rewards; None without a rated answer whose quality was predicted."""
+    known = routed.rows(np.isfinite(routed.reward) & np.isfinite(routed.predicted))
+    reward, predicted = known.reward, known.predicted
+    accuracy = known.share((reward >= USEFUL) == (predicted >= USEFUL))
+    if accuracy is None:
+        return None
+    error, bias = float(np.abs(reward - predicted).mean()), float((reward - predicted).mean())
+    return Prequential(n=len(reward), accuracy=accuracy, error=error, bias=bias)
+
+
+def measure_switches(routed: Traffic) -> tuple[Switch, ...]:
+    """One per version after the first, in the order in which they began to serve."""
+    first_at: dict[str, float] = {}
+    for at, version in zip(routed.at.tolist(), routed.version, strict=True):
+        first_at.setdefault(version, at)
+    return tuple(switch(routed, one, two, first_at[two]) for one, two in pairwise(first_at))
+
+
+def switch(routed: Traffic, before: str, after: str, at: float) -> Switch:
+    """Compares the traffic of two versions under the policy that both served most: another mix of policies would look
+    like the work of the router."""
+    old, new = routed.rows(routed.version == before), routed.rows(routed.version == after)
+    served = Counter(old.policy.tolist()), Counter(new.policy.tolist())
+    policy = max(sorted(served[0] | served[1]), key=lambda name: min(count[name] for count in served))
+    old, new = old.rows(old.policy == policy), new.rows(new.policy == policy)
+    return Switch(
+        at=at,
+        before=before,
+        after=after,
+        policy=policy,
+        n_before=len(old),
+        n_after=len(new),
+        n_overlap=int((old.at >= at).sum()),
+        quality_before=old.quality,
+        quality_after=new.quality,
+        quality=gap(new.quality, old.quality),
+        moved=moves(old, new),
+    )
+
+
+def moves(old: Traffic, new: Traffic) -> tuple[Moved, ...]:
+    """Categories whose experts changed, those with the most traffic moved first."""
+    found, earlier = [], dict(old.parts(old.category))
+    for category, became in sorted(new.parts(new.category), key=lambda part: part[0]):
+        if (was := earlier.get(category)) is None:
+            continue
+        before, after = expert_shares(was), expert_shares(became)
+        change = sum(abs(after.get(name, 0) - before.get(name, 0)) for name in {*before, *after}) / 2
+        if change >= MIN_MOVE:
+            moved = Moved(
+                category=category,
+                n_before=len(was),
+                n_after=len(became),
+                before=before,
+                after=after,
+                quality=gap(became.quality, was.quality),
+            )
+            found.append((change * len(became), moved))
+    found.sort(key=lambda pair: -pair[0])
+    return tuple(moved for _, moved in found[:SHOWN_MOVES])
+
+
+def expert_shares(traffic: Traffic) -> dict[str, float]:
+    return {name: count / len(traffic) for name, count in counts(traffic.expert).items()}
+
+
+def measure_bias(answered: Traffic) -> Bias:
+    """Shares of answers with feedback by group, and the mean reward as given and corrected."""
+    groups: tuple[tuple[Literal["category", "expert", "latency"], Names], ...] = (
+        ("expert", answered.expert),
+        ("category", answered.category),
+        ("latency", latency_quarters(answered.latency_ms)),
+    )
+    return Bias(
+        rated=answered.share(answered.is_rated),
+        groups=tuple(
+            RatedShare(by=by, name=name, n=len(own), rated=rated)
+            for by, names in groups
+            for name, own in sorted(answered.parts(names), key=lambda part: part[0])
+            if (rated := own.share(own.is_rated)) is not None
+        ),
+        raw=answered.quality,
+        corrected=rate(answered.reward, response_weights(answered), answered.clusters),
+    )
+
+
+def latency_quarters(latency_ms: Float64Array) -> Names:
+    """(n,) name of the quarter that each latency lies in."""
+    cuts = np.quantile(latency_ms, [0.25, 0.5, 0.75]) if len(latency_ms) else latency_ms
+    return np.array(QUARTERS, dtype=object)[np.searchsorted(cuts, latency_ms, side="left")]
+
+
+def response_weights(answered: Traffic) -> Float64Array:
+    """(n,) answers that each reply represents, by how often answers of its category and expert get one: the weights
+    that a retrain learns by, without what clients did."""
+    bins, rates = [ReplyBin(*cell) for cell in zip(answered.category, answered.expert, strict=True)], ReplyRates()
+    replies = Counter(own for own, is_rated in zip(bins, answered.is_rated, strict=True) if is_rated)
+    for own, answers in Counter(bins).items():
+        rates.count(own, answers, replies[own])
+    weight_of = {own: rates.weight(own) for own in set(bins)}
+    return np.array([weight_of[own] for own in bins], dtype=np.float64)

@@ -1,0 +1,160 @@
+"""The page of a traffic report, and its findings in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from coe.base.money import money
+from coe.eval.log.category_regret import MIN_EFFECTIVE
+from coe.eval.log.expert_worth import sentence
+from coe.eval.log.traffic_records import LogReport
+from coe.eval.log.traffic_sections import sections
+from coe.eval.report import drawing
+from coe.eval.report.numbers import counted, milliseconds, moment, percent, points
+from coe.eval.report.page import Cell, Chart, Figure, Page, cell_of, stated
+from coe.training.category_mix import mix_sentence
+
+SHOWN_EXPERTS = 5
+"""Experts with a colour of their own over time, the busiest."""
+FEW_RATED = 30
+"""Below this number of rated answers every quality in the report is little more than its interval (ours)."""
+WIDEST = 0.2
+"""Above this width of its 95% interval, 20 points, a quality draws no verdict (ours): a fall that users notice could
+hide in it."""
+
+
+def traffic_page(report: LogReport) -> Page:
+    """The page of at least one decision."""
+    totals, (title, tone) = report.totals, verdict(report)
+    quality, served = quality_chart(report), served_chart(report)
+    return Page(
+        kind=f"Traffic report from the decision log, {moment(totals.first_at)} to {moment(totals.last_at)}",
+        title=title,
+        lead=report.headline,
+        figures=figures(report),
+        picture=quality or served,
+        sections=sections(report, served if quality else None),
+        tone=tone,
+        warnings=report.warnings,
+    )
+
+
+def headline(report: LogReport) -> str:
+    """The findings in a few sentences."""
+    totals, bias = report.totals, report.bias
+    lost = totals.n - totals.by_state.get("answered", 0)
+    said = [
+        f"{totals.n:,} decisions from {moment(totals.first_at)} to {moment(totals.last_at)} UTC; "
+        f"{percent(lost / totals.n) if lost else 'none'} of them ended without a whole answer."
+    ]
+    if totals.left_out:
+        said.append(f"Not counted: {', '.join(f'{count:,} {name}' for name, count in totals.left_out.items())}.")
+    if bias.corrected is not None and bias.rated is not None:
+        said.append(
+            f"Answers are worth {stated(bias.corrected, percent)}, judged by the {percent(bias.rated.value)} that got "
+            "feedback and corrected for who gives it."
+        )
+    else:
+        said.append("No answer has feedback, so nothing can be said about quality.")
+    if (lost_by_choice := report.regret.total) is not None:
+        said.append(
+            "The best expert per category in hindsight would change that by "
+            f"{stated(lost_by_choice, points, ' points')}."
+        )
+    if (mix := report.mix) is not None and cell_of(mix.moved, is_difference=True).tone:
+        said.append(mix_sentence(mix.moved, is_followed=mix.is_followed))
+    if (worth := report.worth) is not None and (worth.dispensable or worth.doubt):
+        said.append(sentence(worth))
+    return " ".join(said)
+
+
+def verdict(report: LogReport) -> tuple[str, str]:
+    """The title of the page and its tone: what came since the last router, else the quality."""
+    changed = cell_of(report.switches[-1].quality if report.switches else None, points, is_difference=True)
+    if changed.tone:
+        better = "better" if changed.tone == "good" else "worse"
+        return f"Answers are {better} since the last router: {changed.text} points", changed.tone
+    quality = report.bias.corrected
+    if quality is None:
+        return f"{report.totals.n:,} decisions of unknown quality: no answer has feedback", ""
+    found = cell_of(quality, percent)
+    if quality.high - quality.low > WIDEST:
+        return f"Too little feedback to tell: answers are worth {found.interval}", ""
+    return f"Answers are worth {found.text}", ""
+
+
+def warnings(report: LogReport) -> Iterator[str]:
+    """Reasons to doubt a figure."""
+    for one in report.model_changes[-10:]:
+        yield (
+            f"The answers of {one.expert} name {one.after} since {moment(one.at)} UTC, and named {one.before} before: "
+            "what was measured of it until then says nothing of it now."
+        )
+    n_rated = sum(group.n_rated for group in report.experts)
+    if n_rated < FEW_RATED:
+        yield (
+            f"Only {counted(n_rated, 'answer has', 'answers have')} feedback: read intervals, not means. "
+            "POST /v1/feedback takes thumbs, scores, edits and test results."
+        )
+    raw, corrected, regret = report.bias.raw, report.bias.corrected, report.regret
+    if raw and corrected and not corrected.low <= raw.value <= corrected.high:
+        yield (
+            f"Feedback is one-sided: as given its mean is {percent(raw.value)}, corrected it is "
+            f"{percent(corrected.value)}."
+        )
+    if report.totals.n_routed and regret.coverage < 0.5:
+        why = "without exploration it is unknown what another expert would have answered (exploration of a policy)."
+        if regret.is_explored:
+            rated = round(regret.explored.n) if regret.explored is not None else 0
+            why = (
+                f"of {counted(regret.n_explored, 'answer', 'answers')} by exploration {rated or 'none'} got feedback. "
+                f"A category needs feedback on {MIN_EFFECTIVE:g} answers of at least two experts."
+            )
+        yield f"Regret is known for {percent(regret.coverage, 0)} of the traffic only: {why}"
+
+
+def figures(report: LogReport) -> list[Figure]:
+    totals, quality, regret = report.totals, report.bias.corrected, report.regret
+    needed = f"needs {'more feedback' if regret.is_explored else 'exploration and feedback'}"
+    slow = "" if totals.p95_ms is None else f"95% within {milliseconds(totals.p95_ms)}"
+    each = money(1000 * totals.cost_usd / totals.n)
+    return [
+        Figure("Quality, corrected", cell_of(quality, percent) if quality else Cell("unknown", "no feedback")),
+        Figure("Regret, points", cell_of(regret.total, points) if regret.total else Cell("unknown", needed)),
+        Figure("Cost", Cell(money(totals.cost_usd), f"{each} per 1,000")),
+        Figure("Latency, median", Cell(milliseconds(totals.p50_ms) or "none", slow)),
+    ]
+
+
+def served_chart(report: LogReport) -> Chart:
+    busiest = {group.name for group in report.experts[:SHOWN_EXPERTS]}
+    width = 1000 * report.bucket_s
+    rows = [
+        {"x": start, "end": start + width, "group": expert if expert in busiest else "others", "n": n}
+        for start, one in ((1000 * one.start, one) for one in report.timeline)
+        for expert, n in one.by_expert.items()
+    ]
+    caption = (
+        f"Decisions by the expert that served them, in bars of {report.bucket_s / 60:,g} minutes (UTC). A dashed line "
+        "marks the first decision of another router version."
+    )
+    return Chart(caption, drawing.bars(rows, "decisions", moments_of(report)))
+
+
+def quality_chart(report: LogReport) -> Chart | None:
+    """Mean reward over time. None without two stretches that have feedback."""
+    half = 500 * report.bucket_s
+    rows = [
+        {"group": "", "x": 1000 * one.start + half, "y": found.value, "low": found.low, "high": found.high}
+        for one in report.timeline
+        if (found := one.quality) is not None
+    ]
+    if len(rows) < 2:
+        return None
+    caption = "Mean reward of the rated answers, by the time of the request (UTC). The band is the 95% interval."
+    spec = drawing.lines(rows, (None, "mean reward"), ".0%", x=drawing.TIME_AXIS, moments=moments_of(report))
+    return Chart(caption, spec)
+
+
+def moments_of(report: LogReport) -> dict[str, float]:
+    return {switch.after[:8]: 1000 * switch.at for switch in report.switches}

@@ -1,0 +1,189 @@
+"""All of a traffic report's report.json. Quality is the mean of rewards in [0, 1]; intervals are 95% ones."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from coe.base.money import money
+from coe.decision_log.served_models import ModelChange
+from coe.eval.log.expert_worth import CompositionWorth
+from coe.eval.log.loop_worth import LoopWorth
+from coe.eval.metrics.intervals import Gap, Rate
+from coe.eval.report.numbers import milliseconds, moment, percent, points, shares
+from coe.eval.report.page import InTable
+from coe.router.types import Record
+from coe.training.category_mix import TrafficMix
+from coe.training.feedback_report import FeedbackReport
+
+
+class Group(Record):
+    """Decisions of one category or expert. Latencies are of those that were answered."""
+
+    name: str
+    n: Annotated[int, InTable("Decisions")]
+    share: Annotated[float, InTable("Share", percent)]
+    answered: Annotated[Rate | None, InTable("Answered", percent)]
+    n_rated: Annotated[int, InTable("Rated")]
+    quality: Annotated[Rate | None, InTable("Quality", percent)]
+    cost_usd: Annotated[float, InTable("Cost", money)]
+    p50_ms: Annotated[float | None, InTable("p50", milliseconds)]
+    p95_ms: Annotated[float | None, InTable("p95", milliseconds)]
+    ttft_p50_ms: Annotated[float | None, InTable("First byte", milliseconds)]
+    tokens: int
+
+
+class Cell(Record):
+    """Decisions of a category that an expert served."""
+
+    category: str
+    expert: str
+    n: int
+    quality: Rate | None
+
+
+class Bucket(Record):
+    """Decisions of one stretch of time, by expert; `start` is in Unix seconds."""
+
+    start: float
+    by_expert: dict[str, int]
+    quality: Rate | None
+
+
+class CategoryRegret(Record):
+    """Gain of the expert of highest estimated reward, in hindsight, over what was served; `unknown` says why there is
+    none."""
+
+    category: str
+    n: Annotated[int, InTable("Decisions")]
+    served: Annotated[Rate | None, InTable("Served", percent)]
+    best: Annotated[str | None, InTable("Best expert")]
+    regret: Annotated[Gap | None, InTable("Regret, points", points)]
+    unknown: str = ""
+
+
+class Regret(Record):
+    """Regret, estimated from the log's own rewards by propensities and two halves (`eval.log.category_regret`).
+
+    `total` is over the share `coverage` of the routed traffic where it is known. `given_up` is the mean of best
+    predicted minus predicted quality of the choice. `explored` is the reward where an expert was drawn instead of the
+    best one.
+    """
+
+    total: Gap | None
+    coverage: float
+    is_explored: bool
+    n_explored: int
+    categories: tuple[CategoryRegret, ...]
+    given_up: float | None
+    explored: Rate | None
+    exploited: Rate | None
+
+
+class Prequential(Record):
+    """Predictions made before the reward was known, compared with it (test, then train).
+
+    `accuracy`: predicted and real reward lie on the same side of one half. `bias`: mean of reward minus prediction,
+    negative where too much is promised.
+    """
+
+    n: int
+    accuracy: Rate
+    error: float = Field(description="mean absolute difference")
+    bias: float
+
+
+class RatedShare(Record):
+    """Share of the answers of a group that got feedback."""
+
+    by: Literal["category", "expert", "latency"]
+    name: str
+    n: Annotated[int, InTable("Answers")]
+    rated: Annotated[Rate, InTable("Rated", percent)]
+
+
+class Bias(Record):
+    """Shares of answers with feedback; the mean of it as given, and corrected: each rated answer counts for the answers
+    of its category and expert (inverse response propensity)."""
+
+    rated: Rate | None
+    groups: tuple[RatedShare, ...]
+    raw: Rate | None
+    corrected: Rate | None
+
+
+class Moved(Record):
+    """Shares of a category's traffic by expert under two routers."""
+
+    category: str
+    before: Annotated[dict[str, float], InTable("Before", shares)]
+    after: Annotated[dict[str, float], InTable("After", shares)]
+    n_before: Annotated[int, InTable("Decisions before")]
+    n_after: Annotated[int, InTable("Decisions after")]
+    quality: Annotated[Gap | None, InTable("Change, points", points, is_difference=True)]
+
+
+class Switch(Record):
+    """A router version took over from another; several may serve at once, as in a canary.
+
+    What is compared was decided under one policy. `n_overlap` are decisions of the old version after the first of the
+    new one; `moved` are categories whose shares moved most.
+    """
+
+    at: Annotated[float, InTable("Since (UTC)", moment)]
+    before: str
+    after: str
+    policy: Annotated[str, InTable("Policy")]
+    n_before: Annotated[int, InTable("Decisions before")]
+    n_after: Annotated[int, InTable("After")]
+    n_overlap: Annotated[int, InTable("Side by side")]
+    quality_before: Annotated[Rate | None, InTable("Quality before", percent)]
+    quality_after: Annotated[Rate | None, InTable("Quality after", percent)]
+    quality: Annotated[Gap | None, InTable("Change, points", points, is_difference=True)]
+    moved: tuple[Moved, ...]
+
+    @property
+    def versions(self) -> str:
+        return f"{self.before[:8]} to {self.after[:8]}"
+
+
+class Totals(Record):
+    """The whole of the traffic; `left_out` are rows of the log that are not traffic."""
+
+    first_at: float
+    last_at: float
+    n: int
+    left_out: dict[str, int]
+    n_routed: int
+    n_fallback: int
+    by_state: dict[str, int]
+    cost_usd: float
+    p50_ms: float | None
+    p95_ms: float | None
+
+
+class LogReport(Record):
+    """All of report.json of `coe eval log`. `loop` is of the last 30 days, `mix` of the newest decisions."""
+
+    headline: str
+    warnings: tuple[str, ...]
+    command: str
+    created_at: str
+    totals: Totals
+    categories: tuple[Group, ...]
+    experts: tuple[Group, ...]
+    cells: tuple[Cell, ...]
+    timeline: tuple[Bucket, ...]
+    bucket_s: float
+    regret: Regret
+    predictions: Prequential | None
+    bias: Bias
+    switches: tuple[Switch, ...]
+    model_changes: tuple[ModelChange, ...] = Field(default=(), description="of the models behind experts")
+    feedback: FeedbackReport | None = None
+    loop: LoopWorth | None = None
+    mix: TrafficMix | None = None
+    mix_unknown: str = ""
+    worth: CompositionWorth | None = None
+    worth_unknown: str = ""

@@ -1,0 +1,198 @@
+"""The sections of a traffic report, from its record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coe.base.money import money
+from coe.eval.log.expert_worth import sentence
+from coe.eval.log.loop_worth import loop_sentences
+from coe.eval.log.traffic_records import Group, LogReport, Regret
+from coe.eval.report import drawing
+from coe.eval.report.numbers import moment, percent, points
+from coe.eval.report.page import Chart, Column, Section, Table, facts_of, record_table, stated, table_of
+from coe.training.category_mix import mix_sentence
+from coe.training.feedback_report import FeedbackReport
+
+SHOWN_CATEGORIES = 24
+SHOWN_KEYS = 10
+number = "{:.2f}".format
+
+
+def sections(report: LogReport, served: Chart | None) -> list[Section]:
+    """All sections; those without anything to say are empty.
+
+    Args:
+        served: the chart of who served what, where the page does not begin with it.
+    """
+    return [
+        served_section(report, served),
+        Section("Experts", table=group_table("Expert", report.experts), chart=cells_chart(report)),
+        regret_section(report.regret),
+        bias_section(report),
+        *(feedback_sections(report.feedback) if report.feedback else ()),
+        predictions_section(report),
+        mix_section(report),
+        loop_section(report),
+        *switch_sections(report),
+        worth_section(report),
+        Section(
+            "How this was measured",
+            "From the decision log and the feedback; no text of a query is read. Intervals at 95% count answers to one "
+            "question or of one key as dependent. docs/drift.md says how each figure is measured.",
+            facts_of({"Command": report.command, "Made": report.created_at}),
+        ),
+    ]
+
+
+def served_section(report: LogReport, chart: Chart | None) -> Section:
+    totals = report.totals
+    ended = ", ".join(f"{state.replace('_', ' ')} {n:,}" for state, n in totals.by_state.items())
+    said = (
+        f"{totals.n_routed:,} decisions were routed, {totals.n_fallback:,} of them to general because their category "
+        f"was uncertain; in the others the client named the expert, or no expert could serve. They ended: {ended}."
+    )
+    return Section("Who served what", said, group_table("Category", report.categories), chart)
+
+
+def group_table(title: str, groups: tuple[Group, ...]) -> Table:
+    return record_table(title, groups, Column("Per 1,000", lambda group: 1000 * group.cost_usd / group.n, money))
+
+
+def cells_chart(report: LogReport) -> Chart | None:
+    n = {group.name: group.n for group in report.categories[:SHOWN_CATEGORIES]}
+    shares = {(one.category, one.expert): one.n / n[one.category] for one in report.cells if one.category in n}
+    caption = "Share of the decisions of each category that an expert served; the largest categories."
+    return Chart(caption, drawing.heat_map(shares, ("category", "expert"), ".0%", 1.0)) if shares else None
+
+
+def regret_section(regret: Regret) -> Section:
+    """The gain of better choices, as far as it is known."""
+    text = "Not known: no category has rated answers of two experts."
+    if regret.total is not None:
+        text = (
+            f"The best expert of each category in hindsight: {stated(regret.total, points, ' points')}, over the "
+            f"{percent(regret.coverage, 0)} of the routed traffic where that is known."
+        )
+    if regret.given_up is not None:
+        text += f" Predicted loss by budgets, pins, exploration and stage 1: {points(regret.given_up)} points."
+    for name, found in (("Explored", regret.explored), ("Other", regret.exploited)):
+        if found is not None and regret.explored is not None:
+            text += f" {name} decisions earned {stated(found, percent)}."
+    note = "By propensities, cross-fitted. Negative: the choices per query beat any single expert."
+    table = record_table("Category", regret.categories)
+    return Section("What better choices would have gained", text, table, note=note)
+
+
+def bias_section(report: LogReport) -> Section:
+    """Shares of answers with feedback, and the mean corrected for them."""
+    title, bias = "Who gives feedback", report.bias
+    if bias.raw is None or bias.rated is None or bias.corrected is None:
+        return Section(title, "There was no feedback in this time.")
+    text = (
+        f"{stated(bias.rated, percent)} of the answers were rated. Their mean reward is {stated(bias.raw, percent)}; "
+        f"counting each for the answers of its category and expert gives {stated(bias.corrected, percent)}."
+    )
+    return Section(title, text, record_table("Group", {f"{one.by}: {one.name}": one for one in bias.groups}))
+
+
+def feedback_sections(said: FeedbackReport) -> list[Section]:
+    """What was said by kind and by key, and how far signals of clients and judges agree with it."""
+    kinds: list[Column[Any]] = [Column("Pieces", lambda one: one.pieces), Column("Mean", lambda one: one.mean, number)]
+    keys = [
+        *kinds,
+        Column("Share", lambda one: one.share, percent),
+        Column("Weight in training", lambda one: one.weight, "{:g}".format),
+    ]
+    signals: list[Column[Any]] = [
+        Column("Answers", lambda one: one.answers),
+        Column("With feedback", lambda one: one.with_feedback),
+        Column("Liked with", lambda one: one.mean_with if one.difference else None, percent),
+        Column("Liked without", lambda one: one.mean_without if one.difference else None, percent),
+        Column("Worse by, points", lambda one: one.difference, points),
+        Column("Verdict", lambda one: one.verdict),
+    ]
+    judges: list[Column[Any]] = [
+        Column("Grades", lambda one: one.grades),
+        Column("Mean", lambda one: one.mean_grade, number),
+        Column("With feedback", lambda one: one.with_feedback),
+        Column("Correlation with people", lambda one: one.correlation, number),
+        Column("Pairs", lambda one: one.pairs),
+        Column("Same when swapped", lambda one: one.consistent),
+    ]
+    shown_keys = said.keys[:SHOWN_KEYS] if len(said.keys) > 1 else ()
+    shown_signals = {one.kind.value: one for one in said.signals if one.answers}
+    by_judge = {f"{one.judge}, rubric {one.rubric}": one for one in said.judges}
+    return [
+        Section("Kinds of feedback", table=table_of("Kind", {one.kind: one for one in said.kinds}, kinds)),
+        Section("Keys that gave feedback", table=table_of("Key", {one.key_id: one for one in shown_keys}, keys)),
+        Section("Signals of clients", table=table_of("Signal", shown_signals, signals)),
+        Section("Judges", table=table_of("Judge", by_judge, judges)),
+    ]
+
+
+def predictions_section(report: LogReport) -> Section:
+    found, text = report.predictions, "No rated answer has a prediction to compare with."
+    if found is not None:
+        text = (
+            f"The router's prediction fell on the right side of one half for {stated(found.accuracy, percent)} of "
+            f"{found.n:,} rated answers. It was off by {found.error:.2f} on average; reward less prediction was "
+            f"{points(found.bias)} points."
+        )
+    return Section("What the router promised", text)
+
+
+def mix_section(report: LogReport) -> Section:
+    """Distance of the traffic's mix of categories from the labelled queries that stage 1 learned from."""
+    title, mix = "How far the traffic has moved", report.mix
+    if mix is None:
+        return Section(title, report.mix_unknown and f"Not known: {report.mix_unknown}.")
+    columns: list[Column[str]] = [
+        Column("Labelled", lambda name: mix.labelled[name], percent),
+        Column("Traffic", lambda name: mix.traffic[name], percent),
+    ]
+    table = table_of("Category", [(name, name) for name in mix.traffic], columns)
+    return Section(title, mix_sentence(mix.moved, is_followed=mix.is_followed), table)
+
+
+def loop_section(report: LogReport) -> Section:
+    """Changes by the routers of the last 30 days, what they are worth, and what exploring cost."""
+    title, loop = "What learning was worth", report.loop
+    if loop is None:
+        return Section(title)
+    table = record_table("Live since (UTC)", {f"{moment(step.at)}, {step.version[:8]}": step for step in loop.steps})
+    return Section(title, " ".join([f"Since {moment(loop.since)} UTC.", *loop_sentences(loop)]), table)
+
+
+def switch_sections(report: LogReport) -> list[Section]:
+    text = "Compared under the policy that both served most. This is no experiment: the traffic may have changed too."
+    switches = report.switches
+    moved = {f"{row.category}, {one.after[:8]}": row for one in switches for row in one.moved}
+    table = record_table("Router", {one.versions: one for one in switches})
+    return [
+        Section("Before and after each router", text if switches else "One router served all of this time.", table),
+        Section("Categories that changed hands", table=record_table("Category, router", moved)),
+    ]
+
+
+def worth_section(report: LogReport) -> Section:
+    """Quality that would be lost without each expert, and what leaving it out would save."""
+    title, worth = "Which expert earns its keep", report.worth
+    if worth is None:
+        return Section(title, report.worth_unknown and f"Not known: {report.worth_unknown}.")
+    spent = {group.name: group.cost_usd for group in report.experts}
+    lost = {(name, one.expert): loss.value for one in worth.experts for name, loss in one.by_category.items()}
+    caption = "Quality of each category that would be lost without an expert."
+    chart = Chart(caption, drawing.heat_map(lost, ("category", "without"), "+.0%")) if lost else None
+    note = (
+        f"By the same {worth.n:,} graded prompts with and without the expert, weighted by this traffic's categories. "
+        "The map was solved on them too, which favours the expert a little."
+    )
+    table = record_table(
+        "Expert",
+        worth.experts,
+        Column("Points per $", lambda one: one.loss_per(one.saved_usd), points, is_difference=True),
+        Column("Points per GB", lambda one: one.loss_per(one.freed_gb), points, is_difference=True),
+        Column("Cost in this traffic", lambda one: spent.get(one.expert, 0.0), money),
+    )
+    return Section(title, sentence(worth), table, chart, note)

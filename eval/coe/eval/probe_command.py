@@ -1,0 +1,197 @@
+"""`coe experts probe`: measures a new expert, as `coe eval collect` does, and has training put it on the map."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coe.base.errors import DataError, allowed_values
+from coe.base.visible_text import echo
+from coe.cli.options import GATEWAY_URL, ConfigOption, DataOption, api_key
+from coe.cli.progress import console_progress
+from coe.cli.terminal import Grid
+from coe.eval.collect import Collection, collect
+from coe.eval.collect_command import load_inputs, print_collection
+from coe.eval.collect_request import CollectRequest, Show
+from coe.eval.command_options import split_names
+from coe.eval.probe_set import Probe
+from coe.fleet.router_registry import Registry
+from coe.router.artifact import load_artifact
+from coe.router.build import configured_router, evidence_of
+from coe.router.config import load_config
+from coe.router.live_pointer import required_pointer
+from coe.router.types import GENERAL, Float64Array
+from coe.training.datasets.outcome_folders import read_outcome_folders
+from coe.training.datasets.outcomes import read_outcomes
+from coe.training.expert_map import cell_sums, row_numbers
+from coe.training.onboarding import Onboarding, bars_of, check_can_join, onboard
+from coe.training.probe_plan import MOST_LUCKY, chances_of_luck, run_plan
+from coe.training.summary import result_console
+from coe.training.types import OutcomeTable
+
+LISTED_PROBES = (32, 128)
+
+
+def experts_probe(
+    name: Annotated[str, typer.Argument(help="expert of experts.yaml that is not on the map yet")],
+    base_url: Annotated[
+        str, typer.Option(help="API root where the expert is a model, such as the running gateway's")
+    ] = GATEWAY_URL,
+    probes: Annotated[
+        int, typer.Option("--probes", min=LISTED_PROBES[0], max=LISTED_PROBES[1], help="how many to ask at most")
+    ] = 64,
+    probes_from: Annotated[
+        Path | None,
+        typer.Option("--probes-from", help="folder or JSON lines file of probes; default: the shipped probes"),
+    ] = None,
+    categories: Annotated[
+        str | None, typer.Option("--categories", help="only these, separated by commas; default: all")
+    ] = None,
+    outcomes: Annotated[
+        Path | None, typer.Option(help="outcome table of the other experts; default: all in <data>/outcomes")
+    ] = None,
+    promote: Annotated[bool, typer.Option("--promote", help="make the new router live at once")] = False,
+    config: ConfigOption = Path("experts.yaml"),
+    data_dir: DataOption = Path("data"),
+) -> None:
+    """Score a new expert on a few graded probes and put it on the map; nothing else is refitted."""
+    registry, loaded = Registry(data_dir / "routers"), load_config(config)
+    folder = registry.folder(required_pointer(registry.root).version)
+    artifact = load_artifact(folder)
+    check_can_join(loaded, artifact, name)
+    router, names = configured_router(loaded, artifact), artifact.manifest.categories
+    inputs = load_inputs(probes_from, config, (name,), base_url)
+    wanted = split_names(categories, "--categories") or ()
+    rows = probes_by_row(inputs.probes, names, wanted)
+    kept = [artifact.manifest.experts.index(expert) for expert in router.experts]
+    bars = bars_of(loaded, router, evidence_of(artifact).columns(kept), name, [len(row) for row in rows])
+    out = data_dir / "outcomes" / f"probe-{name}"
+    request = CollectRequest(
+        **vars(inputs), base_url=base_url, out=out, api_key=api_key(), kept=frozenset(inputs.facts)
+    )
+    asyncio.run(listed(request, name))
+    with console_progress() as progress:
+        asking = Rounds(request, names, rows, progress)
+        luck = chances_of_luck(bars, probes, *run_plan(bars, probes, asking))
+    print_collection(asking.whole(), inputs, out, None)
+    now = datetime.now(UTC)
+    others = graded_others(outcomes or data_dir / "outcomes", artifact.manifest.experts)
+    found = onboard(loaded, folder, name, asking.table(), others, now=now, luck=luck)
+    print_onboarding(found)
+    if promote:
+        registry.promote(found.artifact.manifest.version, now)
+        echo(f"router {found.artifact.manifest.version} is live")
+    else:
+        short = found.artifact.manifest.version[:8]
+        echo(f"nothing serves it yet: `coe router promote {short}`")
+
+
+async def listed(request: CollectRequest, expert: str) -> None:
+    """Waits until the gateway serves an expert that `coe config apply` has just added."""
+    async with request.client() as client:
+        await client.wait_for_model(expert)
+
+
+def probes_by_row(
+    probes: Sequence[Probe], categories: Sequence[str], wanted: Sequence[str]
+) -> tuple[tuple[Probe, ...], ...]:
+    """Probes of each of k rows (`general` last) in a random order, so that the first ones are not easier.
+
+    Args:
+        wanted: only these categories; all where it is empty.
+
+    Raises:
+        DataError: there is no probe of a wanted category.
+    """
+    names = {probe.category for probe in probes}
+    for name in wanted:
+        if name not in names:
+            raise DataError(f"--categories: there is no probe of '{name}'{allowed_values(name, sorted(names))}")
+    rows: dict[str, list[Probe]] = {name: [] for name in (*categories, GENERAL)}
+    shuffled = list(probes)
+    random.Random(0).shuffle(shuffled)
+    for probe in shuffled:
+        if not wanted or probe.category in wanted:
+            rows[probe.category if probe.category in rows else GENERAL].append(probe)
+    return tuple(map(tuple, rows.values()))
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """Asks one expert, whose request holds everything but the probes of a round."""
+
+    request: CollectRequest
+    categories: tuple[str, ...]
+    probes: tuple[tuple[Probe, ...], ...]
+    show: Show
+    collected: list[Collection] = field(default_factory=list)
+
+    def __call__(self, asked: Float64Array) -> tuple[Float64Array, Float64Array]:
+        """Has so many probes of each row (1, k) asked in all. Returns sums and counts of their scores, (1, k) each.
+
+        Raises:
+            RouterError: as `collect`.
+        """
+        chosen = tuple(p for row, n in zip(self.probes, asked[0], strict=True) for p in row[: int(n)])
+        self.collected.append(asyncio.run(collect(replace(self.request, probes=chosen), show=self.show)))
+        table = self.table()
+        sums, _, counts = cell_sums(table.scores, row_numbers(table, self.categories), len(self.categories))
+        return sums.T, counts.T
+
+    def whole(self) -> Collection:
+        """The last round, which has the answers of all, as if it had asked them."""
+        known = (0, *(len(each.answers) for each in self.collected))
+        n_reused = sum(max(0, each.n_reused - n) for each, n in zip(self.collected, known, strict=False))
+        return replace(self.collected[-1], n_reused=n_reused)
+
+    def table(self) -> OutcomeTable:
+        """All that was graded so far."""
+        return read_outcomes(self.request.out, experts=self.request.experts, keep_partial=True)
+
+
+def graded_others(root: Path, experts: tuple[str, ...]) -> OutcomeTable | None:
+    """Scores of the experts on the map, where a table still has them; None otherwise."""
+    try:
+        return read_outcome_folders(root, experts)
+    except DataError:
+        return None
+
+
+def print_onboarding(found: Onboarding) -> None:
+    """Standard errors, which categories it takes, and how sure that is."""
+    console = result_console()
+    console.print(
+        f"{found.expert}: mean score {found.mean:.3f} \u00b1 {found.mean_stderr:.3f} on {found.n_probes} probes; "
+        f"router {found.artifact.manifest.version}, parent {found.parent}",
+    )
+    columns = ("category", "probes", "quality", "serves now", "difference", "chance better", "sure", "luck", "map")
+    title = f"{found.expert} against who serves now (\u00b1 is one standard error)"
+    table = Grid(*columns, title=title, title_justify="left")
+    for row in found.outlook:
+        more = f"about {row.probes_needed} probes" if row.probes_needed else "not by probes"
+        table.add_row(
+            row.category,
+            str(row.count),
+            f"{row.quality:.3f} \u00b1 {row.quality_stderr:.3f}",
+            row.serves,
+            f"{row.difference:+.3f} \u00b1 {row.stderr:.3f}",
+            f"{row.chance_better:.0%}",
+            "yes" if row.is_decided else more,
+            f"{row.luck:.1%}" if row.count else "",
+            "takes it" if row.takes else "",
+        )
+    console.print(table)
+    console.print(
+        "luck: how often an expert that equals those that serve now looks as good after these probes; "
+        f"a category is given only up to {MOST_LUCKY:.0%}, so one in {1 / MOST_LUCKY:.0f} such experts gets any; "
+        "a cheaper expert takes it wherever it is as good as measured",
+    )
+    taken = ", ".join(found.taken) or "no category"
+    console.print(f"with it on the map, {found.expert} takes {taken}")

@@ -1,0 +1,132 @@
+"""Quality against a budget: what the router wins with more of it, beside a fixed mixture of experts.
+
+Shapes: n test queries, m experts, g limits (rising). Nothing is chosen on test scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from coe.eval.metrics.intervals import Estimate
+from coe.eval.metrics.paired import Paired
+from coe.eval.routing.baselines import best_mixture, best_single, one_hot
+from coe.eval.routing.routing_records import FrontierPoint
+from coe.eval.routing.trial import Trial, mean_costs
+from coe.router.policy_config import Budgets, PolicyConfig
+from coe.router.types import Float64Array, IntArray
+
+BudgetName = Literal["active_params_b", "cost_usd", "hosted_params_b"]
+GRID = 10
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One kind of budget: `limits` (g,) rising, `amounts` (m,) known when deciding, `test_amounts` (m,) or (n, m) what
+    was used on the test queries."""
+
+    name: BudgetName
+    limits: Float64Array
+    amounts: Float64Array
+    test_amounts: Float64Array
+
+    def used(self, probs: Float64Array) -> float:
+        """Mean amount of a choice (n, m); what all its experts need together where they are hosted."""
+        if self.name == "hosted_params_b":
+            return float(self.amounts[probs.any(axis=0)].sum())
+        return float((probs * self.test_amounts).sum(axis=1).mean())
+
+
+def budget_grid(name: BudgetName, amounts: Float64Array, extra: Sequence[float] = ()) -> Float64Array:
+    """Limits from the least that one expert needs to the most that can be used, in equal ratios (in equal steps where
+    an expert is free), with `extra` ones that are at least the least."""
+    low, high = float(amounts.min()), float(amounts.sum() if name == "hosted_params_b" else amounts.max())
+    grid = np.geomspace(low, high, GRID) if low > 0 else np.linspace(low, high, GRID)
+    grid[0], grid[-1] = low, high
+    kept = [value for value in extra if value >= low]
+    return np.unique(np.concatenate([grid, kept]))
+
+
+def known_budgets(trial: Trial) -> list[Budget]:
+    """Budgets whose amounts are known of every expert and differ, each over its own grid, what each expert alone needs,
+    and the limit that the trial sets."""
+    sizes = trial.sizes_b
+    kinds: list[tuple[BudgetName, Float64Array, Float64Array]] = [
+        ("active_params_b", sizes, sizes),
+        ("cost_usd", mean_costs(trial.fit), trial.cost_usd),
+        ("hosted_params_b", sizes, sizes),
+    ]
+    limits = {name: [value] for name, value in trial.budgets.model_dump(exclude_none=True).items()}
+    return [
+        Budget(name, budget_grid(name, amounts, [*amounts, *limits.get(name, ())]), amounts, used)
+        for name, amounts, used in kinds
+        if np.isfinite(amounts).all() and np.isfinite(used).all() and len(np.unique(amounts)) > 1
+    ]
+
+
+def limited_policies(budgets: Sequence[Budget]) -> dict[str, PolicyConfig]:
+    """A policy for every limit, by `policy_name`."""
+    return {
+        policy_name(budget, limit): PolicyConfig(budgets=Budgets(**{budget.name: float(limit)}))
+        for budget in budgets
+        for limit in budget.limits
+    }
+
+
+def policy_name(budget: Budget, limit: float) -> str:
+    return f"{budget.name} {limit}"
+
+
+def mixture(trial: Trial, budget: Budget, limit: float) -> Float64Array:
+    """(n, m) the best random choice under a limit: the best mixture of two experts; of hosted ones the best single."""
+    if budget.name == "hosted_params_b":
+        fits = budget.amounts <= limit
+        return one_hot(np.full(len(trial.scores), best_single(trial.fit.scores, fits)), len(fits))
+    mixed = best_mixture(trial.fit_means, budget.amounts, limit)
+    assert mixed is not None, "every limit of the grid admits an expert"
+    return np.broadcast_to(mixed, trial.scores.shape)
+
+
+def build_frontier(trial: Trial, rng: np.random.Generator) -> dict[str, dict[str, tuple[FrontierPoint, ...]]]:
+    """By budget, the router and the fixed mixture."""
+    return {
+        budget.name: measure_curves(trial, budget, trial.limited[budget.name], rng)
+        for budget in known_budgets(trial)
+        if budget.name in trial.limited
+    }
+
+
+def measure_curves(
+    trial: Trial, budget: Budget, decided: Sequence[IntArray], rng: np.random.Generator
+) -> dict[str, tuple[FrontierPoint, ...]]:
+    """Test quality at every limit, the router's with its paired difference to the fixed mixture that may spend the
+    limit, or what the router used on the test queries where that is more.
+
+    Args:
+        decided: the router's experts (n,) at each limit.
+    """
+    limits = budget.limits.tolist()
+    coe = [one_hot(experts, len(budget.amounts)) for experts in decided]
+    mixed = [mixture(trial, budget, limit) for limit in limits]
+    fair = [mixture(trial, budget, max(limit, budget.used(own))) for limit, own in zip(limits, coe, strict=True)]
+    curves = {"coe": coe, "best_mixture": mixed, "rival": fair}
+    columns = {
+        f"{name} {i}": (probs * trial.scores).sum(axis=1)
+        for name, curve in curves.items()
+        for i, probs in enumerate(curve)
+    }
+    scores = Paired.of(columns, rng)
+
+    def point(name: str, i: int, gain: Estimate | None = None) -> FrontierPoint:
+        score = scores.mean(f"{name} {i}")
+        used = budget.used(curves[name][i])
+        return FrontierPoint(budget=limits[i], amount=used, mean_score=score.mean, interval=score.interval, gain=gain)
+
+    places = range(len(limits))
+    return {
+        "coe": tuple(point("coe", i, scores.minus(f"coe {i}", f"rival {i}")) for i in places),
+        "best_mixture": tuple(point("best_mixture", i) for i in places),
+    }

@@ -1,0 +1,311 @@
+"""The page of a routing report, and its findings in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from coe.eval.metrics.intervals import Estimate
+from coe.eval.report import drawing
+from coe.eval.report.numbers import billions, counted, dollars, percent, points, whole_percent
+from coe.eval.report.page import Chart, Column, Figure, Page, Section, cell_of, facts_of, stated, table_of
+from coe.eval.routing.budget_sections import FEWEST_DRAWN, budget_sections
+from coe.eval.routing.routing_records import Arm, CategoryRow, ExpertRow, LostQuery, OutOfFold, Regret, Report, ThinCell
+
+FEWEST_TOLD = 6
+"""Fewest test queries that can tell two choices apart: five that all agree have p = 0.06 in a two-sided sign test, but
+every resample of them agrees too, so the bootstrap interval of a few is too narrow and that of one is a point."""
+COLLAPSED_SHARE = 0.95
+"""Share of one expert at which routing is as good as off."""
+MOSTLY_GENERAL, LISTED, SHOWN_CATEGORIES = 0.5, 6, 24
+PARTS = {
+    "beyond_categories": ("Beyond categories", "one expert per category is not the best expert for each query"),
+    "map": ("Map", "the map, learned on fit data and within any budget, is not the best one for these queries"),
+    "classifier": ("Category or query", "the category was mistaken or fell back to general (negative: this won more)"),
+}
+CATEGORY_ARMS = {
+    "coe": "This router",
+    "best_single": "Best single",
+    "knn": "k-NN",
+    "category_oracle": "Category oracle",
+    "query_oracle": "Query oracle",
+}
+COSTS = {
+    "recorded": "as recorded with the outcomes",
+    "estimated": "estimated from list prices and the lengths of prompt and answer",
+    "unknown": "unknown",
+}
+
+
+def routing_page(report: Report) -> Page:
+    """The page; a section without anything to show is left out."""
+    own, gain = report.arms["coe"], report.arms["coe"].gain
+    lead = cell_of(gain["best_single"], points, is_difference=report.data.n_test >= FEWEST_TOLD)
+    sections = [
+        ways_section(report),
+        experts_section(report),
+        regret_section(report.regret),
+        categories_section(report),
+        *budget_sections(report),
+        thin_section(report),
+        lost_section(report.lost),
+        measured_section(report),
+    ]
+    return Page(
+        kind=f"Routing report, {report.data.source}",
+        title=verdict(report),
+        lead=report.headline,
+        figures=[
+            Figure("This router", cell_of(own.score, percent)),
+            Figure("Against the best single", lead),
+            Figure("Gap to the oracle closed", cell_of(own.gap_closed or "no gap", whole_percent)),
+            Figure("Against k-NN", cell_of(gain["knn"], points)),
+        ],
+        picture=arms_chart(report),
+        sections=[section for section in sections if section.table is None or section.table.rows],
+        tone=lead.tone,
+        warnings=warnings(report),
+    )
+
+
+def ways(report: Report) -> list[tuple[str, Arm]]:
+    """Arms and the methods that are not this router, by their labels, the best first."""
+    others = [method for method in report.methods.values() if not method.is_default]
+    return sorted(((arm.label, arm) for arm in (*report.arms.values(), *others)), key=lambda pair: -pair[1].mean_score)
+
+
+def arms_chart(report: Report) -> Chart:
+    found = dict(ways(report))
+    groups = {name: arm.group for name, arm in found.items()}
+    own_first = dict(sorted(groups.items(), key=lambda pair: pair[1] != "this router"))
+    scores = {name: arm.score for name, arm in found.items()}
+    caption = "Mean score on the same test queries. Choices in hindsight look at the answers: a ceiling, not a choice."
+    return Chart(caption, drawing.dots(scores, "mean score, with 95% interval", ".1%", own_first))
+
+
+def ways_section(report: Report) -> Section:
+    """Every way to choose, with what it costs."""
+    columns: list[Column[Arm]] = [
+        Column("Mean score", lambda arm: arm.score, percent),
+        Column("Minus this router", lambda arm: arm.gain.get("coe"), points, is_difference=True),
+        Column("Minus best single", lambda arm: arm.gain.get("best_single"), points, is_difference=True),
+        Column("Gap closed", lambda arm: arm.gap_closed, whole_percent),
+        Column("Active parameters", lambda arm: arm.mean_active_params_b, billions),
+        Column("Cost per 1,000 queries", lambda arm: arm.mean_cost_usd, dollars),
+    ]
+    table = table_of("Way to choose", ways(report), columns, own="This router", how=how_of)
+    sentence = "" if report.out_of_fold is None else out_of_fold_sentence(report.out_of_fold)
+    return Section("Ways to choose", sentence, table, note=ways_note(report))
+
+
+def how_of(arm: Arm) -> str:
+    asked = f"; {arm.mean_calls:.2f} on average" if arm.group == "strategy" else ""
+    return arm.how + asked + (f"; held by {', '.join(arm.binding)}" if arm.binding else "")
+
+
+def out_of_fold_sentence(found: OutOfFold) -> str:
+    """All prompts instead of the test split, beside both best single experts."""
+    share = found.gap_closed
+    closed = "" if share is None else f" That closes {percent(share.mean, 0)} of the gap from there."
+    return (
+        f"Over all {counted(found.n, 'prompt', 'prompts')}, in {found.folds} parts that were each decided by a router "
+        f"fitted on the others, it scores {percent(found.coe)}: {stated(found.over_best_single, points, ' points')} "
+        f"over the best single expert of the other parts, and {stated(found.over_hindsight, points)} over "
+        f"{found.hindsight}, the best of all in hindsight.{closed}"
+    )
+
+
+def ways_note(report: Report) -> str:
+    """How differences, costs and budgets were counted."""
+    facts = report.data
+    text = f"Differences are averaged over the same resampled queries. Cost is {COSTS[facts.cost]}"
+    if facts.cost_filled:
+        text += f"; {percent(facts.cost_filled)} of the costs are unknown and count as the mean of their expert"
+    unpriced = sum(row.mean_cost_usd is None for row in report.experts)
+    if facts.cost != "unknown" and unpriced:
+        text += f"; it is unknown of {unpriced} of the {len(facts.experts)} experts, and of every choice that takes one"
+    if facts.budgets:
+        text += (
+            ". This router, the methods and what says so keep to the budget on average, each expert counted with its "
+            "mean on the fit queries; the table shows what the test queries used. The others have no budget"
+        )
+    return f"{text}."
+
+
+def experts_section(report: Report) -> Section:
+    """Every expert alone, and where each wins."""
+    columns: list[Column[ExpertRow]] = [
+        Column("Mean score", lambda one: one.score, percent),
+        Column("On fit data", lambda one: one.fit_score, percent),
+        Column("Active parameters", lambda one: one.active_params_b, billions),
+        Column("Cost per 1,000 queries", lambda one: one.mean_cost_usd, dollars),
+        Column("Share of this router", lambda one: one.share, percent),
+    ]
+    gains = {
+        (row.category, expert): 100 * (score - row.scores["best_single"])
+        for row in report.categories[:SHOWN_CATEGORIES]
+        for expert, score in row.experts.items()
+    }
+    single = report.arms["best_single"].label
+    caption = f"Points above \u201c{single}\u201d when one expert serves every test query of a category."
+    chart = Chart(caption, drawing.heat_map(gains, ("true category", "expert"), "+.0f"))
+    return Section("Experts", "", table_of("Expert", {one.expert: one for one in report.experts}, columns), chart)
+
+
+def regret_section(regret: Regret) -> Section:
+    """The distance to the best expert for every query, in parts."""
+    named = {name: (regret.parts[key], how) for key, (name, how) in PARTS.items()}
+    columns: list[Column[tuple[Estimate, str]]] = [Column("Points", lambda pair: pair[0], points)]
+    total = {"Total": (regret.total, "query oracle minus this router")}
+    largest = max(named, key=lambda name: named[name][0].mean)
+    lost, why = named[largest]
+    sentence = (
+        f"{stated(regret.total, points, ' points')} lie between this router and the best expert for every query. "
+        f"The largest part, {points(lost.mean)}, is \u201c{largest.lower()}\u201d: {why}."
+    )
+    if regret.total.mean <= 0:
+        sentence = "Nothing: every query got an expert that answers it as well as the best one."
+    table = table_of("Part", named | total, columns, own="Total", how=lambda pair: pair[1])
+    return Section("Where the rest is lost", sentence, table)
+
+
+def categories_section(report: Report) -> Section:
+    """Stage 1, and scores per true category."""
+    stage, found = report.stage_one, report.confusion
+    sentence = (
+        f"The true category is predicted for {percent(stage.accuracy)} of the queries, out of "
+        f"{counted(stage.n_categories, 'category', 'categories')}, with a confidence that is wrong by "
+        f"{percent(stage.calibration_error)} on average. {percent(1 - stage.coverage)} were too uncertain and went to "
+        "general"
+    )
+    if stage.error_when_sure is not None:
+        sentence += f"; of the others {percent(stage.error_when_sure)} were misclassified"
+    columns: list[Column[CategoryRow]] = [
+        Column("Test queries", lambda row: row.n_test),
+        Column("Expert in the map", lambda row: row.expert),
+        Column("Predicted right", lambda row: row.accuracy, whole_percent),
+        Column("To general", lambda row: row.fallback_share, whole_percent),
+        *(arm_column(title, name) for name, title in CATEGORY_ARMS.items()),
+    ]
+    table = table_of("Category", {row.category: row for row in report.categories}, columns)
+    cells = {
+        (true, likely): count / sum(counts)
+        for true, counts in zip(found.categories, found.counts, strict=True)
+        for likely, count in zip(found.categories, counts, strict=True)
+        if sum(counts)
+    }
+    caption = "Rows are true categories, columns the most likely ones: shares of the row."
+    chart = Chart(caption, drawing.heat_map(cells, ("true category", "most likely category"), ".0%", 1))
+    return Section("Categories", f"{sentence}.", table, chart if len(found.categories) > 1 else None)
+
+
+def arm_column(title: str, name: str) -> Column[CategoryRow]:
+    return Column(title, lambda row: row.scores[name], percent)
+
+
+def thin_section(report: Report) -> Section:
+    columns: list[Column[ThinCell]] = [
+        Column("Graded answers", lambda cell: cell.count),
+        Column("Missing", lambda cell: cell.missing),
+    ]
+    table = table_of("Category and expert", [(f"{c.category}, {c.expert}", c) for c in report.thin_cells], columns)
+    cells = counted(report.n_thin_cells, "pair has", "pairs have")
+    return Section("What to grade first", f"{cells} too few graded answers for the map to rely on.", table)
+
+
+def lost_section(lost: Sequence[LostQuery]) -> Section:
+    columns: list[Column[LostQuery]] = [
+        Column("Query", lambda one: one.excerpt),
+        Column("Category", lambda one: one.category),
+        Column("Taken for", lambda one: one.likely_category),
+        Column("Chosen", lambda one: f"{one.chosen}: {percent(one.chosen_score, 0)}"),
+        Column("Best", lambda one: f"{one.best}: {percent(one.best_score, 0)}"),
+    ]
+    table = table_of("Prompt", [(one.prompt_id, one) for one in lost], columns)
+    return Section("Queries lost by the most", "Of equal losses, first those that most experts answer well.", table)
+
+
+def measured_section(report: Report) -> Section:
+    """The data behind the figures, and the command that measures them again."""
+    d = report.data
+    splits = ", ".join(f"{name} {count}" for name, count in d.splits.items())
+    left_out = {
+        "the same text as a test query": d.n_overlap_removed,
+        "no score of some expert": d.n_incomplete_removed,
+    }
+    one = "none has enough fit queries to be learned, so all queries are one"
+    facts = {
+        "Command": report.command,
+        "Data": f"{d.source}, scored by {d.metric}",
+        "Categories": one if d.has_one_category else "",
+        "Queries": f"{d.n_fit} to fit, {d.n_test} to test (splits: {splits})",
+        "Left out": ", ".join(f"{count} with {why}" for why, count in left_out.items() if count),
+        "Budget": ", ".join(f"{name} at most {value}" for name, value in d.budgets.items()),
+        "Fingerprints": ", ".join(f"{name} {value}" for name, value in d.fingerprints.items()),
+        "Router": f"{d.router_version}, encoder {d.encoder}",
+        "Seed": str(report.seed),
+        "Made": f"{report.created_at}; the same numbers are in report.json",
+    }
+    few = f" Quality against budgets is shown from {FEWEST_DRAWN} test queries on; report.json has it."
+    note = (
+        "Everything that is learned or chosen saw the fit queries only; every figure is on test queries that share no "
+        "text with them. Intervals are percentile bootstrap intervals over test queries; they do not cover another "
+        f"draw of the fit data.{few if d.n_test < FEWEST_DRAWN and report.frontier else ''}"
+    )
+    return Section("How this was measured", table=facts_of(facts), note=note)
+
+
+def warnings(report: Report) -> list[str]:
+    """Signs that the router has collapsed or degraded (HoME, arXiv 2408.05430; the figures are ours)."""
+    top = max(report.experts, key=lambda row: row.share)
+    rows = [row for row in report.categories if row.fallback_share > MOSTLY_GENERAL]
+    found = []
+    if top.share >= COLLAPSED_SHARE:
+        found.append(f"{top.expert} serves {percent(top.share)} of the queries: routing is as good as off.")
+    if rows:
+        shown = [f"{row.category} ({percent(row.fallback_share, 0)} of {row.n_test})" for row in rows[:LISTED]]
+        more = f" and {len(rows) - LISTED} more" if len(rows) > LISTED else ""
+        found.append(f"Most queries are too uncertain and go to general in {', '.join(shown)}{more}.")
+    return found
+
+
+def verdict(report: Report) -> str:
+    """One clause on the best single expert; a gain counts when its interval excludes zero, and counts as none when the
+    interval lies within `power.difference`."""
+    (low, high), told = report.arms["coe"].gain["best_single"].interval, report.power.difference
+    if report.data.n_test < FEWEST_TOLD:
+        return "Too few queries to tell routing from the best single expert"
+    if low > 0:
+        return "Routing beats the best single expert"
+    if high < 0:
+        return "Routing does worse than the best single expert"
+    if -told <= low and high <= told:
+        return f"Routing is within {100 * told:.1f} points of the best single expert"
+    return f"{counted(report.data.n_test, 'query', 'queries')} cannot tell routing from the best single expert"
+
+
+def power_sentence(report: Report) -> str:
+    """The difference that so many queries can show, and about how many are enough, where they do not tell."""
+    power, n_test = report.power, report.data.n_test
+    if "cannot tell" not in verdict(report) or power.queries is None:
+        return ""
+    about = round(power.queries, 2 - len(str(power.queries)))
+    enough = f"; for {100 * power.difference:.1f} points it takes about {about:,}"
+    shown = f" So many queries show a difference of {100 * power.smallest_shown:.1f} points or more"
+    return f"{shown}{enough if power.queries > n_test else ''}."
+
+
+def headline(report: Report) -> str:
+    """The findings in a few sentences."""
+    data, arms = report.data, report.arms
+    own, single = arms["coe"], arms["best_single"]
+    name = single.label[:1].lower() + single.label[1:]
+    text = (
+        f"{verdict(report)}: on {counted(data.n_test, 'held-out query', 'held-out queries')} over "
+        f"{counted(len(data.experts), 'expert', 'experts')} it scores {percent(own.mean_score)}, the {name} "
+        f"{percent(single.mean_score)}, a difference of {stated(own.gain['best_single'], points, ' points')}."
+    )
+    text += power_sentence(report)
+    if own.gap_closed is not None:
+        oracle = percent(arms["query_oracle"].mean_score)
+        text += f" That closes {percent(own.gap_closed.mean, 0)} of the gap to a perfect choice per query ({oracle})."
+    return text

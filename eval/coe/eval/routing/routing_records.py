@@ -1,0 +1,209 @@
+"""The record of a routing report, as report.json holds it. Scores are in [0, 1]; an interval is [low, high] at 95%;
+None means unknown."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from coe.eval.metrics.intervals import Estimate, Range
+from coe.router.types import Record
+
+Group = Literal["this router", "reference", "method", "strategy", "hindsight"]
+
+
+class Scored(Record):
+    """A mean score with its interval over the test queries."""
+
+    mean_score: float
+    interval: Range
+
+    @property
+    def score(self) -> Estimate:
+        return Estimate(mean=self.mean_score, interval=self.interval)
+
+
+class Arm(Scored):
+    """One way to choose an expert per query, measured on the test queries."""
+
+    label: str
+    how: str = Field(description="how it chooses, in one sentence")
+    group: Group
+    mean_cost_usd: float | None = Field(description="USD per query")
+    mean_active_params_b: float | None = Field(description="billions, per query")
+    mean_calls: float = Field(default=1.0, description="experts asked per query")
+    shares: dict[str, float] = Field(description="expert -> share of the queries, largest first; zeros left out")
+    gap_closed: Estimate | None = Field(
+        default=None, description="(this - best_single) / (query_oracle - best_single); None where there is no gap"
+    )
+    binding: tuple[str, ...] = Field(default=(), description="limits without which it would be better")
+    gain: dict[str, Estimate] = Field(
+        description="this minus coe, either best single, map_true, knn, and best_mixture where there is a budget"
+    )
+
+
+class MethodRecord(Arm):
+    """A kind of scorer, fitted on the fit queries and measured on the test queries like every arm."""
+
+    is_default: bool = Field(description="reported as coe: the default kind, or the one that `--method` names")
+    valid_score: float | None = Field(description="mean score on the queries that the default was chosen on")
+    fit_s: float | None
+    calibration_error: float | None = Field(description="of its predicted score of the expert that it chose")
+
+
+class FrontierPoint(Scored):
+    """A choice under one budget, measured on the test queries."""
+
+    budget: float
+    amount: float = Field(
+        description="mean per query on the test queries; for hosted parameters the sum over experts that serve any"
+    )
+    gain: Estimate | None = Field(
+        description="minus the best fixed mixture that may spend the budget, or the amount if that is more; None for it"
+    )
+
+
+class Confusion(Record):
+    """Queries of a true category (row) by most likely category (column); the largest categories and the others."""
+
+    categories: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+
+
+class ThinCell(Record):
+    """A cell of the quality matrix with too few graded answers."""
+
+    category: str
+    expert: str
+    count: int
+    missing: int
+
+
+class LostQuery(Record):
+    """A test query on which the router lost most."""
+
+    prompt_id: str
+    category: str
+    likely_category: str
+    excerpt: str
+    chosen: str
+    chosen_score: float
+    best: str
+    best_score: float
+
+
+class Regret(Record):
+    """query_oracle - coe = beyond_categories + map + classifier (ours)."""
+
+    parts: dict[str, Estimate]
+    total: Estimate
+
+
+class ExpertRow(Scored):
+    """One expert answering every test query."""
+
+    expert: str
+    fit_score: float
+    active_params_b: float | None
+    mean_cost_usd: float | None
+    share: float = Field(description="share of the test queries that the router sends it")
+
+
+class CategoryRow(Record):
+    """One true category of the test queries. `scores` has the arms' names, `experts` the experts'."""
+
+    category: str
+    n_fit: int
+    n_test: int
+    expert: str = Field(description="what the learned map says")
+    accuracy: float = Field(description="share whose most likely category is this one")
+    fallback_share: float = Field(description="share sent to general")
+    scores: dict[str, float]
+    experts: dict[str, float]
+
+
+class StageOne(Record):
+    """The category classifier on the test queries."""
+
+    n_categories: int
+    accuracy: float = Field(description="the most likely category is the true one; before any fallback")
+    coverage: float = Field(description="share not sent to general")
+    error_when_sure: float | None = Field(description="misclassified share of those; None when all went to general")
+    calibration_error: float | None = Field(description="of the confidence in the most likely category")
+
+
+class DataFacts(Record):
+    """The data behind the figures."""
+
+    source: str
+    metric: str
+    method: str | None = Field(default=None, description="kind that `--method` named; None: the default")
+    has_one_category: bool = Field(default=False, description="none had enough prompts to be learned, so all are one")
+    experts: tuple[str, ...]
+    n_fit: int
+    n_test: int
+    splits: dict[str, int] = Field(description="prompts per split")
+    n_overlap_removed: int = Field(description="fit prompts left out because the test set holds the same text")
+    n_incomplete_removed: int = Field(description="prompts left out because some expert has no score there")
+    fingerprints: dict[str, str]
+    cost: Literal["recorded", "estimated", "unknown"] = Field(description="where it is known of any expert")
+    cost_filled: float = Field(
+        default=0.0, description="share of the test costs that are unknown and count as their expert's mean"
+    )
+    budgets: dict[str, float]
+    encoder: str
+    router_version: str
+
+
+class Power(Record):
+    """The differences that the sample can show between the router and the best single expert. `smallest_shown`: the
+    true difference of which the interval leaves out zero four times in five; `queries` would show one of `difference`
+    so, None: not known."""
+
+    smallest_shown: float
+    difference: float
+    queries: int | None
+
+
+class OutOfFold(Record):
+    """All prompts, each decided by a router that was fitted without it. `hindsight` is the best single expert of all,
+    within the budgets; `gap_closed` is of the gap between that one and the query oracle."""
+
+    folds: int
+    n: int
+    coe: float
+    best_single: float = Field(description="the best of the other folds")
+    hindsight: str
+    best_single_hindsight: float
+    query_oracle: float
+    over_best_single: Estimate
+    over_hindsight: Estimate
+    gap_closed: Estimate | None
+    used: list[float] = Field(description="mean amount over the limit, for each budget on an average")
+
+
+class Report(Record):
+    """All of report.json."""
+
+    schema_version: Literal[1] = 1
+    headline: str
+    command: str
+    seed: int
+    created_at: str
+    data: DataFacts
+    arms: dict[str, Arm]
+    methods: dict[str, MethodRecord]
+    power: Power = Field(description="of the gain of coe over the best single expert")
+    regret: Regret
+    stage_one: StageOne
+    confusion: Confusion
+    experts: tuple[ExpertRow, ...]
+    categories: tuple[CategoryRow, ...]
+    frontier: dict[str, dict[str, tuple[FrontierPoint, ...]]] = Field(
+        description="budget -> coe or best_mixture -> points, budget rising"
+    )
+    thin_cells: tuple[ThinCell, ...] = Field(description="the fewest answers first, 20 at most")
+    n_thin_cells: int
+    lost: tuple[LostQuery, ...]
+    out_of_fold: OutOfFold | None = None

@@ -1,0 +1,253 @@
+"""The whole report of a trial. Shapes: n queries, m experts."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+import numpy as np
+
+from coe.base.calibration import calibration_error
+from coe.eval.metrics.intervals import queries_to_show, smallest_shown
+from coe.eval.metrics.paired import Paired
+from coe.eval.routing.frontier import build_frontier
+from coe.eval.routing.routing_page import headline
+from coe.eval.routing.routing_records import (
+    Arm,
+    CategoryRow,
+    Confusion,
+    DataFacts,
+    ExpertRow,
+    LostQuery,
+    MethodRecord,
+    Power,
+    Regret,
+    Report,
+    StageOne,
+    ThinCell,
+)
+from coe.eval.routing.routing_request import RoutingRequest
+from coe.eval.routing.trial import Choice, MethodOutput, Trial, mean_costs
+from coe.router.types import GENERAL, Float64Array, FloatArray
+
+RIVALS = ("coe", "best_single", "best_single_hindsight", "map_true", "knn", "best_mixture")
+"""Arms that every other one is compared with; the last needs a budget."""
+REGRET = {
+    "beyond_categories": ("query_oracle", "category_oracle"),
+    "map": ("category_oracle", "map_true"),
+    "classifier": ("map_true", "coe"),
+}
+"""The way from the best expert of every query to the router's, each part one arm less the next."""
+TOLD_DIFFERENCE = 0.02
+"""Difference of mean scores for which a report gives the number of queries that would show it: the margin of
+`coe retrain` (ours)."""
+NEEDED_PER_CELL = 25
+"""Graded answers that bring the standard error of a mean score in [0, 1] to at most 0.1, whatever the scores."""
+SHOWN_CATEGORIES, SHOWN_CELLS, SHOWN_LOST = 20, 20, 10
+OTHER = "(other)"
+EXCERPT_CHARS = 200
+
+
+def measure(
+    trial: Trial, request: RoutingRequest, facts: DataFacts, *, rng: np.random.Generator, now: datetime
+) -> Report:
+    """The report of a trial: every section that it allows."""
+    served = {arm.name: expected(arm.probs, trial) for arm in trial.arms}
+    methods = {f"method {each.name}": expected(each.choice.probs, trial) for each in trial.methods}
+    alone = {f"expert {name}": trial.scores[:, e] for e, name in enumerate(trial.test.experts)}
+    scores = Paired.of({**served, **methods, **alone}, rng)
+    thin = thin_cells(trial.counts, trial.test.experts)
+    report = Report(
+        headline="",
+        command=request.command,
+        seed=request.seed,
+        created_at=now.isoformat(timespec="seconds"),
+        data=facts,
+        arms={arm.name: arm_record(trial, arm, arm.name, scores) for arm in trial.arms},
+        methods={each.name: method_record(trial, each, scores) for each in trial.methods},
+        power=power_of(served["coe"] - served["best_single"]),
+        regret=Regret(
+            parts={name: scores.minus(*pair) for name, pair in REGRET.items()},
+            total=scores.minus("query_oracle", "coe"),
+        ),
+        stage_one=stage_one_record(trial),
+        confusion=build_confusion(trial.test.categories, trial.likely),
+        experts=expert_rows(trial, scores),
+        categories=category_rows(trial, served),
+        frontier=build_frontier(trial, rng),
+        thin_cells=tuple(thin[:SHOWN_CELLS]),
+        n_thin_cells=len(thin),
+        lost=build_lost(trial),
+    )
+    return report.model_copy(update={"headline": headline(report)})
+
+
+def expected(probs: Float64Array, trial: Trial) -> Float64Array:
+    """(n,) expected score of a choice (n, m) on each test query."""
+    return np.asarray((probs * trial.scores).sum(axis=1))
+
+
+def expected_amount(probs: Float64Array, amounts: Float64Array) -> float | None:
+    """Mean over queries of the expected amount (n, m) or (m,); None when an expert that may answer has none known."""
+    used = probs > 0
+    values = np.where(used, np.broadcast_to(amounts, probs.shape), 0.0)
+    return None if np.isnan(values).any() else float((probs * values).sum(axis=1).mean())
+
+
+def shares(probs: Float64Array, experts: Sequence[str]) -> dict[str, float]:
+    """Share of the queries by expert, largest first, zeros left out."""
+    means = probs.mean(axis=0)
+    return {experts[e]: float(means[e]) for e in np.argsort(-means, kind="stable") if means[e] > 0}
+
+
+def arm_record(trial: Trial, arm: Choice, column: str, scores: Paired) -> Arm:
+    """An arm, whose scores are a column of `scores`."""
+    score = scores.mean(column)
+    return Arm(
+        label=arm.label,
+        how=arm.how,
+        group=arm.group,
+        mean_score=score.mean,
+        interval=score.interval,
+        mean_cost_usd=expected_amount(arm.calls, trial.cost_usd),
+        mean_active_params_b=expected_amount(arm.calls, trial.sizes_b),
+        mean_calls=float(arm.calls.sum(axis=1).mean()),
+        shares=shares(arm.probs, trial.test.experts),
+        gap_closed=scores.closed(column, "best_single", "query_oracle"),
+        binding=arm.binding,
+        gain={rival: scores.minus(column, rival) for rival in RIVALS if rival in scores.place and rival != column},
+    )
+
+
+def method_record(trial: Trial, method: MethodOutput, scores: Paired) -> MethodRecord:
+    rows = np.arange(len(trial.scores))
+    predicted = np.clip(method.quality[rows, method.chosen], 0.0, 1.0).astype(np.float64)
+    return MethodRecord(
+        **dict(arm_record(trial, method.choice, f"method {method.name}", scores)),
+        is_default=method.is_default,
+        valid_score=method.valid_score,
+        fit_s=method.fit_s,
+        calibration_error=calibration_error(predicted, trial.scores[rows, method.chosen]),
+    )
+
+
+def power_of(differences: Float64Array) -> Power:
+    """Says what the differences (n,) of n test queries can show."""
+    n = len(differences)
+    error = float(differences.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
+    return Power(
+        smallest_shown=smallest_shown(error),
+        difference=TOLD_DIFFERENCE,
+        queries=queries_to_show(TOLD_DIFFERENCE, error, n),
+    )
+
+
+def stage_one_record(trial: Trial) -> StageOne:
+    right = np.array([found == true for found, true in zip(trial.likely, trial.test.categories, strict=True)])
+    sure = np.array([not decision.is_fallback for decision in trial.decisions])
+    confidence = np.array([decision.confidence for decision in trial.decisions])
+    return StageOne(
+        n_categories=len(trial.expert_of) - 1,
+        accuracy=float(right.mean()),
+        coverage=float(sure.mean()),
+        error_when_sure=float((~right[sure]).mean()) if sure.any() else None,
+        calibration_error=calibration_error(confidence, right.astype(np.float64)),
+    )
+
+
+def build_confusion(categories: Sequence[str], likely: Sequence[str], shown: int = SHOWN_CATEGORIES) -> Confusion:
+    """Counts of true (row) by most likely (column) category: the `shown` largest true ones, then all others as one."""
+    largest = [name for name, _ in Counter(categories).most_common(shown)]
+    names = largest if set(categories) | set(likely) <= set(largest) else [*largest, OTHER]
+    number = {name: i for i, name in enumerate(largest)}
+    counts = np.zeros((len(names), len(names)), dtype=np.int64)
+    for true, found in zip(categories, likely, strict=True):
+        counts[number.get(true, len(largest)), number.get(found, len(largest))] += 1
+    return Confusion(categories=tuple(names), counts=tuple(tuple(row) for row in counts.tolist()))
+
+
+def expert_rows(trial: Trial, scores: Paired) -> tuple[ExpertRow, ...]:
+    """Every expert alone, best first."""
+    sizes, price = trial.sizes_b, mean_costs(trial.test)
+    share = np.bincount(trial.decided, minlength=len(sizes)) / len(trial.decided)
+    rows = []
+    for e, name in enumerate(trial.test.experts):
+        score = scores.mean(f"expert {name}")
+        rows.append(
+            ExpertRow(
+                expert=name,
+                fit_score=float(trial.fit_means[e]),
+                mean_score=score.mean,
+                interval=score.interval,
+                active_params_b=None if np.isnan(sizes[e]) else float(sizes[e]),
+                mean_cost_usd=None if np.isnan(price[e]) else float(price[e]),
+                share=float(share[e]),
+            )
+        )
+    return tuple(sorted(rows, key=lambda row: -row.mean_score))
+
+
+def category_rows(trial: Trial, served: Mapping[str, Float64Array]) -> tuple[CategoryRow, ...]:
+    """Every true category of the test queries, largest first. `served`: scores (n,) by arm."""
+    labels, likely = np.asarray(trial.test.categories), np.asarray(trial.likely)
+    fallback = np.array([decision.is_fallback for decision in trial.decisions])
+    in_fit = Counter(trial.fit.categories)
+    rows = []
+    for category, count in Counter(trial.test.categories).most_common():
+        inside = labels == category
+        alone = trial.scores[inside].mean(axis=0).tolist()
+        rows.append(
+            CategoryRow(
+                category=category,
+                n_fit=in_fit[category],
+                n_test=count,
+                expert=trial.expert_of.get(category, trial.expert_of[GENERAL]),
+                accuracy=float((likely[inside] == category).mean()),
+                fallback_share=float(fallback[inside].mean()),
+                scores={name: float(column[inside].mean()) for name, column in served.items()},
+                experts=dict(zip(trial.test.experts, alone, strict=True)),
+            )
+        )
+    return tuple(rows)
+
+
+def thin_cells(counts: Mapping[str, FloatArray], experts: Sequence[str]) -> list[ThinCell]:
+    """Cells with fewer than `NEEDED_PER_CELL` graded answers, fewest first. `counts` (m,) by learned category."""
+    found = [
+        ThinCell(category=category, expert=expert, count=int(count), missing=NEEDED_PER_CELL - int(count))
+        for category, row in counts.items()
+        for expert, count in zip(experts, row, strict=True)
+        if count < NEEDED_PER_CELL
+    ]
+    return sorted(found, key=lambda cell: cell.count)
+
+
+def build_lost(trial: Trial, shown: int = SHOWN_LOST) -> tuple[LostQuery, ...]:
+    """Queries by the best expert's score minus the chosen one's, largest first; of equals those that most experts would
+    have answered, since they were easiest to get right. Queries without loss are left out."""
+    rows = np.arange(len(trial.scores))
+    own, best = trial.scores[rows, trial.decided], trial.scores.argmax(axis=1)
+    loss = trial.scores[rows, best] - own
+    order = np.lexsort((-trial.scores.mean(axis=1), -loss))
+    return tuple(
+        LostQuery(
+            prompt_id=trial.test.prompt_ids[i],
+            category=trial.test.categories[i],
+            likely_category=trial.likely[i],
+            excerpt=excerpt(trial.test.texts[i]),
+            chosen=trial.test.experts[trial.decided[i]],
+            chosen_score=float(own[i]),
+            best=trial.test.experts[best[i]],
+            best_score=float(trial.scores[i, best[i]]),
+        )
+        for i in order[:shown]
+        if loss[i] > 0
+    )
+
+
+def excerpt(text: str) -> str:
+    """The first 200 characters on one line; a cut is marked."""
+    line = " ".join(text.split())
+    return line if len(line) <= EXCERPT_CHARS else line[: EXCERPT_CHARS - 1].rstrip() + "\u2026"

@@ -1,0 +1,34 @@
+"""The options of `coe eval routing`, in a module that loads no router, so that `--help` need not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from coe.router.policy_config import Budgets
+from coe.router.types import Record
+
+
+class RoutingOptions(Record):
+    """Options that are taken as they are given. Kinds that are None are `coe train --table`'s own."""
+
+    method: str | None = Field(default=None, description="kind of scorer that is reported as coe; default: map")
+    encoder: str | None = Field(default=None, description="kind of encoder, or several joined by +")
+    classifier: str | None = Field(default=None, description="kind of classifier")
+    seed: int = Field(default=0, ge=0, le=2**32 - 1, description="seed of every random draw")
+    folds: int = Field(
+        default=0, ge=0, description="also decide all prompts in so many parts, each by a router fitted on the others"
+    )
+
+
+class RoutingRequest(RoutingOptions):
+    """A run, which fits on the splits `train` and `valid` of `outcomes` and reports on its split `test`. What is to be
+    chosen is chosen by cross-validation on the fit rows. `cache` keeps embeddings by content."""
+
+    outcomes: Path
+    out: Path
+    command: str
+    experts: tuple[str, ...] | None = None
+    budgets: Budgets = Budgets()
+    cache: Path | None = None

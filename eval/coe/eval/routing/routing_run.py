@@ -1,0 +1,244 @@
+"""One run of `coe eval routing`: training sees the fit rows alone, and its routers are measured on test rows."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from coe.base.embedding_cache import CachedEncoder
+from coe.cli.progress import Progress
+from coe.eval.routing.frontier import known_budgets, limited_policies, policy_name
+from coe.eval.routing.out_of_fold import out_of_fold
+from coe.eval.routing.routing_records import DataFacts, Report
+from coe.eval.routing.routing_report import measure
+from coe.eval.routing.routing_request import RoutingRequest
+from coe.eval.routing.strategy_arms import Plays
+from coe.eval.routing.trial import MethodOutput, Trial, costs, costs_by_category, filled_costs, mean_costs
+from coe.eval.routing.trial_tables import Tables, fingerprint, read_tables, require_amounts
+from coe.fleet.router_registry import Registry
+from coe.router import plugins
+from coe.router.artifact import RouterArtifact
+from coe.router.build import evidence_of, table_router
+from coe.router.pipeline import Router
+from coe.router.policy_config import Budgets, PolicyConfig
+from coe.router.preference import amounts_by_row
+from coe.router.protocols import Encoder
+from coe.router.strategies.learned import LEARNED
+from coe.router.types import FloatArray, IntArray, QueryBatch
+from coe.training.table_fit import TableRequest, fit_methods, fit_table
+from coe.training.types import OutcomeTable
+
+ENCODE_BATCH = 64
+
+
+def method_output(
+    artifact: RouterArtifact, router: Router, fit_s: float, trial: Trial, default_kind: str
+) -> MethodOutput:
+    """Predictions and choices of a kind that took `fit_s` seconds to fit, under the trial's budgets."""
+    kind, batch = artifact.manifest.scorer.kind, QueryBatch.of(trial.test.texts, trial.test_embeddings)
+    probs = router.predict_categories(batch.embeddings)
+    rows = [judged.row for judged in router.judge(batch.embeddings, probs)]
+    quality = router.scorer.score(batch, probs, rows).quality
+    validated = artifact.manifest.metrics.get(f"validation.{kind}")
+    label, how = words_of(kind)
+    return MethodOutput(
+        name=kind,
+        label=label,
+        how=how,
+        quality=quality.astype(np.float64),
+        chosen=decided(router, trial),
+        fit_s=fit_s,
+        valid_score=None if validated is None else validated.value,
+        is_default=kind == default_kind,
+    )
+
+
+def decided(router: Router, trial: Trial, policy: str = "default") -> IntArray:
+    """(n,) a router's experts for the test queries."""
+    batch = QueryBatch.of(trial.test.texts, trial.test_embeddings)
+    found = router.decide_batch(batch, rng=np.random.default_rng(0), policy=policy)
+    return trial.numbers([decision.expert for decision in found])
+
+
+def words_of(kind: str) -> tuple[str, str]:
+    """A kind of scorer for readers: its name, and how it chooses."""
+    module = plugins.load("router.scorers", kind)
+    return str(module.LABEL), str(module.HOW)
+
+
+def table_request(fit: OutcomeTable, request: RoutingRequest) -> TableRequest:
+    """The fit rows alone, as for `coe train --table`."""
+    chosen = {"encoder": request.encoder, "classifier": request.classifier, "scorer": request.method}
+    given = {name: kind for name, kind in chosen.items() if kind is not None}
+    return TableRequest(fit, cache=request.cache, seed=request.seed, **given)
+
+
+def load(
+    artifact: RouterArtifact,
+    table: OutcomeTable,
+    budgets: Budgets,
+    encoder: Encoder | None = None,
+    policies: Mapping[str, PolicyConfig] | None = None,
+) -> Router:
+    """The trained router under the budgets, over an encoder that is open already if there is one, with more `policies`.
+
+    What experts cost by category is taken from the table, and scaled so that an expert alone costs its mean over the
+    table: rows of `general` count the mean of all prompts, and not every cost may be known.
+
+    Raises:
+        InfeasibleBudgetError, ArtifactError: as table_router does.
+    """
+    mass = evidence_of(artifact).mass
+    by_category = costs_by_category(table, artifact.manifest.categories)
+    scaled = amounts_by_row(by_category, mean_costs(table), mass / mass.sum()).astype(np.float32)
+    prices = {e: cost for e, cost in zip(table.experts, scaled.T, strict=True) if np.isfinite(cost).all()}
+    return table_router(
+        artifact,
+        budgets=budgets,
+        active_params_b=table.active_params_b,
+        cost_usd=prices,
+        policies=policies,
+        encoder=encoder,
+    )
+
+
+def encode(encoder: Encoder, texts: Sequence[str], progress: Progress, what: str) -> FloatArray:
+    """(n, d) vectors."""
+    parts = []
+    for start in range(0, len(texts), ENCODE_BATCH):
+        progress(f"encoding {what} queries: {start} of {len(texts)}")
+        parts.append(encoder.encode(texts[start : start + ENCODE_BATCH]))
+    return np.concatenate(parts)
+
+
+def run_trial(
+    tables: Tables, router: Router, request: RoutingRequest, how: str, rng: np.random.Generator, progress: Progress
+) -> Trial:
+    """Decides every test query; `how` says in words how the router chooses."""
+    test = tables.test
+    encoder = router.encoder if request.cache is None else CachedEncoder(router.encoder, request.cache)
+    vectors = encode(encoder, test.texts, progress, "test")
+    return Trial(
+        fit=tables.fit,
+        test=test,
+        fit_embeddings=encode(encoder, tables.fit.texts, progress, "fit"),
+        test_embeddings=vectors,
+        decisions=router.decide_batch(QueryBatch.of(test.texts, vectors), rng=rng),
+        expert_of=router.expert_of("default"),
+        budgets=request.budgets,
+        how=how,
+        binding=router.policy("default").solution.binding,
+    )
+
+
+def answer_counts(artifact: RouterArtifact) -> dict[str, FloatArray]:
+    """(m,) graded answers behind the map, by category."""
+    counts = evidence_of(artifact).count
+    return dict(zip(artifact.manifest.categories, counts, strict=False))  # its last row is `general`
+
+
+def with_policies(trial: Trial, artifact: RouterArtifact, router: Router, request: RoutingRequest) -> Trial:
+    """The trial with every strategy that training learned, where answers are known, and with the router under every
+    limit of its frontier."""
+    budgets = known_budgets(trial)
+    has_strategies = router.strategies is not None and trial.test.answers is not None
+    asking = {str(name): PolicyConfig(strategy=name, budgets=request.budgets) for name in LEARNED if has_strategies}
+    policies = asking | limited_policies(budgets)
+    loaded = load(artifact, trial.fit, request.budgets, router.encoder, policies)
+    plays = Plays(loaded, trial)
+    return replace(
+        trial,
+        strategies=tuple(plays.choice(str(name), name) for name in LEARNED if has_strategies),
+        limited={
+            budget.name: [decided(loaded, trial, policy_name(budget, limit)) for limit in budget.limits.tolist()]
+            for budget in budgets
+        },
+    )
+
+
+def data_facts(request: RoutingRequest, tables: Tables, router_version: str, encoder: str) -> DataFacts:
+    test = tables.test
+    is_known = bool(np.isfinite(costs(test)).any())
+    return DataFacts(
+        source=test.source,
+        metric=test.metric,
+        method=request.method,
+        has_one_category=tables.has_one_category,
+        experts=test.experts,
+        n_fit=len(tables.fit.prompt_ids),
+        n_test=len(test.prompt_ids),
+        splits=dict(tables.splits),
+        n_overlap_removed=tables.n_overlap_removed,
+        n_incomplete_removed=tables.n_incomplete,
+        fingerprints={"fit": fingerprint(tables.fit), "test": fingerprint(test)},
+        cost="unknown" if not is_known else "estimated" if test.is_cost_estimated else "recorded",
+        cost_filled=filled_costs(test),
+        budgets=request.budgets.model_dump(exclude_none=True),
+        encoder=encoder,
+        router_version=router_version,
+    )
+
+
+def run_routing(request: RoutingRequest, *, now: datetime, progress: Progress) -> Report:
+    """Fits on the fit rows, decides the test rows, measures. Writes the trained router under `request.out`.
+
+    Raises:
+        DataError, ConfigError, InfeasibleBudgetError, RouterError: with the offending value.
+    """
+    progress("reading outcomes")
+    tables = read_tables(request)
+    require_amounts(tables.fit, request.budgets)
+    progress(f"training on {len(tables.fit.prompt_ids)} queries")
+    wanted, registry = table_request(tables.fit, request), Registry(request.out / "routers")
+    fitted = fit_methods(registry.root, wanted, now=now, progress=progress)
+    artifact = fitted[wanted.scorer][0]
+    registry.promote(artifact.manifest.version, now)
+    router = load(artifact, tables.fit, request.budgets)
+    decide_rng, measure_rng = np.random.default_rng(request.seed).spawn(2)
+    how = words_of(artifact.manifest.scorer.kind)[1]
+    trial = run_trial(tables, router, request, how, decide_rng, progress)
+    trial = replace(
+        trial,
+        methods=tuple(
+            method_output(made, load(made, tables.fit, request.budgets, router.encoder), fit_s, trial, wanted.scorer)
+            for made, fit_s in fitted.values()
+        ),
+        counts=answer_counts(artifact),
+    )
+    progress("deciding under every limit")
+    trial = with_policies(trial, artifact, router, request)
+    progress("measuring")
+    facts = data_facts(request, tables, router.version, encoder_name(artifact))
+    report = measure(trial, request, facts, rng=measure_rng, now=now)
+    decide = partial(decide_unseen, encoder=router.encoder, now=now, progress=progress)
+    return report.model_copy(update={"out_of_fold": out_of_fold(tables, request, decide, progress)})
+
+
+def decide_unseen(
+    fit: OutcomeTable,
+    unseen: OutcomeTable,
+    request: RoutingRequest,
+    *,
+    encoder: Encoder,
+    now: datetime,
+    progress: Progress,
+) -> IntArray:
+    """Experts of a router fitted on `fit` for the prompts of another table."""
+    with tempfile.TemporaryDirectory() as scratch:
+        artifact = fit_table(Path(scratch), table_request(fit, request), now=now, progress=progress)
+    router = load(artifact, fit, request.budgets, encoder)
+    rng = np.random.default_rng(request.seed)
+    return run_trial(Tables(fit, unseen, {}, 0), router, request, "", rng, progress).decided
+
+
+def encoder_name(artifact: RouterArtifact) -> str:
+    """The kind, or the kinds joined by `+`."""
+    spec = artifact.manifest.encoder
+    parts = spec.options.get("parts")
+    return "+".join(str(part["kind"]) for part in parts) if isinstance(parts, list | tuple) else spec.kind

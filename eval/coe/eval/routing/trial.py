@@ -1,0 +1,253 @@
+"""One run of a router over a test table, with everything that a report measures on it.
+
+Shapes: n test queries, k categories, m experts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+
+from coe.eval.routing import baselines
+from coe.eval.routing.routing_records import Group
+from coe.router.policy_config import Budgets
+from coe.router.types import GENERAL, BoolArray, Float64Array, FloatArray, IntArray, RoutingDecision
+from coe.training.types import OutcomeTable
+
+LATE: Final = "hindsight"
+"""The group of choices that need what is not known when a query comes in."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A named arm: whose answer is served on each query, as probabilities (n, m), and, where that differs, who is
+    `asked` (n, m). `binding` names the limits without which it would be better."""
+
+    name: str
+    label: str
+    how: str
+    probs: Float64Array
+    group: Group = "reference"
+    asked: Float64Array | None = None
+    binding: tuple[str, ...] = ()
+
+    @property
+    def calls(self) -> Float64Array:
+        """(n, m) the expected number of calls of each expert."""
+        return self.probs if self.asked is None else self.asked
+
+
+@dataclass(frozen=True)
+class MethodOutput:
+    """The answers of one kind of scorer on the test queries: `quality` (n, m) predicted scores, `chosen` (n,) expert
+    numbers. `valid_score` is what the default was chosen by."""
+
+    name: str
+    label: str
+    how: str
+    quality: Float64Array
+    chosen: IntArray
+    fit_s: float | None = None
+    valid_score: float | None = None
+    is_default: bool = False
+
+    @property
+    def choice(self) -> Choice:
+        """The method as an arm."""
+        probs = baselines.one_hot(self.chosen, self.quality.shape[1])
+        return Choice(self.name, self.label, self.how, probs, "method")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A router's decisions on the test table, and what the reference arms, methods and frontiers need.
+
+    Both tables have the same experts and complete scores; embeddings have unit rows. `how` says how the router chooses.
+    Costs and sizes of an expert are NaN where unknown. `strategies` are arms that ask several experts. `counts` (k, m)
+    are the graded answers behind the map, by learned category. `limited` has the router's experts (n,) by budget, at
+    each limit of `known_budgets`.
+    """
+
+    fit: OutcomeTable
+    test: OutcomeTable
+    fit_embeddings: FloatArray
+    test_embeddings: FloatArray
+    decisions: Sequence[RoutingDecision]
+    expert_of: Mapping[str, str]
+    budgets: Budgets = field(default_factory=Budgets)
+    how: str = "the map's expert for the predicted category"
+    binding: tuple[str, ...] = ()
+    methods: tuple[MethodOutput, ...] = ()
+    strategies: tuple[Choice, ...] = ()
+    counts: Mapping[str, FloatArray] = field(default_factory=dict)
+    limited: Mapping[str, Sequence[IntArray]] = field(default_factory=dict)
+
+    def numbers(self, names: Sequence[str]) -> IntArray:
+        """Expert numbers of expert names."""
+        index = {name: i for i, name in enumerate(self.test.experts)}
+        return np.array([index[name] for name in names], dtype=np.int64)
+
+    @cached_property
+    def decided(self) -> IntArray:
+        """(n,) the router's experts."""
+        return self.numbers([decision.expert for decision in self.decisions])
+
+    @cached_property
+    def mapped(self) -> IntArray:
+        """(n,) the router's map applied to the true category; a category it never learned is served as `general`."""
+        general = self.expert_of[GENERAL]
+        return self.numbers([self.expert_of.get(category, general) for category in self.test.categories])
+
+    @cached_property
+    def likely(self) -> tuple[str, ...]:
+        """(n,) the most likely categories, before any fallback."""
+        return tuple(decision.likely_category for decision in self.decisions)
+
+    @cached_property
+    def scores(self) -> Float64Array:
+        """(n, m) on the test queries."""
+        return self.test.scores.astype(np.float64)
+
+    @cached_property
+    def cost_usd(self) -> Float64Array:
+        """(n, m) of the test queries."""
+        return costs(self.test)
+
+    @cached_property
+    def sizes_b(self) -> Float64Array:
+        """(m,) billions of active parameters."""
+        return active_params(self.test)
+
+    @cached_property
+    def fit_means(self) -> Float64Array:
+        """(m,) mean scores on the fit queries."""
+        return np.asarray(self.fit.scores.mean(axis=0, dtype=np.float64))
+
+    @cached_property
+    def arms(self) -> list[Choice]:
+        """The router, every reference arm, and strategies that ask several experts."""
+        return [*choices(self), *self.strategies]
+
+
+def active_params(table: OutcomeTable) -> Float64Array:
+    """(m,) billions of active parameters, NaN where unknown."""
+    return np.array([table.active_params_b.get(name, np.nan) for name in table.experts])
+
+
+def known_means(amounts: FloatArray) -> Float64Array:
+    """(m,) means of what is known of amounts (n, m), NaN where nothing is."""
+    known = np.isfinite(amounts)
+    count = known.sum(axis=0)
+    sums = np.where(known, amounts, 0.0).sum(axis=0, dtype=np.float64)
+    return np.asarray(np.divide(sums, count, out=np.full(len(count), np.nan), where=count > 0))
+
+
+def with_means(amounts: FloatArray) -> Float64Array:
+    """Amounts (n, m) where an unknown cell takes its expert's mean; it stays NaN where the expert has none known."""
+    return np.where(np.isfinite(amounts), amounts.astype(np.float64), known_means(amounts))
+
+
+def costs(table: OutcomeTable) -> Float64Array:
+    """(n, m) USD, as `with_means`."""
+    return with_means(table.cost_usd)
+
+
+def filled_costs(table: OutcomeTable) -> float:
+    """Share of the costs that `costs` fills with their expert's mean; an expert without any is left out."""
+    known = np.isfinite(table.cost_usd)
+    priced = known[:, known.any(axis=0)]
+    return float(1 - priced.mean()) if priced.size else 0.0
+
+
+def mean_costs(table: OutcomeTable) -> Float64Array:
+    """(m,) mean USD per query, NaN where unknown."""
+    return np.asarray(costs(table).mean(axis=0), dtype=np.float64)
+
+
+def costs_by_category(table: OutcomeTable, categories: Sequence[str]) -> Float64Array:
+    """(k+1, m) mean USD per query of each of k categories and, last, of any query. An expert's mean of any query where
+    none of a category's costs is known, NaN where none at all is."""
+    means, own_category = mean_costs(table), np.array(table.categories)
+    by_category = [known_means(table.cost_usd[own_category == category]) for category in categories]
+    return np.stack([*(np.where(np.isfinite(own), own, means) for own in by_category), means])
+
+
+def averaged_limits(table: OutcomeTable, budgets: Budgets) -> list[tuple[float, Float64Array]]:
+    """The limits on averages that are set, each with the mean amounts (m,) of the experts; NaN is unknown."""
+    limits = [
+        (budgets.active_params_b, active_params(table)),
+        (budgets.cost_usd, mean_costs(table)),
+        (budgets.latency_ms, with_means(table.latency_ms).mean(axis=0)),
+    ]
+    return [(limit, amounts) for limit, amounts in limits if limit is not None]
+
+
+def within_budgets(table: OutcomeTable, budgets: Budgets) -> BoolArray:
+    """(m,) experts that alone keep within every budget that is set; what is unknown does not."""
+    allowed = np.ones(len(table.experts), dtype=bool)
+    for limit, amounts in averaged_limits(table, budgets):
+        allowed &= amounts <= limit
+    return allowed & hosted_together(table, budgets).diagonal()
+
+
+def hosted_together(table: OutcomeTable, budgets: Budgets) -> BoolArray:
+    """(m, m) which two experts may be kept in memory together; on the diagonal, which one alone."""
+    m = len(table.experts)
+    if budgets.hosted_params_b is None:
+        return np.ones((m, m), dtype=bool)
+    sizes = active_params(table)
+    return np.asarray(sizes[:, None] + np.where(np.eye(m, dtype=bool), 0.0, sizes) <= budgets.hosted_params_b)
+
+
+def choices(trial: Trial) -> list[Choice]:
+    """The router and every reference arm, chosen on the fit table only but for those of hindsight."""
+    fit, test = trial.fit, trial.test
+    n, m = len(test.prompt_ids), len(test.experts)
+    sizes = active_params(test)
+    allowed = within_budgets(fit, trial.budgets)
+    is_limited = bool(trial.budgets.model_dump(exclude_none=True)) and bool(allowed.any())
+    single, best = (baselines.best_single(part.scores, allowed if is_limited else None) for part in (fit, test))
+    near = baselines.knn(fit.scores, trial.fit_embeddings, trial.test_embeddings)
+    label = f"Best single{' within the budget' if is_limited else ''}"
+    named, best_named = f"{label} ({test.experts[single]})", f"{label} in hindsight ({test.experts[best]})"
+
+    def given(experts: IntArray) -> Float64Array:
+        return baselines.one_hot(experts, m)
+
+    def always(expert: int) -> Float64Array:
+        return given(np.full(n, expert))
+
+    by_category = given(baselines.category_oracle(test.scores, test.categories))
+    by_query = given(baselines.query_oracle(test.scores, sizes))
+    on_labels = "the map, had it known every true category"
+
+    arms = [
+        Choice("coe", "This router", trial.how, given(trial.decided), "this router", binding=trial.binding),
+        Choice("best_single", named, "one expert for all, the best on the fit data", always(single)),
+        Choice(
+            "best_single_hindsight", best_named, "one expert for all, the best on the test data", always(best), LATE
+        ),
+        Choice("knn", "k-NN", "the best expert on the nearest fit queries, whatever it costs", given(near)),
+        Choice("map_true", "Map on true labels", on_labels, given(trial.mapped), LATE),
+        Choice("category_oracle", "Category oracle", "the best expert per true category", by_category, LATE),
+        Choice("query_oracle", "Query oracle", "the best expert per query", by_query, LATE),
+    ]
+    mixture = fixed_mixture(trial)
+    if mixture is not None:
+        how = "a fixed random mixture of experts, the best on the fit data within the budget"
+        arms.append(Choice("best_mixture", "Best mixture", how, np.broadcast_to(mixture, (n, m))))
+    return arms
+
+
+def fixed_mixture(trial: Trial) -> Float64Array | None:
+    """The best random mixture within the one average that is limited, of experts that may be hosted together; None
+    without such a budget, or with several."""
+    chosen = averaged_limits(trial.fit, trial.budgets)
+    if len(chosen) != 1:
+        return None
+    limit, amounts = chosen[0]
+    return baselines.best_mixture(trial.fit_means, amounts, limit, hosted_together(trial.fit, trial.budgets))

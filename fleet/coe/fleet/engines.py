@@ -1,0 +1,240 @@
+"""From experts.yaml to running engines and the addresses of their experts.
+
+Two kinds run on this host: the embedded llama.cpp (one process per base model, experts are adapters on it) and vLLM
+(one process per model and arguments). Engines that others run have a `url` in experts.yaml and are not our business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coe.base.errors import BackendError, EngineError
+from coe.fleet.engine_plans import EnginePlan, llamacpp_plans, refuse_taken_ports, vllm_plans
+from coe.fleet.process import ProcessState, ProcessStatus, SupervisedProcess
+from coe.fleet.residency.types import SLEEPS, Residency
+from coe.fleet.vllm_addresses import EngineRecord
+from coe.fleet.vllm_command import SLEEP_FLAG, named_gpus
+from coe.router.config import CoeConfig
+from coe.router.expert_config import Engine
+
+if TYPE_CHECKING:
+    from coe.fleet.residency.vllm_actuator import VllmActuator
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineAddresses:
+    """Addresses of this host's experts: API roots per expert; adapter number per llama.cpp expert, None is the base."""
+
+    urls: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    lora_ids: dict[str, int | None] = field(default_factory=dict)
+
+
+class Fleet:
+    """The engines of this host.
+
+    Args:
+        config: the composition.
+        folder: where experts.yaml lies.
+        data_dir: logs go to `engines/`, converted adapters to `adapters/`.
+        environment: the environment that engines get, before what experts.yaml adds.
+        engines: which kinds to run.
+        running: API roots per expert that another `coe` of this host serves already; its engines are not started.
+        label: part of the names of llama.cpp's processes, where others run beside them.
+    """
+
+    def __init__(
+        self,
+        config: CoeConfig,
+        folder: Path,
+        data_dir: Path,
+        environment: Mapping[str, str],
+        engines: Collection[Engine] = (Engine.LLAMACPP, Engine.VLLM),
+        running: Mapping[str, tuple[str, ...]] | None = None,
+        label: str = "",
+    ) -> None:
+        self._label = label
+        self._config, self._folder, self._data_dir = config, folder, data_dir
+        self._environment = environment
+        self._kinds = frozenset(engines)
+        self._running = {name: urls for name, urls in (running or {}).items() if name in config.experts}
+        self._plans: list[EnginePlan] = []
+        self._processes: list[SupervisedProcess] = []
+        self._held: set[int] = set()  # plans whose engine `follow` ended
+        self._asleep: set[int] = set()  # as of the last look
+        self._actuator: VllmActuator | None = None
+
+    @property
+    def engines(self) -> list[EngineRecord]:
+        """Each process as other commands see it."""
+        asleep = self.asleep
+        return [
+            EngineRecord(
+                name=plan.spec.name,
+                experts=plan.experts,
+                url=plan.url,
+                state=status.state,
+                pid=status.pid,
+                restarts=status.restarts,
+                gpus=",".join(gpus_of(plan)),
+                log=str(plan.spec.log),
+                is_asleep=plan.spec.name in asleep,
+            )
+            for plan, (status, _) in zip(self._plans, self.statuses, strict=True)
+        ]
+
+    @property
+    def statuses(self) -> tuple[tuple[ProcessStatus, tuple[str, ...]], ...]:
+        """Each process with the experts it serves."""
+        return tuple((process.status, plan.experts) for process, plan in zip(self._processes, self._plans, strict=True))
+
+    @property
+    def asleep(self) -> frozenset[str]:
+        """Names of the engines that run and slept at the last look."""
+        return frozenset(
+            self._plans[number].spec.name for number in self._asleep if self._state(number) is ProcessState.READY
+        )
+
+    async def start(self) -> EngineAddresses:
+        """Starts the engines, as many at once as the GPUs hold, and returns when all serve or sleep; when one fails,
+        all are stopped.
+
+        Raises:
+            MissingWeightsError, ArtifactError, ConfigError: an entry names what is not there.
+            EngineError: an engine did not start.
+        """
+        plans = await asyncio.to_thread(self._plan)
+        refuse_taken_ports(plans)
+        self._plans = plans
+        self._processes = [self._supervised(number) for number in range(len(plans))]
+        try:
+            for step in sorted({plan.step for plan in plans}):
+                await self._start_step([number for number, plan in enumerate(plans) if plan.step == step])
+        except BaseException:
+            await self.stop()
+            raise
+        return self._addresses()
+
+    async def stop(self) -> None:
+        """Stops every engine, all at once."""
+        await asyncio.gather(*(process.stop() for process in self._processes))
+        if self._actuator is not None:
+            await self._actuator.aclose()
+
+    async def follow(self, stopped: Collection[str]) -> None:
+        """Ends the engines of these names, and starts those again that this ended and that are no longer named: on
+        one GPU one after the other, because vLLM measures the free memory while it starts."""
+        wanted = {number for number, plan in enumerate(self._plans) if plan.spec.name in stopped}
+        to_end, to_start = wanted - self._held, self._held - wanted
+        self._held |= wanted
+        await asyncio.gather(*(self._processes[number].stop() for number in to_end))
+        for number in to_end:
+            self._processes[number] = self._supervised(number)
+        for number in sorted(to_start):
+            starting = [plan for place, plan in enumerate(self._plans) if self._state(place) is ProcessState.STARTING]
+            if {gpu for plan in starting for gpu in gpus_of(plan)}.isdisjoint(gpus_of(self._plans[number])):
+                self._processes[number].start()
+                self._held.discard(number)
+
+    def hold_ended(self) -> frozenset[str]:
+        """Gives up engines that have ended asleep, until `follow` says that they are not to be stopped any more.
+
+        They are not started of their own accord: others may have their GPU memory. Returns their names.
+        """
+        ended = {number for number in self._asleep - self._held if self._state(number) is ProcessState.STOPPED}
+        for number in ended:
+            self._processes[number] = self._supervised(number)
+        self._asleep -= ended
+        self._held |= ended
+        return frozenset(self._plans[number].spec.name for number in ended)
+
+    async def look(self) -> None:
+        """Notes which engines sleep, of those that have sleep mode."""
+        ready = [
+            number
+            for number, plan in enumerate(self._plans)
+            if f"--{SLEEP_FLAG}" in plan.spec.argv and self._state(number) is ProcessState.READY
+        ]
+        names = [self._plans[number].spec.name for number in ready]
+        states = await asyncio.gather(*(self._switch.state(name) for name in names), return_exceptions=True)
+        for number, state in zip(ready, states, strict=True):
+            is_asleep = state in SLEEPS
+            if is_asleep != (number in self._asleep) and (is_asleep or state is Residency.AWAKE):
+                self._asleep ^= {number}
+                logger.info("%s is %s", self._plans[number].spec.name, state)
+
+    def _state(self, number: int) -> ProcessState:
+        return self._processes[number].status.state
+
+    def _supervised(self, number: int) -> SupervisedProcess:
+        plan = self._plans[number]
+        return SupervisedProcess(
+            plan.spec,
+            may_restart=lambda: number not in self._asleep,
+        )
+
+    @property
+    def _switch(self) -> VllmActuator:
+        """Changes engines, each by its name."""
+        from coe.fleet.residency.vllm_actuator import VllmActuator  # aiohttp, which the parent of workers does without
+
+        if self._actuator is None:
+            self._actuator = VllmActuator(lambda: {plan.spec.name: (plan.url,) for plan in self._plans})
+        return self._actuator
+
+    async def _start_step(self, numbers: Collection[int]) -> None:
+        """Starts engines together; puts those to sleep that have to make room for others."""
+        for number in numbers:
+            self._processes[number].start()
+        await all_ready([self._processes[number] for number in numbers])
+        sleepers = [(number, level) for number in numbers if (level := self._plans[number].sleeps_at)]
+        self._asleep.update(number for number, _ in sleepers)
+        try:
+            await asyncio.gather(
+                *(self._switch.sleep(self._plans[number].spec.name, level) for number, level in sleepers)
+            )
+        except BackendError as error:
+            raise EngineError(str(error)) from error
+
+    def _plan(self) -> list[EnginePlan]:
+        """Reads weights and adapters, so it may take a second: run it in a thread."""
+        plans = []
+        if Engine.LLAMACPP in self._kinds:
+            plans += llamacpp_plans(self._config, self._folder, self._data_dir, self._environment, self._label)
+        if Engine.VLLM in self._kinds:
+            plans += vllm_plans(self._config, self._folder, self._data_dir, self._environment)
+        return [plan for plan in plans if not self._running.keys() >= set(plan.experts)]
+
+    def _addresses(self) -> EngineAddresses:
+        addresses = EngineAddresses(urls=dict(self._running))
+        for plan in self._plans:
+            for name in plan.experts:
+                addresses.urls[name] = (*addresses.urls.get(name, ()), plan.url)
+            addresses.lora_ids.update(plan.lora_ids)
+        return addresses
+
+
+def gpus_of(plan: EnginePlan) -> list[str]:
+    """Numbers of its GPUs, where they are named."""
+    return named_gpus(plan.spec.env or {})
+
+
+async def all_ready(processes: Collection[SupervisedProcess]) -> None:
+    """Returns when all are ready; raises EngineError as soon as one is not going to be."""
+    tasks = [asyncio.create_task(process.wait_ready()) for process in processes]
+    if not tasks:
+        return
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,137 @@
+"""`coe experts up`: runs the vLLM engines of one host in the foreground. What people see of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from coe.base.errors import ConfigError, EngineError
+from coe.cli.terminal import Grid, Terminal
+from coe.fleet.engines import Fleet
+from coe.fleet.process import ProcessState, ProcessStatus
+from coe.fleet.residency.vllm_actuator import VllmActuator
+from coe.fleet.stop_signal import stop_on_signal
+from coe.fleet.vllm_addresses import read_vllm
+from coe.fleet.vllm_command import managed_experts
+from coe.fleet.vllm_host import hosted_vllm
+from coe.router.config import CoeConfig
+from coe.router.expert_config import Engine
+
+REFRESH_S = 0.25
+
+
+async def run_experts(
+    config: CoeConfig,
+    folder: Path,
+    data_dir: Path,
+    environment: Mapping[str, str],
+    *,
+    once: bool,
+    console: Terminal | None = None,
+) -> None:
+    """Runs the engines until SIGINT or SIGTERM, and shows them.
+
+    Raises:
+        ConfigError: no entry needs an engine, or one is wrong.
+        EngineError: an engine did not start, or every one of them has died for good; others may run on this folder.
+    """
+    if not managed_experts(config):
+        raise ConfigError("no expert has engine 'vllm' without a url: nothing to start")
+    console = console or Terminal()
+    with stop_on_signal() as stop:  # until the engines have ended, which a second signal is not to cut short
+        async with hosted_vllm(config, folder, data_dir, environment) as host:
+            fleet, starting = host.fleet, host.starting
+            if host.ended:
+                pids = ", ".join(map(str, host.ended))
+                console.print(f"ended {len(host.ended)} engine processes that an earlier run left: {pids}")
+
+            def is_over() -> bool:
+                return stop.is_set() or (
+                    starting.done() and (once or starting.exception() is not None or all_failed(fleet))
+                )
+
+            await watch(fleet, console, is_over)
+            if starting.done():
+                starting.result()
+                if all_failed(fleet):
+                    reasons = [status.reason or status.name for status, _ in fleet.statuses]
+                    raise EngineError("every engine has failed: " + "; ".join(reasons))
+
+
+def all_failed(fleet: Fleet) -> bool:
+    states = [status.state for status, _ in fleet.statuses]
+    return bool(states) and all(state is ProcessState.FAILED for state in states)
+
+
+async def watch(fleet: Fleet, console: Terminal, is_over: Callable[[], bool]) -> None:
+    """Shows a line for each change of an engine until `is_over`, and what changed by then."""
+    told: dict[str, tuple[str, int]] = {}
+    while True:
+        was_over = is_over()
+        for status, experts in fleet.statuses:
+            seen = (state_of(fleet, status), status.restarts)
+            if told.get(status.name) != seen:
+                told[status.name] = seen
+                console.print(status_line(status, seen[0], experts), soft_wrap=True)
+        if was_over:
+            return
+        await asyncio.sleep(REFRESH_S)
+
+
+def state_of(fleet: Fleet, status: ProcessStatus) -> str:
+    """State of an engine, of which a process knows all but sleep."""
+    return "asleep" if status.name in fleet.asleep else str(status.state)
+
+
+def status_line(status: ProcessStatus, state: str, experts: tuple[str, ...]) -> str:
+    """`vllm-coder: ready, pid 12, experts: coder` and, when there is one, the reason."""
+    pid = "" if status.pid is None else f", pid {status.pid}"
+    reason = f"; {status.reason}" if status.reason and status.state is not ProcessState.READY else ""
+    return f"{status.name}: {state}{pid}, experts: {', '.join(experts)}{reason}"
+
+
+async def engine_lines(data_dir: Path, expert: str | None = None) -> list[str]:
+    """A line for each engine of this host, or of one expert: whether it is awake, and where it runs."""
+    record = read_vllm(data_dir)
+    engines = record.engines if expert is None else record.engines_of(expert)
+    actuator = VllmActuator(lambda: {engine.name: (engine.url,) for engine in engines})
+    try:
+        lines = []
+        for engine in engines:
+            state: str = engine.state
+            if engine.state is ProcessState.READY:
+                state = await actuator.state(engine.name)
+            parts = [f"{engine.name}: {state}", f"pid {engine.pid}" if engine.pid else ""]
+            parts.append(f"experts: {', '.join(engine.experts)}")
+            parts += [f"GPU {engine.gpus}" if engine.gpus else "", f"restarts: {engine.restarts}"]
+            lines.append(", ".join(part for part in parts if part))
+        return lines
+    finally:
+        await actuator.aclose()
+
+
+def experts_table(config: CoeConfig, urls: Mapping[str, Sequence[str]]) -> Grid:
+    """Every expert with its engine, size and active size, window, address, and what it is made of."""
+    table = Grid(box=None, pad_edge=False, header_style="bold")
+    for title in ("expert", "engine", "params", "active", "context", "address"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("model and adapter", overflow="fold")
+    for name, entry in config.experts.items():
+        table.add_row(
+            name,
+            entry.engine,
+            f"{entry.params_b:g}B" if entry.params_b else "",
+            f"{entry.active_b:g}B" if entry.active_b else "",
+            str(entry.context_tokens),
+            "\n".join(urls.get(name, ())) or entry.url or address_hint(entry.engine),
+            entry.model if entry.adapter is None else f"{entry.model} + {entry.adapter}",
+        )
+    return table
+
+
+def address_hint(engine: Engine) -> str:
+    """Says where an expert without an address of its own can be reached."""
+    if engine is Engine.VLLM:
+        return "not running"
+    return "embedded" if engine is Engine.LLAMACPP else ""

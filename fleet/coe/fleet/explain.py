@@ -1,0 +1,120 @@
+"""A decision in words and as a table, for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coe.router.types import CategoryProbs, DecisionReason, RoutingDecision
+
+if TYPE_CHECKING:
+    from coe.cli.terminal import Grid
+
+TOP_CATEGORIES = 3
+TOP_LACKS = 3
+
+
+def reason_in_words(decision: RoutingDecision, threshold: float | None = None) -> str:
+    """One sentence: why this expert. `threshold` is the uncertainty above which queries fall back to `general`."""
+    sure = f"'{decision.likely_category}' with confidence {decision.confidence:.2f}"
+    seen = f"classified as {sure}"
+    if decision.is_fallback:
+        limit = "" if threshold is None else f" is above {threshold:.2f}"
+        seen = f"most likely {sure}, but uncertainty {decision.uncertainty:.2f}{limit}: general"
+    sentences = {
+        DecisionReason.MAP: (
+            f"{seen}; the measured map sends that category to {decision.expert}{passed_over(decision)}"
+        ),
+        DecisionReason.QUERY: f"{seen}; {decision.expert} is predicted to answer this very query best",
+        DecisionReason.PINNED: f"{seen}; experts.yaml pins that category to {decision.expert}",
+        DecisionReason.UNCERTAIN: f"{seen}, which the measured map sends to {decision.expert}{passed_over(decision)}",
+        DecisionReason.NEXT_BEST: (
+            f"{seen}; the planned expert cannot serve this request{ruled_out(decision)}, {decision.expert} is next in "
+            "its order"
+        ),
+        DecisionReason.EXPLORED: f"{seen}; {decision.expert} was drawn to learn how good it is here",
+        DecisionReason.KEPT: f"{seen}; the conversation stays with {decision.expert}{stay_in_words(decision)}",
+        DecisionReason.CACHED: f"the answer of {decision.expert} to the same request was kept",
+        DecisionReason.UNGRADED: (
+            f"no graded expert can serve this request{ruled_out(decision)}; nobody has graded {decision.expert} yet"
+        ),
+        DecisionReason.EXPLICIT: f"the client named {decision.expert}{ruled_out(decision)}",
+    }
+    return sentences[decision.reason] + moved_in_words(decision) + asleep_in_words(decision)
+
+
+def ruled_out(decision: RoutingDecision) -> str:
+    """Names the experts that cannot serve, with what each lacks; of many the first."""
+    lacks = [f"{name} {reason}" for name, reason in decision.excluded.items()]
+    return f" ({'; '.join(lacks[:TOP_LACKS])}{'; ...' if lacks[TOP_LACKS:] else ''})" if lacks else ""
+
+
+def asleep_in_words(decision: RoutingDecision) -> str:
+    """Says that a better expert slept, and whether its engine is woken for it."""
+    found = decision.asleep
+    if found is None:
+        return ""
+    if found.is_waking:
+        then = "it is being woken"
+    elif found.account is None:
+        then = "it is left asleep"
+    elif found.price is None:
+        then = f"it is left asleep, because those that stay awake leave no room (account {found.account:.2f})"
+    elif found.account > found.price:
+        then = f"its account, {found.account:.2f}, is above {found.price:.2f}, so it is woken unless another gains more"
+    else:
+        then = f"it is left asleep while its account, {found.account:.2f}, is not above {found.price:.2f}"
+    return f"; the best expert, {found.expert}, was asleep: lost {found.lost:.2f}; {then}"
+
+
+def stay_in_words(decision: RoutingDecision) -> str:
+    """Says why a conversation stays with its expert."""
+    held = decision.stay
+    if held is not None and held.is_unsure:
+        return ", because it is unsure what is asked now"
+    if held is None or held.price is None:
+        return ", because a tool loop never moves"
+    return f": another one would gain {held.gain:.3f}, and reading the conversation again is worth {held.price:.3f}"
+
+
+def moved_in_words(decision: RoutingDecision) -> str:
+    """Says what a conversation gains by another expert than its last one."""
+    held = decision.stay
+    if held is None or held.kept or held.price is None or held.last_expert == decision.expert:
+        return ""
+    return (
+        f"; the conversation leaves {held.last_expert}: a gain of {held.gain:.3f}, "
+        f"and reading it again is worth {held.price:.3f}"
+    )
+
+
+def passed_over(decision: RoutingDecision) -> str:
+    """Says why an expert of higher predicted quality does not serve."""
+    quality = dict(zip(decision.eligible, decision.predicted_quality, strict=True))
+    best = max(quality, key=lambda name: quality[name], default=decision.expert)
+    if quality.get(best, 0.0) <= quality.get(decision.expert, 0.0):
+        return ""
+    return f" ({best} measured higher, but by less than its error, or it is beyond a budget)"
+
+
+def decision_table(decision: RoutingDecision, probs: CategoryProbs, threshold: float) -> Grid:
+    """A rich table of a decision; `probs` (1, k) are its category probabilities."""
+    from coe.cli.terminal import Grid
+
+    table = Grid(show_header=False, title=f"{decision.category} -> {decision.expert}", title_justify="left")
+    ranked = sorted(zip(probs.categories, probs.probs[0], strict=True), key=lambda pair: -pair[1])[:TOP_CATEGORIES]
+    quality = zip(decision.eligible, decision.predicted_quality, decision.eligible_probs, strict=True)
+    table.add_row("why", reason_in_words(decision, threshold))
+    table.add_row("categories", ", ".join(f"{name} {prob:.2f}" for name, prob in ranked))
+    table.add_row("uncertainty", f"{decision.uncertainty:.2f} (falls back to general above {threshold:.2f})")
+    table.add_row(
+        "predicted quality", ", ".join(f"{name} {q:.2f}" for name, q, _ in sorted(quality, key=lambda r: -r[1]))
+    )
+    table.add_row("runner-up", decision.runner_up or "none")
+    table.add_row("order", ", ".join(decision.ranking))
+    for expert, lack in (decision.excluded | decision.outside_policy).items():
+        if expert != decision.expert:
+            table.add_row(f"not {expert}", lack)
+    table.add_row("propensity", f"{decision.propensity:.3f}")
+    table.add_row("policy", decision.policy)
+    table.add_row("router version", decision.router_version)
+    return table

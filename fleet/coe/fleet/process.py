@@ -1,0 +1,323 @@
+"""One supervised child process: started, waited for, restarted with back-off, stopped.
+
+A process that never became ready is not restarted: its arguments, files or memory are wrong, and another try only hides
+that. One that served and then died is, up to `RestartPolicy.max_restarts` times within a window.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import shutil
+import signal
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from coe.base.errors import EngineError
+from coe.base.parent_death import dying_with_parent
+from coe.fleet.tasks import happens
+
+TAIL_BYTES = 4096
+TAIL_LINES = 5
+FIRST_POLL_S, MAX_POLL_S = 0.03, 0.5
+LOG_CHECK_S = 30.0
+
+logger = logging.getLogger(__name__)
+
+
+class ProcessState(StrEnum):
+    """State of a process, from starting to stopped."""
+
+    STARTING = "starting"
+    READY = "ready"
+    BACKING_OFF = "backing_off"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSpec:
+    """A command to run, and the signs that it is ready.
+
+    Ready means that `ready_file` exists (it is removed before each start) and `is_ready` says so; None asks nothing.
+    `log` takes its output; None is where ours goes. `env` is the whole environment; None inherits ours. `secrets` are
+    values that no message may show. `descriptors` are files of ours that it gets under the same numbers.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    log: Path | None
+    ready_file: Path | None = None
+    is_ready: Callable[[], Awaitable[bool]] | None = None
+    env: Mapping[str, str] | None = None
+    start_timeout_s: float = 60.0
+    stop_grace_s: float = 10.0
+    max_log_bytes: int = 16 * 1024 * 1024
+    secrets: tuple[str, ...] = ()
+    descriptors: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPolicy:
+    """More than `max_restarts` deaths within `window_s` end in failure; delays double from `first_delay_s`."""
+
+    max_restarts: int = 5
+    window_s: float = 600.0
+    first_delay_s: float = 0.5
+    max_delay_s: float = 30.0
+    jitter: float = 0.25
+
+    def delay_s(self, deaths: int) -> float:
+        """Seconds to wait after the `deaths`-th death in a row (from 1), spread by +-`jitter`."""
+        bounded = min(self.max_delay_s, self.first_delay_s * 2.0 ** (deaths - 1))
+        return bounded * (1.0 + self.jitter * random.uniform(-1.0, 1.0))
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessStatus:
+    """A snapshot for tables and metrics. `since_s` is how long the state lasts; `reason` says why it is not ready."""
+
+    name: str
+    state: ProcessState
+    pid: int | None
+    restarts: int
+    since_s: float
+    reason: str | None
+
+
+class SupervisedProcess:
+    """Runs one `ProcessSpec` until `stop`. Use from one event loop.
+
+    Args:
+        may_restart: asked when one that served has died; where it says no, the process counts as stopped.
+    """
+
+    def __init__(
+        self,
+        spec: ProcessSpec,
+        *,
+        restarts: RestartPolicy | None = None,
+        may_restart: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.spec, self._may_restart = spec, may_restart
+        self._policy = restarts or RestartPolicy()
+        self._state = ProcessState.STOPPED
+        self._changed_at = time.monotonic()
+        self._reason: str | None = None
+        self._child: asyncio.subprocess.Process | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._restarts = 0
+        self._settled = asyncio.Event()
+        self._stopping = asyncio.Event()
+
+    @property
+    def status(self) -> ProcessStatus:
+        pid = self._child.pid if self._child is not None and self._child.returncode is None else None
+        since_s = time.monotonic() - self._changed_at
+        return ProcessStatus(self.spec.name, self._state, pid, self._restarts, since_s, self._reason)
+
+    def start(self) -> None:
+        """Begins; `wait_ready` reports how it went."""
+        if self._task is not None:
+            raise EngineError(f"{self.spec.name} was started before")
+        self._enter(ProcessState.STARTING)
+        self._task = asyncio.create_task(self._supervise(), name=f"supervise {self.spec.name}")
+
+    async def wait_ready(self) -> None:
+        """Returns once the process serves, after a restart too.
+
+        Raises:
+            EngineError: it failed or was stopped; names the process, its exit status, its log file and the last lines.
+        """
+        await self._settled.wait()
+        if self._state is not ProcessState.READY:
+            raise EngineError(self._reason or f"{self.spec.name} was stopped")
+
+    async def stop(self) -> None:
+        """SIGTERM, `stop_grace_s`, then SIGKILL to the whole group. Safe to call twice and before `start`."""
+        self._stopping.set()
+        if self._task is not None:
+            await self._task
+
+    def send(self, number: signal.Signals) -> None:
+        """Sends the process a signal; harmless when it does not run."""
+        if self._child is not None and self._child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._child.send_signal(number)
+
+    @property
+    def exit_code(self) -> int | None:
+        """Exit status of the last life that has ended, negative for a signal; None while it runs."""
+        return None if self._child is None else self._child.returncode
+
+    def _enter(self, state: ProcessState, reason: str | None = None) -> None:
+        self._state, self._changed_at, self._reason = state, time.monotonic(), reason
+        if state in (ProcessState.READY, ProcessState.FAILED, ProcessState.STOPPED):
+            self._settled.set()
+        else:
+            self._settled.clear()
+
+    async def _supervise(self) -> None:
+        """Lives of the child, one after the other, until `stop` or one death too many."""
+        deaths: deque[float] = deque()
+        has_served = False
+        if self.spec.log is not None:
+            with contextlib.suppress(OSError):  # the start reports a log that cannot be written at all
+                rotate(self.spec.log)
+        while True:
+            failure = await self._live_once()
+            if failure is None:
+                return self._enter(ProcessState.STOPPED)
+            has_served = has_served or self._state is ProcessState.READY
+            deaths.append(time.monotonic())
+            while deaths[-1] - deaths[0] > self._policy.window_s:
+                deaths.popleft()
+            if not has_served or len(deaths) > self._policy.max_restarts:
+                logger.error("%s", failure)
+                return self._enter(ProcessState.FAILED, failure)
+            if not self._may_restart():
+                logger.warning("it is not started again: %s", failure)
+                return self._enter(ProcessState.STOPPED, failure)
+            delay_s = self._policy.delay_s(len(deaths))
+            logger.warning("in %.1f s it is started again: %s", delay_s, failure)
+            self._enter(ProcessState.BACKING_OFF, failure)
+            if await happens(self._stopping, delay_s):
+                return self._enter(ProcessState.STOPPED)
+            self._restarts += 1
+            self._enter(ProcessState.STARTING, failure)
+
+    async def _live_once(self) -> str | None:
+        """One life of the child. Why it ended, or None when that was our wish."""
+        try:
+            child = self._child = await self._launch()
+        except (OSError, ValueError) as error:  # no process or file is left; an argument that no program can get
+            return self._told(f"cannot be started ({error})")
+        over = asyncio.create_task(child.wait())
+        stop = asyncio.create_task(self._stopping.wait())
+        try:
+            failure = await self._until_ready(over, stop)
+            if failure is None and not stop.done():
+                self._enter(ProcessState.READY)
+                await self._until_over(over, stop)
+                failure = self._told(f"ended with {exit_words(child.returncode)}")
+        finally:
+            stop.cancel()
+            await self._end(child)
+            await over
+        return None if self._stopping.is_set() else failure
+
+    async def _launch(self) -> asyncio.subprocess.Process:
+        """The child in a session of its own, so that the terminal's Ctrl-C reaches us alone and we end it in order."""
+        if self.spec.ready_file is not None:
+            self.spec.ready_file.unlink(missing_ok=True)
+        with contextlib.ExitStack() as stack:
+            log = None if self.spec.log is None else stack.enter_context(self.spec.log.open("ab"))
+            return await asyncio.create_subprocess_exec(
+                *dying_with_parent(*self.spec.argv),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.spec.env,
+                start_new_session=True,
+                pass_fds=self.spec.descriptors,
+            )
+
+    async def _until_ready(self, over: asyncio.Task[int], stop: asyncio.Task[bool]) -> str | None:
+        """None once it serves or `stop` came, else why it does not serve."""
+        deadline = time.monotonic() + self.spec.start_timeout_s
+        poll_s, file = FIRST_POLL_S, self.spec.ready_file
+        while not stop.done():
+            if over.done():
+                return self._told(f"ended with {exit_words(over.result())} before it was ready")
+            if (file is None or file.exists()) and (self.spec.is_ready is None or await self.spec.is_ready()):
+                return None
+            if time.monotonic() > deadline:
+                return self._told(f"was not ready after {self.spec.start_timeout_s:g} s")
+            await asyncio.wait({over, stop}, timeout=poll_s, return_when=asyncio.FIRST_COMPLETED)
+            poll_s = min(MAX_POLL_S, poll_s * 1.2)
+        return None
+
+    async def _until_over(self, over: asyncio.Task[int], stop: asyncio.Task[bool]) -> None:
+        """Returns at the child's end or at `stop`; keeps its log within bounds meanwhile."""
+        while not (over.done() or stop.done()):
+            await asyncio.wait({over, stop}, timeout=LOG_CHECK_S, return_when=asyncio.FIRST_COMPLETED)
+            if self.spec.log is not None:
+                with contextlib.suppress(OSError):  # a full disk must not end a child that serves
+                    keep_bounded(self.spec.log, self.spec.max_log_bytes)
+
+    async def _end(self, child: asyncio.subprocess.Process) -> None:
+        """Ends the child and whatever it started."""
+        if child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                child.terminate()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(child.wait(), self.spec.stop_grace_s)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+        await child.wait()
+
+    def _told(self, what: str) -> str:
+        """`NAME what happened`, the log's place and its last lines, without secrets."""
+        if self.spec.log is None:
+            return f"{self.spec.name} {what}"
+        text = "".join(f"\n  {line}" for line in last_lines(self.spec.log))
+        for secret in self.spec.secrets:
+            text = text.replace(secret, "***")
+        return f"{self.spec.name} {what}; log: {self.spec.log}{text}"
+
+
+def exit_words(code: int | None) -> str:
+    """`exit status 3` or `signal SIGKILL`."""
+    if code is None or code >= 0:
+        return f"exit status {code}"
+    return f"signal {signal.Signals(-code).name}"
+
+
+async def answers(url: str, timeout_s: float = 2.0) -> bool:
+    """Returns True when a GET gives 200."""
+    import aiohttp
+
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s)) as session,
+            session.get(url, allow_redirects=False) as response,
+        ):
+            return response.status == 200
+    except (aiohttp.ClientError, OSError):
+        return False
+
+
+def rotate(log: Path) -> None:
+    """Keeps one older log next to the new one."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    if log.exists():
+        log.replace(older(log))
+
+
+def keep_bounded(log: Path, max_bytes: int) -> None:
+    """Moves a log that grew too large aside. The child's handle appends, so it continues at the start of the file."""
+    if log.exists() and log.stat().st_size > max_bytes:
+        shutil.copyfile(log, older(log))
+        os.truncate(log, 0)
+
+
+def older(log: Path) -> Path:
+    return log.with_name(f"{log.name}.1")
+
+
+def last_lines(log: Path, count: int = TAIL_LINES, tail_bytes: int = TAIL_BYTES) -> list[str]:
+    """Up to `count` last lines that hold something, within so many bytes of the end."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - tail_bytes))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return []
+    return [line.rstrip() for line in text.splitlines() if line.strip()][-count:]

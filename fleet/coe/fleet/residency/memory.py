@@ -1,0 +1,83 @@
+"""Engines that share the memory of a host, and the room that their states take. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from coe.fleet.residency.types import Residency, TransitionTimes
+
+SLEEPER_GIB = 1.5
+"""GPU memory that a sleeping vLLM keeps on each of its devices: 1 to 2 GiB were published."""
+
+SLACK_GIB = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """One engine with the experts that it serves; they sleep and wake together.
+
+    Args:
+        awake_gib: GPU memory when awake, weights and cache, spread evenly over its `devices`; one that several of its
+            replicas are on is named once for each.
+        weights_gib: host memory that level 1 takes.
+        is_pinned: woken at the start and never put to sleep.
+        has_adapters: level 2 is not for it, because vLLM crashes when it wakes with LoRA (issue 39934).
+    """
+
+    name: str
+    awake_gib: float
+    weights_gib: float
+    times: TransitionTimes
+    experts: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ("0",)
+    sleeper_gib: float = SLEEPER_GIB
+    is_pinned: bool = False
+    has_adapters: bool = False
+
+    def device_gib(self, state: Residency) -> float:
+        """GPU memory on each of its devices."""
+        if state in (Residency.AWAKE, Residency.STARTING):
+            return self.awake_gib / max(len(self.devices), 1)  # experts elsewhere have none, and need nothing
+        return 0.0 if state is Residency.STOPPED else self.sleeper_gib
+
+
+States = Mapping[str, Residency]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """GPU memory by device, and host memory for the weights of sleepers at level 1; GiB."""
+
+    device_gib: Mapping[str, float]
+    host_gib: float = 0.0
+
+    def excess_gib(self, residents: Sequence[Resident], states: States) -> dict[str, float]:
+        """Devices that have too little memory for these states, and how much they lack."""
+        return self.excess_of((each.devices, each.device_gib(states[each.name])) for each in residents)
+
+    def excess_of(self, needs: Iterable[tuple[Sequence[str], float]]) -> dict[str, float]:
+        """The same for needs in GiB, each of which is taken on all of its devices."""
+        used = dict.fromkeys(self.device_gib, 0.0)
+        for devices, gib in needs:
+            for device in devices:
+                used[device] += gib
+        return {
+            device: gib - self.device_gib[device]
+            for device, gib in used.items()
+            if gib > self.device_gib[device] + SLACK_GIB
+        }
+
+    def host_free_gib(self, residents: Sequence[Resident], states: States) -> float:
+        return self.host_gib - sum(each.weights_gib for each in residents if states[each.name] is Residency.SLEEP_1)
+
+
+def sleep_state(resident: Resident, host_free_gib: float) -> Residency:
+    """The state that gives an engine's memory free at the least cost of the way there and back: level 1 where the host
+    has room for its weights, level 2 unless it has adapters, and stopped where neither can be."""
+    allowed = []
+    if resident.weights_gib <= host_free_gib + SLACK_GIB:
+        allowed.append(Residency.SLEEP_1)
+    if not resident.has_adapters:
+        allowed.append(Residency.SLEEP_2)
+    return min(allowed or [Residency.STOPPED], key=resident.times.cycle_s)

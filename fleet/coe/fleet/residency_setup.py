@@ -1,0 +1,113 @@
+"""The controller of a gateway, from experts.yaml and the engines that run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from coe.base.errors import ConfigError
+from coe.fleet.desired_state import DesiredProcesses
+from coe.fleet.residency.changes import forward_clock, known_state
+from coe.fleet.residency.controller import Controller
+from coe.fleet.residency.coordination import Coordination
+from coe.fleet.residency.memory import Memory, Resident
+from coe.fleet.residency.policies import Regret, Terms
+from coe.fleet.residency.scheduler import Scheduler
+from coe.fleet.residency.types import Residency, published_times
+from coe.fleet.residency.vllm_actuator import VllmActuator
+from coe.fleet.vllm_addresses import VllmRecord, read_vllm
+from coe.fleet.vllm_command import engine_flags
+from coe.fleet.vllm_gpus import needed_gib, parallel_of, weights_gib
+from coe.router.config import CoeConfig
+from coe.router.expert_config import Engine
+from coe.router.residency_config import ResidencyConfig
+
+ONLY_GPU = "0"
+
+MakeBoard = Callable[[Sequence[tuple[Sequence[str], str]]], Coordination]
+"""Makes the coordination of those who share engines, each given with its experts and its API root."""
+
+
+async def keeper_of(
+    config: CoeConfig,
+    wanted: ResidencyConfig,
+    data_dir: Path,
+    urls: Mapping[str, Sequence[str]],
+    make_board: MakeBoard | None = None,
+) -> Controller:
+    """A controller that has looked at every engine.
+
+    Args:
+        wanted: the section of experts.yaml.
+        urls: API roots per expert whose engines this host runs; others have their `url`.
+        make_board: None where no other process shares these engines.
+
+    Raises:
+        ConfigError: what is awake, or is to be, exceeds the memory that experts.yaml names.
+        DataError: the file of the engines is damaged.
+    """
+    addresses = {name: entry.roots for name, entry in config.experts.items() if entry.roots}
+    addresses |= {name: tuple(roots) for name, roots in urls.items()}
+    record = read_vllm(data_dir)
+    residents = residents_of(config, wanted, addresses, record)
+    actuator = VllmActuator(lambda: addresses, DesiredProcesses(data_dir) if record.engines else None)
+    states = {
+        each.name: await known_state(actuator, each.experts[0]) if each.awake_gib > 0 else Residency.AWAKE
+        for each in residents
+    }
+    devices = dict.fromkeys(sorted({device for each in residents for device in each.devices}), wanted.memory_gb)
+    memory = Memory(devices, wanted.host_memory_gb)
+    try:
+        policy = Regret(residents, forward_clock(), Terms(wait_price=wanted.wait_price))
+        scheduler = Scheduler(residents, memory, policy, states)
+    except ValueError as error:
+        await actuator.aclose()
+        raise ConfigError(f"residency: {error}") from error
+    engines = [(each.experts, root) for each in residents if each.awake_gib > 0 for root in addresses[each.experts[0]]]
+    return Controller(
+        scheduler,
+        actuator,
+        wanted,
+        coordination=None if make_board is None else make_board(engines),
+    )
+
+
+def residents_of(
+    config: CoeConfig, wanted: ResidencyConfig, addresses: Mapping[str, tuple[str, ...]], record: VllmRecord
+) -> tuple[Resident, ...]:
+    """One a vLLM engine with an address, or its replicas together, with every expert that it serves; others need no
+    memory and are awake."""
+    gpus: dict[str, list[str]] = {}
+    for engine in record.engines:
+        for name in engine.experts:
+            gpus.setdefault(name, []).extend(each.strip() for each in engine.gpus.split(",") if each.strip())
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, entry in config.experts.items():
+        is_managed = entry.engine is Engine.VLLM and name in addresses and not entry.replica_urls
+        groups.setdefault(addresses[name] if is_managed else (name,), []).append(name)
+    return tuple(
+        resident_of(config, wanted, tuple(names), gpus.get(names[0], []), is_managed=roots in addresses.values())
+        for roots, names in groups.items()
+    )
+
+
+def resident_of(
+    config: CoeConfig, wanted: ResidencyConfig, names: tuple[str, ...], gpus: Sequence[str], *, is_managed: bool
+) -> Resident:
+    entries = [config.experts[name] for name in names]
+    params_b = max(entry.params_b for entry in entries)
+    times = published_times(max(params_b, 0.1))
+    if not is_managed:
+        return Resident(names[0], 0.0, 0.0, times, names, (), sleeper_gib=0.0, is_pinned=True)
+    first, flags = entries[0], engine_flags(config, entries[0])
+    devices = tuple(gpus) or (ONLY_GPU,) * parallel_of(flags) * first.replicas
+    return Resident(
+        names[0],
+        awake_gib=needed_gib(entries, flags, wanted.memory_gb) * len(devices),
+        weights_gib=weights_gib(first, flags) * first.replicas,
+        times=times,
+        experts=names,
+        devices=devices,
+        is_pinned=not set(names).isdisjoint(wanted.pins),
+        has_adapters=any(entry.adapter is not None for entry in entries),
+    )

@@ -1,0 +1,92 @@
+"""`coe route`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from coe.base.visible_text import echo
+from coe.cli.options import ConfigOption, DataOption, JsonOption
+
+if TYPE_CHECKING:
+    from coe.cli.terminal import Grid
+    from coe.router.pipeline import Router
+    from coe.router.types import FloatArray, RoutingDecision
+
+
+def route(
+    text: Annotated[str, typer.Argument(help="the query", show_default=False)] = "",
+    config: ConfigOption = Path("experts.yaml"),
+    data_dir: DataOption = Path("data"),
+    policy: Annotated[str, typer.Option(help="policy of experts.yaml")] = "default",
+    tests: Annotated[Path | None, typer.Option(help="check these expectations, such as routes.test.yaml")] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Print the decision for a text, and why; or check expectations, with exit status 1 where one fails. Nothing is
+    called."""
+    import numpy as np
+
+    from coe.base.errors import ConfigError
+    from coe.cli.terminal import Terminal
+    from coe.router.build import live_router
+    from coe.router.config import load_config
+    from coe.router.types import Query, QueryFacts
+
+    if bool(text) == (tests is not None):
+        raise ConfigError("give a text, or --tests FILE")
+    composition = load_config(config)
+    router = live_router(composition, data_dir)
+    router.policy(policy)  # refuses an unknown name before any work
+    rng = np.random.default_rng()
+
+    def query_of(text: str) -> Query:
+        return Query(id="cli", text=text.strip(), facts=QueryFacts(prompt_chars=len(text)))
+
+    if tests is not None:
+        still = router.without_exploration()
+
+        def decide(text: str) -> RoutingDecision:
+            query = query_of(text)
+            return still.decide(query, policy=policy, rng=rng, embedding=still.embed(query.text, query.earlier))
+
+        return check_routes(tests, still, tuple(composition.experts), decide)
+    query = query_of(text)
+    vector = router.embed(query.text, query.earlier)
+    decision = router.decide(query, policy=policy, rng=rng, embedding=vector)
+    if as_json:
+        echo(decision.model_dump_json(indent=1))
+    else:
+        Terminal().print(why_table(router, policy, decision, vector))
+    return 0
+
+
+def check_routes(
+    tests: Path, router: Router, experts: Collection[str], decide: Callable[[str], RoutingDecision]
+) -> int:
+    """Prints how many expectations hold, and each that does not; the exit status."""
+    from coe.router.expectations import check_expectations, load_expectations
+
+    expected = load_expectations(tests, experts, router.categories)
+    failures = check_expectations(expected, decide, file=str(tests))
+    echo(f"{tests}: {len(expected.cases)} cases, {len(failures)} failures; router {router.version}")
+    for line in failures:
+        echo(f"coe: {line}", to_stderr=True)
+    return 1 if failures else 0
+
+
+def why_table(router: Router, policy: str, decision: RoutingDecision, vector: FloatArray) -> Grid:
+    """The decision, the strategy of the policy, and the budgets that hold it back."""
+    from coe.fleet.explain import decision_table
+
+    table = decision_table(decision, router.predict_categories(vector), router.uncertainty.threshold)
+    solved, strategy = router.policy(policy), router.strategy(policy, decision.category, vector)
+    plan = solved.plan
+    if strategy is not None and plan is not None:
+        asked = ", ".join(router.experts[each] for each in strategy.experts)
+        table.add_row("strategy", f"{plan.strategy} of {asked}, where their answers can be compared")
+    if binding := (solved.solution if plan is None else plan).binding:
+        table.add_row("held by", ", ".join(binding))
+    return table

@@ -1,0 +1,166 @@
+"""`<data>/engines/vllm.json`: the vLLM engines of this host, written by who runs them for gateways and commands.
+
+The file counts while the process that wrote it holds the lock on its folder. A process id would not do: after a crash
+another process may have it, in a container always the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
+from itertools import chain
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from coe.base.errors import DataError, EngineError, allowed_values
+from coe.base.whole_files import locked, write_whole
+from coe.fleet.folder_lock import FolderLock, holder_of, is_held
+from coe.fleet.process import ProcessState
+
+FILE_NAME = "vllm.json"
+
+NOBODY = "no vLLM engine runs on this data folder; `coe experts up` or `coe up` starts them"
+
+
+class EngineRecord(BaseModel, frozen=True):
+    """One engine process. `gpus` are the numbers of its GPUs, empty for a CPU; `state` is that of its process, which
+    knows all but sleep."""
+
+    name: str
+    experts: tuple[str, ...]
+    url: str
+    state: ProcessState
+    pid: int | None
+    restarts: int
+    gpus: str
+    log: str
+    is_asleep: bool = False
+
+
+class VllmRecord(BaseModel, frozen=True):
+    """The file. No engines: they are starting, or nobody runs them."""
+
+    engines: tuple[EngineRecord, ...]
+
+    @property
+    def urls(self) -> dict[str, tuple[str, ...]]:
+        """API roots per expert, one of each of its replicas."""
+        names = dict.fromkeys(name for engine in self.engines for name in engine.experts)
+        return {name: tuple(each.url for each in self.engines if name in each.experts) for name in names}
+
+    def engines_of(self, expert: str) -> list[EngineRecord]:
+        """The engines that serve an expert, alike. Raises EngineError."""
+        if found := [engine for engine in self.engines if expert in engine.experts]:
+            return found
+        if not self.engines:
+            raise EngineError(NOBODY)
+        raise EngineError(f"no engine of this host serves '{expert}'{allowed_values(expert, list(self.urls))}")
+
+
+def vllm_file(data_dir: Path) -> Path:
+    return data_dir / "engines" / FILE_NAME
+
+
+def claim_vllm(data_dir: Path) -> FolderLock:
+    """The right to run the engines of a data folder, until it is released or the process ends.
+
+    Raises:
+        EngineError: another process has it, or the folder cannot be written.
+    """
+    folder = vllm_file(data_dir).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FolderLock.try_acquire(folder)
+    except OSError as error:
+        raise EngineError(f"{folder} cannot hold the addresses of engines ({error.strerror})") from error
+    if lock is None:
+        raise EngineError(f"process {holder_of(folder)}, another coe, runs the engines of {data_dir}")
+    return lock
+
+
+def write_vllm(data_dir: Path, engines: Sequence[EngineRecord]) -> None:
+    """Written at once or not at all."""
+    write_whole(vllm_file(data_dir), VllmRecord(engines=tuple(engines)).model_dump_json())
+
+
+def renew_vllm(data_dir: Path, told: Sequence[EngineRecord], engines: Sequence[EngineRecord]) -> None:
+    """Writes the engines as they are now. Of a process of before, what others have written stays: the adapter that it
+    has loaded, and that it sleeps, unless that is not as it was `told` before."""
+    was_asleep = {(each.name, each.pid): each.is_asleep for each in told}
+    with changing_vllm(data_dir):
+        try:
+            known = {(each.name, each.pid): each for each in read_vllm(data_dir).engines}
+        except DataError:  # damaged, until this replaces it
+            known = {}
+        kept = []
+        for each in engines:
+            process = each.name, each.pid
+            if (found := known.get(process)) is not None:
+                is_news = was_asleep.get(process) is not each.is_asleep
+                is_asleep = each.is_asleep if is_news else found.is_asleep
+                each = each.model_copy(update={"experts": found.experts, "is_asleep": is_asleep})
+            kept.append(each)
+        write_vllm(data_dir, kept)
+
+
+def add_to_vllm(data_dir: Path, base: str, expert: str) -> None:
+    """Notes that the engines of `base` have loaded an adapter, which is asked for as `expert`."""
+    change_vllm(data_dir, base, lambda each: each.model_copy(update={"experts": (*each.experts, expert)}))
+
+
+def mark_asleep(data_dir: Path, expert: str, is_asleep: bool) -> None:
+    """Tells gateways, before who runs the engines looks again."""
+    change_vllm(data_dir, expert, lambda each: each.model_copy(update={"is_asleep": is_asleep}))
+
+
+def change_vllm(data_dir: Path, expert: str, change: Callable[[EngineRecord], EngineRecord]) -> None:
+    """Writes the engines of an expert again, if there are any."""
+    with changing_vllm(data_dir):
+        record = read_vllm(data_dir)
+        changed = [change(each) if expert in each.experts else each for each in record.engines]
+        if changed != list(record.engines):
+            write_vllm(data_dir, changed)
+
+
+def changing_vllm(data_dir: Path) -> AbstractContextManager[None]:
+    """The lock of whoever reads the engines and writes others; of two changes at once, none is lost."""
+    return locked(vllm_file(data_dir).with_suffix(".lock"))
+
+
+def read_vllm(data_dir: Path) -> VllmRecord:
+    """The engines; none when who ran them has ended.
+
+    Raises:
+        DataError: the file cannot be read, or is not what `write_vllm` wrote.
+    """
+    file = vllm_file(data_dir)
+    try:
+        record = VllmRecord.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        return VllmRecord(engines=())
+    except OSError as error:
+        raise DataError(f"{file} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise DataError(f"{file} is damaged; delete it and start the engines again") from error
+    return record if is_held(file.parent) else VllmRecord(engines=())
+
+
+class VllmSleepers:
+    """Experts of this host whose engine sleeps, read again when the file has changed or nobody runs the engines."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir, self._seen = data_dir, (0, 0)
+        self._names: frozenset[str] = frozenset()
+
+    def __call__(self) -> frozenset[str]:
+        try:
+            found = vllm_file(self._data_dir).stat()
+            now = found.st_ino, found.st_mtime_ns
+        except OSError:
+            now = 0, 0  # nobody runs engines
+        if now != self._seen or (self._names and not is_held(vllm_file(self._data_dir).parent)):
+            with suppress(DataError):
+                sleepers = [each.experts for each in read_vllm(self._data_dir).engines if each.is_asleep]
+                self._names, self._seen = frozenset(chain(*sleepers)), now
+        return self._names

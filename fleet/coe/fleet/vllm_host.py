@@ -1,0 +1,103 @@
+"""Runs the vLLM engines of this host: for `coe experts up`, and for a `coe up` that finds none running."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from coe.base.errors import DataError
+from coe.fleet.desired_state import DesiredState, change_wishes, read_wishes
+from coe.fleet.engines import Fleet
+from coe.fleet.orphans import end_orphans
+from coe.fleet.tasks import stop_task
+from coe.fleet.vllm_addresses import claim_vllm, renew_vllm, vllm_file, write_vllm
+from coe.router.config import CoeConfig
+from coe.router.expert_config import Engine
+from coe.router.residency_config import ResidencyConfig
+
+FOLLOW_EVERY_S = 0.2
+LOOK_EVERY_S = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class VllmHost:
+    """Engines that start, or run. `starting` raises what kept one of them from it; `ended` are process ids that an
+    earlier run had left."""
+
+    fleet: Fleet
+    starting: asyncio.Task[None]
+    ended: tuple[int, ...]
+
+
+@asynccontextmanager
+async def hosted_vllm(
+    config: CoeConfig, folder: Path, data_dir: Path, environment: Mapping[str, str]
+) -> AsyncIterator[VllmHost]:
+    """Ends what an earlier run left, starts the engines, writes their addresses for gateways, and follows the wishes of
+    other commands; stops the engines at the end.
+
+    Raises:
+        EngineError: others run the engines of this folder.
+    """
+    lock = claim_vllm(data_dir)
+    try:
+        write_vllm(data_dir, ())
+        ended = await end_orphans(data_dir)
+        change_wishes(data_dir, lambda _: DesiredState())
+        fleet = Fleet(config, folder, data_dir, environment, engines={Engine.VLLM})
+        starting = asyncio.create_task(start_and_announce(fleet, data_dir, config.residency))
+        following = asyncio.create_task(follow_wishes(fleet, data_dir, starting))
+        try:
+            yield VllmHost(fleet, starting, ended)
+        finally:
+            for task in (following, starting):
+                await stop_task(task)
+            vllm_file(data_dir).unlink(missing_ok=True)
+            await fleet.stop()
+    finally:
+        lock.release()
+
+
+async def start_and_announce(fleet: Fleet, data_dir: Path, residency: ResidencyConfig | None) -> None:
+    await fleet.start()
+    write_vllm(data_dir, fleet.engines)
+    if fleet.asleep and residency is None:
+        logger.warning(
+            "%s: no requests until `coe experts set`; with `residency` in experts.yaml the gateway wakes engines",
+            ", ".join(sorted(fleet.asleep)),
+        )
+
+
+async def follow_wishes(fleet: Fleet, data_dir: Path, starting: asyncio.Task[None]) -> None:
+    """Once the engines have started: stops and starts those that others name, leaves those stopped that have ended
+    asleep, and keeps their file up to date."""
+    await asyncio.wait({starting})
+    told, looked_at_s = fleet.engines, -LOOK_EVERY_S
+    while starting.exception() is None:
+        now = fleet.engines
+        try:
+            keep_stopped(data_dir, fleet.hold_ended())
+            if now != told:
+                renew_vllm(data_dir, told, now)
+                told = now
+            await fleet.follow(read_wishes(data_dir).stopped)
+        except DataError as error:
+            logger.warning("%s", error)
+        if time.monotonic() - looked_at_s >= LOOK_EVERY_S:
+            await fleet.look()
+            looked_at_s = time.monotonic()
+        await asyncio.sleep(FOLLOW_EVERY_S)
+
+
+def keep_stopped(data_dir: Path, engines: frozenset[str]) -> None:
+    """Has these engines stay as they are until somebody wakes them."""
+    if engines:
+        logger.warning("%s: ended asleep, and starts when it is woken", ", ".join(sorted(engines)))
+        change_wishes(data_dir, lambda was: DesiredState(stopped=was.stopped | engines))

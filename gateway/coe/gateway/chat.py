@@ -1,0 +1,333 @@
+"""A chat on any surface: decide, call the expert, pass its bytes on, write down how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+from coe.base.errors import BackendError, StoreError
+from coe.decision_log.decision_record import TerminalState
+from coe.decision_log.privacy import named_session
+from coe.gateway.adapters.adapter import PassedOn, Translated, whole_told
+from coe.gateway.answer_reader import StreamTails, answer_text
+from coe.gateway.asgi import ClientWatch, decode_json, read_body, read_off_loop, send_body, send_head
+from coe.gateway.chat_request import ChatRequest, identity, json_object
+from coe.gateway.exchange import ChatRow, RequestContext, new_decision_id, request_id_of, response_headers
+from coe.gateway.expert_answer import EVENT_STREAM, StreamedAnswer, WholeAnswer
+from coe.gateway.http_errors import CLIENT_GONE_STATUS, ClientGoneError, api_error
+from coe.router.usage import Usage
+
+if TYPE_CHECKING:
+    from coe.gateway.adapters.adapter import Answer as Told
+    from coe.gateway.adapters.adapter import Surface
+    from coe.gateway.answer_cache import Slot
+    from coe.gateway.asgi import Arrival
+    from coe.gateway.chat_limits import ChatLimits, ChatReservation
+    from coe.gateway.chat_log import ChatLog
+    from coe.gateway.deciding import Decided, Decider
+    from coe.gateway.expert_call import ExpertCall
+    from coe.gateway.http_errors import ApiError
+    from coe.gateway.intake import Admission
+    from coe.gateway.judge import Judge
+    from coe.gateway.retrieval.attachment import Attachments, Sources
+    from coe.gateway.strategy_run import StrategyRun
+    from coe.router.gateway_config import GatewayConfig
+    from coe.router.strategies.types import Chosen
+    from coe.router.types import RoutingDecision
+
+MAX_JUDGED_CHARS = 20_000
+STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+
+
+class ChatEndpoint:
+    """The hot path. One instance serves all requests."""
+
+    def __init__(
+        self,
+        decider: Decider,
+        experts: ExpertCall,
+        several: Callable[[RequestContext, ChatRequest, RoutingDecision, Chosen], StrategyRun],
+        log: ChatLog,
+        bounds: GatewayConfig,
+        admission: Admission,
+        limits: ChatLimits,
+        enricher: Attachments | None,
+        judge: Judge | None,
+    ) -> None:
+        self.decider, self.experts, self.several, self.log = decider, experts, several, log
+        self.bounds, self.admission, self.limits = bounds, admission, limits
+        self.enricher, self.judge = enricher, judge
+        self.tails = StreamTails()
+
+    async def __call__(self, surface: Surface, arrival: Arrival) -> None:
+        """Answers one request on a surface; once it is read, the client gets an answer in that shape, or a broken
+        connection.
+
+        Raises:
+            ApiError: the body cannot be read.
+            StoreError: the answer's row could not be made safe now.
+            ClientGoneError: the client left before the body was read.
+        """
+        headers, caller, watch = arrival.headers, arrival.caller, arrival.watch
+        at, arrived_at_s = time.time(), time.perf_counter()
+        raw = await read_body(headers, arrival.receive, self.bounds.max_body_bytes, arrival.claim)
+        received_at_s = time.perf_counter()
+        decode = partial(decoded, surface=surface, bounds=self.bounds, headers=headers)
+        chat = await read_off_loop(decode, raw)
+        if caller.caps:
+            chat = self.limits.bound(chat, caller)
+        session = named_session(headers) or chat.session
+        context = RequestContext(
+            request_id_of(headers),
+            (watch and watch.decision_id) or new_decision_id(),
+            caller,
+            identity(session, chat),
+            self.decider.session_id(session, caller.tenant),
+            headers.get(b"x-coe-probe") == b"1",
+            arrival.is_batch,
+            watch,
+        )
+        await self.log.sink.check()
+        row = ChatRow(context, chat, at, arrived_at_s)
+        exchange = ChatExchange(self, surface, arrival, row, received_at_s)
+        await exchange.run()
+
+
+class ChatExchange:
+    """One request on its way. However it ends, its outcome is counted and written down once."""
+
+    def __init__(
+        self, endpoint: ChatEndpoint, surface: Surface, arrival: Arrival, row: ChatRow, received_at_s: float
+    ) -> None:
+        self._endpoint, self._surface, self._arrival, self._row = endpoint, surface, arrival, row
+        self._context, self._chat, self._received_at_s = row.context, row.chat, received_at_s
+        self._has_begun = False  # the head of the answer is on its way to the client
+        # How an error ends a stream that has begun; of one that has only said that it waits, as the surface does.
+        self._last_words: Callable[[ApiError], bytes] = partial(surface.error_event, request_id=row.context.request_id)
+        self._hold: ChatReservation | None = None  # of a caller with caps
+        self._alias: str | None = None
+        self._slot: Slot | None = None  # in the cache, where the answer may be kept
+        self._sources: Sources | None = None
+        self._left_out: tuple[str, ...] = ()  # fields of the request that the expert does not take
+        self._is_sampled = False  # a judge needs the answer
+        self._text: str | None = None  # of the answer, kept until its end for a judge or the cache; never logged
+
+    async def run(self) -> None:
+        """The request edge: every way to end leads through here."""
+        row = self._row
+        try:
+            with ClientWatch(self._arrival.peer):
+                async with self._endpoint.admission:
+                    row.is_admitted = True
+                    await self._answer()
+        except ClientGoneError:
+            row.end(TerminalState.CLIENT_GONE, CLIENT_GONE_STATUS, "client_gone")
+        except asyncio.CancelledError as error:
+            await self._fail(error)
+            raise
+        except Exception as error:  # noqa: BLE001
+            await self._fail(error)
+        finally:
+            self._finish()
+
+    def _finish(self) -> None:
+        endpoint, row = self._endpoint, self._row
+        if self._context.watch is not None:
+            self._context.watch.ends(row)
+        if self._hold is not None:
+            self._hold.settle(row)
+        endpoint.log.finish(row)
+        if self._text is not None and self._sources is None:  # others would answer without the sources
+            if self._is_sampled and endpoint.judge is not None:
+                endpoint.judge.offer(row, self._text)
+            endpoint.decider.keep(self._slot, row, self._text)
+
+    async def _answer(self) -> None:
+        endpoint, context, row = self._endpoint, self._context, self._row
+        decided = await endpoint.decider.decide(
+            self._chat, context.decision_id, context.session_id, context.caller, context.conversation
+        )
+        endpoint.experts.pool.expect(decided.decision.expert)
+        try:
+            if context.caller.caps:  # one over a cap is rejected as if nothing had been decided
+                self._hold = await endpoint.limits.reserve(context, self._chat, decided.decision, decided.strategy)
+            row.decision, row.strategy, row.shadow = decided.decision, decided.declined, decided.shadow
+            row.inputs, row.embedding = decided.inputs, decided.embedding
+            self._alias, self._slot = decided.alias, decided.slot
+            self._is_sampled = endpoint.judge is not None and endpoint.judge.samples()
+            answer, chat = await self._begun(decided)
+            row.expert, row.engine, self._left_out = answer.expert, answer.engine, answer.left_out
+            if context.watch is not None:
+                context.watch.hears(answer.expert)
+            endpoint.decider.remember(decided, self._chat.facts.turns, answer.expert)
+            if isinstance(answer, StreamedAnswer):
+                await self._relay(answer, chat)
+            else:
+                await self._send_whole(answer)
+        finally:
+            endpoint.experts.pool.expect_no_more(decided.decision.expert)
+
+    async def _begun(self, decided: Decided) -> tuple[StreamedAnswer | WholeAnswer, ChatRequest]:
+        """The answer as far as it must be there before the client hears of it, and the request that it answers."""
+        endpoint, context, row, chat = self._endpoint, self._context, self._row, self._chat
+        if endpoint.enricher is not None and chat.facts.needs_wire is None:
+            chat, self._sources = await endpoint.enricher.enrich(context, chat, decided.decision)
+        row.overhead_ms = (time.perf_counter() - self._received_at_s) * 1e3
+        answer: StreamedAnswer | WholeAnswer | None = None
+        if decided.strategy is not None:
+            answer = await self._ask_several(chat, decided.decision, decided.strategy)
+        if answer is None:
+            answer = await endpoint.experts.answer(context, chat, decided.decision, row.calls, self._known)
+        return answer, chat
+
+    async def _ask_several(
+        self, chat: ChatRequest, decision: RoutingDecision, chosen: Chosen
+    ) -> StreamedAnswer | WholeAnswer | None:
+        """The answer that a strategy settles on; None where nobody gave one, so that one expert serves."""
+        run = self._endpoint.several(self._context, chat, decision, chosen)
+        try:
+            return await run.answer(self._wait_on_stream)
+        finally:
+            trace = run.trace()
+            self._row.strategy, self._row.usage = trace, Usage.total([call.usage for call in trace.calls])
+
+    async def _wait_on_stream(self) -> None:
+        """Begins the client's stream with a comment. Who will answer is not known yet, so no header names an expert."""
+        headers = self._headers()
+        headers.pop("x-coe-expert", None)
+        await self._begin_stream(EVENT_STREAM, headers)
+        await self._arrival.send({"type": "http.response.body", "body": b": waiting\n\n", "more_body": True})
+
+    async def _begin_stream(self, content_type: str, headers: Mapping[str, str]) -> None:
+        if not self._has_begun:
+            self._has_begun = True
+            await send_head(self._arrival.send, 200, {"content-type": content_type, **STREAM_HEADERS, **headers})
+
+    async def _pass_on(self, piece: bytes) -> None:
+        """Sends a piece of a stream."""
+        if piece:
+            await self._arrival.send({"type": "http.response.body", "body": piece, "more_body": True})
+        if self._row.ttft_ms is None:
+            self._row.ttft_ms = self._row.elapsed_ms()
+
+    async def _send_whole(self, answer: WholeAnswer) -> None:
+        row, facts, body, told = self._row, answer.facts, answer.body, self._told(answer)
+        row.usage, row.finish_reason = facts.usage, facts.finish_reason
+        self._note_model(answer.expert, facts.model)
+        row.ttft_ms = row.elapsed_ms()
+        if self._keep_chars:
+            self._text = await read_off_loop(answer_text, body)
+        self._end(facts.error_code)
+        if told is not None:
+            body = await read_off_loop(partial(whole_told, told), body)
+        await self._endpoint.log.commit(row)
+        body = body if self._sources is None else self._sources.in_body(body)
+        self._has_begun, self._last_words = True, nothing
+        await send_body(self._arrival.send, 200, body, self._headers(), answer.content_type)
+
+    async def _relay(self, answer: StreamedAnswer, chat: ChatRequest) -> None:
+        """Passes a stream on and ends it once its row is safe.
+
+        Raises:
+            BackendError: the stream was cut.
+            StoreError: its row could not be made safe; the client has not seen the end.
+        """
+        endpoint, row, told, keep = self._endpoint, self._row, self._told(answer), self._keep_chars
+        delivery: PassedOn | Translated
+        if told is None:
+            delivery = PassedOn(self._surface, self._context.request_id, chat, answer, keep)
+        else:
+            delivery = Translated(self._surface, told, answer, keep)
+        reader, self._last_words, row.status = delivery.reader, delivery.fail, 200
+        try:
+            await self._begin_stream(answer.content_type, self._headers())
+            await delivery.stream(self._pass_on)
+        except BaseException as error:
+            endpoint.experts.ended(answer, error)
+            if not (isinstance(error, BackendError) and reader.error_code):  # it has told why it ends
+                raise
+        else:
+            endpoint.experts.ended(answer)
+        finally:
+            row.usage, row.finish_reason = reader.usage(chat.facts.prompt_tokens), reader.finish_reason
+            self._note_model(answer.expert, reader.model)
+            self._text = reader.text if keep else None
+            if reader.is_done:
+                endpoint.tails.read(answer.chunks)
+            else:
+                await answer.chunks.aclose()
+        self._end("broken_stream" if reader.is_broken and not reader.error_code else reader.error_code)
+        await endpoint.log.commit(row)
+        await self._arrival.send({"type": "http.response.body", "body": delivery.end()})
+
+    def _told(self, answer: StreamedAnswer | WholeAnswer) -> Told | None:
+        """The answer to be told; None where it goes on as it is."""
+        context = self._context
+        return None if answer.is_native else self._surface.answer(self._chat, context.decision_id, context.request_id)
+
+    @property
+    def _keep_chars(self) -> int:
+        """How much of the answer's text a judge or the cache needs."""
+        return MAX_JUDGED_CHARS if self._is_sampled or self._slot is not None else 0
+
+    @property
+    def _known(self) -> str | None:
+        """The answer that the cache has."""
+        return None if self._slot is None or self._slot.answer is None else self._slot.answer.text
+
+    def _note_model(self, expert: str, model: object) -> None:
+        """Notes the model that an answer names, if it was not kept from before."""
+        if isinstance(model, str) and self._known is None:
+            self._row.served_model = self._endpoint.log.served.named(expert, model)
+
+    def _headers(self) -> dict[str, str]:
+        is_debug = self._arrival.headers.get(b"x-coe-debug") == b"1"
+        headers = response_headers(self._row, alias=self._alias, left_out=self._left_out, is_debug=is_debug)
+        if self._hold is not None:
+            headers |= self._hold.headers
+        if self._sources is not None:
+            headers |= self._sources.headers()
+        return headers
+
+    def _end(self, error_code: str | None) -> None:
+        """Notes the end of an answer, which may hold an error of the expert's."""
+        state = TerminalState.ANSWERED if error_code is None else TerminalState.UPSTREAM_ERROR
+        self._row.end(state, 200, error_code)
+
+    async def _fail(self, failure: BaseException) -> None:
+        """Ends the exchange with an error: as an answer, or as the last event of a stream that has begun."""
+        row, request_id, send = self._row, self._context.request_id, self._arrival.send
+        error = api_error(failure, row.expert, request_id)
+        self._endpoint.log.metrics.failed(error)
+        row.is_admitted &= error.is_logged
+        row.expert = error.expert or row.expert
+        row.end(failed_state(error, row), 200 if self._has_begun else error.status, error.logged)
+        try:
+            await self._endpoint.log.commit(row)
+        except StoreError as unsafe:
+            error = api_error(unsafe)
+        if not self._has_begun:
+            self._has_begun = True
+            await send_body(send, error.status, self._surface.error(error, request_id), self._headers() | error.headers)
+        elif last := self._last_words(error):
+            await send({"type": "http.response.body", "body": last})
+
+
+def nothing(error: ApiError) -> bytes:
+    """The words behind a whole answer."""
+    return b""
+
+
+def failed_state(error: ApiError, row: ChatRow) -> TerminalState:
+    """The end of a chat by an error."""
+    if row.decision is None:
+        return TerminalState.REJECTED
+    return TerminalState.TIMED_OUT if error.status == 504 else TerminalState.UPSTREAM_ERROR
+
+
+def decoded(raw: bytes, surface: Surface, bounds: GatewayConfig, headers: Mapping[bytes, bytes]) -> ChatRequest:
+    """The request of a body. Raises ApiError 400 naming the field, its value and what is allowed."""
+    return surface.request(json_object(decode_json(raw)), bounds, headers)

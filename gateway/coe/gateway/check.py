@@ -1,0 +1,234 @@
+"""The checks of `coe check` beyond the shape of experts.yaml: plugins, files, names and budgets; and, with `--online`,
+the models that engines list. Nothing is generated."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from coe.base.errors import ConfigError, EngineError, InfeasibleBudgetError, MissingWeightsError, allowed_values
+from coe.base.extras import MissingExtraError
+from coe.fleet.connect import WIRES
+from coe.fleet.engine_plans import require_llamacpp
+from coe.fleet.setup.endpoints import KeyRefusedError, listed_models
+from coe.gateway.keys.oidc import require_oidc
+from coe.retrieval import build_experts
+from coe.retrieval.experts import adapter
+from coe.router import plugins
+from coe.router.build import expert_costs
+from coe.router.config import CoeConfig
+from coe.router.expert_config import Engine, ExpertConfig
+from coe.router.map_solver import solve_map
+from coe.router.policy_config import Budgets
+from coe.router.quality import QualityMatrix
+from coe.router.weights import PACKAGE_SCHEME, expanded, resolve_weights
+
+LISTING = (Engine.OPENAI, Engine.VLLM)
+"""Engines that list their models at `/models`. llama.cpp is started with its model, litellm's providers have no probe
+that they share."""
+
+
+def find_problems(config: CoeConfig, path: Path, environment: Mapping[str, str] | None = None) -> list[str]:
+    """Finds all that would keep a gateway from starting or an expert from answering, one line each, with file, key
+    path, value and what is allowed.
+
+    Args:
+        environment: where the keys of experts and the addresses of databases are; None looks for none.
+    """
+    parts = (
+        plugin_problems(config),
+        expert_problems(config, path.parent),
+        () if environment is None else variable_problems(config, environment),
+        budget_problems(config),
+        () if config.gateway.oidc is None else faults("", require_oidc),
+        retrieval_problems(config, path.parent),
+    )
+    return [f"{path}: {line}" for part in parts for line in part]
+
+
+def faults(key: str, check: Callable[[], object]) -> Iterator[str]:
+    """The fault that a check raises, after the key that it is about; a missing extra says itself what needs it."""
+    try:
+        check()
+    except (ConfigError, MissingExtraError, MissingWeightsError) as error:
+        yield f"{key}: {error}" if key else str(error)
+
+
+def plugin_problems(config: CoeConfig) -> Iterator[str]:
+    """Faults of plugins' options, and packages of weights that they or their parts name and that are missing."""
+    for key, (family, plugin) in config.every_plugin.items():
+        try:
+            parts = list(plugins.parts_of(key, family, plugin.kind, plugin.options))
+        except ConfigError as error:
+            yield from (f"{key}: {problem}" for problem in error.problems)
+            continue
+        for where, kind, options in parts:
+            yield from faults(where, partial(plugins.require_imports, kind))
+            for name, value in options:
+                if isinstance(value, str) and value.startswith(PACKAGE_SCHEME):
+                    yield from faults(f"{where}.{name}", partial(resolve_weights, value))
+
+
+def variable_problems(config: CoeConfig, environment: Mapping[str, str]) -> Iterator[str]:
+    """Environment variables that the file names and that are not set."""
+    named: dict[str, str | None] = {
+        f"experts.{name}.{key}": variable
+        for name, entry in config.experts.items()
+        for key, variable in entry.variables.items()
+    }
+    for key, (family, plugin) in config.every_plugin.items():
+        with suppress(ConfigError):  # told by `plugin_problems`
+            parts = plugins.parts_of(key, family, plugin.kind, plugin.options)
+            named |= {f"{where}.api_key_env": getattr(options, "api_key_env", None) for where, _, options in parts}
+    if config.retrieval is not None:
+        named["retrieval.stores.index_url_env"] = config.retrieval.stores.index_url_env
+    for key, variable in named.items():
+        if variable is not None and not environment.get(variable):
+            yield f"{key}: environment variable {variable} is not set"
+
+
+def expert_problems(config: CoeConfig, folder: Path) -> Iterator[str]:
+    for name, entry in config.experts.items():
+        if entry.engine is Engine.LLAMACPP:
+            lacking = list(faults("", partial(require_llamacpp, name)))
+            yield from lacking or faults(f"experts.{name}.model", partial(resolve_weights, entry.model, folder))
+        elif entry.engine is Engine.PLUGIN:
+            yield from faults(f"experts.{name}", partial(check_plugin, entry))
+        elif entry.engine is Engine.LITELLM:
+            litellm = plugins.load("fleet.providers", "litellm")
+            yield from faults(f"experts.{name}.engine", partial(plugins.require_imports, litellm))
+        elif entry.engine is Engine.VLLM and entry.url is None:
+            yield from faults(f"experts.{name}.model", partial(expanded, entry.model))
+        if entry.adapter is not None and (entry.engine is Engine.LLAMACPP or entry.engine is Engine.VLLM):
+            yield from adapter_problems(name, entry, folder)
+
+
+def check_plugin(entry: ExpertConfig) -> None:
+    """Raises ConfigError, MissingExtraError."""
+    plugins.validate_options(WIRES, entry.model, {**entry.params, **entry.params_env})
+    plugins.require_imports(plugins.load(WIRES, entry.model))
+
+
+def adapter_problems(name: str, entry: ExpertConfig, folder: Path) -> Iterator[str]:
+    try:
+        adapter = folder / expanded(str(entry.adapter))
+    except ConfigError as error:
+        yield f"experts.{name}.adapter: {error}"
+        return
+    for file in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (adapter / file).is_file():
+            yield f"experts.{name}.adapter: '{entry.adapter}' is not a PEFT folder: {adapter / file} is missing"
+
+
+def budget_problems(config: CoeConfig) -> Iterator[str]:
+    """Budgets that no map can keep, whatever will be measured: sizes alone rule them out. What a query costs or takes
+    is measured, and the live router knows it."""
+    entries, names, rows = list(config.experts.values()), list(config.experts), list(config.categories)
+    shape = (len(config.categories), len(entries))
+    unmeasured = QualityMatrix(
+        quality=np.full(shape, 0.5, dtype=np.float32),
+        stderr=np.zeros(shape, dtype=np.float32),
+        count=np.zeros(shape, dtype=np.float32),
+        mass=np.full(shape[0], 1 / shape[0], dtype=np.float32),
+        prompt_tokens=np.zeros(shape[0], dtype=np.float32),
+        output_tokens=np.zeros(shape, dtype=np.float32),
+        latency_ms=np.zeros(shape, dtype=np.float32),
+    )
+    for name, policy in config.policies.items():
+        budgets = Budgets.model_validate(policy.budgets.model_dump() | {"cost_usd": None, "latency_ms": None})
+        costs = expert_costs(entries, unmeasured)
+        pins = {rows.index(row): names.index(expert) for row, expert in policy.pins.items() if expert in names}
+        try:
+            solve_map(unmeasured.quality, unmeasured.mass, costs, budgets)
+            # How much of the traffic a pin takes is not known yet, so only what is in memory can be told.
+            solve_map(
+                unmeasured.quality, unmeasured.mass, costs, Budgets(hosted_params_b=budgets.hosted_params_b), pins
+            )
+        except InfeasibleBudgetError as error:
+            yield f"policies.{name}.budgets.{error.budget}: {error}"
+
+
+def retrieval_problems(config: CoeConfig, folder: Path) -> Iterator[str]:
+    section = config.retrieval
+    if section is None:
+        return
+    yield from faults("retrieval", build_experts.require_stores)
+    for name, plugin in section.experts.items():
+        if plugin.kind == "adapter" and isinstance(plugin.options.get("path"), str):
+            trained = partial(require_trained, str(plugin.options["path"]), folder)
+            yield from faults(f"retrieval.experts.{name}.path", trained)
+    if section.pilots is not None:
+        yield from faults("retrieval.pilots", partial(expanded, section.pilots))
+
+
+def require_trained(path: str, folder: Path) -> None:
+    """Raises ConfigError."""
+    if not (folder / expanded(path) / adapter.MANIFEST_FILE).is_file():
+        raise ConfigError(f"'{path}' holds no adapter that `coe retrieval train` wrote")
+
+
+def resolved_lines(config: CoeConfig) -> list[str]:
+    """The rest of the configuration as it is understood: policies, router, retrieval."""
+    lines = []
+    for name, policy in config.policies.items():
+        limits = {key: value for key, value in policy.budgets.model_dump().items() if value is not None}
+        lines.append(
+            f"policy {name}: budgets {limits or 'none'}, pins {policy.pins or 'none'}, "
+            f"exploration {policy.exploration_words}"
+        )
+    kinds = config.router
+    lines.append(f"router: encoder {kinds.encoder.kind}, classifier {kinds.classifier.kind}, alpha {kinds.alpha:g}")
+    if config.retrieval is not None:
+        named = [f"base ({config.retrieval.encoder.kind})"]
+        named += [f"{name} ({entry.kind})" for name, entry in config.retrieval.experts.items()]
+        lines.append(f"retrieval: experts {', '.join(named)}; vector stores {config.retrieval.stores.index}")
+    return lines
+
+
+async def engine_problems(
+    config: CoeConfig, environment: Mapping[str, str], running: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """One line for each expert whose engine does not answer, refuses the key, or does not have its model.
+
+    Args:
+        environment: where `api_key_env` is looked up.
+        running: API roots of experts whose engines this host started.
+    """
+    addresses = [
+        (name, url)
+        for name, entry in config.experts.items()
+        if entry.engine in LISTING
+        for url in entry.roots or running.get(name) or (None,)
+    ]
+    found = await asyncio.gather(*(ask(name, config.experts[name], url, environment) for name, url in addresses))
+    return [problem for problem in found if problem is not None]
+
+
+def not_asked(config: CoeConfig) -> list[str]:
+    """Experts whose engine cannot be asked."""
+    return [name for name, entry in config.experts.items() if entry.engine not in LISTING]
+
+
+async def ask(name: str, entry: ExpertConfig, url: str | None, environment: Mapping[str, str]) -> str | None:
+    """Asks for one expert; returns its problem, or None."""
+    if url is None:
+        return f"experts.{name}: its engine does not run; `coe experts up` starts it"
+    try:
+        listed = await listed_models(url, environment.get(entry.api_key_env or ""))
+    except KeyRefusedError as error:
+        wanted = (
+            f"it refuses the key in {entry.api_key_env}" if entry.api_key_env else "it wants a key; set api_key_env"
+        )
+        return f"experts.{name}: {error}: {wanted}"
+    except EngineError as error:
+        return f"experts.{name}: {error}"
+    wanted = entry.name_on_engine(name)
+    if wanted in listed:
+        return None
+    field = "served_model" if entry.served_model or entry.url is None else "model"
+    return f"experts.{name}.{field}: {url} has no model '{wanted}'{allowed_values(wanted, listed)}"

@@ -1,0 +1,65 @@
+"""`coe check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coe.base.visible_text import echo
+from coe.cli.options import ConfigOption, DataOption
+
+
+def check(
+    config: ConfigOption = Path("experts.yaml"),
+    data_dir: DataOption = Path("data"),
+    online: Annotated[
+        bool, typer.Option("--online", help="ask every engine whether it has its expert's model")
+    ] = False,
+) -> None:
+    """Validate experts.yaml: keys, names, plugin options, weights, adapters, variables, budgets, the live router. List
+    its experts, with the addresses of the vLLM engines that run."""
+    import asyncio
+    import os
+
+    from coe.base.errors import ConfigError, RouterError
+    from coe.cli.progress import working
+    from coe.cli.terminal import Terminal
+    from coe.fleet.experts_up import experts_table
+    from coe.fleet.vllm_addresses import read_vllm
+    from coe.gateway.check import engine_problems, find_problems, not_asked, resolved_lines
+    from coe.gateway.start import unstated
+    from coe.router.build import live_router
+    from coe.router.config import load_config
+    from coe.router.live_pointer import LIVE_FILE, ROUTERS_FOLDER, category_warnings, live_manifest, pin_problems
+
+    loaded, console = load_config(config), Terminal()
+    addresses = read_vllm(data_dir).urls
+    console.print(experts_table(loaded, addresses))
+    problems = find_problems(loaded, config, os.environ)
+    manifest = live_manifest(data_dir)
+    if manifest is not None:
+        problems += [f"{config}: {line}" for line in pin_problems(loaded, manifest)]
+    if online:
+        with working("asking engines for their models ..."):
+            found = asyncio.run(engine_problems(loaded, os.environ, addresses))
+        problems += [f"{config}: {line}" for line in found]
+    if problems:
+        raise ConfigError("\n".join(problems), problems)
+    for line in resolved_lines(loaded):
+        console.print(line, soft_wrap=True)
+    warnings = unstated(loaded) + ([] if manifest is None else category_warnings(loaded, manifest))
+    if (data_dir / ROUTERS_FOLDER / LIVE_FILE).exists():  # its manifest may be what cannot be read
+        try:
+            live_router(loaded, data_dir)
+        except RouterError as error:
+            warnings.append(f"a gateway will not be ready: {error}")
+    for line in warnings:
+        echo(f"warning: {config}: {line}", to_stderr=True)
+    if online and (others := not_asked(loaded)):
+        console.print(f"not asked, because their engines list no models: {', '.join(others)}", soft_wrap=True)
+    console.print(
+        f"{config}: {len(loaded.experts)} experts, {len(loaded.categories)} categories: no problem found",
+        soft_wrap=True,
+    )

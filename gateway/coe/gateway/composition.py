@@ -1,0 +1,280 @@
+"""Everything that `coe up` and `coe serve` run, started in order and ended in the opposite one."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import Metric
+
+from coe.base.extras import require_installed
+from coe.base.period import parse_period
+from coe.decision_log.admin_log import AdminLog
+from coe.decision_log.consumer import Consumer
+from coe.decision_log.database import Database
+from coe.decision_log.housekeeping import Housekeeper
+from coe.decision_log.privacy import load_key
+from coe.decision_log.router_versions import RouterVersions
+from coe.decision_log.sink import DecisionLog, new_replica
+from coe.fleet.connect import build_backends
+from coe.fleet.engines import EngineAddresses
+from coe.fleet.learning import Learning
+from coe.fleet.pool import ExpertPool
+from coe.fleet.router_registry import Registry
+from coe.fleet.tasks import Poller
+from coe.fleet.vllm_addresses import VllmSleepers
+from coe.gateway.auth import Auth
+from coe.gateway.batches.batch_store import BatchStore
+from coe.gateway.batches.runner import Asker, BatchRunner, Places
+from coe.gateway.changes.in_force import InForce
+from coe.gateway.changes.live_config import LiveConfig
+from coe.gateway.keys.key_ring import KeyRing
+from coe.gateway.keys.key_store import KeyStore
+from coe.gateway.keys.oidc import Oidc
+from coe.gateway.live_router import live_router
+from coe.gateway.part_metrics import learning_metrics, trial_metrics
+from coe.gateway.parts import Parts
+from coe.gateway.serve import Gateway
+from coe.gateway.services import Reporter, engines_of, experts_line, start_redis
+from coe.gateway.settings import OFF, Settings, expert_keys, on_folder, read_secrets
+from coe.gateway.siblings import Siblings
+from coe.gateway.swap import Swap
+from coe.gateway.telemetry.telemetry import Telemetry
+from coe.gateway.trial_watch import TrialWatch
+from coe.retrieval.stores.files import Files
+from coe.router.config import CoeConfig
+from coe.router.live_pointer import ROUTERS_FOLDER
+from coe.router.log_config import LogConfig
+
+if TYPE_CHECKING:
+    from coe.fleet.residency.controller import Controller
+    from coe.retrieval.service import RetrievalService
+
+INCOMING = "incoming"
+"""Folder of uploads while they arrive."""
+
+NEW_OBJECTS = 20_000
+"""Lists, dicts and other containers made, less those that ended, before the youngest are searched; Python's is 700. A
+large body makes thousands, and a batch of the log on its way to SQL ten thousand, which end with it: a search among
+them finds nothing, and stops all requests for some milliseconds."""
+
+
+@dataclass(frozen=True)
+class Membership:
+    """Means that a worker shares with the others: the listening socket, and the way to ask them. `share` makes its part
+    of a configuration. One of them `runs_batches`. A process that serves alone has none, and `shares_redis` with other
+    gateways only where REDIS_URL names one."""
+
+    listener: socket.socket | None = None
+    siblings: Siblings = field(default_factory=Siblings)
+    share: Callable[[CoeConfig], CoeConfig] = lambda whole: whole
+    runs_batches: bool = True
+    shares_redis: bool = True
+
+
+@asynccontextmanager
+async def running_composition(
+    settings: Settings, config: CoeConfig, reporter: Reporter, found: InForce | None = None, *, runs_vllm: bool = False
+) -> AsyncIterator[Gateway]:
+    """Services, engines, gateway. At the end: requests, engines, log, database, Redis.
+
+    Args:
+        runs_vllm: start vLLM's engines too, where no `coe experts up` does.
+        found: the state in `<data>/config/live.json` that `config` was read from.
+
+    Raises:
+        ConfigError: the address is taken, or a setting or entry is wrong.
+        MissingWeightsError, ArtifactError, EngineError: an engine cannot start.
+        StoreError: the database or the spool cannot be opened.
+    """
+    async with AsyncExitStack() as stack:
+        with reporter.step("starting Redis and the decision log") as done:
+            redis_url, where = await start_redis(stack, settings)
+            database = await open_database(stack, settings)
+            keeper_metrics = await start_keeper(stack, settings, config.log, redis_url, database)
+            sink = await start_log(stack, settings, config, redis_url, database)
+            done(f"decision log through {where}")
+        with reporter.step(f"loading {len(config.experts)} experts and the router") as done:
+            fleet = await engines_of(stack, settings, config, runs_vllm=runs_vllm)
+            live_config = LiveConfig(settings, config, found, AdminLog(database).note)
+            alone = Membership(shares_redis=settings.redis_url is not None)
+            gateway = await start_gateway(stack, settings, live_config, fleet.start, sink, database, redis_url, alone)
+            gateway.parts.metrics.watch(keeper_metrics)
+            spare_what_is_there()
+            done(f"{experts_line(settings, config, fleet)}; gateway at {gateway.url}")
+        yield gateway
+
+
+async def open_database(stack: AsyncExitStack, settings: Settings) -> Database:
+    database = await asyncio.to_thread(Database, settings.database_url.get_secret_value())
+    stack.callback(database.close)
+    return database
+
+
+async def start_keeper(
+    stack: AsyncExitStack, settings: Settings, config: LogConfig, redis_url: str, database: Database
+) -> Callable[[], Iterator[Metric]]:
+    """Starts the work that is done once, however many workers serve: stream to SQL, retention, trials, learning. It
+    starts before the first request, and ends after the last record, when what is in the stream is written.
+    Redis and SQL may be away. Gives its metrics.
+
+    Raises:
+        ConfigError: `redis_url` is not a Redis URL.
+    """
+    consumer = Consumer(redis_url=redis_url, stream=config.stream, database=database, name=new_replica())
+    retention = Housekeeper(database, None, keep_days=config.keep_days)
+    trials = TrialWatch(settings.data_dir / ROUTERS_FOLDER, RouterVersions(database))
+    learning = learning_of(settings)
+    parts: list[Consumer | Poller | Learning] = [consumer, retention, trials, *([learning] if learning else [])]
+    for part in parts:
+        stack.push_async_callback(part.aclose)
+        await part.start()
+    routers = Registry(settings.data_dir / ROUTERS_FOLDER)
+    return lambda: chain(trial_metrics(trials), learning_metrics(learning, routers))
+
+
+def learning_of(settings: Settings) -> Learning | None:
+    """Rounds of `coe retrain`; None where they are off."""
+    if settings.learn_every == OFF:
+        return None
+    words = [*on_folder("retrain", settings), "--every", settings.learn_every, "--once"]
+    period_s = parse_period("COE_LEARN_EVERY", settings.learn_every)
+    return Learning(settings.data_dir / ROUTERS_FOLDER, words, period_s)
+
+
+async def start_log(
+    stack: AsyncExitStack, settings: Settings, config: CoeConfig, redis_url: str, database: Database
+) -> DecisionLog:
+    """The decision log of one process, which forgets who was erased."""
+    sink = DecisionLog(data_dir=settings.data_dir, redis_url=redis_url, config=config.log)
+    await sink.start()
+    stack.push_async_callback(sink.aclose)
+    housekeeper = Housekeeper(database, sink, keep_days=None)
+    await housekeeper.start()
+    stack.push_async_callback(housekeeper.aclose)
+    return sink
+
+
+async def start_gateway(
+    stack: AsyncExitStack,
+    settings: Settings,
+    live_config: LiveConfig,
+    start_engines: Callable[[], Awaitable[EngineAddresses]],
+    sink: DecisionLog,
+    database: Database,
+    redis_url: str,
+    membership: Membership,
+) -> Gateway:
+    """The gateway on its address, whose engines load while it does."""
+    telemetry = telemetry_of(settings, sink.replica)
+    if telemetry is not None:
+        stack.push_async_callback(telemetry.aclose)
+    siblings, share = membership.siblings, membership.share
+    config = share(live_config.started)
+    secrets = read_secrets(config)
+    batches = await asyncio.to_thread(lambda: BatchStore(Files(database, settings.data_dir / INCOMING)))
+    opening = opened_retrieval(settings, config, batches.files, secrets)
+    live = live_router(settings, config)
+    addresses, retrieval, _ = await asyncio.gather(start_engines(), opening, live.refresh())
+    parts = Parts(
+        config,
+        ExpertPool(
+            build_backends(config, addresses.urls, addresses.lora_ids, secrets),
+            sleepers=VllmSleepers(settings.data_dir) if config.residency is None else None,
+        ),
+        live,
+        sink,
+        database,
+        auth=await auth_of(settings, config, database),
+        hash_key=load_key(settings.data_dir),
+        expert_keys=expert_keys(config, secrets),
+        retrieval=retrieval,
+        batches=batches,
+        siblings=siblings,
+        redis_url=redis_url,
+        shares_redis=membership.shares_redis,
+        live_config=live_config,
+        telemetry=telemetry,
+        residency=await opened_controller(settings, config, addresses.urls, redis_url),
+    )
+    gateway = Gateway(parts, host=settings.host, port=settings.port, listener=membership.listener)
+    swap = Swap(
+        gateway, settings.data_dir, live_config.started, addresses, share, settings.config_path.resolve().parent
+    )
+    stack.push_async_callback(swap.aclose)
+    stack.push_async_callback(gateway.stop)
+    await gateway.start()
+    await live_config.follow(swap)
+    stack.push_async_callback(live_config.aclose)
+    if membership.runs_batches:
+        runner = make_runner(gateway, batches, sink.replica)
+        stack.push_async_callback(runner.aclose)
+        await runner.start()
+    return gateway
+
+
+async def opened_retrieval(
+    settings: Settings, config: CoeConfig, files: Files, secrets: Mapping[str, str]
+) -> RetrievalService | None:
+    """None where experts.yaml has none, and then nothing of it is loaded. Raises as `retrieval_of` does."""
+    if config.retrieval is None:
+        return None
+    from coe.retrieval.service import retrieval_of
+
+    folder, database_url = settings.config_path.resolve().parent, settings.database_url.get_secret_value()
+    return await asyncio.to_thread(retrieval_of, config.retrieval, folder, files, database_url, secrets)
+
+
+async def opened_controller(
+    settings: Settings, config: CoeConfig, urls: Mapping[str, Sequence[str]], redis_url: str
+) -> Controller | None:
+    """None where experts.yaml asks for none, and then nothing of it is loaded. Raises as `keeper_of` does."""
+    if config.residency is None:
+        return None
+    from coe.fleet.residency_setup import keeper_of
+    from coe.gateway.residency_coordination import RedisCoordination
+
+    return await keeper_of(config, config.residency, settings.data_dir, urls, partial(RedisCoordination, redis_url))
+
+
+def make_runner(gateway: Gateway, batches: BatchStore, name: str) -> BatchRunner:
+    limits, parts = gateway.parts.config.gateway, gateway.parts
+    places = Places(limits.batch_concurrency, lambda: parts.admission.running)
+    asker = Asker(partial(gateway, is_batch=True), parts.auth.known, places, limits.max_body_bytes)
+    return BatchRunner(batches, name, asker)
+
+
+async def auth_of(settings: Settings, config: CoeConfig, database: Database) -> Auth:
+    """Keys of the environment and of SQL, and the identity provider of experts.yaml if it names one."""
+    ring, provider = KeyRing(await asyncio.to_thread(KeyStore, database)), config.gateway.oidc
+    oidc = None if provider is None else Oidc(provider, ring.team, load_key(settings.data_dir))
+    return Auth(settings.plain_keys, ring, oidc)
+
+
+def telemetry_of(settings: Settings, instance: str) -> Telemetry | None:
+    """The observer of requests; None where the environment asks for nothing. Raises ConfigError, MissingExtraError."""
+    has_lines = settings.log_format == "json"
+    if not settings.signals:
+        return Telemetry(has_lines=True) if has_lines else None
+    require_installed("OTEL_EXPORTER_OTLP_ENDPOINT", "google", "opentelemetry", "opentelemetry.sdk")
+    from coe.gateway.telemetry.exporting import Exporting
+
+    return Exporting(settings.signals, instance, has_lines=has_lines)
+
+
+def spare_what_is_there() -> None:
+    """Takes everything made so far out of the garbage collector's search, because it lives as long as the process.
+
+    Searching the 150,000 objects of a gateway stops all requests for some 90 ms, whenever requests have made enough new
+    ones; a large body did so on its own. What is made from now on is collected as usual.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(NEW_OBJECTS)

@@ -1,0 +1,155 @@
+"""The expert that each conversation had last, in this process and, for all gateways, in Redis.
+
+A request that begins a conversation waits for nothing: what it leaves is sent to Redis beside its answer, or soon after
+where nobody else can ask for it. One that continues a conversation asks Redis once, and only where this process did not
+answer before, or has forgotten it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections import OrderedDict
+from functools import lru_cache
+from itertools import chain
+from typing import TYPE_CHECKING, NamedTuple
+
+from coe.base.redis_names import CONVERSATIONS
+from coe.decision_log.privacy import session_of
+from coe.decision_log.redis_client import REDIS_ERRORS, connect
+from coe.fleet.tasks import stop_task
+
+if TYPE_CHECKING:
+    from coe.decision_log.redis_client import RedisClient
+
+KEPT_S = 3600
+"""After an hour without a request an engine's prefix cache has other conversations (ours)."""
+
+MAX_KEPT = 1024
+"""In this process, 160 bytes each. Of others Redis is asked, as after a start."""
+
+LINGER_S = 0.1
+"""Notes that only this process reads are needed at its next start, so they wait this long and are sent together: one
+alone takes as much processor time as a quarter of a chat."""
+
+SET_ALL = "for i = 2, #ARGV, 2 do redis.call('SET', ARGV[i], ARGV[i + 1], 'EX', ARGV[1]) end"
+"""One command with one answer takes a quarter of the time of a pipeline. A cluster would refuse it: its keys lie on
+several servers."""
+
+TIMEOUT_S = 0.25
+PAUSE_S = 1.0
+"""For so long after a failure nobody waits for Redis."""
+
+logger = logging.getLogger(__name__)
+
+
+class Last(NamedTuple):
+    """A conversation's expert after so many turns of its user."""
+
+    turns: int
+    expert: str
+
+
+last_of = lru_cache(maxsize=1024)(Last)
+"""Most conversations have one turn and one of a few experts."""
+
+
+class Conversations:
+    """Remembers the expert of each conversation. One for each process.
+
+    While Redis is away, a gateway knows the last `MAX_KEPT` that it served itself; others are routed afresh.
+
+    Args:
+        is_shared: other processes read what this one notes.
+    """
+
+    def __init__(self, redis_url: str | None = None, *, is_shared: bool = True) -> None:
+        self._is_shared = is_shared
+        self._client: RedisClient | None = None if redis_url is None else connect(redis_url, timeout_s=TIMEOUT_S)
+        # Shared by all gateways of one Redis, unlike the keys of their data folders.
+        self._key = hashlib.sha256((redis_url or "").encode()).digest()
+        self._own = OrderedDict[str, Last]()  # the oldest first; a dict looks for it among those that have gone
+        self._unsent: dict[str, Last] = {}
+        self._sender: asyncio.Task[None] | None = None
+        self._paused_until_s = 0.0
+        self._is_away = False
+
+    def name_of(self, conversation: str, tenant: str) -> str:
+        """A conversation's name, which does not reveal what was said; no tenant has one of another."""
+        named = session_of(tenant, conversation).encode("utf-8", "replace")
+        return hashlib.blake2b(named, digest_size=16, key=self._key).hexdigest()
+
+    async def last_expert(self, conversation: str, answered: int) -> str | None:
+        """The expert that answered last in a conversation of which so many turns were answered, the last one perhaps by
+        calls of tools; None where nobody remembers."""
+        own = self._own.get(conversation)
+        if own is None or own.turns < answered:
+            shared = await self._ask(conversation)
+            own = max((each for each in (own, shared) if each is not None), key=lambda each: each.turns, default=None)
+        return None if own is None else own.expert
+
+    def note(self, conversation: str, turns: int, expert: str) -> None:
+        """Remembers who answered."""
+        last = last_of(turns, expert)
+        self._own.pop(conversation, None)
+        self._own[conversation] = last
+        if len(self._own) > MAX_KEPT:
+            self._own.popitem(last=False)
+        if self._client is not None and time.monotonic() >= self._paused_until_s:
+            self._unsent[conversation] = last
+            if self._sender is None or self._sender.done():
+                self._sender = asyncio.create_task(self._send_soon(self._client), name="conversations")
+
+    async def aclose(self) -> None:
+        await stop_task(self._sender)
+        if self._client is not None:
+            await self._send(self._client)
+            await self._client.aclose()
+
+    async def _ask(self, conversation: str) -> Last | None:
+        if self._client is None or time.monotonic() < self._paused_until_s:
+            return None
+        try:
+            found = await self._client.get(CONVERSATIONS + conversation)
+        except REDIS_ERRORS as error:
+            self._pause(error)
+            return None
+        if not isinstance(found, bytes):
+            return None
+        turns, _, expert = found.partition(b" ")
+        return Last(int(turns), expert.decode()) if turns.isdigit() else None
+
+    async def _send_soon(self, client: RedisClient) -> None:
+        """Begins before the answer ends where an agent's next request may reach another gateway at once. What is
+        noted while notes are under way follows them together."""
+        while self._unsent:
+            await asyncio.sleep(0 if self._is_shared else LINGER_S)
+            await self._send(client)
+
+    async def _send(self, client: RedisClient) -> None:
+        """Sends what is noted; what Redis does not take is left out."""
+        unsent, self._unsent = self._unsent, {}
+        if not unsent:
+            return
+        try:
+            values = [(CONVERSATIONS + name, f"{last.turns} {last.expert}") for name, last in unsent.items()]
+            if self._is_shared:
+                pipeline = client.pipeline(transaction=False)
+                for key, value in values:
+                    pipeline.set(key, value, ex=KEPT_S)
+                await pipeline.execute()
+            else:
+                await client.eval(SET_ALL, 0, KEPT_S, *chain.from_iterable(values))
+            self._is_away = False
+        except REDIS_ERRORS as error:
+            self._pause(error)
+
+    def _pause(self, error: Exception) -> None:
+        self._paused_until_s = time.monotonic() + PAUSE_S
+        if not self._is_away:
+            logger.warning(
+                "conversations of other gateways are routed afresh: Redis cannot be asked (%s)", type(error).__name__
+            )
+        self._is_away = True

@@ -1,0 +1,337 @@
+"""The decision for a request, by the routers in force and the experts that can be called now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from coe.base.errors import NoEligibleExpertError
+from coe.decision_log.decision_record import DecisionInputs, ShadowDecision, StrategyTrace
+from coe.decision_log.privacy import session_hash, session_of
+from coe.fleet.backend import RETRY_AFTER_S
+from coe.gateway.answer_cache import AnswerCache, Slot
+from coe.gateway.batched_calls import BatchedCalls
+from coe.gateway.chat_request import ChatRequest, no_model
+from coe.gateway.conversations import Conversations
+from coe.gateway.exchange import ChatRow
+from coe.gateway.expert_errors import no_expert
+from coe.gateway.http_errors import ApiError
+from coe.gateway.keys.grants import EVERYBODY, Caller
+from coe.gateway.live_router import LiveRouter
+from coe.gateway.reach import Reach, WaitFor, wanted
+from coe.gateway.shadow import CANDIDATE_FAULTS, ShadowAsk, Shadows
+from coe.router.answers import answer_kind
+from coe.router.capabilities import (
+    Target,
+    capabilities,
+    explicit_decision,
+    model_names,
+    resolve_model,
+)
+from coe.router.config import CoeConfig
+from coe.router.features import features_hash
+from coe.router.pipeline import Router
+from coe.router.policy_config import Budgets
+from coe.router.section import AUTO, PluginConfig
+from coe.router.strategies.types import Chosen
+from coe.router.types import DecisionReason, FloatArray, Query, QueryFacts, RoutingDecision
+
+BY_PLAN = frozenset({DecisionReason.MAP, DecisionReason.QUERY, DecisionReason.UNCERTAIN, DecisionReason.NEXT_BEST})
+"""Reasons of decisions that a strategy may widen. Pinned, kept and explored experts stay alone."""
+
+MORE_THAN_TEXT = ("tools", "functions", "logprobs", "top_logprobs", "audio", "modalities", "prediction")
+"""Fields with which an answer is more than a text, or belongs to the expert that wrote it."""
+
+
+class Decided(NamedTuple):
+    """A decision and what it was made from.
+
+    `inputs` and `embedding` are None where the client named the expert; `embedding` also where the log keeps none.
+    `shadow` gives what a router on trial decides meanwhile, or None if it is not ready; None without a trial.
+    `strategy` asks several experts; `declined` says why the policy's own is not followed; neither: one is asked.
+    `alias` is the model that was asked for, where experts.yaml gives that name a meaning.
+    `conversation` is the name by which its expert is remembered; None where the client named the expert.
+    `slot` is the place of the answer in the cache; None where it may not be kept.
+    """
+
+    decision: RoutingDecision
+    inputs: DecisionInputs | None = None
+    embedding: bytes | None = None
+    shadow: Callable[[], ShadowDecision | None] | None = None
+    strategy: Chosen | None = None
+    declined: StrategyTrace | None = None
+    alias: str | None = None
+    conversation: str | None = None
+    slot: Slot | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """A request with the router and the policy that decide about it; `shadow` is asked beside them."""
+
+    router: Router
+    policy: str
+    query: Query
+    shadow: Router | None
+    chat: ChatRequest
+
+
+class Decider:
+    """Decides requests. Encoders that take long run in a thread of their own.
+
+    Args:
+        hash_key: of the hashes of conversations and of features.
+        seed: makes exploration repeatable in tests.
+        conversations: remembers their experts.
+        cache: of answers, looked into before anything is routed; None where experts.yaml has none.
+    """
+
+    def __init__(
+        self,
+        config: CoeConfig,
+        live: LiveRouter,
+        reach: Reach,
+        hash_key: bytes,
+        *,
+        seed: int | None,
+        conversations: Conversations,
+        cache: AnswerCache | None,
+    ) -> None:
+        self._config, self._live, self._reach, self._hash_key = config, live, reach, hash_key
+        self._capabilities = capabilities(config)
+        # One generator for the event loop, one for the encoder's thread: numpy's are not safe to share.
+        self._inline_rng, self._thread_rng = np.random.default_rng(seed).spawn(2)
+        self._inline, self._encoding = BatchedCalls(encode_all), BatchedCalls(encode_all, "coe-encoder")
+        self.shadows = Shadows(seed)
+        self.conversations, self._cache = conversations, cache
+
+    def close(self) -> None:
+        self._encoding.close()
+        self.shadows.close()
+
+    def session_id(self, session: str, tenant: str) -> str:
+        """A conversation's name in the log, which does not reveal what was said; no tenant has one of another."""
+        return session_hash(session_of(tenant, session), self._hash_key)
+
+    def remember(self, decided: Decided, turns: int, expert: str) -> None:
+        """Remembers who answers in a conversation."""
+        if decided.conversation is not None:
+            self.conversations.note(decided.conversation, turns, expert)
+
+    def keep(self, slot: Slot | None, row: ChatRow, text: str) -> None:
+        """Keeps the answer of a chat that has ended for the next that asks the same, where it may be kept."""
+        if self._cache is not None and slot is not None and not row.context.is_probe:
+            self._cache.offer(slot, row, text)
+
+    async def decide(
+        self,
+        request: ChatRequest,
+        decision_id: str,
+        session_id: str | None = None,
+        caller: Caller = EVERYBODY,
+        conversation: str | None = None,
+    ) -> Decided:
+        """The decision for a request; named experts can answer before a router is loaded.
+
+        Args:
+            session_id: the conversation, which stays with one router during a canary; None: this request alone.
+            conversation: what identifies it; None: it has no expert yet.
+
+        Raises:
+            ApiError: a model that is unknown or that the caller may not use 404; no expert can serve it: 400 saying
+                what each one lacks or why the policy keeps it out, 503 while those that could are down, 429 while they
+                are all at their rate limit; routing is asked for and no router is loaded 503.
+        """
+        target = self._target(request.model, caller)
+        if caller.experts is not None:
+            facts = replace(request.facts, allowed=tuple(sorted(caller.experts)))
+            request = request._replace(facts=facts)
+        name = None
+        if not target.experts and conversation is not None:
+            name = self.conversations.name_of(conversation, caller.tenant)
+            if request.facts.continues:
+                answered = request.facts.turns - (not request.facts.in_tool_loop)
+                last = await self.conversations.last_expert(name, answered)
+                request = request._replace(facts=replace(request.facts, last_expert=last))
+        decided = await self._decide_target(target, request, decision_id, session_id, caller)
+        alias = None if target.alias is None else request.model
+        return decided if name is None and alias is None else decided._replace(alias=alias, conversation=name)
+
+    def _target(self, model: str, caller: Caller) -> Target:
+        """The meaning of a model name to a caller, less what its key may not use. Raises ApiError 404."""
+        experts, policies, aliases = self._capabilities, self._config.policies, self._config.aliases
+        target = resolve_model(model, experts, policies, aliases)
+        may_all = caller.experts is None and caller.policies is None
+        if target is not None:
+            named = target.experts if may_all else tuple(filter(caller.may_ask, target.experts))
+            if may_all or named or (not target.experts and caller.may_ask(f"{AUTO}:{target.policy}")):
+                return target._replace(experts=named)
+        names = {name: (name,) for name in model_names(experts, policies)} | aliases
+        allowed = [name for name, meant in names.items() if any(map(caller.may_ask, meant))]
+        raise no_model(model, allowed, "" if may_all else ", or may not be used with this key")
+
+    async def _decide_target(
+        self, target: Target, request: ChatRequest, decision_id: str, session_id: str | None, caller: Caller
+    ) -> Decided:
+        facts, policy = request.facts, target.policy or "default"
+        serving = await self._live.for_request()
+        router = serving.router_for(session_id or decision_id)
+        try:
+            if target.experts:
+                able = [name for name in target.experts if self._capabilities[name].lacks(facts) is None]
+                await self._reach.wake(able or target.experts)
+                version, alive = "none" if router is None else router.version, self._reach.alive
+                facts = self._with_those_away(facts)
+                return Decided(explicit_decision(target.experts, facts, self._capabilities, alive, version=version))
+            if router is None:
+                raise ApiError("no router is loaded yet", status=503, code="not_ready", retry_after_s=RETRY_AFTER_S)
+            slot = None
+            if self._cache is not None:
+                slot = await self._cache.look_up(request, caller, router.version, policy, decision_id)
+                if slot is not None and slot.answer is not None:
+                    return Decided(slot.answer.decision(router.version, policy), slot=slot)
+            query = Query(decision_id, request.text, facts, request.earlier)
+            try:
+                routed = Routed(router, policy, query, serving.shadow, request)
+                decided = await self._route(routed)
+                return decided if slot is None else decided._replace(slot=slot)
+            except CANDIDATE_FAULTS as error:
+                if router is serving.live or serving.live is None:
+                    raise
+                self._live.note_fault(router.version, error)
+                return await self._route(replace(routed, router=serving.live, shadow=None))
+        except NoEligibleExpertError as error:
+            if router is not None and not target.experts and (found := self._ungraded(router, policy, facts, error)):
+                return Decided(found)
+            raise no_expert(error, request, self._capabilities, self._reach.pool) from error
+
+    def _ungraded(
+        self, router: Router, policy: str, facts: QueryFacts, error: NoEligibleExpertError
+    ) -> RoutingDecision | None:
+        """The decision for experts that nobody has graded, where no other one can serve; None where none of them can,
+        or the policy has budgets, which nobody knows them to keep."""
+        names = [name for name in self._config.experts if name not in router.experts]
+        names = [name for name in names if facts.allowed is None or name in facts.allowed]
+        if not names or self._config.policies[policy].budgets != Budgets():
+            return None
+        with suppress(NoEligibleExpertError):
+            found = explicit_decision(names, facts, self._capabilities, self._reach.alive, version=router.version)
+            lacks = {**error.reasons, **found.excluded}
+            return found.model_copy(update={"reason": DecisionReason.UNGRADED, "policy": policy, "excluded": lacks})
+        return None
+
+    async def _route(self, routed: Routed) -> Decided:
+        try:
+            decided, ideal = await self._in_time(routed, may_wait=True)
+        except WaitFor as wait:
+            await self._reach.wait_for_one(wait.experts)
+            decided, ideal = await self._in_time(routed, may_wait=False)
+        self._reach.note(decided.decision, ideal, begins=not routed.query.facts.continues)
+        return decided
+
+    async def _in_time(self, routed: Routed, *, may_wait: bool) -> tuple[Decided, RoutingDecision | None]:
+        """A decision for an expert that has not been put to sleep meanwhile, as `_decide` makes it."""
+        is_inline = routed.router.encoder.is_inline
+        calls, rng = (self._inline, self._inline_rng) if is_inline else (self._encoding, self._thread_rng)
+        while True:
+            alive, facts = self._reach.alive, self._with_those_away(routed.query.facts)
+            if facts is not routed.query.facts:
+                routed = replace(routed, query=replace(routed.query, facts=facts))
+            decided, ideal = await calls.run(partial(self._decide, routed, alive, rng, may_wait=may_wait), routed)
+            if decided.decision.expert not in self._reach.asleep:
+                return decided, ideal
+
+    def _with_those_away(self, facts: QueryFacts) -> QueryFacts:
+        asleep, limited = self._reach.asleep, self._reach.pool.limited
+        if not (asleep or limited):
+            return facts
+        return replace(facts, asleep=tuple(sorted(asleep)), limited=tuple(sorted(limited)))
+
+    def _decide(
+        self, routed: Routed, alive: frozenset[str], rng: np.random.Generator, *, may_wait: bool
+    ) -> tuple[Decided, RoutingDecision | None]:
+        """The decision, and that of all experts awake where some sleep. Raises NoEligibleExpertError, WaitFor."""
+        router, policy, query = routed.router, routed.policy, routed.query
+        vector, stored = router.features(query.text, query.earlier)
+        ideal = self._reach.decision_of_all_awake(router, policy, query, vector)
+        try:
+            decision = router.decide(query, policy=policy, alive=alive, rng=rng, embedding=vector)
+        except NoEligibleExpertError as error:
+            if ideal is None or not may_wait:
+                raise
+            raise WaitFor(dict.fromkeys((wanted(ideal), *ideal.ranking))) from error
+        decision = self._reach.beside(decision, ideal)
+        pending = None
+        if routed.shadow is not None:
+            ask = ShadowAsk(routed.shadow, router, decision, query, alive, vector)
+            pending = self.shadows.start(ask, self._live.note_fault)
+        chosen = chosen_strategy(router, decision, vector, routed.chat, self._config.answers)
+        decided = Decided(
+            decision,
+            decision_inputs(router, policy, query, alive, stored, self._hash_key),
+            stored if self._config.log.embeddings else None,
+            pending,
+            strategy=chosen if isinstance(chosen, Chosen) else None,
+            declined=None if isinstance(chosen, Chosen) else chosen,
+        )
+        return decided, ideal
+
+
+def encode_all(together: Sequence[Routed]) -> None:
+    """Encodes the texts of several queries one after another, while tables and weights are in the processor's caches.
+    Their decisions then find the vectors in the memory of the encoder, which all routers share."""
+    together[0].router.encoder.encode([each.query.text for each in together])
+
+
+def chosen_strategy(
+    router: Router,
+    decision: RoutingDecision,
+    embedding: FloatArray,
+    chat: ChatRequest,
+    declared: Mapping[str, PluginConfig],
+) -> Chosen | StrategyTrace | None:
+    """The strategy by which a policy asks several experts for a request; None where one expert serves it by plan. Where
+    the request keeps several from being asked, the trace that says why.
+
+    Args:
+        embedding: (1, d) what was decided from.
+        declared: the kind of each category's answers.
+    """
+    plan = router.policy(decision.policy).plan
+    if plan is None or decision.reason not in BY_PLAN:
+        return None
+    strategy = router.strategy(decision.policy, decision.category, embedding)
+    if strategy is None:
+        return None
+    kind = why_single(chat) or answer_kind(chat.facts, decision.category, declared)
+    if isinstance(kind, str):
+        return StrategyTrace(name=plan.strategy, is_settled=False, declined=kind)
+    return Chosen(plan.strategy, strategy, router.experts, kind)
+
+
+def why_single(chat: ChatRequest) -> str:
+    """The reason why a request is for one expert alone; empty where there is none."""
+    if chat.native is not None:
+        return f"a request to /v1/{chat.native.wire} is for one expert"
+    if chat.body.get("n") not in (None, 1):
+        return "'n' asks for several answers of one expert"
+    field = next((name for name in MORE_THAN_TEXT if chat.body.get(name)), None)
+    return "" if field is None else f"with '{field}' the answer is more than a text"
+
+
+def decision_inputs(
+    router: Router, policy: str, query: Query, alive: frozenset[str], embedding: bytes, key: bytes
+) -> DecisionInputs:
+    """The inputs to make the decision again from; `embedding` as the log keeps it, `key` of the hashes."""
+    return DecisionInputs(
+        encoder=router.encoder.fingerprint,
+        features=features_hash(embedding, key),
+        settings=router.settings[policy],
+        facts=query.facts,
+        unreachable=tuple(name for name in router.experts if name not in alive),
+    )

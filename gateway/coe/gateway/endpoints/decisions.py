@@ -1,0 +1,318 @@
+"""GET /v1/decisions: the team's decisions, as a list or a file. GET /v1/decisions/{id}: the receipt of one request."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from enum import StrEnum
+from functools import partial
+from math import isfinite, nan
+from typing import Annotated, Literal
+
+from fastapi import Query, Response
+from pydantic import Field
+from starlette.responses import StreamingResponse
+
+from coe.base.errors import shorten
+from coe.base.json_text import to_json
+from coe.base.visible_text import without_formula
+from coe.decision_log.database import Database
+from coe.decision_log.decision_record import DecisionKind, DecisionRecord
+from coe.decision_log.feedback_types import Feedback, ImplicitSignal
+from coe.decision_log.listing import DecisionFilter, DecisionLine, Page, Place
+from coe.decision_log.sink import DecisionLog
+from coe.fleet.explain import reason_in_words
+from coe.gateway.endpoints.access import (
+    CallerOf,
+    LogDatabase,
+    Sink,
+    answer,
+    api_router,
+    scan,
+)
+from coe.gateway.exchange import decision_named, is_failover
+from coe.gateway.http_errors import ApiError, invalid
+from coe.gateway.keys.grants import tenant_of
+from coe.gateway.retrieval.log import why_logged
+from coe.router.types import Record, RoutingDecision
+
+api = api_router()
+
+EXPORT_ROWS = 500  # read at a time
+
+ARRIVAL_S, LOOK_S = 1.0, 0.1
+"""Longest wait until a decision of another gateway is in SQL, and the time between two looks (s). A consumer collects
+for 0.2 s."""
+
+MADE_AT = re.compile(r"dec-([0-9a-f]{12})[0-9a-f]{16}")
+"""An id that begins with its time in ms, as `gateway.exchange.new_decision_id` makes it."""
+
+NEW_S = 3600.0
+"""Age of an id (s) up to which its decision may be on its way: the id is made before a long answer begins."""
+
+
+class CategoryProb(Record):
+    """A category that stage 1 thought of."""
+
+    category: str
+    prob: float
+
+
+class Signals(Record):
+    """The view of stage 1. Above `threshold` the decision falls back to `general`; None: nothing passes it."""
+
+    categories: tuple[CategoryProb, ...]
+    uncertainty: float
+    threshold: float | None
+    is_fallback: bool
+
+
+class WeighedExpert(Record):
+    """One expert as the decision weighed it. `prob` is 0 and `lacks` says why where it could not serve, or the policy
+    does not let it. `rank` is its place in the policy's order, from 1.
+
+    Cost and wait are means for a query of this category; a wait of None was never measured.
+    """
+
+    expert: str
+    prob: float
+    predicted_quality: float
+    predicted_cost_usd: float
+    predicted_wait_ms: float | None
+    lacks: str | None = None
+    rank: int | None = None
+    is_chosen: bool = False
+    is_runner_up: bool = False
+
+
+SHOWN_ONCE = {
+    *("eligible", "eligible_probs", "predicted_quality", "excluded", "excluded_quality", "outside_policy", "ranking"),
+    *("predicted_cost_usd", "predicted_wait_ms", "category_probs", "uncertainty", "threshold"),
+}
+"""Fields of a decision that `signals` and `experts` of a receipt show."""
+
+
+class Receipt(Record):
+    """One request: how it ended, what was weighed, and the feedback since.
+
+    `signals` and `experts` are empty where the client named the expert or none was chosen. `implicit` is what clients
+    did, which is not feedback.
+    """
+
+    record: DecisionRecord
+    why: str
+    signals: Signals | None = None
+    experts: tuple[WeighedExpert, ...] = ()
+    feedback: tuple[Feedback, ...] = ()
+    implicit: tuple[ImplicitSignal, ...] = ()
+
+    def compact(self) -> dict[str, object]:
+        """As JSON values: what `signals` and `experts` show is not in `record.decision` again."""
+        shown_once = SHOWN_ONCE if self.signals and self.experts else set()
+        values = self.model_dump(mode="json", exclude={"record": {"decision": shown_once}})
+        return {name: with_fewer_digits(value) for name, value in values.items()}
+
+
+def with_fewer_digits(value: object) -> object:
+    """A JSON value whose numbers have six digits, or three decimals where that is more; the log keeps them all."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if abs(value) < 1000 else round(value, 3)
+    if isinstance(value, dict):
+        return {name: with_fewer_digits(part) for name, part in value.items()}
+    return [with_fewer_digits(part) for part in value] if isinstance(value, list) else value
+
+
+def signals_of(decision: RoutingDecision) -> Signals:
+    return Signals(
+        categories=tuple(CategoryProb(category=name, prob=prob) for name, prob in decision.category_probs.items()),
+        uncertainty=decision.uncertainty,
+        threshold=decision.threshold,
+        is_fallback=decision.is_fallback,
+    )
+
+
+def weighed_experts(decision: RoutingDecision) -> tuple[WeighedExpert, ...]:
+    """The experts that the record names, those that could serve first."""
+    names = (*decision.eligible, *decision.excluded, *decision.outside_policy)
+    lacks, rank = decision.excluded | decision.outside_policy, {e: i for i, e in enumerate(decision.ranking, start=1)}
+    probs = dict(zip(decision.eligible, decision.eligible_probs, strict=True))
+    qualities = (*decision.predicted_quality, *decision.excluded_quality)
+    columns = zip(names, qualities, decision.predicted_cost_usd, decision.predicted_wait_ms, strict=True)
+    return tuple(
+        WeighedExpert(
+            expert=name,
+            prob=probs.get(name, 0.0),
+            predicted_quality=quality,
+            predicted_cost_usd=cost,
+            predicted_wait_ms=wait,
+            lacks=lacks.get(name),
+            rank=rank.get(name),
+            is_chosen=name == decision.expert,
+            is_runner_up=name == decision.runner_up,
+        )
+        for name, quality, cost, wait in columns
+    )
+
+
+class Format(StrEnum):
+    """Form of a list: a page as JSON, or a file of all that match."""
+
+    JSON = "json"
+    JSONL = "jsonl"
+    CSV = "csv"
+
+
+MEDIA_TYPES = {Format.JSONL: "application/jsonl", Format.CSV: "text/csv; charset=utf-8"}
+
+
+class ListQuery(DecisionFilter):
+    """The query of a list. `after` is `next` of the page before; a file has all pages."""
+
+    limit: int = Field(default=50, ge=1, le=500)
+    after: str | None = None
+    format: Format = Format.JSON
+
+    @property
+    def place(self) -> Place | None:
+        """Raises ApiError 400."""
+        if self.after is None:
+            return None
+        written, _, decision_id = self.after.partition("_")
+        try:
+            at = float(written)
+        except ValueError:
+            at = nan
+        if not isfinite(at):
+            raise invalid(f"'after' is {shorten(self.after)}; allowed: 'next' of the page before", "after")
+        return Place(at, decision_id)
+
+
+class DecisionList(Record):
+    """A page of a list. Where `next` is not null there may be more, also behind one that is short or empty. All that
+    match and are newer than `looked_back_to` (Unix seconds) are here and on the pages before."""
+
+    object: Literal["list"] = "list"
+    data: tuple[DecisionLine, ...]
+    next: str | None
+    looked_back_to: float | None
+
+
+@api.get("/v1/decisions", response_model=DecisionList)
+async def list_decisions(wanted: Annotated[ListQuery, Query()], database: LogDatabase, caller: CallerOf) -> Response:
+    """The decisions of the caller's team that match, newest first; one that was made a moment ago may be missing.
+
+    After about a second of looking a page is shorter than `limit`, or empty: follow `next` until it is null."""
+
+    async def page(after: Place | None, limit: int) -> Page:
+        return await scan(partial(database.list_decisions, caller.tenant, wanted, limit=limit, after=after))
+
+    if wanted.format is not Format.JSON:
+        first = await page(wanted.place, EXPORT_ROWS)  # an error here still has a status
+        name = f"decisions.{wanted.format}"
+        disposition = {"content-disposition": f'attachment; filename="{name}"'}
+        pieces = written(all_pages(first, page), wanted.format)
+        return StreamingResponse(pieces, media_type=MEDIA_TYPES[wanted.format], headers=disposition)
+    found = await page(wanted.place, wanted.limit)
+    at, following = None, None
+    if found.next is not None:
+        at, following = found.next.at, f"{found.next.at!r}_{found.next.decision_id}"
+    return answer(DecisionList(data=found.lines, next=following, looked_back_to=at).model_dump(mode="json"))
+
+
+async def all_pages(first: Page, page: Callable[[Place | None, int], Awaitable[Page]]) -> AsyncIterator[Page]:
+    yield first
+    while first.next is not None:
+        first = await page(first.next, EXPORT_ROWS)
+        yield first
+
+
+async def written(pages: AsyncIterator[Page], form: Format) -> AsyncIterator[bytes]:
+    """The pages of a file, one piece each; a spreadsheet finds no formula in it."""
+    if form is Format.CSV:
+        yield csv_text([list(DecisionLine.model_fields)])
+    async for page in pages:
+        rows = [line.model_dump(mode="json") for line in page.lines]
+        if form is Format.CSV:
+            yield csv_text([[without_formula(cell) for cell in row.values()] for row in rows])
+        else:
+            yield b"".join(to_json(row) + b"\n" for row in rows)
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
+
+
+@api.get("/v1/decisions/{decision_id}", response_model=Receipt)
+async def show_decision(decision_id: str, sink: Sink, database: LogDatabase, caller: CallerOf) -> Response:
+    """The decision, what was weighed, what became of it and what was said; 404 when there is none, or another
+    team made it."""
+    record = await find_decision(sink, database, decision_id, caller.tenant)
+    record, decision = record.model_copy(update={"embedding": None}), record.decision
+    is_chat = record.kind is DecisionKind.CHAT
+    is_routed = decision is not None and is_chat and decision.reason.is_routed
+    in_words = why_logged(record)
+    if in_words is None:
+        refused = f"no expert was chosen ({record.error_code or record.state})."
+        in_words = reason_in_words(decision, decision.threshold) if decision else refused
+    if decision is not None and is_chat and is_failover(decision, record.served_expert, record.strategy):
+        code = record.failures.get(decision.expert)
+        in_words += f"; {decision.expert} failed{f' ({code})' if code else ''}, so {record.served_expert} was asked"
+    receipt = Receipt(
+        record=record,
+        why=in_words,
+        signals=signals_of(decision) if decision and is_routed else None,
+        experts=weighed_experts(decision) if decision and is_routed else (),
+        feedback=await asyncio.to_thread(database.get_feedback, record.decision_id),
+        implicit=await asyncio.to_thread(database.get_signals, record.decision_id),
+    )
+    return answer(receipt.compact())
+
+
+async def find_decision(sink: DecisionLog, database: Database, decision_id: str, tenant: str) -> DecisionRecord:
+    """The record from memory or from the database. One whose id is new is waited for: another worker or
+    gateway may have made it a moment ago.
+
+    Args:
+        decision_id: its id, or that of its answer.
+
+    Raises:
+        ApiError: 404. It does not tell a decision of another team from one that never was.
+        StoreError: the database cannot be asked.
+    """
+    named, decision_id = decision_id, decision_named(decision_id)
+    record = await asyncio.to_thread(sink.recent, decision_id)  # it redacts the text
+    if record is None:
+        record = await asyncio.to_thread(database.get_decision, decision_id)
+    if record is None and is_new(decision_id):
+        record = await arriving(database, decision_id)
+    if record is None or tenant_of(record.key_id) != tenant:
+        raise no_decision(named)
+    return record
+
+
+def is_new(decision_id: str) -> bool:
+    """Returns True where the time in an id that a gateway made is of the last hour."""
+    made = MADE_AT.fullmatch(decision_id)
+    return made is not None and abs(time.time() - int(made[1], 16) / 1000) < NEW_S
+
+
+async def arriving(database: Database, decision_id: str) -> DecisionRecord | None:
+    """The record as soon as it is in the database; None after ARRIVAL_S. Raises StoreError."""
+    deadline = time.monotonic() + ARRIVAL_S
+    record = None
+    while record is None and time.monotonic() < deadline:
+        await asyncio.sleep(LOOK_S)
+        record = await asyncio.to_thread(database.get_decision, decision_id)
+    return record
+
+
+def no_decision(decision_id: str) -> ApiError:
+    return ApiError(
+        f"there is no decision {shorten(decision_id)}", status=404, code="decision_not_found", param="decision_id"
+    )

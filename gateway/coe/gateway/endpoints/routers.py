@@ -1,0 +1,149 @@
+"""/v1/admin/routers: the trained routers, which one is live or on trial, and another one in its place, for admins."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import Response
+
+from coe.base.errors import ArtifactError, ConfigError
+from coe.base.request_body import Body
+from coe.decision_log.admin_log import AdminLog
+from coe.decision_log.database import Database
+from coe.decision_log.e_process import Arm
+from coe.decision_log.router_versions import RouterVersions
+from coe.fleet.router_registry import Registry
+from coe.gateway.auth import require_admin
+from coe.gateway.endpoints.access import CallerOf, LogDatabase, answer, api_router, part
+from coe.gateway.endpoints.admin import name_of
+from coe.gateway.http_errors import ApiError
+from coe.gateway.keys.grants import Caller
+from coe.gateway.live_router import LiveRouter
+from coe.gateway.trial_watch import find
+from coe.router.artifact import RouterManifest
+from coe.router.live_pointer import CanaryTerms, LivePointer, Trial, TrialMode
+
+api = api_router("/v1/admin/routers")
+Live = Annotated[LiveRouter, part("live")]
+
+
+class TrialRequest(Body):
+    """A trial: `canary` are the terms under which the router serves, null lets it decide in the shadow alone."""
+
+    canary: CanaryTerms | None
+
+
+@api.get("", response_model=None)
+async def list_routers(live: Live, database: LogDatabase, caller: CallerOf) -> Response:
+    """Every router with its part now, newest first; the evidence of a trial; the last rounds of `coe retrain`."""
+    require_admin(caller)
+    return await answered(lambda: state_of(live, database))
+
+
+@api.post("/rollback", response_model=None)
+async def rollback_router(live: Live, database: LogDatabase, caller: CallerOf) -> Response:
+    """Ends the trial where one runs, else goes back to the router before. 400: there is neither."""
+    require_admin(caller)
+
+    def roll_back() -> dict[str, Any]:
+        registry = Registry(live.folder)
+        before = registry.live()
+        pointer = registry.rollback(datetime.now(UTC))
+        note(database, caller, "rollback", before and (before.trial or before), pointer)
+        return state_of(live, database)
+
+    return await answered(roll_back)
+
+
+@api.post("/{version}/promote", response_model=None)
+async def promote_router(version: str, live: Live, database: LogDatabase, caller: CallerOf) -> Response:
+    """Makes a router live; a trial ends. 400: it is unknown or damaged, or this gateway could not serve it."""
+    require_admin(caller)
+
+    def promote() -> dict[str, Any]:
+        registry = Registry(live.folder)
+        live.try_load(registry.folder(version))
+        before = registry.live()
+        note(database, caller, "promote", before, registry.promote(version, datetime.now(UTC)))
+        return state_of(live, database)
+
+    return await answered(promote)
+
+
+def note(
+    database: Database, caller: Caller, action: str, before: LivePointer | Trial | None, after: LivePointer
+) -> None:
+    """Adds a line to the admin log. Raises StoreError."""
+    AdminLog(database).note(name_of(caller), action, "router", before.version if before else "", after.version)
+
+
+@api.post("/{version}/try", response_model=None)
+async def try_router(
+    version: str, wanted: TrialRequest, live: Live, database: LogDatabase, caller: CallerOf
+) -> Response:
+    """Begins a trial, in the place of one that runs. 400 as for `promote`, or the router is live already."""
+    require_admin(caller)
+
+    def begin() -> dict[str, Any]:
+        registry = Registry(live.folder)
+        folder = registry.folder(version)
+        live.try_load(folder)
+        registry.try_out(Trial.begun(folder.name, time.time(), wanted.canary))
+        return state_of(live, database)
+
+    return await answered(begin)
+
+
+async def answered(work: Callable[[], dict[str, Any]]) -> Response:
+    """The answer of work on the routers' folder. Raises ApiError 400."""
+    try:
+        return answer(await asyncio.to_thread(work))
+    except (ArtifactError, ConfigError) as error:
+        raise ApiError(str(error), code="invalid_router") from error
+
+
+def state_of(live: LiveRouter, database: Database) -> dict[str, Any]:
+    registry = Registry(live.folder)
+    pointer = registry.live()
+    trial = None if pointer is None else pointer.trial
+    return {
+        "live": None if pointer is None else pointer.version,
+        "promoted_at": None if pointer is None else pointer.promoted_at,
+        "before": [] if pointer is None else list(pointer.history),
+        "served": None if live.current is None else live.current.version,
+        "trial": None if pointer is None or trial is None else trial_view(pointer, trial, database),
+        "routers": [router_view(manifest, pointer) for manifest in reversed(registry.versions())],
+        "withdrawn": [] if pointer is None else [each.model_dump() for each in pointer.withdrawn],
+        "damaged": registry.damaged(),
+        "rounds": registry.rounds(),
+    }
+
+
+def router_view(manifest: RouterManifest, pointer: LivePointer | None) -> dict[str, Any]:
+    return {
+        "role": "" if pointer is None else pointer.part_of(manifest.version),
+        **manifest.model_dump(mode="json", exclude={"schema_version", "data_fingerprints", "weights_sha256"}),
+    }
+
+
+def trial_view(pointer: LivePointer, trial: Trial, database: Database) -> dict[str, Any]:
+    """A trial with what the log says of it so far; a canary ends once a value of `log_e` reaches `limit`."""
+    values: dict[str, Any] = trial.model_dump(mode="json")
+    if trial.mode is TrialMode.SHADOW:
+        return values
+    evidence = RouterVersions(database).evidence(pointer.version, trial)
+    finding = find(evidence, trial)
+    return values | {
+        "rewards": {"candidate": arm_view(evidence.candidate_reward), "live": arm_view(evidence.live_reward)},
+        "answered": {"candidate": arm_view(evidence.candidate_success), "live": arm_view(evidence.live_success)},
+        "log_e": {"reward": finding.reward, "failures": finding.failures},
+        "limit": finding.limit(trial),
+    }
+
+
+def arm_view(arm: Arm) -> dict[str, Any]:
+    return {"n": arm.n, "mean": arm.mean}

@@ -1,0 +1,246 @@
+"""One chat as values: who asks, how it goes, and the headers that tell."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote
+
+from coe.decision_log.decision_record import (
+    CallState,
+    DecisionInputs,
+    DecisionKind,
+    DecisionRecord,
+    ShadowDecision,
+    StrategyTrace,
+    TerminalState,
+)
+from coe.router.expert_config import Wire
+from coe.router.types import DecisionReason, RoutingDecision, Stay
+from coe.router.usage import Usage
+
+if TYPE_CHECKING:
+    from coe.fleet.backend import BackendRequest
+    from coe.gateway.chat_request import ChatRequest
+    from coe.gateway.http_errors import ApiError
+    from coe.gateway.keys.grants import Caller
+    from coe.router.expert_config import ExpertConfig
+
+MAX_REQUEST_ID_CHARS = 128
+MAX_MODEL_CHARS = 128
+ALIAS_CHARS = "/:@+~"  # beside letters, digits and "_.-~"; others are sent as %XX
+NO_USAGE = Usage()
+
+
+def new_decision_id() -> str:
+    """An id that nobody can guess. It begins with the time, so that new rows are neighbours in the database's index,
+    where ids by chance would change a page each."""
+    return f"dec-{time.time_ns() // 1_000_000:012x}{os.urandom(8).hex()}"
+
+
+def request_id_of(headers: Mapping[bytes, bytes]) -> str:
+    """The client's request id where it is safe to repeat in headers and logs, else a new one."""
+    given = headers.get(b"x-request-id", b"")
+    if 0 < len(given) <= MAX_REQUEST_ID_CHARS and given.isascii():
+        text = given.decode()
+        if all(c.isalnum() or c in "-_.:" for c in text):
+            return text
+    return f"req-{os.urandom(12).hex()}"
+
+
+class Watch:
+    """Observer of a request, for traces and for the log of requests; this one sees nothing."""
+
+    decision_id: str | None = None  # that the request's decision gets; None: any
+
+    def calls(self, expert: str, entry: ExpertConfig, request: BackendRequest) -> Mapping[str, str]:
+        """An expert is called now. Gives headers for it."""
+        return {}
+
+    def fails(self, error: ApiError) -> None:
+        """The call of `error.expert` gave no answer."""
+
+    def hears(self, expert: str) -> None:
+        """An answer begins."""
+
+    def ends(self, row: ChatRow) -> None:
+        """The chat has ended, one way or another."""
+
+    def retrieved(self, kind: DecisionKind, model: str, at: float, records: Sequence[DecisionRecord]) -> None:
+        """Retrieval experts were chosen for queries and have answered, from `at` (Unix seconds) until now."""
+
+
+class RequestContext(NamedTuple):
+    """The sender of a request, and the names of the request.
+
+    `conversation` is what identifies the conversation, before it is hashed; `session_id` is its name in the log.
+    """
+
+    request_id: str
+    decision_id: str
+    caller: Caller
+    conversation: str
+    session_id: str
+    is_probe: bool = False
+    is_batch: bool = False
+    watch: Watch | None = None  # there only where requests are traced or logged
+
+
+@dataclass(slots=True)
+class Calls:
+    """The calls of experts for one request so far, one after another.
+
+    Args:
+        at_work: the expert that was sent the request; None once it failed otherwise than by its time.
+        failures: of experts that were asked before it: why.
+        queue_ms: of waits for a place; None where nobody had to queue.
+    """
+
+    at_work: str | None = None
+    failures: dict[str, str] = field(default_factory=dict)
+    queue_ms: float | None = None
+
+
+@dataclass(slots=True)
+class ChatRow:
+    """The log's row of one chat as far as it is known.
+
+    Args:
+        at, arrived_at_s: when the request began to arrive, in Unix seconds and of the monotonic clock.
+        is_admitted: it got past the limits, so the log has a row of it.
+        inputs, embedding: what was decided from, as `Decided` has them.
+        shadow: gives what a router on trial decides meanwhile.
+        expert: asked last.
+        served_model: as the answer says; None for one out of the cache.
+        strategy: of several experts that were asked.
+        seq: its number in the log, once that would miss it.
+    """
+
+    context: RequestContext
+    chat: ChatRequest
+    at: float
+    arrived_at_s: float
+    is_admitted: bool = False
+    decision: RoutingDecision | None = None
+    inputs: DecisionInputs | None = None
+    embedding: bytes | None = None
+    shadow: Callable[[], ShadowDecision | None] | None = None
+    strategy: StrategyTrace | None = None
+    calls: Calls = field(default_factory=Calls)
+    expert: str | None = None
+    engine: int | None = None
+    served_model: str | None = None
+    state: TerminalState = TerminalState.REJECTED
+    status: int = 500
+    error_code: str | None = None
+    finish_reason: str | None = None
+    usage: Usage = NO_USAGE
+    overhead_ms: float = 0.0
+    ttft_ms: float | None = None
+    seq: int | None = None
+    is_written: bool = False
+
+    def end(self, state: TerminalState, status: int, error_code: str | None = None) -> None:
+        self.state, self.status, self.error_code = state, status, error_code
+
+    @property
+    def answered_by(self) -> str | None:
+        """The expert that served; None when the one that was tried last never began to answer."""
+        has_spoken = self.state is TerminalState.ANSWERED or self.ttft_ms is not None
+        return self.expert if has_spoken else None
+
+    def elapsed_ms(self) -> float:
+        """Since the request began to arrive."""
+        return (time.perf_counter() - self.arrived_at_s) * 1e3
+
+
+def response_headers(row: ChatRow, *, alias: str | None, left_out: tuple[str, ...], is_debug: bool) -> dict[str, str]:
+    """The `x-coe-*` headers of a chat; never prompt text. One that was not admitted has no row, so no decision to name.
+
+    Args:
+        alias: the model that was asked for, where experts.yaml gives that name a meaning.
+        left_out: fields of the request that the expert does not take.
+        is_debug: the client asked for what was weighed, too.
+    """
+    context, native, decision = row.context, row.chat.native, row.decision
+    headers = {"x-request-id": context.request_id, "x-coe-schema": "1"}
+    if native is not None and native.wire is Wire.MESSAGES:
+        headers["request-id"] = context.request_id  # its name in Anthropic's API
+    if row.is_admitted:
+        headers["x-coe-decision-id"] = context.decision_id
+    if decision is None:
+        return headers
+    headers |= {
+        "x-coe-expert": row.expert or decision.expert,
+        "x-coe-category": decision.category,
+        "x-coe-confidence": f"{decision.confidence:.4f}",
+        "x-coe-router-version": decision.router_version,
+        "x-coe-overhead-ms": f"{row.overhead_ms:.2f}",
+    }
+    if row.calls.queue_ms is not None:
+        headers["x-coe-queue-ms"] = f"{row.calls.queue_ms:.1f}"
+    if left_out:
+        headers["x-coe-left-out"] = ", ".join(left_out)
+    if decision.stay is not None:
+        headers["x-coe-conversation"] = stay_note(decision.stay)
+    if alias is not None:
+        headers["x-coe-alias"] = quote(alias[:MAX_MODEL_CHARS], safe=ALIAS_CHARS)
+    trace = row.strategy
+    if trace is not None and trace.declined is None:
+        answered = sum(call.state is CallState.ANSWERED and not call.is_judge for call in trace.calls)
+        headers["x-coe-strategy"] = trace.name
+        headers["x-coe-calls"] = str(len(trace.calls))
+        headers["x-coe-agreement"] = f"{trace.agreed} of {answered}"
+    note = fallback_note(decision, row.expert, trace)
+    if note:
+        headers["x-coe-fallback"] = note
+    if is_debug:
+        pairs = zip(decision.eligible, decision.predicted_quality, strict=True)
+        headers["x-coe-eligible"] = ", ".join(decision.eligible)
+        headers["x-coe-predicted-quality"] = ", ".join(f"{name}={quality:.4f}" for name, quality in pairs)
+    return headers
+
+
+def stay_note(stay: Stay) -> str:
+    """The header `x-coe-conversation`: kept or moved, with what a move would gain and its price."""
+    never = "none, unsure what is asked" if stay.is_unsure else "none, a tool loop"
+    price = never if stay.price is None else f"{stay.price:.4f}"
+    return f"{'kept' if stay.kept else 'moved'}; gain={stay.gain:.4f}; price={price}"
+
+
+def fallback_note(decision: RoutingDecision, expert: str | None, trace: StrategyTrace | None) -> str:
+    """The header `x-coe-fallback`: `uncertain` (stage 1), `explored` (another expert was planned), `failover:EXPERT`
+    (that one failed), `single` (a strategy brought no answer, or was not followed); empty for none of them."""
+    notes = ["uncertain"] if decision.is_fallback else []
+    if decision.reason is DecisionReason.EXPLORED:
+        notes.append("explored")
+    is_settled = trace is not None and trace.is_settled
+    if trace is not None and not (is_settled and trace.agreed):  # no reply stated an answer that could be compared
+        notes.append("single")
+    if is_failover(decision, expert, trace):
+        notes.append(f"failover:{decision.expert}")
+    return ", ".join(notes)
+
+
+def is_failover(decision: RoutingDecision, expert: str | None, trace: StrategyTrace | None) -> bool:
+    """Returns True where an expert was asked because the decided one had failed."""
+    return expert not in (None, decision.expert) and not (trace is not None and trace.is_settled)
+
+
+ANSWER = re.compile(r"(?:chatcmpl-|cmpl-|msg_|resp_)(?:dec-)?([0-9a-f]{20,60})")
+
+
+def answer_id(prefix: str, decision_id: str) -> str:
+    """The id of an answer on a surface whose ids begin with `prefix`."""
+    return prefix + decision_id.removeprefix("dec-")
+
+
+def decision_named(name: str) -> str:
+    """The decision of an answer's id, which holds the decision's: nothing has to be stored. A name that
+    is not one of our ids stays as it is."""
+    found = ANSWER.fullmatch(name)
+    return name if found is None else f"dec-{found[1]}"

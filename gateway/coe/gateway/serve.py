@@ -1,0 +1,255 @@
+"""Running the gateway: the socket, the server, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import resource
+import socket
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from coe.fleet.tasks import happens, stop_task
+from coe.gateway.app import GatewayApp
+from coe.gateway.asgi import Receive, Scope, Send, error_answer
+from coe.gateway.auth import readable_by
+from coe.gateway.http_errors import shutting_down
+from coe.gateway.http_limits import FullNotice, LimitedProtocol
+from coe.gateway.keys.grants import Caller
+from coe.gateway.listener import bind, check_exposure, url_of
+from coe.gateway.part_metrics import part_metrics
+
+if TYPE_CHECKING:
+    from coe.gateway.parts import Parts
+
+FILES_BESIDE = 512  # database, log, indexes, engines, uploads
+FILES_PER_CLIENT = 2  # its connection, and one to an expert
+FEWEST_CLIENTS = 16
+
+REFUSAL = error_answer(shutting_down(), {"connection": "close"})
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Served:
+    """Parts with their application, and the number of requests that they answer now."""
+
+    parts: Parts
+    app: GatewayApp
+    running: int = 0
+    must_end: bool = False
+    is_over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def end(self) -> None:
+        """Sets `is_over` once no request runs; none may begin from now on."""
+        self.must_end = True
+        if not self.running:
+            self.is_over.set()
+
+
+class Gateway:
+    """A gateway on a port. `start` returns when it accepts connections; `stop` when everything has ended.
+
+    It owns `parts` (experts and router) from `start` on; the sink and the database belong to whoever made them.
+    `change` puts others in their place.
+
+    Args:
+        port: 0 until `start` when any free port will do.
+        listener: a socket that listens already; None binds one.
+    """
+
+    def __init__(
+        self, parts: Parts, *, host: str = "127.0.0.1", port: int = 0, listener: socket.socket | None = None
+    ) -> None:
+        self.host = host
+        self.port = port
+        self._served = Served(parts, GatewayApp(parts, host))
+        self._before: dict[Served, asyncio.Task[None]] = {}  # what still has requests, and waits for their end
+        self._has_closed = False
+        self._listener = listener
+        self._server: QuietServer | None = None
+
+    @property
+    def parts(self) -> Parts:
+        """The parts in force."""
+        return self._served.parts
+
+    @property
+    def url(self) -> str:
+        """The API root for OpenAI clients."""
+        return url_of(self.host, self.port)
+
+    async def __call__(
+        self, scope: Scope, receive: Receive, send: Send, caller: Caller | None = None, *, is_batch: bool = False
+    ) -> None:
+        """Answers a request as `GatewayApp` does, with the parts that are in force when it comes; refuses it after
+        `stop`."""
+        if self._has_closed:
+            await REFUSAL(scope, receive, send)
+            return
+        served = self._served
+        served.running += 1
+        try:
+            await served.app(scope, receive, send, caller, is_batch=is_batch)
+        finally:
+            served.running -= 1
+            if served.must_end:
+                served.end()
+
+    def change(self, parts: Parts) -> None:
+        """Serves what comes from now on with other parts, which `Parts.changed` made and which have started.
+
+        Requests that run keep theirs, which are closed behind the last of them.
+        """
+        before, self._served = self._served, Served(parts, GatewayApp(parts, self.host))
+        parts.is_stopping = before.parts.is_stopping
+        if parts.residency is not None:
+            parts.residency.use(parts.pool)
+        if parts.judge is not None:
+            parts.judge.use(parts.config.experts, parts.pool)
+        before.end()
+        self._before[before] = asyncio.create_task(self._close(before), name="parts-before")
+
+    async def _close(self, served: Served) -> None:
+        await asyncio.gather(served.parts.pool.stop_probing(), served.parts.live.aclose())  # the new ones follow
+        await served.is_over.wait()
+        del self._before[served]
+        others = [self._served, *self._before]
+        await served.parts.close_changed([each for other in others for each in other.parts.pool.backends])
+
+    async def start(self) -> int:
+        """Binds, loads, probes and accepts. Returns the port.
+
+        Raises:
+            ConfigError: the address cannot be bound, or others can reach it and nobody needs a key.
+        """
+        listener = self._listener = self._listener or bind(self.host, self.port)
+        self.port = int(listener.getsockname()[1])
+        await self.parts.start()
+        check_exposure(self.host, has_keys=self.parts.auth.needs_key)
+        self.parts.metrics.watch(lambda: part_metrics(self.parts))
+        self._server = QuietServer(server_config(self), self.parts.config.gateway.shutdown_grace_s)
+        await self._server.begin([listener])
+        for lacking in self.parts.missing():
+            logger.warning("not ready: %s", lacking)
+        return self.port
+
+    async def drain(self, urgent: asyncio.Event) -> None:
+        """Not ready, and serving for `drain_s` more, so that whoever sends requests here can turn to another gateway.
+
+        Every answer is the last of its connection. `urgent` cuts it short.
+        """
+        limits = self.parts.config.gateway
+        self.parts.is_stopping = True
+        logger.info("stopping: not ready, and serving for %g s more", limits.drain_s)
+        await happens(urgent, limits.drain_s)
+        logger.info("stopping: requests have %g s to end", limits.shutdown_grace_s)
+
+    async def stop(self) -> None:
+        """Not ready, then no new connections, then what runs has `shutdown_grace_s` to end. All has ended, with its row
+        in the sink, before the parts close.
+
+        A connection that was accepted just before, or a request that waits behind another on its connection, may still
+        begin one: it is refused, because the server no longer waits for it.
+        """
+        self._has_closed = True
+        for served in (self._served, *self._before):  # each tells its own requests why they are cut off
+            served.parts.is_stopping = True
+        if self._server is not None:
+            await self._server.end()
+        if self._listener is not None:
+            self._listener.close()
+        self._served.end()
+        await asyncio.gather(self._served.is_over.wait(), *self._before.values())
+        await self.parts.aclose()
+
+
+class QuietServer(uvicorn.Server):
+    """uvicorn's server without its signal handlers and polling: it serves from `begin` to `end`."""
+
+    def __init__(self, config: uvicorn.Config, grace_s: float) -> None:
+        super().__init__(config)
+        # Its error logger writes tracebacks, which may hold prompt text; faults are counted and logged at the edge.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        self.servers = []
+        self._grace_s = grace_s
+        self._ticking: asyncio.Task[None] | None = None
+
+    async def begin(self, sockets: list[socket.socket] | None = None) -> None:
+        """Returns when it accepts connections."""
+        self.config.load()
+        self.lifespan = self.config.lifespan_class(self.config)
+        await self.startup(sockets)
+        self._ticking = asyncio.create_task(self._tick(), name="server-date")
+
+    async def _tick(self) -> None:
+        while True:
+            await self.on_tick(0)  # renews the Date header
+            await asyncio.sleep(1.0)
+
+    async def end(self) -> None:
+        """No new connections, idle ones closed; requests that run get the grace, then each writes its record. Returns
+        at once when nothing runs."""
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        running = self.server_state.tasks
+        try:
+            async with asyncio.timeout(self._grace_s):
+                await asyncio.gather(*(asyncio.shield(task) for task in running), return_exceptions=True)
+        except TimeoutError:
+            for task in running:
+                task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await stop_task(self._ticking)
+
+
+def server_config(gateway: Gateway) -> uvicorn.Config:
+    limits = gateway.parts.config.gateway
+    max_connections = clients_that_fit(limits.max_connections)
+    protocol: Any = partial(  # uvicorn calls it for each connection
+        LimitedProtocol,
+        max_connections=max_connections,
+        is_stopping=lambda: gateway.parts.is_stopping,
+        on_full=FullNotice(max_connections, gateway.parts.metrics.full.inc),
+    )
+    return uvicorn.Config(
+        readable_by(gateway, limits.allowed_origins),
+        http=protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=math.ceil(limits.keep_alive_s),
+    )
+
+
+def clients_that_fit(wanted: int) -> int:
+    """The number of clients, at most `wanted`, that may be connected at once.
+
+    Raises this process's limit on open files as far as the system lets it.
+
+    One connection more than there may be files would keep experts and the database from being reached.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = FILES_PER_CLIENT * wanted + FILES_BESIDE
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return wanted
+    fitting = max(FEWEST_CLIENTS, (soft - FILES_BESIDE) // FILES_PER_CLIENT)
+    logger.warning(
+        "at most %d connections instead of gateway.max_connections %d: this process may have %d files open (ulimit -n)",
+        fitting,
+        wanted,
+        soft,
+    )
+    return fitting

@@ -1,0 +1,262 @@
+"""Asks experts as a strategy says, until an answer is settled, and notes every call."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from coe.base.errors import RouterError
+from coe.base.json_text import to_json
+from coe.decision_log.decision_record import AskedExpert, CallState, StrategyTrace
+from coe.fleet.backend import reply_json
+from coe.gateway.answer_reader import answer_text
+from coe.gateway.asgi import read_off_loop
+from coe.gateway.chat_log import cost_usd
+from coe.gateway.chat_request import ChatRequest, text_of
+from coe.gateway.exchange import RequestContext
+from coe.gateway.expert_answer import StreamedAnswer, WholeAnswer
+from coe.gateway.expert_call import ExpertCall, streamed
+from coe.gateway.http_errors import api_error
+from coe.router.answers import KeyOf, Question, mean_logprob
+from coe.router.expert_config import ExpertConfig
+from coe.router.strategies.machines import Escalate
+from coe.router.strategies.types import Chosen, Reply, Settled, Strategy
+from coe.router.types import QueryFacts, RoutingDecision
+from coe.router.usage import Usage, chat_usage
+
+WAITING_S = 10.0
+"""A proxy cuts a stream that is silent for 30 to 60 s."""
+
+COMPARER = ThreadPoolExecutor(max_workers=8, thread_name_prefix="coe-compare")
+"""For kinds of answers that run code or ask a judge; of one request one answer after the other."""
+
+NEW_ANSWER = "\0"
+"""Key of an answer that nobody has given yet."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One expert's call. It counts as cancelled until it has ended."""
+
+    expert: str
+    prompt_tokens: int
+    state: CallState = CallState.CANCELLED
+    answer: WholeAnswer | None = None
+    key: str | None = None
+    error_code: str | None = None
+    latency_ms: float | None = None
+    logprob: float | None = None
+
+    @property
+    def usage(self) -> Usage:
+        """The expert's count; for a call that was cancelled its prompt, estimated, and for one that failed nothing."""
+        if self.answer is not None:
+            return self.answer.facts.usage
+        is_cancelled = self.state is CallState.CANCELLED
+        return Usage(prompt_tokens=self.prompt_tokens if is_cancelled else 0, is_estimated=is_cancelled)
+
+    @property
+    def reply(self) -> Reply:
+        return Reply(self.key, is_failure=self.answer is None, logprob=self.logprob)
+
+
+@dataclass
+class StrategyRun:
+    """One request on its way through several experts. `trace` tells at any time what was asked."""
+
+    experts: ExpertCall
+    entries: Mapping[str, ExpertConfig]
+    context: RequestContext
+    chat: ChatRequest
+    decision: RoutingDecision
+    chosen: Chosen
+    calls: dict[int, Call] = field(default_factory=dict)
+    judgements: list[Call] = field(default_factory=list)
+    settled: Settled | None = None
+    declined: str | None = None
+    key_of: KeyOf | None = None
+    _comparing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _asking: set[Future[str | None]] = field(default_factory=set)
+
+    async def answer(self, on_wait: Callable[[], Awaitable[None]]) -> StreamedAnswer | WholeAnswer | None:
+        """The answer that is served, with the usage of all calls, as its client asked for it; None where nobody gave
+        one, or the answers to this request cannot be compared, for which nobody is asked.
+
+        Args:
+            on_wait: called again and again while the client waits for a stream.
+        """
+        self.declined = self._prepare()
+        if self.declined is not None:
+            return None
+        asking = asyncio.create_task(self._settled_answer(), name="strategy")
+        try:
+            while not (await asyncio.wait({asking}, timeout=WAITING_S))[0]:
+                if self.chat.is_stream:
+                    await on_wait()
+            answer = asking.result()
+        finally:
+            self.key_of = None  # a judge is asked nothing more
+            for future in self._asking:
+                future.cancel()
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+        return streamed(answer, self.chat) if answer and self.chat.is_stream else answer
+
+    def _prepare(self) -> str | None:
+        """Makes the keys of answers to this request, or says why there are none."""
+        judging, kind = self.chosen.kind.judging, self.chosen.kind
+        if judging is not None:
+            family = self.entries[judging.expert].family
+            same = next((name for name in self.chosen.asked if self.entries[name].family == family), None)
+            if same is not None:
+                return f"judge '{judging.expert}' is of the family of expert '{same}', whose answers it would compare"
+        loop = asyncio.get_running_loop()
+        text = "\n\n".join(text_of(message) for message in self.chat.messages)
+        ask = partial(self._ask, loop)
+        self.key_of = kind.key_for(Question(text, ask))
+        return "the request shows nothing to compare answers by" if self.key_of is None else None
+
+    async def _settled_answer(self) -> WholeAnswer | None:
+        """Asks until an answer is settled. What is no longer needed is cancelled at its expert."""
+        running: dict[asyncio.Task[None], int] = {}
+        strategy = self.chosen.strategy
+        able, names = self.decision.eligible, self.chosen.experts
+        replies = {e: Reply(is_failure=True) for e in strategy.experts if names[e] not in able}
+        try:
+            while self.settled is None:
+                step = strategy.step(replies)
+                if isinstance(step, Settled):
+                    self.settled = step
+                    break
+                for expert in [each for each in step.experts if each not in running.values()]:
+                    running[asyncio.create_task(self._call(expert), name="strategy-call")] = expert
+                done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    expert = running.pop(task)
+                    task.result()
+                    replies[expert] = self.calls[expert].reply
+                self.settled = foregone(strategy, replies, running.values())
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+        served = None if self.settled.expert is None else self.calls[self.settled.expert].answer
+        if served is None:
+            return None
+        usage = Usage.total([call.usage for call in (*self.calls.values(), *self.judgements)])
+        body = await read_off_loop(lambda raw: with_usage(raw, usage), served.body)
+        return replace(served, body=body, facts=served.facts._replace(usage=usage))
+
+    async def _call(self, expert: int) -> None:
+        """Asks one expert for a whole answer. A failure is not an answer."""
+        call = self.calls[expert] = Call(self.chosen.experts[expert], self.chat.facts.prompt_tokens)
+        body = {field: value for field, value in self.chat.body.items() if field not in ("stream", "stream_options")}
+        strategy = self.chosen.strategy
+        if isinstance(strategy, Escalate) and strategy.wants_logprobs == expert:
+            body["logprobs"] = True
+        text = await self._ask_into(call, self.chat._replace(body=body, is_stream=False))
+        is_cut = call.answer is not None and call.answer.facts.finish_reason == "length"
+        if call.answer is not None and "logprobs" in body:
+            call.logprob = await read_off_loop(lambda raw: mean_logprob(reply_json(raw)), call.answer.body)
+        if text is not None and not is_cut:
+            call.key = await self._key(text)
+
+    async def _ask_into(self, call: Call, chat: ChatRequest) -> str | None:
+        """The text of an expert's answer, with what became of the call; None where it gave none."""
+        begun = time.perf_counter()
+        try:
+            answer = await self.experts.whole(self.context, chat, call.expert)
+            if answer.facts.error_code is not None:
+                call.state, call.error_code = CallState.FAILED, answer.facts.error_code
+                return None
+            call.state, call.answer = CallState.ANSWERED, answer
+            return await read_off_loop(answer_text, answer.body)
+        except RouterError as error:
+            call.state, call.error_code = CallState.FAILED, api_error(error, call.expert).cause
+            return None
+        finally:
+            call.latency_ms = (time.perf_counter() - begun) * 1e3
+
+    async def _key(self, text: str) -> str | None:
+        if self.key_of is None:
+            return None
+        if not self.chosen.kind.is_slow:
+            return self.key_of(text)
+        async with self._comparing:
+            return await asyncio.get_running_loop().run_in_executor(COMPARER, self.key_of, text)
+
+    def _ask(self, loop: asyncio.AbstractEventLoop, expert: str, body: Mapping[str, object]) -> str | None:
+        """A judge's reply, for a thread that compares answers; None where it gives none, or nobody waits any longer."""
+        if self.key_of is None:
+            return None
+        future = asyncio.run_coroutine_threadsafe(self._judge(expert, body), loop)
+        self._asking.add(future)
+        try:
+            return future.result()
+        except CancelledError:
+            return None
+
+    async def _judge(self, expert: str, body: Mapping[str, object]) -> str | None:
+        facts = QueryFacts(prompt_chars=len(str(body["messages"])))
+        call = Call(expert, facts.prompt_tokens)
+        self.judgements.append(call)
+        asks = self.chat._replace(body={"model": expert, **body}, facts=facts, is_stream=False)
+        return await self._ask_into(call, asks)
+
+    def trace(self) -> StrategyTrace:
+        """The part of the row and the receipt. Answers are numbered; their text is nowhere."""
+        keys = list(dict.fromkeys(call.key for call in self.calls.values() if call.key is not None))
+        calls = tuple(
+            AskedExpert(
+                expert=call.expert,
+                state=call.state,
+                answer=None if call.key is None else keys.index(call.key),
+                usage=call.usage,
+                cost_usd=cost_usd(call.usage, self.entries.get(call.expert), self.context.is_batch),
+                latency_ms=call.latency_ms or 0.0,
+                error_code=call.error_code,
+                is_judge=i >= len(self.calls),
+                propensity=self.decision.propensity,
+            )
+            for i, call in enumerate((*self.calls.values(), *self.judgements))
+        )
+        settled = self.settled or Settled(None)
+        return StrategyTrace(
+            name=self.chosen.name,
+            is_settled=settled.expert is not None,
+            confidence=settled.confidence,
+            agreed=settled.agreed,
+            calls=calls,
+            declined=self.declined,
+        )
+
+
+def foregone(strategy: Strategy, replies: Mapping[int, Reply], running: Collection[int]) -> Settled | None:
+    """The end that the calls still running cannot change, whether they fail, all give one of the answers so far, or
+    all a new one; None where they can."""
+    answers = {reply.key for reply in replies.values() if reply.key is not None}
+    if not running or not answers:
+        return None
+    silent = {**replies, **dict.fromkeys(running, Reply(is_failure=True))}
+    found = strategy.step(silent)
+    if not isinstance(found, Settled) or found.expert is None:
+        return None
+    served = silent[found.expert].key
+    for answer in (*answers, NEW_ANSWER):
+        supposed = {**replies, **dict.fromkeys(running, Reply(answer))}
+        other = strategy.step(supposed)
+        if not isinstance(other, Settled) or other.expert is None or supposed[other.expert].key != served:
+            return None
+    return found
+
+
+def with_usage(body: bytes, usage: Usage) -> bytes:
+    """A whole answer that reports another usage, without log-probabilities: a client that wants some has one expert."""
+    reply = reply_json(body)
+    for choice in reply["choices"]:
+        choice.pop("logprobs", None)
+    return to_json({**reply, "usage": chat_usage(usage)})

@@ -1,0 +1,127 @@
+"""From another configuration to a gateway that serves with it. Log, retrieval, encoder and the engines that run stay as
+they are; a new adapter on a base of llama.cpp, which loads adapters only when it starts, gets a process of its own. The
+base's weights are mapped from one file, so they are in memory once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coe.base.errors import ConfigError
+from coe.fleet.adapter_files import adapter_digest
+from coe.fleet.connect import build_backend, ids_on_base, is_same_engine
+from coe.fleet.engines import EngineAddresses, Fleet
+from coe.fleet.replicas import ExpertBackend
+from coe.fleet.vllm_addresses import read_vllm
+from coe.fleet.vllm_command import adapter_folder
+from coe.gateway.changes.live_config import Prepared
+from coe.gateway.live_router import router_loader
+from coe.gateway.settings import engine_environment, expert_keys, read_secrets
+from coe.router.config import CoeConfig
+from coe.router.expert_config import Engine, ExpertConfig
+
+if TYPE_CHECKING:
+    from coe.gateway.parts import Parts
+    from coe.gateway.serve import Gateway
+
+
+@dataclass(frozen=True)
+class AddedEngine:
+    """An engine that was started for one expert, beside those of the start. `digest` is of the adapter's files."""
+
+    entry: ExpertConfig
+    digest: str
+    fleet: Fleet
+    addresses: EngineAddresses
+
+
+@dataclass(frozen=True)
+class Swap:
+    """Prepares parts for other configurations: `await swap(config)`.
+
+    Args:
+        started: the configuration that the gateway started with, whose engines run.
+        addresses: those of these engines.
+        share: makes of a configuration what this process serves with.
+        folder: where experts.yaml lies.
+    """
+
+    gateway: Gateway
+    data_dir: Path
+    started: CoeConfig
+    addresses: EngineAddresses
+    share: Callable[[CoeConfig], CoeConfig]
+    folder: Path = Path()
+    _added: dict[str, AddedEngine] = field(default_factory=dict)
+    _replaced: list[AddedEngine] = field(default_factory=list)
+
+    async def __call__(self, whole: CoeConfig) -> Prepared:
+        """Parts that have started. Raises ConfigError: an expert has no address, or the live router does not fit."""
+        before, config = self.gateway.parts, self.share(whole)
+        secrets, current = read_secrets(config), before.live.current
+        await self._start_added(config)
+        backends = await asyncio.to_thread(self._backends, before, config, secrets)
+        loader = router_loader(config, None if current is None else current.encoder)
+        parts = before.changed(
+            config, before.pool.changed(backends), before.live.changed(loader), expert_keys(config, secrets)
+        )
+
+        async def drop() -> None:
+            await parts.close_changed(self.gateway.parts.pool.backends)
+
+        try:
+            await parts.start_changed()
+            if current is not None and parts.live.current is None:
+                raise ConfigError(f"the live router does not fit: {parts.live.last_error}")
+        except BaseException:
+            await drop()
+            raise
+        return Prepared(partial(self.gateway.change, parts), drop)
+
+    async def aclose(self) -> None:
+        """Stops the engines that were added, behind the last request."""
+        await asyncio.gather(*(each.fleet.stop() for each in (*self._added.values(), *self._replaced)))
+
+    async def _start_added(self, config: CoeConfig) -> None:
+        """Starts an engine for each adapter of llama.cpp that none has. One that it replaces ends with the gateway,
+        because requests may run on it.
+
+        Raises:
+            RouterError: one does not start.
+        """
+        for name, entry in config.experts.items():
+            was, added = self.started.experts.get(name), self._added.get(name)
+            if entry.engine is not Engine.LLAMACPP or entry.adapter is None:
+                continue
+            if was is not None and is_same_engine(was, entry):
+                continue
+            digest = await asyncio.to_thread(adapter_digest, adapter_folder(entry, self.folder))
+            if added is not None and is_same_engine(added.entry, entry) and added.digest == digest:
+                continue
+            alone, environment = config.model_copy(update={"experts": {name: entry}}), engine_environment(config)
+            label = f"{name}-{len(self._added) + len(self._replaced)}"
+            fleet = Fleet(alone, self.folder, self.data_dir, environment, (Engine.LLAMACPP,), label=label)
+            addresses = await fleet.start()
+            self._replaced.extend([added] if added else [])
+            self._added[name] = AddedEngine(entry, digest, fleet, addresses)
+
+    def _backends(self, before: Parts, config: CoeConfig, secrets: Mapping[str, str]) -> dict[str, ExpertBackend]:
+        """One for each expert: that of before where it serves the new entry too. Raises ConfigError."""
+        urls = self.addresses.urls | read_vllm(self.data_dir).urls
+        backends = {}
+        for name, entry in config.experts.items():
+            was = before.config.experts.get(name)
+            if was is not None and is_same_engine(was, entry) and name not in self._added:
+                backends[name] = before.pool.backend(name)
+                continue
+            ids = ids_on_base(self.started, entry.model, self.addresses.lora_ids)
+            roots = entry.roots or urls.get(name, ())
+            added = self._added.get(name)
+            if added is not None and is_same_engine(added.entry, entry):
+                ids, roots = added.addresses.lora_ids, added.addresses.urls[name]
+            backends[name] = build_backend(name, entry, roots, ids, secrets)
+        return backends

@@ -1,0 +1,268 @@
+"""The spans of one request, named by OpenTelemetry's conventions for generative AI. Nothing of what was
+asked or answered is in them."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from logging import Logger
+from typing import NamedTuple
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.trace import (
+    Span,
+    SpanKind,
+    StatusCode,
+    Tracer,
+    format_span_id,
+    format_trace_id,
+    set_span_in_context,
+)
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from coe.decision_log.decision_record import DecisionKind, DecisionRecord, TerminalState
+from coe.fleet.backend import BackendRequest
+from coe.gateway.asgi import Scope
+from coe.gateway.exchange import MAX_MODEL_CHARS, ChatRow
+from coe.gateway.http_errors import ApiError
+from coe.gateway.telemetry.telemetry import HOPS, RequestLine, decision_of
+from coe.router.expert_config import Engine, ExpertConfig
+from coe.router.types import RoutingDecision
+from coe.router.usage import READ, WRITTEN
+
+OPERATION, PROVIDER, MODEL = "gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model"
+ERROR = "error.type"
+RESPONSE_ID, DECISION_ID, EXPERT = "gen_ai.response.id", "coe.decision.id", "coe.expert"
+CHAT = "chat"
+OPERATIONS = {
+    "completions": "text_completion",
+    DecisionKind.EMBEDDING: "embeddings",
+    DecisionKind.SEARCH: "retrieval",
+    DecisionKind.RERANK: "rerank",
+}
+PROVIDERS = {
+    "azure": "azure.ai.openai",
+    "bedrock": "aws.bedrock",
+    "gemini": "gcp.gemini",
+    "mistral": "mistral_ai",
+    "moonshot": "moonshot_ai",
+    "vertex_ai": "gcp.vertex_ai",
+    "watsonx": "ibm.watsonx.ai",
+    "xai": "x_ai",
+}
+"""litellm's names of providers that the conventions call something else."""
+
+SAMPLING = ("max_tokens", "temperature", "top_p", "frequency_penalty", "presence_penalty", "seed")
+PROPAGATOR = TraceContextTextMapPropagator()
+Attributes = dict[str, str | int | float | bool]
+
+
+class SpanIds(RandomIdGenerator):
+    """Ids of spans: a request's ends with the digit 0, and its calls of experts count up from there. A new trace begins
+    with the time, so that the rows of its decisions are neighbours in the database's index.
+
+    Used on the event loop alone.
+    """
+
+    def __init__(self) -> None:
+        self._next: int | None = None
+
+    def follow(self, request: int, number: int) -> None:
+        """The next span is that call of a request; from the sixteenth on, none that names it."""
+        self._next = request + number if number < HOPS else None
+
+    def generate_span_id(self) -> int:
+        found, self._next = self._next, None
+        return found or super().generate_span_id() & ~(HOPS - 1) or HOPS
+
+    def generate_trace_id(self) -> int:
+        return time.time_ns() // 1_000_000 << 80 | secrets.randbits(80)
+
+
+@dataclass
+class Hop:
+    """A call of an expert that has not ended."""
+
+    span: Span
+    began_s: float
+    first_s: float | None = None
+
+
+class Tools(NamedTuple):
+    """The means of all requests: a tracer and the ids that it gives."""
+
+    tracer: Tracer
+    ids: SpanIds
+
+
+class RequestSpans(RequestLine):
+    """A span of the server, and below it one for each call of an expert or choice of documents."""
+
+    def __init__(self, tools: Tools, logger: Logger, scope: Scope, headers: Mapping[bytes, bytes], route: str) -> None:
+        self._tracer, self._ids = tools
+        about = {"http.request.method": scope["method"], "url.scheme": scope["scheme"]}
+        given = {name: headers.get(name.encode(), b"").decode("latin-1") for name in PROPAGATOR.fields}
+        self._span = self._tracer.start_span(
+            f"{scope['method']} {route}".rstrip(),
+            PROPAGATOR.extract(given, Context()),
+            SpanKind.SERVER,
+            about | {"http.route": route} if route else about,
+        )
+        self._within = set_span_in_context(self._span, Context())
+        self._number, found = self._span.get_span_context().span_id, self._span.get_span_context().trace_id
+        trace_id = format_trace_id(found)
+        super().__init__(logger, scope, trace_id)
+        self.decision_id = decision_of(trace_id, format_span_id(self._number))
+        self._hops: dict[str, Hop] = {}
+        self._calls = 0
+        self._error: str | None = None
+
+    def calls(self, expert: str, entry: ExpertConfig, request: BackendRequest) -> Mapping[str, str]:
+        """Begins the span of a call. Gives the headers by which the expert's engine continues the trace."""
+        operation, model = OPERATIONS.get(request.path, CHAT), model_of(expert, entry)
+        about: Attributes = {OPERATION: operation, PROVIDER: provider_of(entry), MODEL: model}
+        self._calls += 1
+        self._ids.follow(self._number, self._calls)
+        span = self._tracer.start_span(
+            f"{operation} {model}",
+            self._within,
+            SpanKind.CLIENT,
+            {**about, **asked_for(request), EXPERT: expert, "coe.attempt": self._calls},
+        )
+        if expert in self._hops:
+            self._hops.pop(expert).span.end()
+        self._hops[expert] = Hop(span, time.perf_counter())
+        headers: dict[str, str] = {}
+        PROPAGATOR.inject(headers, set_span_in_context(span, Context()))
+        return headers
+
+    def fails(self, error: ApiError) -> None:
+        """Ends the span of a call that gave no answer."""
+        hop = self._hops.pop(error.expert or "", None)
+        if hop is not None:
+            end(hop.span, error.code or str(error.status))
+
+    def hears(self, expert: str) -> None:
+        """Notes when an answer began. One out of the cache had no call."""
+        hop = self._hops.get(expert)
+        if hop is not None:
+            hop.first_s = time.perf_counter() - hop.began_s
+
+    def ends(self, row: ChatRow) -> None:
+        """Ends the spans of a chat's calls, and says what was decided."""
+        super().ends(row)
+        is_good = row.state is TerminalState.ANSWERED
+        error = self._error = None if is_good else row.error_code or row.state.value
+        for expert, hop in self._hops.items():
+            hop.span.set_attribute(RESPONSE_ID, row.context.decision_id)
+            if expert == row.expert:
+                answered(hop, row)
+            end(hop.span, error)
+        self._hops.clear()
+        self._span.set_attributes(
+            {
+                MODEL: row.chat.model[:MAX_MODEL_CHARS],
+                RESPONSE_ID: row.context.decision_id,
+                DECISION_ID: row.context.decision_id,
+                "gen_ai.conversation.id": row.context.session_id,
+                "coe.request.id": row.context.request_id,
+                "coe.state": row.state.value,
+            }
+        )
+        decision = row.decision
+        if decision is not None:
+            self._span.set_attributes({**decided(decision), EXPERT: row.expert or decision.expert})
+
+    def retrieved(self, kind: DecisionKind, model: str, at: float, records: Sequence[DecisionRecord]) -> None:
+        """Adds the span of a choice of retrieval experts, which ends now."""
+        operation, store = OPERATIONS[kind], None
+        attributes: Attributes = {OPERATION: operation, PROVIDER: "coe", MODEL: model}
+        traces = [record.retrieval for record in records if record.retrieval is not None]
+        if traces:
+            store = traces[0].store_id
+            attributes[EXPERT] = ", ".join(dict.fromkeys(record.served_expert or "" for record in records))
+            attributes["coe.reason"] = ", ".join(dict.fromkeys(trace.reason for trace in traces))
+            attributes["gen_ai.usage.input_tokens"] = sum(record.usage.prompt_tokens for record in records)
+            attributes[DECISION_ID] = records[0].decision_id
+        if store is not None:
+            attributes["gen_ai.data_source.id"] = store
+        name, begin_ns = f"{operation} {store or model}", int(at * 1e9)
+        self._tracer.start_span(name, self._within, SpanKind.INTERNAL, attributes, start_time=begin_ns).end()
+
+    def close(self) -> None:
+        error = self._error or (str(self._status) if self._status >= 500 else None)
+        self._span.set_attributes({"http.response.status_code": self._status} | ({ERROR: error} if error else {}))
+        if self._status >= 500:
+            self._span.set_status(StatusCode.ERROR)
+        self._span.end()
+        super().close()
+
+
+def answered(hop: Hop, row: ChatRow) -> None:
+    usage = row.usage
+    if row.finish_reason is not None:
+        hop.span.set_attribute("gen_ai.response.finish_reasons", [row.finish_reason])
+    hop.span.set_attributes(
+        {
+            DECISION_ID: row.context.decision_id,
+            "gen_ai.usage.input_tokens": usage.prompt_tokens,
+            "gen_ai.usage.cache_read.input_tokens": usage.of(READ),
+            "gen_ai.usage.cache_creation.input_tokens": usage.of(WRITTEN),
+            "gen_ai.usage.output_tokens": usage.completion_tokens,
+            "coe.usage.is_estimated": usage.is_estimated,
+        }
+    )
+    if row.served_model is not None:
+        hop.span.set_attribute("gen_ai.response.model", row.served_model)
+    if row.chat.is_stream and hop.first_s is not None:
+        hop.span.set_attribute("gen_ai.response.time_to_first_chunk", hop.first_s)
+
+
+def end(span: Span, error: str | None) -> None:
+    """Ends the span of a call, which may have failed."""
+    if error is not None:
+        span.set_attribute(ERROR, error)
+        span.set_status(StatusCode.ERROR)
+    span.end()
+
+
+def model_of(expert: str, entry: ExpertConfig) -> str:
+    """The model that an expert's engine is asked for; of a provider's without the provider."""
+    if entry.engine is Engine.LITELLM:
+        return entry.model.partition("/")[2] or entry.model
+    return entry.name_on_engine(expert)
+
+
+def provider_of(entry: ExpertConfig) -> str:
+    """The provider in the words of the conventions; of an engine, its name."""
+    if entry.engine is not Engine.LITELLM:
+        return entry.engine.value
+    provider = entry.model.partition("/")[0]
+    return PROVIDERS.get(provider, provider)
+
+
+def asked_for(request: BackendRequest) -> Attributes:
+    """The parameters of a request that are numbers."""
+    found: Attributes = {"gen_ai.request.stream": True} if request.is_stream else {}
+    for name in SAMPLING:
+        value = request.body.get(name)
+        if isinstance(value, int | float):
+            found[f"gen_ai.request.{name}"] = value
+    return found
+
+
+def decided(decision: RoutingDecision) -> Attributes:
+    return {
+        "coe.category": decision.category,
+        "coe.likely_category": decision.likely_category,
+        "coe.confidence": decision.confidence,
+        "coe.doubt": decision.uncertainty,
+        "coe.is_fallback": decision.is_fallback,
+        "coe.policy": decision.policy,
+        "coe.reason": decision.reason.value,
+        "coe.propensity": decision.propensity,
+        "coe.router.version": decision.router_version,
+    }

@@ -1,0 +1,180 @@
+"""BM25 (Robertson & Zaragoza 2009) over stemmed words, by bm25s: an expert without vectors."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from coe.base.errors import ConfigError
+from coe.retrieval.types import EVIDENCE, ExpertOf
+from coe.router.types import FloatArray, IntArray, Record
+from coe.router.weights import fingerprint
+
+if TYPE_CHECKING:
+    from bm25s import BM25
+
+WORD = re.compile(r"\w+")
+
+LONG = 1000
+"""Words of a document whose length counts as 1."""
+
+
+class Options(Record):
+    k1: float = Field(default=1.2, ge=0, description="how soon a repeated word stops counting")
+    b: float = Field(default=0.75, ge=0, le=1, description="how much a long document is held back")
+    language: str = Field(default="english", description="Snowball stemmer; 'none' leaves words as they are")
+    stopwords: Literal["english", "none"] = "english"
+    max_query_words: int = Field(default=256, ge=1, description="words of a query after these are not read")
+
+
+@dataclass(frozen=True)
+class Bm25Index:
+    """Row i is document i, whose words are `tokens[starts[i] : starts[i + 1]]`; `rarity` (v,) is each word's inverse
+    document frequency. Words that no document holds are left out of a query."""
+
+    engine: BM25 | None
+    vocabulary: dict[str, int]
+    words_of: Callable[[str], list[str]]
+    count: int
+    tokens: NDArray[np.int32]
+    starts: IntArray
+    rarity: FloatArray
+
+    def search(self, texts: Sequence[str], count: int) -> list[tuple[IntArray, FloatArray]]:
+        return [self.search_one(text, count) for text in texts]
+
+    def search_one(self, text: str, count: int) -> tuple[IntArray, FloatArray]:
+        words = [word for word in self.words_of(text) if word in self.vocabulary]
+        if self.engine is None or not words or count < 1:
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
+        scores = np.asarray(self.engine.get_scores(words), dtype=np.float32)
+        kept = min(count, self.count)
+        rows = np.argpartition(-scores, kept - 1)[:kept]
+        rows = rows[scores[rows] > 0]
+        rows = rows[np.lexsort((rows, -scores[rows]))]
+        return rows.astype(np.int64), scores[rows]
+
+    def evidence(self, text: str, rows: IntArray) -> FloatArray:
+        """(k, 3) coverage, phrases and length. A phrase is two neighbouring words of the query, stop words left out
+        (Metzler & Croft 2005); a length is on a logarithmic scale on which `LONG` words are 1."""
+        words = [self.vocabulary[word] for word in self.words_of(text) if word in self.vocabulary]
+        found = np.zeros((len(rows), len(EVIDENCE)), dtype=np.float32)
+        found[:, 2] = np.minimum(np.log1p(self.starts[rows + 1] - self.starts[rows]) / np.log1p(LONG), 1)
+        if not words:
+            return found
+        distinct, place = np.unique(words, return_inverse=True)
+        of, spot = self.words_at(rows, distinct)
+        is_asked = spot >= 0
+        rarity = self.rarity[distinct]
+        held = presence(of[is_asked], spot[is_asked], (len(rows), len(distinct)))
+        found[:, 0] = held @ rarity / max(float(rarity.sum()), 1e-9)
+        pairs = np.unique(place[:-1] * len(distinct) + place[1:])
+        if len(pairs):
+            is_pair = is_asked[:-1] & is_asked[1:] & (of[:-1] == of[1:])
+            seen = spot[:-1][is_pair] * len(distinct) + spot[1:][is_pair]
+            is_phrase = np.isin(seen, pairs)
+            phrase = np.searchsorted(pairs, seen[is_phrase])
+            found[:, 1] = presence(of[:-1][is_pair][is_phrase], phrase, (len(rows), len(pairs))).mean(axis=1)
+        return found
+
+    def words_at(self, rows: IntArray, distinct: IntArray) -> tuple[IntArray, IntArray]:
+        """Of every word of the documents at rows, one document after the other: the document's place in `rows`, and the
+        word's place in `distinct`, which is in order; -1 for a word that is not there."""
+        lengths = self.starts[rows + 1] - self.starts[rows]
+        of = np.repeat(np.arange(len(rows)), lengths)
+        begins = np.repeat(self.starts[rows] - np.cumsum(lengths) + lengths, lengths)
+        tokens = self.tokens[begins + np.arange(len(of))]
+        spot = np.minimum(np.searchsorted(distinct, tokens), len(distinct) - 1)
+        return of, np.where(distinct[spot] == tokens, spot, -1)
+
+
+def presence(row: IntArray, column: IntArray, shape: tuple[int, int]) -> FloatArray:
+    """1 at the places that are named, however often; 0 elsewhere."""
+    found = np.zeros(shape, dtype=np.float32)
+    found[row, column] = 1
+    return found
+
+
+@dataclass(frozen=True)
+class Bm25Expert:
+    """An expert over texts. Lucene's variant: no term has a negative weight (Kamphuis et al. 2020)."""
+
+    name: str
+    options: Options
+
+    @property
+    def space(self) -> str:
+        return fingerprint("bm25", self.options.model_dump_json(exclude={"max_query_words"}))
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint("bm25", self.options.model_dump_json())
+
+    def words(self, text: str) -> list[str]:
+        """Stems in order of appearance, stop words left out."""
+        found = [word for word in WORD.findall(text.lower()) if word not in stop_words(self.options.stopwords)]
+        return found if self.options.language == "none" else list(stemmer(self.options.language)(found))
+
+    def query_words(self, text: str) -> list[str]:
+        return self.words(text)[: self.options.max_query_words]
+
+    def index(self, texts: Sequence[str]) -> Bm25Index:
+        from bm25s import BM25
+
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # at its import it asks for every message
+        corpus = [self.words(text) for text in texts]
+        vocabulary = {word: number for number, word in enumerate(dict.fromkeys(w for words in corpus for w in words))}
+        numbers = [[vocabulary[word] for word in words] for words in corpus]
+        engine = None
+        if vocabulary:
+            engine = BM25(k1=self.options.k1, b=self.options.b, method="lucene", backend="numpy")
+            engine.index((numbers, vocabulary), show_progress=False)
+        frequency = np.bincount([n for words in numbers for n in set(words)], minlength=len(vocabulary))
+        return Bm25Index(
+            engine,
+            vocabulary,
+            self.query_words,
+            len(texts),
+            tokens=np.array([n for words in numbers for n in words], dtype=np.int32),
+            starts=np.cumsum([0, *(len(words) for words in numbers)], dtype=np.int64),
+            rarity=np.log1p((len(texts) - frequency + 0.5) / (frequency + 0.5)).astype(np.float32),
+        )
+
+
+@cache
+def stop_words(language: str) -> frozenset[str]:
+    from bm25s.stopwords import STOPWORDS_EN
+
+    return frozenset(STOPWORDS_EN) if language == "english" else frozenset()
+
+
+@cache
+def stemmer(language: str) -> Callable[[list[str]], list[str]]:
+    from Stemmer import Stemmer
+
+    stem: Callable[[list[str]], list[str]] = Stemmer(language).stemWords
+    return stem
+
+
+def build(options: Options) -> ExpertOf:
+    """Raises ConfigError for a language without a stemmer."""
+    if options.language != "none":
+        from Stemmer import algorithms
+
+        if options.language not in algorithms():
+            raise ConfigError(
+                f"bm25: no stemmer for language '{options.language}'; allowed: none, {', '.join(algorithms())}"
+            )
+    return lambda name, base: Bm25Expert(name, options)  # over any base: it uses none
+
+
+IMPORTS = ("bm25s", "Stemmer")
+EXAMPLES = (Options(), Options(k1=0.9, b=0.4, language="none", stopwords="none"))

@@ -1,0 +1,100 @@
+"""Threads that are shared fairly: long work comes in small pieces, and keys take turns."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from coe.base.errors import RequestError
+from coe.fleet.tasks import resolve
+
+PIECE_TEXTS = 32
+PIECE_CHARS = 8_000
+"""About 2,000 tokens: half a second of the default encoder on one core."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Work that a caller waits for; a result that is already there costs none."""
+
+    call: Callable[[], Any]
+    result: asyncio.Future[Any]
+
+
+class FairThreads:
+    """Each key in turn gives its oldest piece to the next free thread. Use it on one event loop.
+
+    Work that is no longer waited for is left out or, if it runs already, its result is dropped.
+    """
+
+    def __init__(self, threads: int, name: str) -> None:
+        self._free = threads
+        self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name)
+        self._lines: dict[str, deque[Piece]] = {}  # by key, the one whose turn is next first
+        self._is_closed = False
+
+    async def run(self, key: str, call: Callable[..., T], *arguments: object, **options: object) -> T:
+        """The result of a call, which is made in a thread. Raises what it raises; RequestError 503 once closed."""
+        if self._is_closed:
+            raise RequestError("the gateway is stopping", status=503, code="server_shutting_down", retry_after_s=1.0)
+        piece = Piece(partial(call, *arguments, **options), asyncio.get_running_loop().create_future())
+        self._lines.setdefault(key, deque()).append(piece)
+        self._start()
+        value: T = await piece.result
+        return value
+
+    def close(self) -> None:
+        """Waits for the pieces that run; the others are cancelled. Blocks."""
+        self._is_closed = True
+        self._threads.shutdown(wait=True)
+
+    def _start(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._free and not self._is_closed and (piece := self._next()) is not None:
+            self._free -= 1
+            self._threads.submit(self._work, piece, loop)
+
+    def _next(self) -> Piece | None:
+        while self._lines:
+            key = next(iter(self._lines))
+            line = self._lines.pop(key)
+            piece = line.popleft()
+            if line:
+                self._lines[key] = line
+            if not piece.result.done():
+                return piece
+        return None
+
+    def _work(self, piece: Piece, loop: asyncio.AbstractEventLoop) -> None:
+        value, error = None, None
+        try:
+            value = piece.call()
+        except BaseException as raised:  # noqa: BLE001 - the waiting caller gets it
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so no caller waits
+            loop.call_soon_threadsafe(self._ended, piece, value, error)
+
+    def _ended(self, piece: Piece, value: object, error: BaseException | None) -> None:
+        self._free += 1
+        resolve(piece.result, value, error)
+        self._start()
+
+
+def pieces(texts: Sequence[str]) -> Iterator[slice]:
+    """Texts cut where a piece would pass `PIECE_TEXTS` or `PIECE_CHARS`; each holds one at least."""
+    start, chars = 0, 0
+    for place, text in enumerate(texts):
+        chars += len(text)
+        if place > start and (place - start == PIECE_TEXTS or chars > PIECE_CHARS):
+            yield slice(start, place)
+            start, chars = place, len(text)
+    if start < len(texts):
+        yield slice(start, len(texts))

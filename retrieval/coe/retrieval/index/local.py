@@ -1,0 +1,159 @@
+"""Indexes whose vectors are in SQL and are searched in memory, where each process follows what others change."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from sqlalchemy import delete, func, select
+
+from coe.base.errors import StoreError
+from coe.decision_log.database import Database
+from coe.retrieval.index.held import HeldVectors
+from coe.retrieval.index.space import Hits, KeyArray, VectorSpace, require_same_space, require_vectors
+from coe.retrieval.index.vector_rows import INDEXES, VECTORS
+from coe.router.types import FloatArray
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+READ_AT_ONCE, NAMED_AT_ONCE = 4_096, 500  # rows, and keys in a statement
+
+
+class LocalIndexes:
+    """The indexes of one document space, of which those searched last are held in memory.
+
+    Args:
+        prefix: distinguishes this space's indexes from others.
+        max_bytes: of vectors in memory, beside the index that is searched.
+    """
+
+    def __init__(self, database: Database, prefix: str, space: VectorSpace, max_bytes: int) -> None:
+        self._database, self._prefix, self._space, self._max_bytes = database, prefix, space, max_bytes
+        self._open: dict[str, LocalIndex] = {}  # the one that was asked for last is the last
+        self._lock = threading.Lock()
+        database.make_tables([INDEXES, VECTORS])
+
+    def open(self, name: str) -> LocalIndex:
+        """The index of that name. Raises VectorSpaceError, StoreError."""
+        with self._lock:
+            index = self._open.pop(name, None) or self._find(name)
+            self._open[name] = index
+            held = sum(each.size_bytes for each in self._open.values())
+            for each in list(self._open)[:-1]:
+                if held <= self._max_bytes:
+                    break
+                held -= self._open.pop(each).size_bytes
+            return index
+
+    def drop(self, name: str) -> None:
+        with self._lock, self._database.transaction("delete an index") as connection:
+            self._open.pop(name, None)
+            gone = delete(INDEXES).where(INDEXES.c.name == self._full(name)).returning(INDEXES.c.index_id)
+            for index_id in connection.execute(gone).scalars().all():
+                connection.execute(delete(VECTORS).where(VECTORS.c.index_id == index_id))
+
+    def close(self) -> None:
+        self._open.clear()
+
+    def _full(self, name: str) -> str:
+        return f"{self._prefix}/{name}"
+
+    def _find(self, name: str) -> LocalIndex:
+        values = {"name": self._full(name), **self._space.model_dump(), "version": 0, "removed": 0, "vectors": 0}
+        with self._database.transaction("open an index") as connection:
+            connection.execute(self._database.insert(INDEXES).values(values).on_conflict_do_nothing())
+            row = connection.execute(select(INDEXES).where(INDEXES.c.name == values["name"])).one()
+        require_same_space(name, VectorSpace(fingerprint=row.fingerprint, dim=row.dim), self._space)
+        return LocalIndex(self._database, row.index_id, name, self._space)
+
+
+class LocalIndex:
+    """One index. Its row is changed before its vectors, so that writers wait for each other and versions are in the
+    order of commits."""
+
+    def __init__(self, database: Database, index_id: int, name: str, space: VectorSpace) -> None:
+        self._database, self._name, self.space = database, name, space
+        self._is_it, self._is_its = INDEXES.c.index_id == index_id, VECTORS.c.index_id == index_id
+        self._index_id = index_id
+        self._held, self._version = HeldVectors(space.dim), 0
+        self._lock = threading.Lock()
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the vectors in memory."""
+        return self._held.size_bytes
+
+    def __len__(self) -> int:
+        with self._database.transaction("count vectors") as connection:
+            return int(connection.execute(select(INDEXES.c.vectors).where(self._is_it)).scalar_one_or_none() or 0)
+
+    def add(self, keys: KeyArray, vectors: FloatArray) -> None:
+        """As `VectorIndex.add`. A key that is given twice takes its last vector."""
+        require_vectors(self.space, vectors)
+        rows = dict(zip(keys.tolist(), vectors.astype("<f2"), strict=True))
+        if not rows:
+            return
+        insert = self._database.insert(VECTORS)
+        changed = {name: insert.excluded[name] for name in ("version", "vector")}
+        insert = insert.on_conflict_do_update(index_elements=["key", "index_id"], set_=changed)
+        with self._database.transaction("add vectors") as connection:
+            named = {"index_id": self._index_id, "version": self._next_version(connection)}
+            connection.execute(insert, [{"key": key, "vector": rows[key].tobytes(), **named} for key in sorted(rows)])
+            self._count(connection)
+
+    def remove(self, keys: KeyArray) -> int:
+        count, gone = 0, np.unique(keys).tolist()
+        with self._database.transaction("remove vectors") as connection:
+            version = self._next_version(connection)
+            for some in (gone[start : start + NAMED_AT_ONCE] for start in range(0, len(gone), NAMED_AT_ONCE)):
+                count += connection.execute(delete(VECTORS).where(self._is_its, VECTORS.c.key.in_(some))).rowcount
+            connection.execute(INDEXES.update().where(self._is_it).values(removed=version))
+            self._count(connection)
+        return count
+
+    def search(self, query: FloatArray, limit: int, among: KeyArray | None = None) -> Hits:
+        """As `VectorIndex.search`: exact among few, approximate among many."""
+        require_vectors(self.space, query[None])
+        with self._lock:
+            self._follow()
+            return self._held.nearest(query, limit, among)
+
+    def _next_version(self, connection: Connection) -> int:
+        counted = INDEXES.update().where(self._is_it).values(version=INDEXES.c.version + 1)
+        version = connection.execute(counted.returning(INDEXES.c.version)).scalar_one_or_none()
+        if version is None:
+            raise StoreError(f"cannot change index {self._name}: it was deleted")
+        return int(version)
+
+    def _count(self, connection: Connection) -> None:
+        count = select(func.count()).where(self._is_its).scalar_subquery()
+        connection.execute(INDEXES.update().where(self._is_it).values(vectors=count))
+
+    def _follow(self) -> None:
+        """Takes in what has changed since the version that is held.
+
+        What is committed between the statements is read again by the next search, since the version is that of before.
+        """
+        with self._database.transaction("read vectors") as connection:
+            row = connection.execute(select(INDEXES).where(self._is_it)).one_or_none()
+            if row is None:
+                raise StoreError(f"cannot search index {self._name}: it was deleted")
+            if row.version == self._version:
+                return
+            if row.removed > self._version > 0:
+                there = connection.execute(select(VECTORS.c.key).where(self._is_its)).scalars().all()
+                self._held.remove(~np.isin(self._held.keys, np.array(there, dtype=np.int64)))
+            columns = select(VECTORS.c.key, VECTORS.c.vector)
+            newer = columns.where(self._is_its, VECTORS.c.version > self._version)
+            rows = connection.execution_options(stream_results=True).execute(newer)
+            for some in rows.partitions(READ_AT_ONCE):
+                self._take_in(some)
+        self._version = row.version
+
+    def _take_in(self, rows: Sequence[tuple[int, bytes]]) -> None:
+        keys = np.array([row[0] for row in rows], dtype=np.int64)
+        vectors = np.frombuffer(b"".join(row[1] for row in rows), dtype="<f2").reshape(len(keys), self.space.dim)
+        self._held.add(keys, vectors)

@@ -1,0 +1,204 @@
+"""Indexes in Postgres with the pgvector extension, for any number of gateways: an HNSW table per index.
+
+Recall depends on `hnsw.ef_search`, which is set per search; a filter is answered exactly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+
+from coe.base.errors import ConfigError, StoreError, VectorSpaceError
+from coe.base.extras import require_installed
+from coe.decision_log.sql_engine import close_engine, postgres_engine
+from coe.retrieval.index.space import Hits, KeyArray, VectorSpace, require_same_space, require_vectors
+from coe.router.types import FloatArray
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection, Engine
+
+EF_SEARCH = 200
+MAX_EF_SEARCH = 1000  # pgvector's own bound
+MAX_DIM = 2000  # of its HNSW
+SCHEMA_LOCK = 0x636F6576  # "coev", for Postgres's advisory locks
+INSERT_ROWS = 500
+UNDEFINED_TABLE = "42P01"
+
+LIST_OF_INDEXES = """
+CREATE TABLE IF NOT EXISTS coe_indexes (
+    name text PRIMARY KEY, fingerprint text NOT NULL, dim integer NOT NULL, table_name text NOT NULL
+)
+"""
+
+
+class PgvectorIndexes:
+    """The indexes of one document space in one database.
+
+    Args:
+        prefix: distinguishes this space's indexes from others.
+
+    Raises:
+        ConfigError: no Postgres URL, or the space has more dimensions than pgvector's index takes.
+        MissingExtraError: the driver is not installed.
+        StoreError: the database cannot be reached, or has no pgvector.
+    """
+
+    def __init__(self, url: str, prefix: str, space: VectorSpace) -> None:
+        if space.dim > MAX_DIM:
+            raise ConfigError(f"pgvector indexes at most {MAX_DIM} dimensions; the encoder has {space.dim}")
+        self._prefix, self._space = prefix, space
+        self._engine = open_postgres(url)
+        with transaction(self._engine, "find pgvector") as connection:
+            hold_schema(connection)
+            connection.execute(text("CREATE EXTENSION IF NOT EXISTS vector"))
+            connection.execute(text(LIST_OF_INDEXES))
+
+    def open(self, name: str) -> PgvectorIndex:
+        """The index of that name. Raises VectorSpaceError, StoreError."""
+        full = f"{self._prefix}/{name}"
+        table = f"coe_vectors_{hashlib.sha256(full.encode()).hexdigest()[:24]}"
+        query = text("SELECT fingerprint, dim FROM coe_indexes WHERE name = :name")
+        with transaction(self._engine, "open an index") as connection:
+            row = connection.execute(query, {"name": full}).one_or_none()
+            if row is None:
+                hold_schema(connection)
+                make_table(connection, full, table, self._space)
+                row = connection.execute(query, {"name": full}).one()
+        require_same_space(name, VectorSpace(fingerprint=row.fingerprint, dim=row.dim), self._space)
+        return PgvectorIndex(self._engine, name, table, self._space)
+
+    def drop(self, name: str) -> None:
+        full = f"{self._prefix}/{name}"
+        with transaction(self._engine, "delete an index") as connection:
+            gone = text("DELETE FROM coe_indexes WHERE name = :name RETURNING table_name")
+            table = connection.execute(gone, {"name": full}).scalar_one_or_none()
+            if table is not None:
+                connection.execute(text(f"DROP TABLE IF EXISTS {checked(table)}"))
+
+    def close(self) -> None:
+        close_engine(self._engine)
+
+
+class PgvectorIndex:
+    """One index: a table of keys and vectors."""
+
+    def __init__(self, engine: Engine, name: str, table: str, space: VectorSpace) -> None:
+        self._engine, self._name, self._table, self.space = engine, name, checked(table), space
+
+    def __len__(self) -> int:
+        with self._transaction("count vectors") as connection:
+            return int(connection.execute(text(f"SELECT count(*) FROM {self._table}")).scalar_one())
+
+    def add(self, keys: KeyArray, vectors: FloatArray) -> None:
+        """As `VectorIndex.add`. A key that is given twice takes its last vector."""
+        require_vectors(self.space, vectors)
+        rows = {key: literal(vector) for key, vector in zip(keys.tolist(), vectors, strict=True)}
+        statement = text(
+            f"INSERT INTO {self._table} (key, v) SELECT * FROM unnest(CAST(:keys AS bigint[]), "
+            "CAST(CAST(:vectors AS text[]) AS vector[])) ON CONFLICT (key) DO UPDATE SET v = excluded.v"
+        )
+        # Two writers that lock the same rows in different order would wait for each other.
+        ordered = sorted(rows)
+        with self._transaction("add vectors") as connection:
+            for start in range(0, len(ordered), INSERT_ROWS):
+                some = ordered[start : start + INSERT_ROWS]
+                connection.execute(statement, {"keys": some, "vectors": [rows[key] for key in some]})
+
+    def remove(self, keys: KeyArray) -> int:
+        with self._transaction("remove vectors") as connection:
+            gone = text(f"DELETE FROM {self._table} WHERE key = ANY(:keys)")
+            return connection.execute(gone, {"keys": np.unique(keys).tolist()}).rowcount
+
+    def search(self, query: FloatArray, limit: int, among: KeyArray | None = None) -> Hits:
+        """As `VectorIndex.search`: approximate, exact with a filter."""
+        require_vectors(self.space, query[None])
+        values: dict[str, object] = {"query": literal(query), "limit": max(0, limit)}
+        source = self._table
+        if among is not None:
+            # Written out as a table of its own, so that the graph, which knows no filter, is not asked.
+            source = f"(SELECT key, v FROM {self._table} WHERE key = ANY(:among) OFFSET 0) AS wanted"
+            values["among"] = np.unique(among).tolist()
+        statement = text(
+            f"SELECT key, -(v <#> CAST(:query AS vector)) AS score FROM {source} "
+            "ORDER BY v <#> CAST(:query AS vector) LIMIT :limit"
+        )
+        with self._transaction("search vectors") as connection:
+            width = min(MAX_EF_SEARCH, max(EF_SEARCH, limit))
+            connection.execute(text(f"SET LOCAL hnsw.ef_search = {width}"))
+            rows = connection.execute(statement, values).all()
+        keys = np.array([row.key for row in rows], dtype=np.int64)
+        return Hits(keys, np.array([row.score for row in rows], dtype=np.float32))
+
+    @contextmanager
+    def _transaction(self, action: str) -> Iterator[Connection]:
+        with transaction(self._engine, f"{action} of index {self._name}") as connection:
+            yield connection
+
+
+def open_postgres(url: str) -> Engine:
+    """Raises ConfigError, MissingExtraError. Messages never hold the URL, which may have a password."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise ConfigError(
+            "retrieval.stores.index 'pgvector': the value is not a URL; allowed: postgresql://HOST/DB"
+        ) from error
+    if parsed.get_backend_name() not in ("postgresql", "postgres"):
+        raise ConfigError(
+            f"retrieval.stores.index 'pgvector' needs Postgres, the URL is of '{parsed.get_backend_name()}': name a "
+            "variable with a postgresql:// URL by retrieval.stores.index_url_env"
+        )
+    require_installed("retrieval.stores.index 'pgvector'", "psycopg")
+    return postgres_engine(parsed.set(drivername="postgresql+psycopg"))
+
+
+@contextmanager
+def transaction(engine: Engine, action: str) -> Iterator[Connection]:
+    """Raises StoreError without the statement's values. A table that is gone means that its index was deleted."""
+    try:
+        with engine.begin() as connection:
+            yield connection
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) == UNDEFINED_TABLE:
+            raise StoreError(f"cannot {action}: it was deleted") from error
+        is_retryable = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
+        reason = str(error.orig).strip().split("\n", maxsplit=1)[0]
+        raise StoreError(f"cannot {action} in Postgres: {reason}", is_retryable=is_retryable) from error
+
+
+def hold_schema(connection: Connection) -> None:
+    """Keeps others from making tables until the transaction ends: several gateways may start at once."""
+    connection.execute(text(f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})"))
+
+
+def make_table(connection: Connection, name: str, table: str, space: VectorSpace) -> None:
+    connection.execute(
+        text(f"CREATE TABLE IF NOT EXISTS {checked(table)} (key bigint PRIMARY KEY, v vector({space.dim}))")
+    )
+    connection.execute(
+        text(f"CREATE INDEX IF NOT EXISTS {checked(table)}_v ON {checked(table)} USING hnsw (v vector_ip_ops)")
+    )
+    connection.execute(
+        text("INSERT INTO coe_indexes VALUES (:name, :fingerprint, :dim, :table) ON CONFLICT DO NOTHING"),
+        {"name": name, "fingerprint": space.fingerprint, "dim": space.dim, "table": table},
+    )
+
+
+def checked(table: str) -> str:
+    """A table's name, which is put into statements as it is."""
+    if re.fullmatch(r"coe_vectors_[0-9a-f]{24}", table) is None:
+        raise VectorSpaceError(f"'{table[:40]}' is not the name of an index's table")
+    return table
+
+
+def literal(vector: FloatArray) -> str:
+    """A vector in pgvector's notation."""
+    return "[" + ",".join(map(repr, vector.astype(np.float32).tolist())) + "]"

@@ -1,0 +1,125 @@
+"""The choice of the expert that searches for a query: pure, from its base embedding and the pilot library.
+
+Shapes: n queries, d dimensions, p pilots (labelled queries), m arms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from coe.base.errors import ArtifactError
+from coe.retrieval.routing.fusion import fusions, plain_column
+from coe.retrieval.routing.gains import GainModel, fit_gains
+from coe.retrieval.routing.pilot_library import PilotLibrary
+from coe.retrieval.types import BASE, Arm, RetrievalDecision, RetrievalReason, single
+from coe.router.types import BoolArray, FloatArray, IntArray
+
+
+@dataclass(frozen=True)
+class RetrievalRouter:
+    """Chooses among arms. Without a library every query goes to the plain one: base, or its fusion with BM25."""
+
+    arms: tuple[Arm, ...]
+    model: GainModel | None
+    dim: int | None
+    version: str = "none"
+
+    @cached_property
+    def plain(self) -> int:
+        """Place of the arm that serves unless labelled queries say otherwise; that of base where nothing is fused."""
+        return plain_column(self.arms) or 0
+
+    def choose(self, base_embeddings: FloatArray) -> list[RetrievalDecision]:
+        """One decision per row of `base_embeddings` (n, d), unit rows by the base encoder.
+
+        Raises:
+            ArtifactError: another number of dimensions than the library's.
+        """
+        if self.model is None:
+            return [unprepared(self.arms[self.plain]) for _ in range(len(base_embeddings))]
+        if len(self.arms) < 2:
+            return [single(BASE, RetrievalReason.ONLY, self.version) for _ in range(len(base_embeddings))]
+        scores, nearest, is_near = self.scored(base_embeddings)
+        return [self.decide(scores[i], float(nearest[i]), bool(is_near[i])) for i in range(len(scores))]
+
+    def columns(self, base_embeddings: FloatArray) -> IntArray:
+        """(n,) place in `arms` of what `choose` chooses, without saying why."""
+        if self.model is None or len(self.arms) < 2:
+            return np.full(len(base_embeddings), self.plain, dtype=np.int64)
+        return np.asarray(self.scored(base_embeddings)[0].argmax(axis=1), dtype=np.int64)
+
+    def scored(self, base_embeddings: FloatArray) -> tuple[FloatArray, FloatArray, BoolArray]:
+        """Scores (n, m), similarity to the nearest pilot (n,), whether that is near (n,). Raises ArtifactError."""
+        assert self.model is not None
+        if base_embeddings.ndim != 2 or base_embeddings.shape[1] != self.dim:
+            raise ArtifactError(
+                f"base embeddings have shape {base_embeddings.shape}; the pilot library expects (n, {self.dim})"
+            )
+        return self.model.score(base_embeddings)
+
+    def decide(self, scores: FloatArray, nearest: float, is_near: bool) -> RetrievalDecision:
+        """The decision for scores (m,). Ties go to the first arm, which is base."""
+        order = np.argsort(-scores, kind="stable")
+        best, second = int(order[0]), int(order[1])
+        arm = self.arms[best]
+        if best != self.plain:
+            reason = RetrievalReason.PILOTS
+        else:
+            reason = RetrievalReason.PLAIN if is_near else RetrievalReason.UNPREPARED
+        return RetrievalDecision(
+            **dict(arm),
+            runner_up=self.arms[second].name,
+            scores={self.arms[i].name: round(float(scores[i]), 4) for i in order[:5]},
+            similarity=nearest,
+            reason=reason,
+            library_version=self.version,
+        )
+
+
+def unprepared(arm: Arm) -> RetrievalDecision:
+    """The decision where there is no library."""
+    if len(arm.members) == 1:
+        return single(BASE, RetrievalReason.ONLY)
+    return RetrievalDecision(**dict(arm), runner_up=arm.members[0], reason=RetrievalReason.UNPREPARED)
+
+
+def build_router(
+    library: PilotLibrary | None,
+    *,
+    base_fingerprint: str,
+    experts: Collection[str],
+    may_fuse: bool = True,
+    lexical: str | None = None,
+) -> RetrievalRouter:
+    """A router over those arms of the library whose members are all in `experts`.
+
+    Args:
+        lexical: the expert over words that base is fused with where there is no library; None leaves it to base.
+
+    Raises:
+        ArtifactError: the library was made on another base encoder, or holds no labelled query.
+    """
+    if library is None:
+        base = Arm(members=(BASE,), weights=(1.0,))
+        fused = fusions(BASE, lexical)[:1] if lexical and may_fuse else ()
+        return RetrievalRouter((base, *fused), None, None)
+    manifest = library.manifest
+    if manifest.base_fingerprint != base_fingerprint:
+        raise ArtifactError(
+            f"pilot library {manifest.version} was made on base {manifest.base_fingerprint[:12]}, this one is "
+            f"{base_fingerprint[:12]}: its vectors mean something else; run `coe retrieval pilots`"
+        )
+    if not len(library.keys):
+        raise ArtifactError(f"pilot library {manifest.version} holds no labelled query; run `coe retrieval pilots`")
+    kept = [
+        i
+        for i, arm in enumerate(library.arms)
+        if set(arm.members) <= {BASE, *experts} and (may_fuse or len(arm.members) == 1)
+    ]
+    settings = manifest.settings if may_fuse else manifest.single_settings or manifest.settings
+    model = fit_gains(library, kept, settings)
+    return RetrievalRouter(tuple(library.arms[i] for i in kept), model, manifest.dim, manifest.version)

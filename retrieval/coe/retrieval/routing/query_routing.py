@@ -1,0 +1,156 @@
+"""Queries to experts and vectors: encoded once by base for the choice, and once more only where another is chosen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from coe.base.errors import RequestError, allowed_values, shorten
+from coe.retrieval.experts.adapter import AdapterExpert
+from coe.retrieval.routing.pilot_router import RetrievalRouter
+from coe.retrieval.types import (
+    BASE,
+    DenseExpert,
+    RetrievalDecision,
+    RetrievalExpert,
+    RetrievalReason,
+    single,
+)
+from coe.router.section import AUTO
+from coe.router.types import FloatArray
+
+ADAPTED = ":adapted"
+"""Group of the queries that adapters encode; no expert can have this name."""
+
+
+@dataclass(frozen=True)
+class RoutedQueries:
+    """Decisions on n queries; `base` (n, d) is None where no routing took place. `routing_ms` is what choosing took,
+    without the encoding by base, which an index of base's documents needs anyway."""
+
+    texts: tuple[str, ...]
+    decisions: tuple[RetrievalDecision, ...]
+    base: FloatArray | None = field(default=None, repr=False)
+    routing_ms: float = 0.0
+
+    @staticmethod
+    def joined(parts: Sequence[RoutedQueries]) -> RoutedQueries:
+        """Those of one request that were routed in parts: all of them by the experts' names, or none."""
+        bases = [part.base for part in parts if part.base is not None]
+        return RoutedQueries(
+            tuple(text for part in parts for text in part.texts),
+            tuple(decision for part in parts for decision in part.decisions),
+            np.concatenate(bases) if bases else None,
+            sum(part.routing_ms for part in parts),
+        )
+
+
+class Choices(NamedTuple):
+    """The two choices that one pilot library makes: among all experts for searching, and for vectors that a client
+    keeps among those that share base's documents, because vectors of different spaces must not meet."""
+
+    searching: RetrievalRouter
+    vectors: RetrievalRouter
+
+    @property
+    def version(self) -> str:
+        """Of the library; `none` without one."""
+        return self.searching.version
+
+
+@dataclass
+class QueryRouting:
+    """The experts and the choices among them, which are replaced as a whole when the pilot library is."""
+
+    experts: Mapping[str, RetrievalExpert]
+    choices: Choices
+
+    @property
+    def base(self) -> DenseExpert:
+        base = self.experts[BASE]
+        assert isinstance(base, DenseExpert)
+        return base
+
+    def expert(self, name: str) -> RetrievalExpert:
+        """Raises RequestError 404 with the names there are."""
+        if name not in self.experts:
+            known = (AUTO, *self.experts)
+            raise RequestError(
+                f"there is no retrieval expert {shorten(name)}{allowed_values(name[:80], known)}",
+                status=404,
+                code="model_not_found",
+                param="model",
+            )
+        return self.experts[name]
+
+    def dense_expert(self, name: str) -> DenseExpert:
+        """Raises RequestError as `expert` does, or 400 for one that has no vectors."""
+        expert = self.expert(name)
+        if not isinstance(expert, DenseExpert):
+            dense = [each for each, entry in self.experts.items() if isinstance(entry, DenseExpert)]
+            raise RequestError(
+                f"retrieval expert '{name}' searches by words and has no vectors; allowed: {AUTO}, {', '.join(dense)}",
+                code="invalid_value",
+                param="model",
+            )
+        return expert
+
+    def route(self, texts: Sequence[str], model: str, *, for_vectors: bool = False) -> RoutedQueries:
+        """Decides n queries; `model` is `auto` or an expert's name. Raises RequestError 404."""
+        if model != AUTO:
+            self.expert(model)
+            return RoutedQueries(tuple(texts), (single(model, RetrievalReason.EXPLICIT),) * len(texts), None)
+        base = self.base.encode_queries(texts)
+        choices = self.choices
+        router = choices.vectors if for_vectors else choices.searching
+        began_s = time.perf_counter()
+        decisions = tuple(router.choose(base))
+        return RoutedQueries(tuple(texts), decisions, base, (time.perf_counter() - began_s) * 1e3)
+
+    def vectors(self, routed: RoutedQueries, names: Sequence[str]) -> list[FloatArray]:
+        """The vector (d,) of each query by the dense expert of that name. Base's are not computed twice; all adapters
+        run in one batch, other experts in their own."""
+        found: list[FloatArray] = [np.zeros(0, dtype=np.float32)] * len(names)
+        groups: dict[str, list[int]] = {}
+        for row, name in enumerate(names):
+            if name == BASE and routed.base is not None:
+                found[row] = routed.base[row]
+            else:
+                group = ADAPTED if isinstance(self.experts[name], AdapterExpert) else name
+                groups.setdefault(group, []).append(row)
+        for rows in groups.values():
+            chosen, texts = [self.experts[names[row]] for row in rows], [routed.texts[row] for row in rows]
+            first, loras = chosen[0], [expert.lora for expert in chosen if isinstance(expert, AdapterExpert)]
+            if isinstance(first, AdapterExpert):  # all adapters of a section share its encoder
+                vectors = first.base.encode_with(texts, loras)
+            else:
+                assert isinstance(first, DenseExpert), first.name
+                vectors = first.encode_queries(texts)
+            for row, vector in zip(rows, vectors, strict=True):
+                found[row] = vector
+        return found
+
+
+def why(decision: RetrievalDecision) -> str:
+    """The reason of a decision, in words."""
+    gain = max(decision.scores.values(), default=None)  # the chosen one's: it is the highest
+    names = " and ".join(decision.members)
+    match decision.reason:
+        case RetrievalReason.EXPLICIT:
+            return f"the client named {names}"
+        case RetrievalReason.RERANKER:
+            return "experts.yaml has a reranker, which reads query and document together"
+        case RetrievalReason.ONLY:
+            return f"{names} is the only expert that can be chosen here"
+        case RetrievalReason.PLAIN:
+            return f"no expert is predicted to beat {names} on this query"
+        case RetrievalReason.UNPREPARED:
+            return f"no labelled query is near, so {names} searched"
+        case RetrievalReason.PILOTS:
+            predicted = "" if gain is None else f" ({gain:+.3f} nDCG@10 predicted)"
+            fused = "" if decision.learned_on is None else f", fused as the queries of {decision.learned_on} taught"
+            return f"{names} did best on labelled queries nearby{predicted}{fused}"

@@ -1,0 +1,205 @@
+"""The vectors of stores' chunks: an index per store and document space, and word indexes made when they are needed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from coe.retrieval.index.space import KeyArray, VectorIndex, VectorIndexes, VectorSpace
+from coe.retrieval.routing.fusion import Ranking
+from coe.retrieval.stores.chunk_table import ChunkTable
+from coe.retrieval.types import BASE, EVIDENCE, DenseExpert, LexicalExpert, LexicalIndex, RetrievalExpert
+from coe.router.types import FloatArray
+
+MAX_WORD_INDEXES = 32
+MAX_INDEXED_AT_ONCE = 1_000
+"""Chunks whose words are indexed in about a tenth of a second."""
+
+EMPTY: Ranking = (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
+
+
+@dataclass(frozen=True)
+class WordIndex:
+    """A word index with the keys of its rows, in order, and the state of the store it was made from."""
+
+    index: LexicalIndex
+    keys: KeyArray
+    stamp: tuple[int, int]
+
+
+class StaleWordsError(Exception):
+    """A store has changed, and is too large to make the index of its words while others wait."""
+
+
+class DocumentVectors:
+    """Calls block, and any number of threads may make them.
+
+    Args:
+        open_indexes: the indexes of one document space, by a name for its folder or table.
+    """
+
+    def __init__(
+        self,
+        experts: Mapping[str, RetrievalExpert],
+        chunks: ChunkTable,
+        open_indexes: Callable[[str, VectorSpace], VectorIndexes],
+    ) -> None:
+        self._experts, self._chunks = experts, chunks
+        self._encoders = {expert.space: expert for expert in dense_first_base(experts)}
+        self._indexes = {
+            space: open_indexes(index_name(space, self.base_space), VectorSpace(fingerprint=space, dim=expert.dim))
+            for space, expert in self._encoders.items()
+        }
+        self._complete: set[str] = set()  # stores whose index of base was found to have what was read
+        self._words: dict[tuple[str, str], WordIndex] = {}
+        self._words_lock = threading.Lock()
+
+    @property
+    def base_space(self) -> str:
+        return self._experts[BASE].space
+
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        """Every space that documents are encoded for, base's first."""
+        return tuple(self._encoders)
+
+    def index(self, store_id: str, space: str) -> VectorIndex:
+        """Raises VectorSpaceError when it was filled by another encoder, StoreError."""
+        return self._indexes[space].open(store_id)
+
+    def add(self, store_id: str, space: str, keys: KeyArray) -> None:
+        """Encodes the chunks of these keys for a space and adds them, in one go: give a few at a time."""
+        texts = self._chunks.texts_of(keys.tolist())
+        left = np.array(list(texts), dtype=np.int64)
+        if len(left):
+            self.index(store_id, space).add(left, self._encoders[space].encode_documents(list(texts.values())))
+
+    def remove(self, store_id: str, keys: KeyArray) -> None:
+        if len(keys):
+            for space in self._encoders:
+                self.index(store_id, space).remove(keys)
+
+    def drop(self, store_id: str) -> None:
+        """Deletes every index of a store."""
+        for indexes in self._indexes.values():
+            indexes.drop(store_id)
+        self._complete.discard(store_id)
+        with self._words_lock:
+            for key in [key for key in self._words if key[0] == store_id]:
+                del self._words[key]
+
+    def behind(self, store_id: str) -> list[str]:
+        """Spaces that lack vectors of a store: an expert came later, or an index is lost."""
+        return [space for space in self._encoders if not self.is_complete(store_id, space)]
+
+    def bytes_of(self, count: int) -> int:
+        """Bytes of the vectors of so many chunks, in half precision."""
+        return count * sum(2 * expert.dim for expert in self._encoders.values())
+
+    def is_complete(self, store_id: str, space: str) -> bool:
+        """Returns True when a space has every chunk that base has, and base all that are completely read: these are
+        counted first, and no more once base had them. Files being read differ by a batch or so."""
+        base = self.index(store_id, self.base_space)
+        if store_id not in self._complete:
+            read = self._chunks.count_read(store_id)
+            if len(base) < read:
+                return False
+            self._complete.add(store_id)
+        return space == self.base_space or len(self.index(store_id, space)) >= len(base)
+
+    def can_search(self, store_id: str, expert: str) -> bool:
+        """Returns True when an expert has an index of a store's documents."""
+        chosen = self._experts[expert]
+        return isinstance(chosen, LexicalExpert) or self.is_complete(store_id, chosen.space)
+
+    def search(
+        self,
+        store_id: str,
+        name: str,
+        text: str,
+        vector: FloatArray | None,
+        limit: int,
+        among: KeyArray | None,
+        *,
+        may_take_long: bool,
+    ) -> Ranking:
+        """The best chunks by one expert.
+
+        Args:
+            vector: (d,) by that expert; None for one that searches by words.
+            among: only these keys; None means all.
+
+        Raises:
+            StaleWordsError: the index of words has to be made again first, and it may not take long.
+        """
+        expert = self._experts[name]
+        if isinstance(expert, LexicalExpert):
+            words = self._word_index(store_id, expert, may_take_long=may_take_long)
+            return by_words(words, text, limit, among)
+        assert vector is not None
+        return self.index(store_id, expert.space).search(vector, limit, among)
+
+    def evidence(self, store_id: str, name: str, text: str, keys: KeyArray) -> FloatArray:
+        """(k, `EVIDENCE`) of chunks by an expert over words; 0 of those that came or went since they were found.
+
+        Asks the index that the search of a moment ago has left, without looking again whether the store changed.
+        """
+        expert = self._experts[name]
+        assert isinstance(expert, LexicalExpert)
+        words = self._words.get((store_id, name)) or self._word_index(store_id, expert, may_take_long=False)
+        found = np.zeros((len(keys), len(EVIDENCE)), dtype=np.float32)
+        rows = np.searchsorted(words.keys, keys)
+        is_known = np.isin(keys, words.keys)
+        found[is_known] = words.index.evidence(text, rows[is_known])
+        return found
+
+    def close(self) -> None:
+        for indexes in self._indexes.values():
+            indexes.close()
+
+    def _word_index(self, store_id: str, expert: LexicalExpert, *, may_take_long: bool) -> WordIndex:
+        """The index of a store's words as its chunks are now, made again after a change. Raises StaleWordsError."""
+        place, stamp = (store_id, expert.name), self._chunks.stamp(store_id)
+        held = self._words.get(place)
+        if held is not None and held.stamp == stamp:
+            return held
+        if stamp[0] > MAX_INDEXED_AT_ONCE and not may_take_long:
+            raise StaleWordsError(store_id)
+        keys, texts = self._chunks.texts(store_id)
+        made = WordIndex(expert.index(texts), keys, stamp)
+        with self._words_lock:
+            self._words.pop(place, None)
+            while len(self._words) >= MAX_WORD_INDEXES:
+                del self._words[next(iter(self._words))]
+            self._words[place] = made
+        return made
+
+
+def by_words(words: WordIndex, text: str, limit: int, among: KeyArray | None) -> Ranking:
+    """The best chunks by their words. BM25 scores have no bound, so they are given relative to the best."""
+    if not len(words.keys):
+        return EMPTY
+    rows, scores = words.index.search([text], limit if among is None else len(words.keys))[0]
+    keys = words.keys[rows]
+    if among is not None:
+        kept = np.isin(keys, among)
+        keys, scores = keys[kept], scores[kept]
+    top = float(scores.max()) if len(scores) else 0.0
+    return keys[:limit], np.asarray(scores[:limit] / top if top > 0 else scores[:limit], dtype=np.float32)
+
+
+def dense_first_base(experts: Mapping[str, RetrievalExpert]) -> list[DenseExpert]:
+    """One dense expert per document space: base's first."""
+    dense = [expert for expert in (experts[BASE], *experts.values()) if isinstance(expert, DenseExpert)]
+    seen: dict[str, DenseExpert] = {}
+    for expert in dense:
+        seen.setdefault(expert.space, expert)
+    return list(seen.values())
+
+
+def index_name(space: str, base_space: str) -> str:
+    """Base's indexes have one name whatever the encoder, so that another base is noticed and refused."""
+    return "base" if space == base_space else space[:16]

@@ -1,0 +1,120 @@
+"""Uploaded files in SQL, for vector stores and batches. What another owner uploaded is not there."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from sqlalchemy import delete, select
+
+from coe.base.errors import RequestError, shorten
+from coe.decision_log.database import Database
+from coe.retrieval.stores.paging import Page, in_order, paged
+from coe.retrieval.stores.store_records import StoredFile
+from coe.retrieval.stores.tables import FILE_PARTS, FILES
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+PART_BYTES = 1024 * 1024
+
+
+class Files:
+    """The files of a database. Coroutines work off the event loop, other methods block; all raise StoreError.
+
+    Args:
+        incoming: folder of uploads while they arrive; made here.
+    """
+
+    def __init__(self, database: Database, incoming: Path) -> None:
+        self.database, self.incoming = database, incoming
+        self._keeping = asyncio.Lock()
+        database.make_tables([FILES, FILE_PARTS])
+        incoming.mkdir(parents=True, exist_ok=True)
+
+    async def upload(self, owner: str, filename: str, purpose: str, content: BinaryIO, size_bytes: int) -> StoredFile:
+        """Keeps a file, one at a time: SQLite has one writer, and others wait for it."""
+        file = new_file(owner, filename, purpose, size_bytes)
+        async with self._keeping:
+            await asyncio.to_thread(self._put, file, content)
+        return file
+
+    async def file(self, owner: str, file_id: str) -> StoredFile:
+        """Raises RequestError 404, also for a file of another owner."""
+        file = await asyncio.to_thread(self.find, owner, file_id)
+        if file is None:
+            raise not_found("file", file_id, "file_id")
+        return file
+
+    async def delete(self, owner: str, file_id: str) -> None:
+        """Deletes a file that is in no vector store. Raises RequestError 404."""
+        await self.file(owner, file_id)
+        await asyncio.to_thread(self._delete, owner, file_id)
+
+    async def read(self, file_id: str) -> AsyncIterator[bytes]:
+        """The bytes of a file, a part at a time. Check its owner before."""
+        parts = self.parts(file_id)
+        while part := await asyncio.to_thread(next, parts, b""):
+            yield part
+
+    def parts(self, file_id: str) -> Iterator[bytes]:
+        """The bytes of a file in parts of `PART_BYTES`; none when it is gone. Check its owner before."""
+        for number in count():
+            query = select(FILE_PARTS.c.content).where(FILE_PARTS.c.file_id == file_id, FILE_PARTS.c.number == number)
+            found = self.database.rows("read a file", query)
+            if not found or not found[0].content:
+                return
+            yield found[0].content
+
+    def copy(self, file_id: str, out: BinaryIO) -> int:
+        """Writes a file out part by part: the number of bytes, 0 when it is gone. Check its owner before."""
+        out.writelines(self.parts(file_id))
+        return out.tell()
+
+    def find(self, owner: str, file_id: str) -> StoredFile | None:
+        query = select(FILES).where(FILES.c.file_id == file_id, FILES.c.owner == owner)
+        return next((StoredFile(**row._mapping) for row in self.database.rows("read a file", query)), None)
+
+    def page(self, owner: str, page: Page, purpose: str | None = None) -> list[StoredFile]:
+        """At most one more than the page holds, so that the caller sees whether more follow."""
+        query = select(FILES).where(FILES.c.owner == owner)
+        if purpose is not None:
+            query = query.where(FILES.c.purpose == purpose)
+        with self.database.transaction("list files") as connection:
+            rows = connection.execute(paged(connection, query, FILES.c.created_at, FILES.c.file_id, page)).all()
+        return in_order([StoredFile(**row._mapping) for row in rows], page)
+
+    def _put(self, file: StoredFile, content: BinaryIO) -> None:
+        with self.database.transaction("keep a file") as connection:
+            insert_file(connection, file, content)
+
+    def _delete(self, owner: str, file_id: str) -> None:
+        with self.database.transaction("delete a file") as connection:
+            gone = connection.execute(delete(FILES).where(FILES.c.file_id == file_id, FILES.c.owner == owner))
+            if gone.rowcount:
+                connection.execute(delete(FILE_PARTS).where(FILE_PARTS.c.file_id == file_id))
+
+
+def insert_file(connection: Connection, file: StoredFile, content: BinaryIO) -> None:
+    """Adds a file with its bytes, read to their end; one part of them is in memory at a time."""
+    connection.execute(FILES.insert().values(**vars(file)))
+    for number, part in enumerate(iter(partial(content.read, PART_BYTES), b"")):
+        connection.execute(FILE_PARTS.insert().values(file_id=file.file_id, number=number, content=part))
+
+
+def new_file(owner: str, filename: str, purpose: str, size_bytes: int) -> StoredFile:
+    return StoredFile(new_id("file"), owner, filename, purpose, size_bytes, time.time())
+
+
+def new_id(kind: str) -> str:
+    return f"{kind}-{secrets.token_hex(12)}" if kind != "vs" else f"vs_{secrets.token_hex(12)}"
+
+
+def not_found(what: str, name: str, param: str) -> RequestError:
+    return RequestError(f"there is no {what} {shorten(name)}", status=404, code="not_found", param=param)

@@ -1,0 +1,181 @@
+"""Builds a pilot library, adds an expert or a data set to one, takes an expert out. What is there stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from coe.base.errors import DataError, allowed_values
+from coe.retrieval.routing.pilot_library import (
+    LibraryManifest,
+    PilotLibrary,
+    Pilots,
+    RoutingSettings,
+    make_library,
+)
+from coe.retrieval.training.labels import Labelled
+from coe.retrieval.types import BASE, Arm
+from coe.router.artifact import content_version
+from coe.router.types import BoolArray, FloatArray, IntArray
+
+
+def extend_library(
+    library: PilotLibrary | None,
+    labelled: Sequence[Labelled],
+    arms: Sequence[Arm],
+    expert_fingerprints: Mapping[str, str],
+    *,
+    created_at: str,
+    located: Mapping[str, FloatArray] | None = None,
+) -> PilotLibrary:
+    """The library with further arms and labelled queries. What was measured before keeps its values and its place.
+
+    Args:
+        library: None for a new one.
+        labelled: scores over `arms`, of queries old and new.
+        arms: those of the library that were measured again or are missing in it; in any order.
+        located: (k, d) base embeddings of other queries of data sets, by their names, in place of what it has of them.
+
+    Raises:
+        DataError: there is no labelled query.
+    """
+    if library is None and not any(map(len, labelled)):
+        raise DataError("there is no labelled query to make pilots from; a collection needs qrels/train.tsv")
+    old = None if library is None else library.manifest
+    held = nothing(labelled[0].embeddings.shape[1]) if library is None else library
+    columns = {arm: number for number, arm in enumerate(old.arms if old else ())}
+    for arm in arms:
+        columns.setdefault(arm, len(columns))
+    names = list(dict.fromkeys([*(old.data_sets if old else ()), *(part.collection for part in labelled)]))
+    known = set(held.keys.tolist())
+    fresh = [(part, i) for part in labelled for i, key in enumerate(part.keys.tolist()) if key not in known]
+    keys = np.concatenate([held.keys, np.array([int(part.keys[i]) for part, i in fresh], dtype=np.int64)])
+    scores, measured = merged_scores(held, labelled, keys, [columns[arm] for arm in arms], len(columns))
+    where = (located_by_name(library) if library else {}) | dict(located or {})
+    places, located_in = located_rows(names, where, held.embeddings.shape[1])
+    pilots = Pilots(
+        embeddings=np.concatenate([held.embeddings, *(part.embeddings[i : i + 1] for part, i in fresh)]),
+        scores=scores,
+        measured=measured,
+        data_set=np.concatenate(
+            [held.data_set, np.array([names.index(part.collection) for part, _ in fresh], dtype=np.int64)]
+        ),
+        keys=keys,
+        located=places,
+        located_in=located_in,
+    )
+    return make_library(
+        pilots,
+        tuple(columns),
+        names,
+        {**expert_fingerprints, **(old.expert_fingerprints if old else {})},
+        created_at=created_at,
+        settings=old.settings if old else None,
+        single_settings=old.single_settings if old else None,
+    )
+
+
+def nothing(dim: int) -> Pilots:
+    """Pilots of no query and no arm."""
+    numbers, vectors = np.zeros(0, dtype=np.int64), np.zeros((0, dim), dtype=np.float32)
+    scores = np.zeros((0, 0), dtype=np.float32)
+    return Pilots(vectors, scores, scores > 0, numbers, numbers, vectors, numbers)
+
+
+def merged_scores(
+    library: Pilots, labelled: Sequence[Labelled], keys: IntArray, columns: Sequence[int], width: int
+) -> tuple[FloatArray, BoolArray]:
+    """Scores and what was measured (n, `width`) of queries `keys` (n,), first the library's, whose values stay.
+
+    Args:
+        columns: those of the arms of `labelled`.
+    """
+    scores, measured = np.zeros((len(keys), width), np.float32), np.zeros((len(keys), width), bool)
+    count, n_arms = library.scores.shape
+    scores[:count, :n_arms], measured[:count, :n_arms] = library.scores, library.measured
+    row_of = {key: row for row, key in enumerate(keys.tolist())}
+    for part in labelled:
+        for i, key in enumerate(part.keys.tolist()):
+            for column, value in zip(columns, part.scores[i], strict=True):
+                if not measured[row_of[key], column]:
+                    scores[row_of[key], column], measured[row_of[key], column] = value, True
+    return scores, measured
+
+
+def located_rows(names: Sequence[str], located: Mapping[str, FloatArray], dim: int) -> tuple[FloatArray, IntArray]:
+    """`located` (k, d) and `located_in` (k,) of a library, of those data sets that are among `names`."""
+    known = [name for name in names if name in located]
+    places = np.array([names.index(name) for name in known], dtype=np.int64)
+    rows = np.concatenate([np.empty((0, dim)), *(located[name] for name in known)]).astype(np.float32)
+    return rows, np.repeat(places, [len(located[name]) for name in known])
+
+
+def located_by_name(library: PilotLibrary) -> dict[str, FloatArray]:
+    names = library.manifest.data_sets
+    return {names[place]: library.located[library.located_in == place] for place in np.unique(library.located_in)}
+
+
+def require_same_experts(library: PilotLibrary, expert_fingerprints: Mapping[str, str]) -> None:
+    """Raises DataError when an expert, or the base, is no longer what the library measured."""
+    for name, fingerprint in library.manifest.expert_fingerprints.items():
+        found = expert_fingerprints.get(name)
+        if found is None:
+            raise DataError(
+                f"the pilot library has an expert '{name}' that is not there now; take it out with --remove"
+            )
+        if found != fingerprint:
+            raise DataError(f"expert '{name}' is not the one that the pilot library measured; use --rebuild")
+
+
+def remove_expert(library: PilotLibrary, expert: str, *, created_at: str) -> PilotLibrary:
+    """The library without the arms of that expert; every other arm's values stay.
+
+    Raises:
+        DataError: the library does not know it, or it is base.
+    """
+    known = [name for name in library.manifest.expert_fingerprints if name != BASE]
+    if expert not in known:
+        raise DataError(f"the pilot library has no expert '{expert}'{allowed_values(expert, known)}")
+    kept = [column for column, arm in enumerate(library.arms) if expert not in arm.members]
+    fingerprints = {name: value for name, value in library.manifest.expert_fingerprints.items() if name != expert}
+    return make_library(
+        replace(library, scores=library.scores[:, kept], measured=library.measured[:, kept]),
+        [library.arms[column] for column in kept],
+        library.manifest.data_sets,
+        fingerprints,
+        created_at=created_at,
+        settings=library.manifest.settings,
+        single_settings=library.manifest.single_settings,
+    )
+
+
+def with_settings(
+    library: PilotLibrary, settings: RoutingSettings, single_settings: RoutingSettings | None = None
+) -> PilotLibrary:
+    """The library with other settings of routing, under its new version. None: one for both modes."""
+    changed = library.manifest.model_copy(update={"settings": settings, "single_settings": single_settings})
+    plain = changed.model_dump(mode="json")
+    plain["version"] = content_version(plain)
+    return replace(library, manifest=LibraryManifest.model_validate(plain))
+
+
+def without_data_set(library: PilotLibrary, name: str) -> PilotLibrary:
+    """The library as if that data set had never been labelled: without what it taught, but with its expert's arms."""
+    if name not in library.manifest.data_sets:
+        return library
+    place = library.manifest.data_sets.index(name)
+    rows, others = library.data_set != place, library.located_in != place
+    columns = [column for column, arm in enumerate(library.arms) if arm.learned_on != name]
+    return replace(
+        library,
+        manifest=library.manifest.model_copy(update={"arms": tuple(library.arms[column] for column in columns)}),
+        embeddings=library.embeddings[rows],
+        scores=library.scores[rows][:, columns],
+        measured=library.measured[rows][:, columns],
+        data_set=library.data_set[rows],
+        keys=library.keys[rows],
+        located=library.located[others],
+        located_in=library.located_in[others],
+    )

@@ -1,0 +1,155 @@
+"""nDCG@10 of every arm on labelled queries: what the pilot library and the evaluation are made from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from coe.retrieval.build_experts import first_lexical
+from coe.retrieval.experts.adapter import AdapterExpert
+from coe.retrieval.training.collection import Collection, Queries
+from coe.retrieval.training.learned_fusion import cross_scores, learn_weights, learned_arm
+from coe.retrieval.training.recipe import MOST_HELD_OUT, held_out_queries
+from coe.retrieval.training.searcher import Searcher
+from coe.retrieval.types import BASE, Arm, DenseExpert, RetrievalExpert
+from coe.router.types import FloatArray, IntArray
+
+MOST_LOCATED = 300
+"""Train queries of a collection, beside the pilots, whose embeddings say where it lies: they need no label, so adapters
+may have been trained on them."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """n queries of one collection: base embeddings (n, d) and nDCG@10 (n, m) of arms."""
+
+    collection: str
+    queries: Queries
+    embeddings: FloatArray
+    scores: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    @property
+    def keys(self) -> IntArray:
+        return np.array([query_key(self.collection, name) for name in self.queries.ids], dtype=np.int64)
+
+
+def query_key(collection: str, query: str) -> int:
+    """A whole number below 2^63 that identifies a query of a collection."""
+    digest = hashlib.sha256(f"{collection}\0{query}".encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def pilot_queries(collection: Collection, held_out: float) -> Queries:
+    """Train queries that no expert saw, `MOST_HELD_OUT` at most, in an order that a hash decides.
+
+    Args:
+        held_out: share that the experts were trained without; 1 takes all, for experts that were not trained here.
+    """
+    queries = collection.split("train")
+    kept = queries if held_out >= 1 else held_out_queries(queries, held_out)
+    return first_by_hash(collection.name, kept, MOST_HELD_OUT)
+
+
+def located_queries(collection: Collection, held_out: float) -> Queries:
+    """Train queries beside the pilots, `MOST_LOCATED` at most, in an order that a hash decides."""
+    queries, labelled = collection.split("train"), set(pilot_queries(collection, held_out).ids)
+    others = queries.take([row for row, name in enumerate(queries.ids) if name not in labelled])
+    return first_by_hash(collection.name, others, MOST_LOCATED)
+
+
+def first_by_hash(collection: str, queries: Queries, count: int) -> Queries:
+    """`count` queries at most, in the order of their keys."""
+    order = sorted(range(len(queries)), key=lambda row: query_key(collection, queries.ids[row]))
+    return queries.take(order[:count])
+
+
+def locate(searchers: Sequence[Searcher], held_out: float) -> dict[str, FloatArray]:
+    """Base embeddings (k, d) of the queries that say where a collection lies, by its name."""
+    found = {}
+    for searcher in searchers:
+        base, queries = searcher.experts[BASE], located_queries(searcher.collection, held_out)
+        assert isinstance(base, DenseExpert)
+        if len(queries):
+            found[searcher.collection.name] = searcher.encode(base, queries.texts, False)
+    return found
+
+
+def unseen_share(experts: Mapping[str, RetrievalExpert]) -> float:
+    """Share of train queries that no adapter among the experts was trained on; all where there is no adapter."""
+    return min((expert.held_out_share for expert in experts.values() if isinstance(expert, AdapterExpert)), default=1.0)
+
+
+def label(searcher: Searcher, queries: Queries, arms: Sequence[Arm]) -> Labelled:
+    """Runs every arm on the queries."""
+    base = searcher.experts[BASE]
+    assert isinstance(base, DenseExpert)
+    embeddings = searcher.encode(base, queries.texts, False)
+    return Labelled(searcher.collection.name, queries, embeddings, searcher.arm_scores(queries, arms))
+
+
+def label_collections(
+    searchers: Sequence[Searcher], arms: Sequence[Arm], queries_of: Callable[[Collection], Queries]
+) -> list[Labelled]:
+    """The labelled queries of those collections that have some."""
+    chosen = [(searcher, queries_of(searcher.collection)) for searcher in searchers]
+    return [label(searcher, queries, arms) for searcher, queries in chosen if len(queries)]
+
+
+def label_pilots(
+    searchers: Sequence[Searcher], arms: Sequence[Arm], share: float, known: Sequence[Arm] = ()
+) -> tuple[list[Labelled], tuple[Arm, ...]]:
+    """Pilots of those collections that have some, and the arms of their scores: those given, those learned before, and
+    what each collection teaches of fusing now. What taught an arm is scored by weights that it did not teach.
+
+    Args:
+        share: of train queries that no expert saw.
+        known: arms of a library, of which those that were learned are measured too.
+    """
+    arms = (*arms, *(arm for arm in known if arm.learned_on is not None))
+    labelled = label_collections(searchers, arms, lambda collection: pilot_queries(collection, share))
+    searcher_of = {searcher.collection.name: searcher for searcher in searchers}
+    taught = [learn_fusion(searcher_of[part.collection], part, arms) for part in labelled]
+    learned = [found for found in taught if found is not None]
+    fusions = [found.arm for found in learned]
+    parts = []
+    for part, mine in zip(labelled, taught, strict=True):
+        scores = searcher_of[part.collection].arm_scores(part.queries, fusions)
+        if mine is not None:
+            scores[:, fusions.index(mine.arm)] = mine.scores
+        parts.append(replace(part, scores=np.concatenate([part.scores, scores], axis=1)))
+    return parts, (*arms, *fusions)
+
+
+@dataclass(frozen=True)
+class LearnedFusion:
+    """An arm, and nDCG@10 (n,) of the queries that taught it, each by weights that it did not teach."""
+
+    arm: Arm
+    scores: FloatArray
+
+
+def learn_fusion(searcher: Searcher, pilots: Labelled, arms: Sequence[Arm]) -> LearnedFusion | None:
+    """The learned fusion of BM25 and the dense expert of the best arm. None without both, where too few queries teach,
+    and where it is among the arms."""
+    lexical = first_lexical(searcher.experts)
+    if lexical is None:
+        return None
+    dense = [
+        i
+        for i, arm in enumerate(arms)
+        if arm.learned_on is None and isinstance(searcher.experts[arm.members[0]], DenseExpert)
+    ]
+    members = arms[max(dense, key=lambda i: float(pilots.scores[:, i].mean()))].members[0], lexical
+    if any((arm.members, arm.learned_on) == (members, pilots.collection) for arm in arms):
+        return None
+    queries = searcher.candidates(pilots.queries, members)
+    weights, scores = learn_weights(queries), cross_scores(queries)
+    if weights is None or scores is None:
+        return None
+    return LearnedFusion(learned_arm(members, pilots.collection, weights), scores)

@@ -1,0 +1,39 @@
+"""nDCG@10 by ir_measures (MacAvaney et al. 2022): trec_eval's `ndcg_cut_10`, with linear gains (Järvelin & Kekäläinen
+2002). And the order that trec_eval ranks documents of equal scores in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from coe.router.types import Float64Array
+
+CUT = 10
+
+
+def ndcg(rankings: Sequence[Sequence[int]], grades: Sequence[Mapping[int, int]]) -> Float64Array:
+    """(n,) in [0, 1], of each query's document rows, best first; documents that `grades` lacks have grade 0."""
+    from ir_measures import iter_calc, nDCG
+
+    judged = {str(query): {str(row): grade for row, grade in found.items()} for query, found in enumerate(grades)}
+    ranked = {
+        str(query): {str(row): -float(place) for place, row in enumerate(rows[:CUT])}
+        for query, rows in enumerate(rankings)
+    }
+    values = np.zeros(len(rankings))
+    for metric in iter_calc([nDCG @ CUT], judged, ranked):
+        values[int(metric.query_id)] = metric.value
+    return values
+
+
+def rank(scores: np.ndarray, ids: Sequence[str], count: int) -> list[int]:
+    """The `count` best rows by score; equal scores by document id, last first, as trec_eval orders them."""
+    count = min(count, len(scores))
+    if count == 0:
+        return []
+    edge = np.partition(scores, len(scores) - count)[len(scores) - count]
+    above, equal = np.flatnonzero(scores > edge), np.flatnonzero(scores == edge)
+    rows = sorted([*above.tolist(), *equal.tolist()], key=lambda row: ids[row], reverse=True)
+    rows.sort(key=lambda row: -float(scores[row]))
+    return rows[:count]

@@ -1,0 +1,290 @@
+"""Refreshes the pilot library from what people found in the vector stores: export, label, compare, take over."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence, Set
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import t as student_t
+
+from coe.cli.progress import Progress, silent
+from coe.decision_log.database import Database
+from coe.fleet.router_registry import PromotionGuard
+from coe.retrieval.build_experts import build_experts, first_lexical, pilots_folder
+from coe.retrieval.routing.pilot_library import PilotLibrary, is_library, load_library, save_library
+from coe.retrieval.routing.pilot_router import build_router
+from coe.retrieval.stores.export import export_all
+from coe.retrieval.training.build_library import extend_library, require_same_experts, without_data_set
+from coe.retrieval.training.collection import Collection, find_collections, read_collection
+from coe.retrieval.training.labels import (
+    Labelled,
+    label_collections,
+    label_pilots,
+    pilot_queries,
+    query_key,
+    unseen_share,
+)
+from coe.retrieval.training.recipe import MOST_HELD_OUT, held_out_queries
+from coe.retrieval.training.routing_tuning import chosen_scores
+from coe.retrieval.training.searcher import DocumentMemory, Searcher, all_arms
+from coe.retrieval.types import BASE, Arm, RetrievalExpert
+from coe.router.retrieval_config import RetrievalConfig
+from coe.router.types import Float64Array, Metric, Verdict
+
+MIN_TRAIN, MIN_DEV = 20, 10
+"""Queries with feedback to learn from and to judge by, of all stores together, that a refresh needs (ours): a gain over
+base is a mean less its standard error, and of fewer queries that is noise."""
+
+MARGIN = 0.02
+"""Largest loss of mean nDCG@10 that the interval of the difference may hold (ours)."""
+
+DEV_SHARE = 0.2
+"""Of exported queries, as `coe retrieval export` splits them."""
+
+Export = Callable[[Path], Mapping[str, int]]
+"""Writes collections into a folder, one sub-folder each; returns what was left out, by reason. Raises DataError."""
+
+
+@dataclass(frozen=True)
+class RefreshRequest:
+    """`section` of experts.yaml, which lies in `root`; `export` writes what people found; `memory` is a folder that
+    keeps vectors of the stores' documents from one refresh to the next, None to encode them each time."""
+
+    section: RetrievalConfig
+    root: Path
+    export: Export
+    is_dry_run: bool = False
+    memory: Path | None = None
+
+
+@dataclass(frozen=True)
+class PilotRefresh:
+    """A round of refreshing: the queries read, the comparison, and the decision.
+
+    `n_train` queries of `stores` were labelled and `n_dev` judged; `dropped` says what was left out, by reason.
+    `before` and `after` are mean nDCG@10 of the dev queries as they are served now and under the refreshed library,
+    `difference` their paired difference, None where nothing was compared. `old` is the library's version, None
+    where there is none; `new` the refreshed one's. `more_searches` estimates how many more searches with feedback are
+    needed, None where that is not the reason.
+    """
+
+    verdict: Verdict
+    reason: str
+    stores: int = 0
+    n_train: int = 0
+    n_dev: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    before: float | None = None
+    after: float | None = None
+    old: str | None = None
+    new: str | None = None
+    more_searches: int | None = None
+    is_promoted: bool = False
+    difference: Metric | None = None
+
+
+def refresh_pilots(
+    request: RefreshRequest, *, now: datetime, progress: Progress = silent, guard: PromotionGuard = nullcontext
+) -> PilotRefresh | None:
+    """Labels what people found in the stores with every expert, and replaces the library when its choices are shown to
+    be no worse on held-out queries. Settings of routing stay. A store's queries in the library are those that the log
+    holds now.
+
+    Returns:
+        None where the section names no library.
+
+    Raises:
+        DataError: the export failed, or an expert is not the one that the library measured.
+        ArtifactError: the library, or an adapter, is damaged.
+        ConfigError, MissingWeightsError, MissingExtraError, BackendError: an expert cannot be used.
+        LockLostError: `guard` found that another process may promote by now.
+    """
+    folder = pilots_folder(request.section, request.root)
+    if folder is None:
+        return None
+    old = load_library(folder) if is_library(folder) else None
+    with tempfile.TemporaryDirectory(prefix="coe-pilots-") as scratch:
+        progress("exporting the vector stores that have feedback")
+        collections, dropped = exported_collections(request, Path(scratch) / "collections")
+        version = None if old is None else old.manifest.version
+        found = PilotRefresh(Verdict.NEED_MORE, "", stores=len(collections), dropped=dropped, old=version)
+        if not collections:
+            return needs_more(found, share=1.0)
+        progress("loading the retrieval experts")
+        experts = build_experts(request.section, request.root)
+        if old is not None:
+            require_same_experts(old, {name: expert.fingerprint for name, expert in experts.items()})
+        share = unseen_share(experts)
+        found = with_counts(found, collections, share)
+        if found.n_train < MIN_TRAIN or found.n_dev < MIN_DEV:
+            return needs_more(found, share)
+        if old is not None and holds(old, collections, all_arms(experts), share):
+            return replace(found, verdict=Verdict.DECLINE, reason="declined: the library holds every query already")
+        # Vectors of people's queries go with the scratch folder: kept, an erasure would not find them.
+        library, dev, arms = remeasured(request, old, collections, experts, Path(scratch) / "embeddings", now, progress)
+    served = [scores_served(each, arms, dev, experts) for each in (old, library)]
+    before, after = (float(scores.mean()) for scores in served)
+    difference = paired_mean(served[1] - served[0])
+    found = replace(found, before=before, after=after, difference=difference, new=library.manifest.version)
+    refusal = refused(found, before, after)
+    if refusal is not None:
+        return refusal
+    if request.is_dry_run:
+        return replace(found, verdict=Verdict.PROMOTE, reason="promote (dry run: nothing was written)")
+    return take_over(found, library, folder, guard)
+
+
+def exported_collections(request: RefreshRequest, folder: Path) -> tuple[list[Collection], Counter[str]]:
+    """The stores that have feedback, as collections in `folder`, and what was left out of them, by reason."""
+    dropped = Counter(request.export(folder))
+    return [read_collection(each) for each in find_collections(folder)] if folder.exists() else [], dropped
+
+
+def with_counts(found: PilotRefresh, collections: Sequence[Collection], share: float) -> PilotRefresh:
+    """The same with how many queries may become pilots, how many judge, and those without a label."""
+    return replace(
+        found,
+        dropped=Counter(found.dropped) + unlabelled(collections, share),
+        n_train=sum(len(pilot_queries(each, share)) for each in collections),
+        n_dev=sum(len(each.split("dev")) for each in collections),
+    )
+
+
+def export_stores(database_url: str, since: float, unheard: Set[str], folder: Path) -> Counter[str]:
+    """Writes each store that has usable feedback into a folder of its id; returns what was left out, by reason.
+
+    Args:
+        since: Unix seconds; older searches are not read.
+        unheard: ids of keys whose feedback counts for nothing.
+
+    Raises:
+        DataError, StoreError: the stores or the feedback cannot be read.
+    """
+    with closing(Database(database_url)) as store:
+        exported = export_all(store, folder, since, unheard)
+    return sum((each.left_out for each in exported.values()), Counter())
+
+
+def remeasured(
+    request: RefreshRequest,
+    old: PilotLibrary | None,
+    collections: Sequence[Collection],
+    experts: Mapping[str, RetrievalExpert],
+    cache: Path,
+    now: datetime,
+    progress: Progress,
+) -> tuple[PilotLibrary, list[Labelled], tuple[Arm, ...]]:
+    """The library with today's queries of these stores in place of those it had of them, and the labelled dev queries
+    with the arms of their scores, which are those of both libraries.
+
+    Raises: as `refresh_pilots`.
+    """
+    fingerprints = {name: expert.fingerprint for name, expert in experts.items()}
+    memory = None if request.memory is None or request.is_dry_run else DocumentMemory(request.memory)
+    if memory is not None:
+        memory.begin()
+    searchers = [Searcher(collection, experts, cache, progress, memory) for collection in collections]
+    kept = old
+    for collection in collections:
+        kept = kept and without_data_set(kept, collection.name)
+    labelled, arms = label_pilots(
+        searchers, all_arms(experts), unseen_share(experts), () if kept is None else kept.arms
+    )
+    library = extend_library(kept, labelled, arms, fingerprints, created_at=now.isoformat())
+    compared = tuple(dict.fromkeys([*library.arms, *(() if old is None else old.arms)]))
+    dev = label_collections(searchers, compared, lambda each: each.split("dev"))
+    if memory is not None:
+        memory.keep()
+    return library, dev, compared
+
+
+def take_over(found: PilotRefresh, library: PilotLibrary, folder: Path, guard: PromotionGuard) -> PilotRefresh:
+    """Writes the library, unless another one was written since the comparison, which says nothing of it."""
+    with guard():
+        there = load_library(folder).manifest.version if is_library(folder) else None
+        if there != found.old:
+            return replace(
+                found, verdict=Verdict.DECLINE, reason=f"declined: {there} was written during the comparison"
+            )
+        save_library(library, folder)
+    return replace(found, verdict=Verdict.PROMOTE, reason="promote: no worse on held-out queries", is_promoted=True)
+
+
+def needs_more(found: PilotRefresh, share: float) -> PilotRefresh:
+    """Says how many more searches with feedback are needed; `share` of train queries can be labelled."""
+    more = max(
+        math.ceil((MIN_TRAIN - found.n_train) / ((1 - DEV_SHARE) * share)),
+        math.ceil((MIN_DEV - found.n_dev) / DEV_SHARE),
+    )
+    return replace(
+        found, verdict=Verdict.NEED_MORE, reason=f"need about {more} more searches with feedback", more_searches=more
+    )
+
+
+def unlabelled(collections: Sequence[Collection], share: float) -> Counter[str]:
+    """Train queries that are not labelled, by reason."""
+    left_out: Counter[str] = Counter()
+    for collection in collections:
+        queries = collection.split("train")
+        unseen = len(queries) if share >= 1 else len(held_out_queries(queries, share))
+        left_out["queries that adapters may have been trained on"] += len(queries) - unseen
+        left_out[f"queries beyond {MOST_HELD_OUT} of one store"] += max(0, unseen - MOST_HELD_OUT)
+    return left_out
+
+
+def holds(library: PilotLibrary, collections: Sequence[Collection], arms: Sequence[Arm], share: float) -> bool:
+    """Returns True when the library's queries of these stores are the exported ones, each measured under all arms."""
+    if not set(arms) <= set(library.arms):
+        return False
+    names = library.manifest.data_sets
+    rows = np.isin(library.data_set, [names.index(each.name) for each in collections if each.name in names])
+    columns = [library.arms.index(arm) for arm in arms]
+    exported = {query_key(each.name, name) for each in collections for name in pilot_queries(each, share).ids}
+    return set(library.keys[rows].tolist()) == exported and bool(library.measured[rows][:, columns].all())
+
+
+def scores_served(
+    library: PilotLibrary | None,
+    arms: Sequence[Arm],
+    queries: Sequence[Labelled],
+    experts: Mapping[str, RetrievalExpert],
+) -> Float64Array:
+    """(n,) nDCG@10 of the queries, scored under `arms`, by the choices of a library, or of the gateway without one."""
+    router = build_router(
+        library, base_fingerprint=experts[BASE].fingerprint, experts=experts, lexical=first_lexical(experts)
+    )
+    return np.concatenate([chosen_scores(router, arms, each) for each in queries]).astype(np.float64)
+
+
+def paired_mean(differences: Float64Array) -> Metric:
+    """Mean of paired differences (n,) with Student's 95% interval."""
+    n, mean = len(differences), float(differences.mean())
+    half = float(student_t.ppf(0.975, n - 1) * differences.std(ddof=1) / math.sqrt(n))
+    return Metric.within(mean - half, mean, mean + half, n)
+
+
+def refused(found: PilotRefresh, before: float, after: float) -> PilotRefresh | None:
+    """The refresh declined where quality fell, needing more where too little is sure of it, or None."""
+    difference = found.difference
+    assert difference is not None, "it was compared"
+    assert difference.interval is not None, "every paired mean has one"
+    low, high = difference.interval.low, difference.interval.high
+    if after < before - 1e-9:
+        reason = f"declined: mean nDCG@10 of {found.n_dev} held-out queries would fall from {before:.3f} to {after:.3f}"
+        return replace(found, verdict=Verdict.DECLINE, reason=reason)
+    if low > -MARGIN:
+        return None
+    half = (high - low) / 2
+    more = math.ceil(found.n_dev * ((half / (difference.value + MARGIN)) ** 2 - 1) / DEV_SHARE)
+    reason = (
+        f"need about {more} more searches with feedback: mean nDCG@10 changes by {difference.value:+.3f} "
+        f"[{low:+.3f}, {high:+.3f}], too uncertain for the margin {MARGIN:g}"
+    )
+    return replace(found, verdict=Verdict.NEED_MORE, reason=reason, more_searches=more)

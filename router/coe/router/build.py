@@ -1,0 +1,338 @@
+"""The only place where configuration becomes live objects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple, cast
+
+import numpy as np
+
+from coe.base.errors import ArtifactError, ConfigError
+from coe.router import plugins
+from coe.router.artifact import RouterArtifact, load_artifact, require_array, require_finite
+from coe.router.capabilities import Capabilities, capabilities
+from coe.router.config import CoeConfig
+from coe.router.cost import KINDS, PROMPT
+from coe.router.expert_config import ExpertConfig
+from coe.router.exploration import FLOOR, Exploration, dearness
+from coe.router.hosting import kept_in_memory
+from coe.router.live_pointer import ROUTERS_FOLDER, check_categories, pin_problems, required_pointer
+from coe.router.map_solver import ExpertCosts, MapSolution, solve_map
+from coe.router.normalise import NormalisedEncoder
+from coe.router.pipeline import Router
+from coe.router.policy_config import Budgets, PolicyConfig
+from coe.router.preference import LearnedChoice, solve_preference
+from coe.router.protocols import ClassifierOf, Encoder, ExpertScorer, ScorerOf
+from coe.router.quality import Measured, QualityMatrix, cautious_quality, quality_from_arrays
+from coe.router.section import PluginConfig
+from coe.router.solved_policy import SolvedPolicy
+from coe.router.strategies.learned import PART as STRATEGIES
+from coe.router.strategies.learned import LearnedStrategies, learned_strategies
+from coe.router.strategies.types import StrategyName
+from coe.router.strategy_plan import StrategyPlan, choices_of, solve_plan
+from coe.router.types import GENERAL, FloatArray, IntArray
+from coe.router.uncertainty import Uncertainty
+
+EXPLORATION_SAMPLE = 1000
+"""Sample queries of a learned scorer on which exploration is solved: 40 ms (ours)."""
+
+
+class MeasuredExperts(NamedTuple):
+    """The m experts that a router chooses from, with what was measured of them, and what they cost and take. `newest`
+    has `quality` and `stderr` (k+1, m) and `mass` (k+1,) to explore by, where they are newer than the evidence."""
+
+    names: tuple[str, ...]
+    evidence: QualityMatrix
+    costs: ExpertCosts
+    capabilities: Mapping[str, Capabilities]
+    newest: Mapping[str, FloatArray] = MappingProxyType({})
+
+
+def build_encoder(config: PluginConfig) -> Encoder:
+    """The encoder, over normalised texts. Raises ConfigError, MissingWeightsError, MissingExtraError."""
+    return NormalisedEncoder(cast(Encoder, plugins.build("router.encoders", config.kind, config.options)))
+
+
+def live_router(config: CoeConfig, data_dir: Path) -> Router:
+    """The live router of a data folder. Raises ArtifactError when there is none, or its pointer is damaged; else what
+    `load_router` raises."""
+    root = data_dir / ROUTERS_FOLDER
+    return load_router(config, root / required_pointer(root).version)
+
+
+def load_router(config: CoeConfig, folder: Path, encoder: Encoder | None = None) -> Router:
+    """A router from experts.yaml and a trained artifact.
+
+    Args:
+        encoder: one that is open already, when several routers share it.
+
+    Raises:
+        ArtifactError: the artifact is damaged, or was trained with another encoder.
+        ConfigError: the artifact and experts.yaml share no expert or name other categories, or a pin cannot hold.
+        InfeasibleBudgetError: a policy's budget admits no map.
+    """
+    return configured_router(config, load_artifact(folder), encoder)
+
+
+def configured_router(config: CoeConfig, artifact: RouterArtifact, encoder: Encoder | None = None) -> Router:
+    """The same from an artifact that is loaded already."""
+    check_categories(config, artifact.manifest)
+    if problems := pin_problems(config, artifact.manifest):
+        raise ConfigError("; ".join(problems), problems)
+    kept = [i for i, name in enumerate(artifact.manifest.experts) if name in config.experts]
+    if not kept:
+        raise ConfigError(
+            f"router {artifact.manifest.version} knows the experts {', '.join(artifact.manifest.experts)}, and "
+            "experts.yaml has none of them: run `coe train` to measure and map the new ones"
+        )
+    names = tuple(artifact.manifest.experts[i] for i in kept)
+    evidence = evidence_of(artifact).columns(kept)
+    costs = expert_costs([config.experts[name] for name in names], evidence)
+    return assemble(
+        artifact,
+        encoder or build_encoder(config.router.encoder),
+        MeasuredExperts(names, evidence, costs, capabilities(config), newest_evidence(artifact, kept)),
+        policies=config.policies,
+        alpha=config.router.alpha,
+        scorer=config.router.scorer,
+    )
+
+
+def table_router(
+    artifact: RouterArtifact,
+    *,
+    budgets: Budgets | None = None,
+    active_params_b: Mapping[str, float] | None = None,
+    cost_usd: Mapping[str, float | FloatArray] | None = None,
+    policies: Mapping[str, PolicyConfig] | None = None,
+    encoder: Encoder | None = None,
+) -> Router:
+    """A router over the models of an outcome table, which no experts.yaml names: its encoder is the artifact's own.
+
+    Args:
+        active_params_b: billions, per expert; hosted parameters are taken to be the same.
+        cost_usd: mean cost of a query, per expert: one number, or (k+1,) by category with `general` last.
+        policies: more of them, beside `default`.
+        encoder: one that is open already, when several routers share it.
+    """
+    experts, evidence = artifact.manifest.experts, evidence_of(artifact)
+    sizes = np.array([(active_params_b or {}).get(name, 0.0) for name in experts], dtype=np.float32)
+    shape = evidence.quality.shape[:1]
+    prices = [np.broadcast_to(np.float32((cost_usd or {}).get(name, 0.0)), shape) for name in experts]
+    costs = ExpertCosts(
+        own_params_b=sizes,
+        group=np.arange(len(experts)),
+        group_params_b=np.zeros(len(experts), dtype=np.float32),
+        active_params_b=sizes,
+        cost_usd=np.stack(prices, axis=1),
+        latency_ms=evidence.latency_ms,
+    )
+    spec = artifact.manifest.encoder
+    return assemble(
+        artifact,
+        encoder or build_encoder(PluginConfig.model_validate({"kind": spec.kind, **spec.options})),
+        MeasuredExperts(experts, evidence, costs, {name: Capabilities() for name in experts}),
+        policies={"default": PolicyConfig(budgets=budgets or Budgets())} | dict(policies or {}),
+        alpha=0.1,  # as where experts.yaml names none
+        scorer=PluginConfig(kind=artifact.manifest.scorer.kind),
+    )
+
+
+def assemble(
+    artifact: RouterArtifact,
+    encoder: Encoder,
+    experts: MeasuredExperts,
+    *,
+    policies: Mapping[str, PolicyConfig],
+    alpha: float,
+    scorer: PluginConfig,
+) -> Router:
+    """Puts the parts together. Raises ArtifactError when the artifact was trained with another encoder or scorer."""
+    manifest = artifact.manifest
+    if encoder.fingerprint != manifest.encoder.fingerprint:
+        raise ArtifactError(
+            f"router {manifest.version} was trained on encoder {manifest.encoder.kind} "
+            f"({manifest.encoder.fingerprint[:12]}), this one is {encoder.fingerprint[:12]}: "
+            "its vectors mean something else; run `coe train`"
+        )
+    classifier = cast(
+        ClassifierOf,
+        plugins.build("router.classifiers", manifest.classifier.kind, manifest.classifier.options),
+    )(manifest.categories, artifact.part("classifier"))
+    columns = [manifest.experts.index(name) for name in experts.names]
+    fitted = build_scorer(artifact, scorer, experts, columns)
+    choice = learned_choice(artifact, columns) if fitted.decides_by_query else None
+    learned = learned_strategies(artifact.part(STRATEGIES), len(manifest.categories), len(manifest.experts))
+    learned = None if learned is None else learned.among(columns)
+    rows = (*manifest.categories, GENERAL)
+    return Router(
+        version=manifest.version,
+        encoder=encoder,
+        classifier=classifier,
+        temperature=manifest.temperature,
+        uncertainty=Uncertainty.from_state(artifact.part("uncertainty"), alpha=alpha),
+        scorer=fitted,
+        experts=experts.names,
+        policies={name: solved_policy(policy, rows, experts, choice, learned) for name, policy in policies.items()},
+        capabilities=experts.capabilities,
+        costs=experts.costs,
+        strategies=learned,
+        mix=mix_of(artifact),
+    )
+
+
+def mix_of(artifact: RouterArtifact) -> FloatArray | None:
+    """(k,) how many times as frequent each category is in the traffic as among the labelled queries. Raises
+    ArtifactError."""
+    arrays = artifact.part("mix")
+    if "ratio" not in arrays:
+        return None
+    ratio = require_finite(arrays, "ratio", (len(artifact.manifest.categories),))
+    if (ratio <= 0).any():
+        raise ArtifactError("array 'mix.ratio' must hold positive numbers")
+    return ratio
+
+
+def build_scorer(
+    artifact: RouterArtifact, wanted: PluginConfig, experts: MeasuredExperts, columns: Sequence[int]
+) -> ExpertScorer:
+    """The scorer that the artifact was trained with, or a map, which needs no training of its own.
+
+    Raises:
+        ArtifactError: experts.yaml wants another kind.
+    """
+    spec = artifact.manifest.scorer
+    if wanted.kind not in (spec.kind, "map"):
+        raise ArtifactError(
+            f"router {artifact.manifest.version} was trained with scorer '{spec.kind}', experts.yaml wants "
+            f"'{wanted.kind}': run `coe train`"
+        )
+    kind, options = ("map", {}) if wanted.kind == "map" else (spec.kind, spec.options)
+    filled = cast(ScorerOf, plugins.build("router.scorers", kind, options))
+    return filled(Measured(experts.names, experts.evidence), artifact.part("scorer"), columns)
+
+
+def learned_choice(artifact: RouterArtifact, columns: Sequence[int]) -> LearnedChoice:
+    """Raises ArtifactError when the artifact lacks what a choice by query needs."""
+    arrays = artifact.part("choice")
+    sample = require_finite(arrays, "sample", (None, len(artifact.manifest.experts)))
+    margin = float(require_finite(arrays, "margin", (1,))[0])
+    return LearnedChoice(sample[:, list(columns)], margin, sample_rows(artifact))
+
+
+def sample_rows(artifact: RouterArtifact) -> IntArray:
+    """(n,) the row of the map of each query of the sample. Raises ArtifactError."""
+    arrays, most = artifact.part("choice"), len(artifact.manifest.categories)
+    rows = require_array(arrays, "rows", (len(arrays["sample"]),))
+    if not np.isin(rows, np.arange(most + 1)).all():
+        raise ArtifactError(f"array 'rows' holds numbers of no category; expected 0 to {most}")
+    return np.asarray(rows, dtype=np.int64)
+
+
+def solved_policy(
+    policy: PolicyConfig,
+    rows: Sequence[str],
+    experts: MeasuredExperts,
+    choice: LearnedChoice | None,
+    strategies: LearnedStrategies | None,
+) -> SolvedPolicy:
+    names = experts.names
+    pins = {rows.index(row): names.index(expert) for row, expert in policy.pins.items() if expert in names}
+    evidence, costs = experts.evidence, experts.costs
+    solution = solve_map(cautious_quality(evidence, costs.cost_usd), evidence.mass, costs, policy.budgets, pins)
+    preference = None if choice is None else solve_preference(choice, evidence.mass, costs, policy.budgets, pins)
+    plan = None if strategies is None else strategy_plan(policy, experts, strategies, solution, pins)
+    if plan is not None:
+        alone = plan.choice_of < len(names)
+        solution = replace(solution, expert_of=np.where(alone, plan.choice_of, solution.expert_of))
+    solved = SolvedPolicy(solution, pins, preference=preference, plan=plan)
+    if not policy.exploration:
+        return solved
+    newest = {name: experts.newest.get(name, getattr(evidence, name)) for name in ("quality", "stderr", "mass")}
+    explores = Exploration(
+        stderr=newest["stderr"].astype(np.float64),
+        dear=dearness(costs.cost_usd, solution.used["cost_usd"]),
+        quality=newest["quality"].astype(np.float64) if "quality" in experts.newest else None,
+        guessed=frozenset(np.flatnonzero(evidence.is_guess).tolist()) if choice is None else frozenset(),
+        floor=FLOOR,
+        known=newest["quality"].astype(np.float64),
+    )
+    if choice is None:
+        quality, mass = evidence.quality, newest["mass"]
+        return solved.exploring(explores, policy.exploration, quality, range(len(rows)), mass)
+    some = np.linspace(0, len(choice.rows) - 1, min(len(choice.rows), EXPLORATION_SAMPLE)).astype(np.int64)
+    sample, of_rows = choice.sample[some], choice.rows[some].tolist()
+    return solved.exploring(explores, policy.exploration, sample, of_rows, np.ones(len(some), dtype=np.float32))
+
+
+def strategy_plan(
+    policy: PolicyConfig,
+    experts: MeasuredExperts,
+    strategies: LearnedStrategies,
+    solution: MapSolution,
+    pins: Mapping[int, int],
+) -> StrategyPlan | None:
+    """The plan of a policy's strategy, within the limits that the map keeps; None for `single`.
+
+    Hosted parameters limit whom it may ask: the experts of the map, and those of best quality that fit beside them.
+    """
+    if policy.strategy is StrategyName.SINGLE:
+        return None
+    evidence, costs = experts.evidence, experts.costs
+    limits = policy.budgets.model_dump(exclude_none=True)
+    allowed, hosted = np.ones(len(experts.names), dtype=bool), limits.pop("hosted_params_b", None)
+    if hosted is not None:
+        core = np.isin(np.arange(len(allowed)), solution.expert_of)
+        quality = evidence.mass @ evidence.quality
+        allowed = kept_in_memory(core, quality, costs.memory, hosted)
+    if policy.max_calls is not None:
+        limits["calls"] = policy.max_calls
+    variants = strategies.variants[policy.strategy]
+    choices = choices_of(variants, evidence, costs, allowed, pins)
+    return solve_plan(policy.strategy, choices, solution.expert_of, limits)
+
+
+def newest_evidence(artifact: RouterArtifact, columns: Sequence[int]) -> dict[str, FloatArray]:
+    """Quality and standard errors (k+1, m) of some experts, and the traffic's mix (k+1,), to explore by; empty where
+    the map has the newest."""
+    arrays, shape = artifact.part("explored"), (len(artifact.manifest.categories) + 1, len(artifact.manifest.experts))
+    found = {name: require_finite(arrays, name, shape)[:, list(columns)] for name in ("quality", "stderr") if arrays}
+    return found | ({"mass": require_finite(arrays, "mass", shape[:1])} if "mass" in arrays else {})
+
+
+def evidence_of(artifact: RouterArtifact) -> QualityMatrix:
+    manifest = artifact.manifest
+    return quality_from_arrays(artifact.part("map"), len(manifest.categories), len(manifest.experts))
+
+
+def expert_costs(entries: Sequence[ExpertConfig], evidence: QualityMatrix) -> ExpertCosts:
+    """Sizes and prices from experts.yaml, tokens and latency from the evidence. Prices are those of prompts of the
+    typical length.
+
+    In a category where an expert never answered, its answers are taken to be as long as its others: at a length of 0
+    an expensive one would count as cheap.
+    """
+    groups = {group: number for number, group in enumerate(dict.fromkeys(entry.host_group for entry in entries))}
+    group_size = {entry.host_group: entry.params_b for entry in entries}
+    rates = [[[*entry.chat_price.at(length).values()] for entry in entries] for length in evidence.prompt_tokens]
+    by_kind, is_prompt = evidence.shares * rates, np.array([kind in PROMPT for kind in KINDS])
+    price_in, price_out = by_kind[..., is_prompt].sum(axis=2), by_kind[..., ~is_prompt].sum(axis=2)
+    per_million = evidence.prompt_tokens[:, None] * price_in + typical_lengths(evidence.output_tokens) * price_out
+    return ExpertCosts(
+        own_params_b=np.array([entry.adapter_params_b for entry in entries], dtype=np.float32),
+        group=np.array([groups[entry.host_group] for entry in entries], dtype=np.int64),
+        group_params_b=np.array([group_size[group] for group in groups], dtype=np.float32),
+        active_params_b=np.array([entry.active_b for entry in entries], dtype=np.float32),
+        cost_usd=np.asarray(per_million / 1e6, dtype=np.float32),
+        latency_ms=evidence.latency_ms,
+    )
+
+
+def typical_lengths(output_tokens: FloatArray) -> FloatArray:
+    """Tokens of answers (k, m) with the mean of the expert's other categories where they are 0, which is unknown."""
+    known = output_tokens > 0
+    mean = output_tokens.sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    return np.where(known, output_tokens, mean).astype(np.float32)

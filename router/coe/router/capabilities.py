@@ -1,0 +1,172 @@
+"""Requests that an expert can take, the names that a request may ask for, and the decision that needs no router: the
+client named the experts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+from coe.base.errors import NoEligibleExpertError
+from coe.router.config import CoeConfig
+from coe.router.expert_config import Engine
+from coe.router.section import AUTO
+from coe.router.types import GENERAL, DecisionReason, QueryFacts, RoutingDecision
+
+NOT_REACHABLE = "is not reachable"
+ASLEEP = "is asleep"
+LIMITED = "is at its provider's limit"
+FOR_NOW = (NOT_REACHABLE, ASLEEP, LIMITED)
+"""Reasons why an expert is not eligible that the request did not cause."""
+
+NOT_ALLOWED = "may not be used with this key"
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """Requests that an expert can take. The default takes everything."""
+
+    context_tokens: int | None = None
+    supports_images: bool = True
+    supports_audio: bool = True
+    supports_tools: bool = True
+    supports_json: bool = True
+    wires: frozenset[str] = frozenset()
+
+    def lacks(self, facts: QueryFacts) -> str | None:
+        """Reason why this expert cannot serve a request, or None."""
+        if facts.has_image and not self.supports_images:
+            return "does not take images"
+        if facts.has_audio and not self.supports_audio:
+            return "does not take audio"
+        if facts.has_tools and not self.supports_tools:
+            return "does not take tools"
+        if facts.wants_json and not self.supports_json:
+            return "does not guarantee JSON"
+        if facts.needs_wire is not None and facts.needs_wire not in self.wires:
+            return f"does not speak /v1/{facts.needs_wire} itself"
+        needed = facts.prompt_tokens + (facts.max_output_tokens or 0)
+        if self.context_tokens is not None and needed > self.context_tokens:
+            return f"context of {self.context_tokens} tokens is less than the {needed} needed"
+        return None
+
+
+def why_away(expert: str, facts: QueryFacts) -> str:
+    """The reason why an expert cannot be called now."""
+    if expert in facts.asleep:
+        return ASLEEP
+    return LIMITED if expert in facts.limited else NOT_REACHABLE
+
+
+def capabilities(config: CoeConfig) -> dict[str, Capabilities]:
+    """Capabilities of each expert. A slot of the embedded engine bounds the contexts of its experts."""
+    slot_tokens = config.engines.llamacpp.context_tokens
+    return {
+        name: Capabilities(
+            min(entry.context_tokens, slot_tokens) if entry.engine is Engine.LLAMACPP else entry.context_tokens,
+            entry.supports_images,
+            entry.supports_audio,
+            entry.supports_tools,
+            entry.supports_json,
+            entry.wires,
+        )
+        for name, entry in config.experts.items()
+    }
+
+
+def explicit_decision(
+    experts: Sequence[str],
+    facts: QueryFacts,
+    capabilities: Mapping[str, Capabilities],
+    alive: Collection[str] | None = None,
+    *,
+    version: str = "none",
+) -> RoutingDecision:
+    """The decision when the client named the experts, in the order they are tried: nothing is classified, the
+    capability mask still holds.
+
+    Needs no router; `version` is the one in force, if there is one.
+
+    Raises:
+        NoEligibleExpertError: each of them lacks something, is down or sleeps.
+    """
+    lacks: dict[str, str] = {}
+    for expert in experts:
+        lack = capabilities[expert].lacks(facts) if expert in capabilities else None
+        if lack is None and alive is not None and expert not in alive:
+            lack = why_away(expert, facts)
+        if lack is not None:
+            lacks[expert] = lack
+    able = tuple(expert for expert in experts if expert not in lacks)
+    if not able:
+        raise NoEligibleExpertError(lacks)
+    decision = named_decision(able, version)
+    return decision.model_copy(update={"excluded": lacks}) if lacks else decision
+
+
+@lru_cache(maxsize=1024)
+def named_decision(experts: tuple[str, ...], version: str) -> RoutingDecision:
+    """The decision for experts that can serve, which nothing else changes."""
+    expert, *others = experts
+    return RoutingDecision(
+        expert=expert,
+        category=GENERAL,
+        confidence=0.0,
+        is_fallback=False,
+        reason=DecisionReason.EXPLICIT,
+        likely_category=GENERAL,
+        uncertainty=0.0,
+        runner_up=others[0] if others else None,
+        ranking=experts,
+        eligible=experts,
+        eligible_probs=(1.0, *(0.0 for _ in others)),
+        predicted_quality=(0.0,) * len(experts),
+        propensity=1.0,
+        policy="explicit",
+        router_version=version,
+    )
+
+
+class Target(NamedTuple):
+    """The meaning of a request's `model`: routing by a policy, or experts by name, in the order they are tried."""
+
+    policy: str | None = None
+    experts: tuple[str, ...] = ()
+    alias: str | None = None  # of experts.yaml, that it was asked by
+
+
+def resolve_model(
+    model: str, experts: Collection[str], policies: Collection[str], aliases: Mapping[str, tuple[str, ...]]
+) -> Target | None:
+    """The meaning of a model name; None where it has none.
+
+    Args:
+        aliases: further names; one that ends with `*` is the beginning of names, and the longest that fits counts.
+    """
+    if model == AUTO:
+        return Target(policy="default")
+    if model in experts:
+        return Target(experts=(model,))
+    name, _, policy = model.partition(":")
+    if name == AUTO and policy in policies:
+        return Target(policy=policy)
+    alias = alias_of(model, aliases)
+    if alias is not None:
+        first, *others = aliases[alias]
+        target = resolve_model(first, experts, policies, {})
+        return target and target._replace(experts=(*target.experts, *others), alias=alias)
+    return None
+
+
+def alias_of(model: str, aliases: Collection[str]) -> str | None:
+    """The alias that a model name is asked by; None when none fits."""
+    if model in aliases:
+        return model
+    fitting = [alias for alias in aliases if alias.endswith("*") and model.startswith(alias[:-1])]
+    return max(fitting, key=len, default=None)
+
+
+def model_names(experts: Collection[str], policies: Collection[str]) -> list[str]:
+    """Every name a client may ask for, routing first."""
+    return [AUTO, *(f"{AUTO}:{policy}" for policy in policies), *experts]

@@ -1,0 +1,79 @@
+"""A conversation: what is classified of it, and when it leaves its expert. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from coe.router.types import FloatArray, QueryFacts, Stay
+
+SELF_CONTAINED_BYTES = 16
+"""Length in UTF-8 at which an ask that is classified with certainty counts as much as all before it. Bytes, because a
+word of a script without spaces is a few characters. Chosen on benchmarks/follow_ups/dev.jsonl."""
+
+LEAST_SHARE = 0.1
+"""Least share of earlier asks; where less is left for them, they are not looked at."""
+
+MAX_EARLIER = 8
+"""Asks before the last one that are looked at, at most: a bound on the work that a request can cause."""
+
+PRICE_PER_1000_TOKENS = 0.01
+"""Quality that reading 1,000 tokens again must bring (ours). Another expert has nothing of the conversation in its
+prefix cache."""
+
+
+def own_share(ask: str, confidence: float) -> float:
+    """Share of an ask in what it and those before it mean, in [0, 1): s / (1 + s) with s = p (bytes / 16)^2.
+
+    "and in Spanish?" says little alone, and p, the probability of its most likely category, shows it; a sentence that
+    names its task needs nothing before it.
+    """
+    strength = confidence * (len(ask.encode("utf-8", "replace")) / SELF_CONTAINED_BYTES) ** 2
+    return strength / (1 + strength)
+
+
+def in_context(
+    asks: Sequence[str], encode: Callable[[str], FloatArray], confidence: Callable[[FloatArray], float]
+) -> FloatArray:
+    """(1, d) vector of a conversation: the sum of its asks' vectors by share, of unit length.
+
+    The last ask takes its own share, the one before it its own share of the rest, and so on until nearly nothing is
+    left, so the vector of a self-contained ask is its own, to the last bit.
+
+    Args:
+        asks: newest first, at least one.
+        encode: gives (1, d) of a text.
+        confidence: gives the probability of the most likely category of a vector (1, d).
+    """
+    rest, total = 1.0, np.zeros(0, dtype=np.float32)
+    for place, ask in enumerate(asks, start=1):
+        vector = encode(ask)
+        share = rest if place == len(asks) else rest * own_share(ask, confidence(vector))
+        if rest - share < LEAST_SHARE:
+            share = rest
+        if share == 1.0:
+            return vector
+        total = share * vector if place == 1 else total + share * vector
+        rest -= share
+        if rest == 0.0:
+            break
+    return np.asarray(total / max(float(np.linalg.norm(total)), 1e-12), dtype=np.float32)
+
+
+def stay(facts: QueryFacts, gain: float, *, is_pinned: bool, is_unsure: bool) -> Stay:
+    """The choice between a conversation's last expert, which could serve, and the planned one.
+
+    Args:
+        gain: predicted quality of the planned expert less that of the last one.
+        is_pinned: experts.yaml names the planned one, which only a tool loop disregards.
+        is_unsure: stage 1 does not know what is asked. Then the gain is that of an average query, while what was asked
+            before says more of this one, so the conversation stays.
+    """
+    assert facts.last_expert is not None
+    if facts.in_tool_loop:
+        return Stay(last_expert=facts.last_expert, gain=gain, price=None, kept=True)
+    if is_unsure and not is_pinned:
+        return Stay(last_expert=facts.last_expert, gain=gain, price=None, kept=True, is_unsure=True)
+    price = facts.prompt_tokens / 1000 * PRICE_PER_1000_TOKENS
+    return Stay(last_expert=facts.last_expert, gain=gain, price=price, kept=gain <= price and not is_pinned)

@@ -1,0 +1,198 @@
+"""An entry of `experts:` in experts.yaml, and what is wrong with one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import date
+from enum import StrEnum
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from coe.router.cost import MorePrices, Price
+from coe.router.price_list import entry_prices, listed
+from coe.router.section import Billions, EnvironmentName, HttpUrl, Seconds, Section, Usd
+
+
+def check_scalar(value: object) -> object:
+    """Takes a date as the text that it was: YAML reads `api_version: 2024-10-21` as one."""
+    if type(value) is date:
+        return value.isoformat()
+    if isinstance(value, ScalarOption):
+        return value
+    raise ValueError("must be text, a number, or true or false")
+
+
+ScalarOption = str | int | float | bool
+
+
+Flag = Annotated[ScalarOption, BeforeValidator(check_scalar)]
+
+
+NOT_PARAMS = frozenset({"model", "messages", "stream", "timeout", "max_retries", "api_key", "api_base", "base_url"})
+"""Arguments of litellm that `coe` sets itself, some from other keys of the entry."""
+
+
+class Engine(StrEnum):
+    """The program or provider that runs an expert's model."""
+
+    LLAMACPP = "llamacpp"  # a child process of `coe up`: llama.cpp's OpenAI server, all adapters on one base
+    VLLM = "vllm"  # `coe experts up` starts it, or `url` names an engine that others run
+    OPENAI = "openai"  # anything else that speaks the OpenAI wire, at `url`
+    LITELLM = "litellm"  # a hosted provider, `model` in litellm's notation (e.g. anthropic/claude-...)
+    PLUGIN = "plugin"  # a client that a plugin brings: `model` is its kind (docs/plugins.md)
+    ECHO = "echo"  # a fake for tests: answers with the question
+
+
+class Wire(StrEnum):
+    """An API beside chat completions that clients may speak, by its path below `/v1`."""
+
+    RESPONSES = "responses"
+    MESSAGES = "messages"  # Anthropic's
+    COMPLETIONS = "completions"  # text without turns
+
+
+class ExpertConfig(Section):
+    """One expert LLM."""
+
+    engine: Engine
+    model: str = Field(min_length=1, description="package:PACKAGE/FILE, a path, a hub, provider's or kind's name")
+    adapter: str | None = Field(default=None, description="PEFT LoRA folder on `model`; relative to experts.yaml")
+    url: HttpUrl | None = Field(default=None, description="API root, e.g. http://10.0.0.7:8000/v1")
+    replica_urls: tuple[HttpUrl, ...] = Field(
+        default=(), description="API roots of further engines that serve the same as `url`"
+    )
+    replicas: int = Field(default=1, ge=1, le=64, description="engines of it that this host starts")
+    max_concurrency: int | None = Field(default=None, ge=1, description="requests at once on each engine; others wait")
+    params: dict[str, Flag] = Field(
+        default_factory=dict, description="settings of the provider, or the options of the plugin"
+    )
+    params_env: dict[str, EnvironmentName] = Field(
+        default_factory=dict, description="those that are secrets, by the environment variable that contains each"
+    )
+    served_model: str | None = Field(default=None, description="model name that is sent, where it is not `model`")
+    api_key_env: EnvironmentName | None = None
+    wires: frozenset[Wire] = Field(
+        default=frozenset(),
+        description="what its engine speaks beside chat completions: then no request is translated",
+    )
+    engine_args: dict[str, Flag] = Field(default_factory=dict, description="further flags of the engine")
+    engine_env: dict[str, str] = Field(
+        default_factory=dict, description="environment of its engine process, e.g. CUDA_VISIBLE_DEVICES"
+    )
+    params_b: Billions = Field(default=0.0, description="parameters kept in memory, in billions; 0 = not hosted here")
+    active_params_b: Billions | None = Field(
+        default=None, gt=0, description="parameters used per token; default params_b"
+    )
+    adapter_params_b: Billions = Field(default=0.0, description="further parameters of the adapter")
+    gpu_gib: float | None = Field(default=None, gt=0, description="on each of its GPUs, of its base and cache; vllm")
+    cost: Literal["auto"] | None = Field(default=None, description="auto: the prices of litellm's table for `model`")
+    price_in_per_m_usd: Usd = 0.0
+    price_out_per_m_usd: Usd = 0.0
+    price: MorePrices = Field(default=MorePrices(), description="of other tokens than text, long prompts and batches")
+    context_tokens: int = Field(default=4096, gt=0)
+    supports_images: bool = False
+    supports_audio: bool = False
+    supports_tools: bool = False
+    supports_json: bool = True
+    timeout_s: Seconds = Field(default=600.0, gt=0, description="longest silence, before the answer or within it")
+    total_timeout_s: Seconds = Field(default=3600.0, gt=0, description="longest time of an answer as a whole")
+    description: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def with_listed_prices(cls, values: Any) -> Any:
+        """The entry with the prices that it leaves to litellm's table."""
+        if not isinstance(values, dict) or values.get("cost") != "auto":
+            return values
+        model = values.get("model")
+        prices = entry_prices(listed(str(model)))
+        if not prices:
+            raise ValueError(
+                f"cost: litellm's price table has no model {model!r}; allowed: auto for a model that it has, where the "
+                "extra `providers` is installed; or price_in_per_m_usd, price_out_per_m_usd and price"
+            )
+        given = values.get("price")
+        more = {**prices.get("price", {}), **given} if isinstance(given, dict) else given or prices.get("price", {})
+        return {**prices, **values, "price": more}
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """API roots of the engines that others run."""
+        return () if self.url is None else (self.url, *self.replica_urls)
+
+    @property
+    def active_b(self) -> float:
+        """Billions of parameters that work on one token, adapter included."""
+        return (self.active_params_b or self.params_b) + self.adapter_params_b
+
+    def rates(self, is_batch: bool) -> Price:
+        """Its prices of chats, or of lines of batches."""
+        return self.batch_price if is_batch else self.chat_price
+
+    @cached_property
+    def chat_price(self) -> Price:
+        return self.price.beside(self.price_in_per_m_usd, self.price_out_per_m_usd, is_batch=False)
+
+    @cached_property
+    def batch_price(self) -> Price:
+        return self.price.beside(self.price_in_per_m_usd, self.price_out_per_m_usd, is_batch=True)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Environment variables that contain its secrets, by the key that names each."""
+        named = {} if self.api_key_env is None else {"api_key_env": self.api_key_env}
+        return named | {f"params_env.{key}": variable for key, variable in self.params_env.items()}
+
+    def name_on_engine(self, expert: str) -> str:
+        """The model name that requests to its engine carry. An engine that others run knows `model`; one that we start
+        serves each expert under the expert's own name, because several may share its model."""
+        return self.served_model or (expert if self.url is None else self.model)
+
+    @property
+    def family(self) -> str:
+        """The letters that its model's name begins with: `qwen` of `Qwen/Qwen2.5-7B`. One family errs alike."""
+        name = re.split(r"[/:]", self.model.rstrip("/"))[-1]
+        letters = re.match(r"[A-Za-z]+", name)
+        return letters.group().lower() if letters else name
+
+    @property
+    def host_group(self) -> str:
+        """Experts of one group share the weights of their base, which count once against `hosted_params_b`."""
+        return f"{self.engine}:{self.url or ''}:{self.model}"
+
+
+def entry_faults(entry: ExpertConfig) -> Iterator[str]:
+    """Keys that an expert's engine lacks or does not take, each with what is allowed."""
+    if entry.engine is Engine.OPENAI and entry.url is None:
+        yield "url: required for engine 'openai'"
+    if entry.adapter is not None and entry.url is not None and entry.served_model is None:
+        yield "served_model: required beside `url` and `adapter`: the name under which that engine serves the adapter"
+    if entry.adapter is not None and entry.engine is not Engine.LLAMACPP and entry.engine is not Engine.VLLM:
+        yield f"adapter: engine '{entry.engine}' takes no adapter; allowed: llamacpp, vllm"
+    if entry.url is not None and entry.engine in (Engine.LLAMACPP, Engine.PLUGIN, Engine.ECHO):
+        yield f"url: engine '{entry.engine}' takes no url; allowed: vllm, openai, litellm"
+    for field, params in (("params", entry.params), ("params_env", entry.params_env)):
+        if params and entry.engine not in (Engine.LITELLM, Engine.PLUGIN):
+            yield f"{field}: engine '{entry.engine}' takes none; allowed: litellm, plugin"
+        for key in sorted(NOT_PARAMS & params.keys()) if entry.engine is Engine.LITELLM else ():
+            yield f"{field}.{key}: set by other keys of the entry: model, url, api_key_env, timeout_s"
+    if entry.wires and entry.engine in (Engine.LITELLM, Engine.PLUGIN, Engine.ECHO):
+        yield f"wires: engine '{entry.engine}' takes none; allowed: llamacpp, vllm, openai"
+    if entry.engine is Engine.LLAMACPP and entry.adapter is not None and Wire.MESSAGES in entry.wires:
+        yield "wires: llama.cpp answers messages by the base, not by the adapter; allowed: responses, completions"
+    for key, value in (("engine_args", entry.engine_args), ("engine_env", entry.engine_env)):
+        if value and entry.engine is not Engine.VLLM:
+            yield f"{key}: engine '{entry.engine}' takes none; allowed: vllm; llamacpp is set up by engines.llamacpp"
+
+
+def replica_faults(entry: ExpertConfig) -> Iterator[str]:
+    """Further engines and limits of an expert that cannot have them."""
+    if entry.replica_urls and (entry.url is None or not (entry.engine is Engine.OPENAI or entry.engine is Engine.VLLM)):
+        yield "replica_urls: beside `url` alone, for engines vllm and openai"
+    if entry.replicas > 1 and (entry.url is not None or entry.engine is not Engine.VLLM):
+        yield "replicas: of engine vllm without a `url` alone; further engines of others are `replica_urls`"
+    if len({entry.url, *entry.replica_urls}) <= len(entry.replica_urls):
+        yield "replica_urls: names an address twice; `url` is one of them"

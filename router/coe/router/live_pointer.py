@@ -1,0 +1,173 @@
+"""`routers/live.json`: which router is live, which one is on trial, and how a share of the traffic goes to it.
+
+The file is replaced atomically, so a reader sees the old state or the new one, never half of either;
+`fleet/router_registry.py` replaces it. Checks that experts.yaml asks for nothing that the live router does not know
+are here, too; they read its manifest alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+
+from coe.base.errors import ArtifactError, ConfigError
+from coe.router.artifact import RouterManifest, read_manifest
+from coe.router.config import CoeConfig
+from coe.router.types import GENERAL, Record
+
+ROUTERS_FOLDER = "routers"
+LIVE_FILE = "live.json"
+KEPT_WITHDRAWALS = 20
+
+Version = Annotated[str, Field(pattern="^[0-9A-Za-z]+$")]
+"""Name of a router's folder, which is never a path that leads elsewhere."""
+
+
+class TrialMode(StrEnum):
+    """Part of a candidate while it is on trial."""
+
+    CANARY = "canary"  # serves a share of the conversations
+    SHADOW = "shadow"  # decides alongside the live router, is logged, serves no request
+
+
+class CanaryTerms(Record):
+    """Terms of a trial in which a candidate serves.
+
+    It is withdrawn when an e-process shows, at level `alpha` over the whole trial, that its rewards lie more than
+    `margin` below the live router's or that it fails more than `error_margin` more often.
+    """
+
+    share: float = Field(default=0.05, ge=0.0001, le=0.9)  # of the conversations, that it serves
+    margin: float = Field(default=0.05, ge=0, le=0.99)  # loss of mean reward that is tolerated
+    error_margin: float = Field(default=0.01, ge=0, le=0.99)  # rise of the share of failures that is tolerated
+    alpha: float = Field(default=0.05, ge=0.0001, le=0.5)  # chance of withdrawing one that keeps to both margins
+
+
+class Trial(CanaryTerms):
+    """A candidate alongside the live router; the share is 0 in a shadow."""
+
+    version: Version
+    mode: TrialMode
+    share: float = Field(default=0.0, ge=0, le=1)
+    started_at: float = Field(description="Unix seconds; also distinguishes two trials of one version")
+
+    @classmethod
+    def begun(cls, version: str, at: float, terms: CanaryTerms | None) -> Trial:
+        """A trial that begins at a time (Unix seconds): a canary under terms, a shadow without."""
+        if terms is None:
+            return cls(version=version, mode=TrialMode.SHADOW, started_at=at)
+        return cls(version=version, mode=TrialMode.CANARY, started_at=at, **terms.model_dump())
+
+    def takes(self, unit: str) -> bool:
+        """Returns whether a conversation belongs to the candidate's share: by hash, so that it stays there on every
+        replica."""
+        if self.mode is not TrialMode.CANARY:
+            return False
+        digest = hashlib.sha256(f"{self.version}:{self.started_at}:{unit}".encode()).digest()
+        return int.from_bytes(digest[:8], "big") < self.share * 2**64
+
+
+class Withdrawal(Record):
+    """A candidate that was taken back, and why."""
+
+    version: str
+    at: str = Field(description="ISO 8601, UTC")
+    reason: str
+
+
+class LivePointer(Record):
+    """Pointer to the live router: since when, those that were live before it (newest first), and what is on trial."""
+
+    version: Version
+    promoted_at: str = Field(description="ISO 8601, UTC")
+    history: tuple[Version, ...] = ()
+    trial: Trial | None = None
+    withdrawn: tuple[Withdrawal, ...] = Field(default=(), description="newest first")
+
+    def part_of(self, version: str) -> str:
+        """Part that a version has now: live, canary with its share, shadow, or nothing."""
+        if self.version == version:
+            return "live"
+        if self.trial is None or self.trial.version != version:
+            return ""
+        return f"{self.trial.mode.value} {self.trial.share:.1%}" if self.trial.share else self.trial.mode.value
+
+    def without_trial(self, at: str, reason: str) -> LivePointer:
+        """The same live router with the trial ended and kept on record."""
+        if self.trial is None:
+            return self
+        gone = Withdrawal(version=self.trial.version, at=at, reason=reason)
+        return self.model_copy(update={"trial": None, "withdrawn": (gone, *self.withdrawn)[:KEPT_WITHDRAWALS]})
+
+
+def read_pointer(root: Path) -> LivePointer | None:
+    """None before the first promotion. Raises ArtifactError when the file is damaged."""
+    path = root / LIVE_FILE
+    try:
+        return LivePointer.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise ArtifactError(f"{path}: is not a live pointer; `coe router promote VERSION` writes a new one") from error
+
+
+def required_pointer(root: Path) -> LivePointer:
+    """The live pointer. Raises ArtifactError, also before the first promotion."""
+    pointer = read_pointer(root)
+    if pointer is None:
+        raise ArtifactError(f"{root / LIVE_FILE}: there is no live router yet; `coe up` or `coe train` makes the first")
+    return pointer
+
+
+def live_manifest(data_dir: Path) -> RouterManifest | None:
+    """The live router's manifest; None before there is one that can be read, which a gateway says at its start."""
+    root = data_dir / ROUTERS_FOLDER
+    try:
+        pointer = read_pointer(root)
+        return None if pointer is None else read_manifest(root / pointer.version)
+    except ArtifactError:
+        return None
+
+
+def check_categories(config: CoeConfig, manifest: RouterManifest) -> None:
+    """Raises ConfigError when the router names categories that experts.yaml lacks."""
+    lacking = sorted(set(manifest.categories) - set(config.learned_categories))
+    if lacking:
+        raise ConfigError(
+            f"router {manifest.version} names categories that experts.yaml lacks: {', '.join(lacking)}; "
+            "add them or run `coe train`"
+        )
+
+
+def pin_problems(config: CoeConfig, manifest: RouterManifest) -> list[str]:
+    """Pins that a router cannot keep, one sentence each: to what it has not measured, or of what it cannot tell."""
+    problems = []
+    for name, policy in config.policies.items():
+        for category, expert in policy.pins.items():
+            where = f"policies.{name}.pins.{category}"
+            if expert not in manifest.experts:
+                problems.append(
+                    f"{where}: router {manifest.version} has not measured '{expert}', so the pin cannot hold: take it "
+                    f"out until `coe experts probe {expert} --promote` has put the expert on the map"
+                )
+            if category not in (*manifest.categories, GENERAL):
+                problems.append(
+                    f"{where}: router {manifest.version} does not know the category '{category}', so the pin cannot "
+                    "hold: take it out until `coe train` has learned the category"
+                )
+    return problems
+
+
+def category_warnings(config: CoeConfig, manifest: RouterManifest) -> list[str]:
+    """Categories of experts.yaml that no query is sent to, because the router does not know them."""
+    unknown = [name for name in config.learned_categories if name not in manifest.categories]
+    if not unknown:
+        return []
+    return [
+        f"categories: router {manifest.version} does not know {', '.join(unknown)}; their queries go elsewhere until "
+        "`coe train` has learned them"
+    ]

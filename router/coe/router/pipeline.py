@@ -1,0 +1,384 @@
+"""The router: encode -> classify -> uncertainty -> eligible -> score -> decide. Pure but for a remote encoder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from operator import itemgetter
+from typing import NamedTuple
+
+import numpy as np
+
+from coe.base.errors import ConfigError, NoEligibleExpertError, allowed_values
+from coe.router.capabilities import FOR_NOW, NOT_ALLOWED, NOT_REACHABLE, Capabilities, why_away
+from coe.router.conversation import in_context, stay
+from coe.router.features import Features, features_of
+from coe.router.map_solver import ExpertCosts
+from coe.router.protocols import CategoryClassifier, Encoder, ExpertScorer
+from coe.router.solved_policy import ActionDistribution, SolvedPolicy, action_distribution
+from coe.router.strategies.learned import LearnedStrategies
+from coe.router.strategies.types import Strategy
+from coe.router.types import (
+    GENERAL,
+    CategoryProbs,
+    DecisionReason,
+    FloatArray,
+    Query,
+    QueryBatch,
+    QueryFacts,
+    RoutingDecision,
+    Stay,
+)
+from coe.router.uncertainty import Uncertainty, calibrated, calibrated_row
+
+TOP_CATEGORIES = 5
+"""Categories whose probabilities a decision keeps."""
+
+MAX_CACHED = 256
+"""Prospects that a router keeps; one of 100 experts takes some 10 kB."""
+
+
+class Classification(NamedTuple):
+    """Stage 1 on one query: `probs` (k,), the most likely category's number, its probability, the uncertainty, and the
+    decided row (the most likely category, or `general`, which is row k, when uncertain)."""
+
+    probs: Sequence[float]
+    likely: int
+    confidence: float
+    uncertainty: float
+    row: int
+
+
+@dataclass(frozen=True)
+class CachedDecision:
+    """The part of decisions that does not depend on the query beside its predicted quality and who cannot serve it: the
+    odds of the draw, and a decision of which the query changes the rest."""
+
+    odds: ActionDistribution
+    usual: RoutingDecision
+
+
+@dataclass(frozen=True)
+class Router:
+    """A loaded router: immutable, safe to share between threads, replaced as a whole on a hot swap.
+
+    `costs` are shown with a decision; None where they are not known. `mix` (k,) is how many times as frequent each
+    category is in the traffic as among the labelled queries; None: as frequent.
+    `strategies` is None where training knew no answers: then every policy asks one expert.
+    """
+
+    version: str
+    encoder: Encoder
+    classifier: CategoryClassifier
+    temperature: float
+    uncertainty: Uncertainty
+    scorer: ExpertScorer
+    experts: tuple[str, ...]
+    policies: Mapping[str, SolvedPolicy]
+    capabilities: Mapping[str, Capabilities]
+    costs: ExpertCosts | None = None
+    strategies: LearnedStrategies | None = None
+    mix: FloatArray | None = None
+
+    @cached_property
+    def categories(self) -> tuple[str, ...]:
+        """The k learned categories, then `general`: the rows of the map."""
+        return (*self.classifier.categories_, GENERAL)
+
+    def without_exploration(self) -> Router:
+        """The same router, whose decisions repeat."""
+        return replace(self, policies={name: replace(each, exploration=None) for name, each in self.policies.items()})
+
+    def expert_of(self, policy: str = "default") -> dict[str, str]:
+        """The map in force: category to expert, pins included."""
+        solved = self.policy(policy)
+        return {name: self.experts[solved.expert_of(row)[0]] for row, name in enumerate(self.categories)}
+
+    def policy(self, name: str) -> SolvedPolicy:
+        if name not in self.policies:
+            raise ConfigError(f"unknown policy '{name}'{allowed_values(name, self.policies)}")
+        return self.policies[name]
+
+    def strategy(self, policy: str, category: str, embedding: FloatArray) -> Strategy | None:
+        """The strategy for a query that was decided to be of a category; None where one expert serves it.
+
+        Args:
+            embedding: (1, d) what the query was decided from.
+        """
+        plan = self.policy(policy).plan
+        variant = -1 if plan is None else int(plan.choice_of[self.categories.index(category)]) - len(self.experts)
+        if plan is None or self.strategies is None or variant < 0:
+            return None
+        return self.strategies.strategy(plan.strategy, variant, embedding)
+
+    @cached_property
+    def settings(self) -> Mapping[str, str]:
+        """Name of a policy -> identity of what decides beside artifact and query: experts.yaml, as it was solved.
+
+        A decision can only be made again where this is the same.
+        """
+        shared = repr((self.experts, float(self.uncertainty.threshold), sorted(self.capabilities.items())))
+        return {
+            name: hashlib.sha256(f"{shared} {policy.fingerprint}".encode()).hexdigest()[:16]
+            for name, policy in self.policies.items()
+        }
+
+    @cached_property
+    def expected(self) -> tuple[list[list[float]], list[list[float | None]]]:
+        """Cost of a query in USD and its latency in milliseconds, per category (k+1) and expert (m); None: unknown."""
+        shape = (len(self.categories), len(self.experts))
+        if self.costs is None:
+            return np.zeros(shape).tolist(), [[None] * shape[1] for _ in range(shape[0])]
+        cost, wait = (np.broadcast_to(each, shape).tolist() for each in (self.costs.cost_usd, self.costs.latency_ms))
+        return cost, [[ms or None for ms in row] for row in wait]
+
+    def embed(self, text: str, earlier: Sequence[str] = ()) -> FloatArray:
+        """(1, d) vector of `features`. Raises as it does."""
+        return self.features(text, earlier).vectors
+
+    def features(self, text: str, earlier: Sequence[str] = ()) -> Features:
+        """The features that a query is decided from: of its text and, newest first, of the asks before it, as far as it
+        needs them.
+
+        Raises:
+            BackendError: a remote encoder does not answer.
+        """
+        if not earlier:
+            return features_of(self.encoder.encode([text]))
+        return features_of(in_context((text, *earlier), lambda ask: self.encoder.encode([ask]), self.top_probability))
+
+    def top_probability(self, embedding: FloatArray) -> float:
+        """Calibrated probability of the most likely category of one embedding (1, d)."""
+        return max(self._row_of_probs(embedding))
+
+    def decide(
+        self,
+        query: Query,
+        *,
+        rng: np.random.Generator,
+        policy: str = "default",
+        alive: Collection[str] | None = None,
+        embedding: FloatArray | None = None,
+        seed: int | None = None,
+    ) -> RoutingDecision:
+        """Decides one query.
+
+        Args:
+            alive: experts that can be called now; None means all.
+            embedding: (1, d) when the caller has it already.
+            seed: of an earlier draw, to make it again; None draws again.
+
+        Raises:
+            ConfigError: unknown policy.
+            NoEligibleExpertError: every expert lacks something this request needs, is down, or is one that the policy
+                does not let serve it.
+        """
+        self.policy(policy)  # refuses an unknown name before any work
+        vector = self.embed(query.text, query.earlier) if embedding is None else embedding
+        classified = self.judge_one(vector)
+        quality = self._quality(query, vector, classified)
+        cached = self.cached_decision(policy, classified.row, quality, self.excluded(query.facts, alive))
+        return self.decision(query, classified, cached, rng, seed)
+
+    def decide_batch(
+        self,
+        batch: QueryBatch,
+        *,
+        rng: np.random.Generator,
+        policy: str = "default",
+        alive: Collection[str] | None = None,
+    ) -> tuple[RoutingDecision, ...]:
+        """Decides n queries in order; as deciding one by one with the same `rng`, but for the last digits of
+        probabilities. Raises as `decide` does."""
+        self.policy(policy)
+        probs = self.predict_categories(batch.embeddings)
+        judgement = self.judge(batch.embeddings, probs)
+        quality = self.scorer.score(batch, probs, [classified.row for classified in judgement]).quality
+        found = []
+        for query, classified, own in zip(batch.queries, judgement, quality, strict=True):
+            cached = self.cached_decision(policy, classified.row, own, self.excluded(query.facts, alive))
+            found.append(self.decision(query, classified, cached, rng))
+        return tuple(found)
+
+    def predict_categories(self, embeddings: FloatArray) -> CategoryProbs:
+        """Calibrated probabilities (n, k)."""
+        raw = self.classifier.predict_proba(embeddings)
+        return CategoryProbs(raw.categories, calibrated(raw.probs, self.temperature, self.mix))
+
+    def judge(self, embeddings: FloatArray, probs: CategoryProbs) -> list[Classification]:
+        """Stage 1: the most likely category, or `general` where the classifier is unsure."""
+        likely = probs.probs.argmax(axis=1)
+        uncertainty = self.uncertainty.score(embeddings, probs.probs)
+        rows = np.where(uncertainty > self.uncertainty.threshold, len(probs.categories), likely)
+        columns = (probs.probs, likely, probs.probs.max(axis=1), uncertainty, rows)
+        return list(map(Classification._make, zip(*(column.tolist() for column in columns), strict=True)))
+
+    def judge_one(self, embedding: FloatArray) -> Classification:
+        """`judge` for one embedding (1, d)."""
+        probs = self._row_of_probs(embedding)
+        confidence, uncertainty = max(probs), self.uncertainty.score_row(embedding, probs)
+        likely = probs.index(confidence)
+        row = len(probs) if uncertainty > self.uncertainty.threshold else likely
+        return Classification(probs, likely, confidence, uncertainty, row)
+
+    def _row_of_probs(self, embedding: FloatArray) -> list[float]:
+        """`predict_categories` (k,) for one embedding (1, d)."""
+        return calibrated_row(self.classifier.predict_proba(embedding).probs[0].tolist(), self.temperature, self.mix)
+
+    def _quality(self, query: Query, embedding: FloatArray, classified: Classification) -> FloatArray:
+        """(m,) predicted quality of one query with an embedding (1, d)."""
+        found = self._map_quality.get(classified.row)
+        if found is None:
+            probs = CategoryProbs(self.classifier.categories_, np.array([classified.probs], dtype=np.float32))
+            found = self.scorer.score(QueryBatch((query,), embedding), probs, [classified.row]).quality[0]
+            if not self.scorer.decides_by_query:
+                self._map_quality[classified.row] = found
+        return found
+
+    @cached_property
+    def _map_quality(self) -> dict[int, FloatArray]:
+        """Row -> quality (m,) that is predicted of each of its queries, where the scorer decides by category alone."""
+        return {}
+
+    @cached_property
+    def _all(self) -> frozenset[str]:
+        return frozenset(self.experts)
+
+    @cached_property
+    def _kinds(self) -> frozenset[Capabilities]:
+        return frozenset(self.capabilities[expert] for expert in self.experts)
+
+    @cached_property
+    def _cached_decisions(self) -> dict[tuple[object, ...], CachedDecision]:
+        return {}
+
+    def excluded(self, facts: QueryFacts, alive: Collection[str] | None) -> dict[str, str]:
+        """Experts that cannot serve a request, with what each lacks."""
+        lacks = {kind: kind.lacks(facts) for kind in self._kinds}
+        allowed = facts.allowed
+        if allowed is None and not any(lacks.values()) and (alive is None or self._all.issubset(alive)):
+            return {}
+        reasons: dict[str, str] = {}
+        for expert in self.experts:
+            is_allowed = allowed is None or expert in allowed
+            lack = lacks[self.capabilities[expert]] if is_allowed else NOT_ALLOWED
+            if lack is None and alive is not None and expert not in alive:
+                lack = why_away(expert, facts)
+            if lack is not None:
+                reasons[expert] = lack
+        return reasons
+
+    def decision(
+        self,
+        query: Query,
+        classified: Classification,
+        cached: CachedDecision,
+        rng: np.random.Generator,
+        seed: int | None = None,
+    ) -> RoutingDecision:
+        """Stage 2 for a classified query."""
+        usual, odds, held = cached.usual, cached.odds, None
+        if query.facts.last_expert in usual.ranking:
+            odds, held = self._with_last(cached, query.facts)
+        draw = odds.draw(rng, seed)
+        expert, reason = self.experts[draw.expert], draw.reason
+        changes = {
+            "expert": expert,
+            "confidence": min(classified.confidence, 1.0),
+            "reason": DecisionReason.UNCERTAIN if usual.is_fallback and reason is DecisionReason.MAP else reason,
+            "likely_category": self.categories[classified.likely],
+            "uncertainty": classified.uncertainty,
+            "runner_up": next((name for name in usual.ranking if name != expert), None),
+            "eligible_probs": odds.probs,
+            "stay": held,
+            "category_probs": self.top_categories(classified.probs),
+            "seed": draw.seed,
+            "propensity": odds.probs[odds.eligible.index(draw.expert)],
+        }
+        return usual.model_copy(update=changes)
+
+    def _with_last(self, cached: CachedDecision, facts: QueryFacts) -> tuple[ActionDistribution, Stay]:
+        """The odds of a conversation whose last expert could serve: certain where it is kept, which is logged with a
+        propensity of 1, as pins are."""
+        odds, last = cached.odds, self.experts.index(str(facts.last_expert))
+        quality = dict(zip(odds.eligible, cached.usual.predicted_quality, strict=True))
+        gain, is_pinned = quality[odds.wanted] - quality[last], odds.reason is DecisionReason.PINNED
+        held = stay(facts, gain, is_pinned=is_pinned, is_unsure=cached.usual.is_fallback)
+        if not held.kept:
+            return odds, held
+        reason = odds.reason if last == odds.wanted else DecisionReason.KEPT
+        certain = tuple(float(expert == last) for expert in odds.eligible)
+        return replace(odds, wanted=last, reason=reason, probs=certain, explores=False), held
+
+    def cached_decision(
+        self, policy: str, row: int, quality: FloatArray, excluded: Mapping[str, str]
+    ) -> CachedDecision:
+        """The decision on queries of a category; made once where the scorer predicts by category. Raises as `decide`
+        does."""
+        key = (policy, row, quality.tobytes(), *excluded.items())
+        found = self._cached_decisions.get(key)
+        if found is None:
+            found = self._new_decision(policy, row, quality, excluded)
+            if len(self._cached_decisions) >= MAX_CACHED:
+                self._cached_decisions.clear()
+            self._cached_decisions[key] = found
+        return found
+
+    def _new_decision(self, name: str, row: int, quality: FloatArray, excluded: Mapping[str, str]) -> CachedDecision:
+        policy = self.policy(name)
+        barred = self.outside(policy, row, quality, excluded)
+        outside = {name: bar for name, bar in barred.items() if name not in excluded}
+        eligible = [e for e, name in enumerate(self.experts) if name not in excluded and name not in outside]
+        if not eligible:
+            raise NoEligibleExpertError({**excluded, **barred})
+        odds = action_distribution(policy, row, eligible, quality)
+        shut_out = [self.experts.index(name) for name in (*excluded, *outside)]
+        cost, wait = self.expected[0][row], self.expected[1][row]
+        threshold = float(self.uncertainty.threshold)
+        usual = RoutingDecision(
+            expert=self.experts[odds.wanted],
+            category=self.categories[row],
+            confidence=1.0,
+            is_fallback=self.categories[row] == GENERAL,
+            reason=odds.reason,
+            likely_category=self.categories[row],
+            uncertainty=0.0,
+            ranking=tuple(self.experts[e] for e in odds.ranking),
+            eligible=tuple(self.experts[e] for e in eligible),
+            predicted_quality=within_bounds(quality, eligible),
+            excluded=dict(excluded),
+            outside_policy=outside,
+            excluded_quality=within_bounds(quality, shut_out),
+            predicted_cost_usd=tuple(cost[e] for e in (*eligible, *shut_out)),
+            predicted_wait_ms=tuple(wait[e] for e in (*eligible, *shut_out)),
+            threshold=threshold if np.isfinite(threshold) else None,  # None: nothing passes
+            propensity=1.0,
+            policy=name,
+            router_version=self.version,
+        )
+        return CachedDecision(odds, usual)
+
+    def top_categories(self, probs: Sequence[float]) -> dict[str, float]:
+        """The most likely categories of one query with probabilities (k,), most likely first."""
+        pairs = zip(self.classifier.categories_, probs, strict=True)
+        return dict(sorted(pairs, key=itemgetter(1), reverse=True)[:TOP_CATEGORIES])
+
+    def outside(
+        self, policy: SolvedPolicy, row: int, quality: FloatArray, excluded: Mapping[str, str]
+    ) -> dict[str, str]:
+        """Experts that could serve a query of a category if they were reachable, and the policy does not let, with
+        the reason."""
+        planned, _ = policy.planned(row, quality)
+        bars = policy.bars(row, planned, len(self.experts))
+        return {
+            name: bar
+            for name, bar in zip(self.experts, bars, strict=True)
+            if bar is not None and excluded.get(name, NOT_REACHABLE) in FOR_NOW
+        }
+
+
+def within_bounds(quality: FloatArray, experts: Sequence[int]) -> tuple[float, ...]:
+    """Predicted quality of some of m experts, in [0, 1] where a linear scorer leaves it."""
+    return tuple(min(max(float(quality[e]), 0.0), 1.0) for e in experts)

@@ -1,0 +1,88 @@
+"""The seams: what an encoder, a classifier and a scorer must do. Plugins implement; nothing inherits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coe.router.quality import Measured
+from coe.router.types import CategoryProbs, ExpertScores, FloatArray, QueryBatch
+
+ArrayState = Mapping[str, NDArray[np.generic]]
+"""Learned arrays by name; what safetensors stores."""
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Texts to vectors."""
+
+    @property
+    def dim(self) -> int:
+        """Dimensions d of a vector."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the vector space: hash of weights and every option that changes a vector."""
+        ...
+
+    @property
+    def is_inline(self) -> bool:
+        """Returns True when one short text takes well under a millisecond, so it may run on the event loop."""
+        ...
+
+    def encode(self, texts: Sequence[str]) -> FloatArray:
+        """(n, d) float32 with L2-normalised rows; an empty text gives a zero row. A text's vector does not depend on
+        its batch (within 1e-5).
+
+        Raises:
+            BackendError: a remote encoder did not answer.
+        """
+        ...
+
+
+@runtime_checkable
+class CategoryClassifier(Protocol):
+    """Stage 1, fitted."""
+
+    @property
+    def categories_(self) -> tuple[str, ...]:
+        """The k categories in column order."""
+        ...
+
+    def predict_proba(self, embeddings: FloatArray) -> CategoryProbs:
+        """Probabilities (n, k) before temperature calibration. Raises ArtifactError on another number of dimensions."""
+        ...
+
+
+ClassifierOf = Callable[[Sequence[str], ArrayState], CategoryClassifier]
+"""The result of `build` of a kind of classifiers: makes the one of these categories from learned arrays. Raises
+ArtifactError where arrays are missing or of the wrong shape."""
+
+
+@runtime_checkable
+class ExpertScorer(Protocol):
+    """Stage 2: predicted quality of every expert on every query."""
+
+    @property
+    def measured(self) -> Measured:
+        """Experts in the order of the scores, and what was measured of them by category."""
+        ...
+
+    @property
+    def decides_by_query(self) -> bool:
+        """Returns whether the expert of best predicted quality serves, rather than that of the category's map."""
+        ...
+
+    def score(self, batch: QueryBatch, probs: CategoryProbs, rows: Sequence[int]) -> ExpertScores:
+        """Scores (n, m). `rows` (n,): the category decided for each query, as a row of the evidence. A linear kind may
+        leave [0, 1] by extrapolation."""
+        ...
+
+
+ScorerOf = Callable[[Measured, ArrayState, Sequence[int]], ExpertScorer]
+"""The result of `build` of a kind of scorers: makes the one over measured experts from learned arrays, in which these
+have the given columns. Raises ArtifactError where arrays are missing or of the wrong shape."""

@@ -1,0 +1,32 @@
+"""The part of experts.yaml about engines that share the memory of GPUs in turns."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from pydantic import Field
+
+from coe.base.errors import allowed_values
+from coe.router.section import Name, Seconds, Section
+
+
+class ResidencyConfig(Section):
+    """Choice of the vLLM engines that are awake; docs/residency.md."""
+
+    memory_gb: float = Field(gt=0, description="GPU memory for engines, of each GPU, in GiB")
+    host_memory_gb: float = Field(default=0.0, ge=0, description="host memory for weights at sleep level 1, in GiB")
+    pins: tuple[Name, ...] = Field(default=(), description="experts that are woken at the start and stay awake")
+    wait_price: float = Field(default=0.001, ge=0, description="quality that a second of a request's waiting is worth")
+    max_waiting: int = Field(default=32, ge=0, description="requests that may wait for engines to wake")
+    wait_s: Seconds = Field(default=120.0, gt=0, description="longest wait for an engine that was asked by name")
+
+
+def residency_problems(residency: ResidencyConfig | None, engines: Collection[str]) -> Iterator[str]:
+    """Pins that are not experts on vLLM. `engines` are those that are."""
+    if residency is None:
+        return
+    if not engines:
+        yield "residency: no expert is on vLLM; required: one of engine 'vllm' or more"
+    for name in residency.pins:
+        if name not in engines:
+            yield f"residency.pins: '{name}' is not an expert on vLLM{allowed_values(name, engines)}"

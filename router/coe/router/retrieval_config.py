@@ -1,0 +1,111 @@
+"""The `retrieval` section of experts.yaml."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from enum import StrEnum
+from typing import Annotated, ClassVar, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from coe.base.errors import allowed_values
+from coe.router.section import AUTO, EnvironmentName, HttpUrl, Name, PluginConfig, Section, Usd
+
+BASE = "base"
+RERANKER = "reranker"
+
+
+def check_unreserved(name: str) -> str:
+    if name in (AUTO, BASE, RERANKER):
+        raise ValueError(f"'{name}' is reserved: '{AUTO}' asks for routing; the others are keys of the section")
+    return name
+
+
+class IndexKind(StrEnum):
+    """Storage of document vectors."""
+
+    LOCAL = "local"  # the database of everything else; each process searches in its memory
+    PGVECTOR = "pgvector"  # Postgres with that extension, which searches
+
+
+class StoresConfig(Section):
+    """Vector stores: how documents are cut and where their vectors live."""
+
+    index: IndexKind = IndexKind.LOCAL
+    index_url_env: EnvironmentName | None = Field(
+        default=None, description="pgvector: variable with its URL; default DATABASE_URL"
+    )
+    chunk_tokens: ClassVar = 200  # size of a chunk by the `auto` strategy
+    chunk_overlap_tokens: ClassVar = 40
+    max_file_mb: int = Field(default=32, ge=1, le=512)
+    read_cpu_s: ClassVar = 60  # processor time that reading one file may take
+    read_memory_mb: ClassVar = 512
+
+
+class AttachedStore(Section):
+    """A vector store whose best chunks go into the prompt of a category's queries."""
+
+    store: str = Field(min_length=1, max_length=64, description="its id")
+    results: int = Field(default=5, ge=1, le=50)
+    max_chars: int = Field(default=4000, ge=100, description="of all chunks together")
+    min_score: float = Field(default=0.0, ge=-1, le=1, description="chunks of lower scores are left out")
+    timeout_s: ClassVar = 5.0  # the chat continues without sources that take longer
+
+
+MAX_TEXTS = 2048
+"""Of one request for embeddings."""
+
+MAX_REQUEST_TOKENS = 300_000
+"""Of all texts of a request for embeddings or reranking, as estimated."""
+
+REQUEST_TIMEOUT_S = 120.0
+"""Longest time of such a request, or of a search."""
+
+
+class RerankerConfig(Section):
+    """A model behind `POST URL/rerank`, in the API of Cohere and Jina, which vLLM serves too."""
+
+    url: HttpUrl = Field(description="API root, e.g. http://127.0.0.1:8001/v1")
+    model: str = Field(min_length=1, description="model name on that endpoint")
+    api_key_env: EnvironmentName | None = Field(default=None, description="name of the variable with its key")
+    timeout_s: ClassVar = 30.0
+
+
+class RetrievalConfig(Section):
+    """Embedding experts over one frozen document side, and the library that chooses among them."""
+
+    encoder: PluginConfig = Field(
+        default=PluginConfig(kind="bert"), description="the base: encodes documents, and queries for routing"
+    )
+    experts: dict[Annotated[Name, AfterValidator(check_unreserved)], PluginConfig] = Field(
+        default_factory=dict, description="name -> kind (adapter, bm25, encoder, sentence_transformer, openai)"
+    )
+    reranker: RerankerConfig | None = Field(
+        default=None, description="orders documents of /v1/rerank in place of the embedding experts"
+    )
+    pilots: str | None = Field(default=None, description="folder of `coe retrieval pilots`; relative to experts.yaml")
+    stores: StoresConfig = StoresConfig()
+    attach: dict[str, AttachedStore] = Field(default_factory=dict, description="category -> store it answers from")
+    prices_per_m_usd: dict[Name, Usd] = Field(
+        default_factory=dict, description="expert, `base` or `reranker` -> list price of a million tokens that it reads"
+    )
+
+    @model_validator(mode="after")
+    def prices_are_of_experts(self) -> Self:
+        known = {BASE, RERANKER, *self.experts}
+        for name in self.prices_per_m_usd.keys() - known:
+            raise ValueError(f"prices_per_m_usd: {name!r} is not an expert{allowed_values(name, sorted(known))}")
+        return self
+
+    def micro_usd(self, tokens: int, experts: Collection[str] | None = None) -> float:
+        """The price of a request in millionths of a dollar. Base reads every text, since it chooses the expert, unless
+        the reranker does the work.
+
+        Args:
+            experts: those that read the texts too; None: the most, which is all of them.
+        """
+        prices = self.prices_per_m_usd
+        if experts is None:
+            return tokens * sum(prices.values())
+        readers = {*experts} if RERANKER in experts else {BASE, *experts}
+        return tokens * sum(prices[name] for name in prices.keys() & readers)

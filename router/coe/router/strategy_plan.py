@@ -1,0 +1,137 @@
+"""Choice of the variant of a strategy that serves each category, under the budgets of a policy. Pure.
+
+Shapes: k rows (categories, `general` among them), m experts, v variants, c = m + v choices: an expert, or a variant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from coe.router.map_solver import ExpertCosts, MapProgram
+from coe.router.preference import RESERVE_ERRORS
+from coe.router.price import SLACK
+from coe.router.quality import QualityMatrix, cautious_quality
+from coe.router.strategies.learned import NEVER, Variants
+from coe.router.strategies.types import StrategyName
+from coe.router.types import BoolArray, Float64Array, IntArray
+
+CALL_PRICE = 0.0002
+"""Quality that one more call must gain: two right answers in ten thousand, so that none is made that changes nothing.
+Budgets bound the rest (ours: of 0.0002 to 0.002 the best on training prompts)."""
+
+RESERVE_ROUNDS = 4
+"""Plans until one keeps its own reserve; on three public tables one or two are enough."""
+
+
+@dataclass(frozen=True)
+class StrategyPlan:
+    """`choice_of` (k,): who serves each category: expert e of m alone, or variant `e - m` of the `strategy`. `used` are
+    means per query, `calls` among them; `binding` names the limits without which the plan would be better."""
+
+    strategy: StrategyName
+    choice_of: IntArray
+    used: Mapping[str, float]
+    binding: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Inputs of a plan: `quality` (k, c), `spent` (k, c) of each limited amount and `calls`, `mass` (k,). `spread`
+    (k, c) is the standard deviation of each amount among queries of a category, and `n_queries` were measured."""
+
+    quality: Float64Array
+    spent: Mapping[str, Float64Array]
+    spread: Mapping[str, Float64Array]
+    mass: Float64Array
+    n_queries: float
+
+    @cached_property
+    def worth(self) -> Float64Array:
+        """(k, c) quality less the price of calls."""
+        return np.asarray(self.quality - CALL_PRICE * self.spent["calls"])
+
+    def means(self, chosen: IntArray) -> dict[str, float]:
+        """Mean amounts per query of a choice (k,)."""
+        rows = np.arange(len(chosen))
+        return {name: float(self.mass @ amounts[rows, chosen]) for name, amounts in self.spent.items()}
+
+    def errors(self, chosen: IntArray) -> dict[str, float]:
+        """Standard errors of `means`: how much queries differ, within categories and between them."""
+        rows, found = np.arange(len(chosen)), {}
+        for name, amounts in self.spent.items():
+            each, within = amounts[rows, chosen], self.spread[name][rows, chosen]
+            variance = self.mass @ (within**2 + (each - self.mass @ each) ** 2)
+            found[name] = float(np.sqrt(variance / self.n_queries))
+        return found
+
+    def best_with_reserve(self, limits: Mapping[str, float]) -> IntArray | None:
+        """(k,) the choice of highest mean worth that stays within the limits by RESERVE_ERRORS standard errors, as
+        prices of a learned scorer do; without a reserve where no choice leaves one. None where nothing keeps them."""
+        found, lower = self.best(limits), dict(limits)
+        for _ in range(RESERVE_ROUNDS):
+            if found is None:
+                return None
+            errors, used = self.errors(found), self.means(found)
+            most = {name: limit - RESERVE_ERRORS * errors[name] for name, limit in limits.items()}
+            if all(used[name] <= most[name] + SLACK * limits[name] for name in limits):
+                return found
+            lower = {name: min(limit, most[name]) for name, limit in lower.items()}
+            thriftier = self.best(lower)
+            if thriftier is None:
+                return found
+            found = thriftier
+        return found
+
+    def best(self, limits: Mapping[str, float]) -> IntArray | None:
+        """(k,) the choice of highest mean worth within the limits; None where there is none."""
+        if not limits:
+            return np.asarray(self.worth.argmax(axis=1))
+        (k, c), mass = self.worth.shape, self.mass[:, None]
+        rows = {name: (mass * self.spent[name]).ravel() for name in limits}
+        program = MapProgram(k, c, -(mass * self.worth).ravel(), rows, np.zeros(c, dtype=np.int64))
+        found = program.minimise(program.objective, limits)
+        return None if found is None else np.asarray(found.reshape(k, c).argmax(axis=1))
+
+
+def choices_of(
+    variants: Variants, evidence: QualityMatrix, costs: ExpertCosts, allowed: BoolArray, pins: Mapping[int, int]
+) -> Choices:
+    """Every expert alone, and every variant, as far as all whom it may ask are `allowed` (m,). A pinned category (row
+    -> expert) has its expert alone."""
+    k, m = evidence.quality.shape
+    asks = np.concatenate([np.broadcast_to(np.eye(m), (k, m, m)), variants.asks], axis=1)
+    quality = np.concatenate([cautious_quality(evidence, costs.cost_usd), variants.quality], axis=1).astype(np.float64)
+    barred = np.array([not allowed[list(experts)].all() for experts in (*zip(range(m)), *variants.asked())])
+    quality[:, barred] = NEVER
+    for row, expert in pins.items():
+        quality[row, np.arange(quality.shape[1]) != expert] = NEVER
+    amounts = {name: np.broadcast_to(each, (k, m)) for name, each in costs.per_query().items()}
+    amounts["calls"] = np.ones((k, m))
+    # Standard deviation of whether an expert is asked; that of a sum is no more than theirs together.
+    at_most = np.sqrt(np.clip(asks * (1 - asks), 0.0, None))
+    spent, spread = (
+        {name: np.einsum("kcm,km->kc", part, each) for name, each in amounts.items()} for part in (asks, at_most)
+    )
+    mass = evidence.mass.astype(np.float64)
+    n_queries = max(float(evidence.count.max(axis=1).sum()), 1.0)
+    return Choices(quality, spent, spread, mass / max(float(mass.sum()), 1e-12), n_queries)
+
+
+def solve_plan(
+    strategy: StrategyName, choices: Choices, expert_of: IntArray, limits: Mapping[str, float]
+) -> StrategyPlan:
+    """The plan of highest quality within the limits on means, with a reserve. `expert_of` (k,) is the map, which keeps
+    them and serves where the solver finds nothing."""
+    found = choices.best_with_reserve(limits)
+    chosen = expert_of if found is None else found
+    worth = float(choices.mass @ choices.worth[np.arange(len(chosen)), chosen])
+    binding = []
+    for name in limits:
+        freed = choices.best_with_reserve({other: limit for other, limit in limits.items() if other != name})
+        if freed is not None and choices.mass @ choices.worth[np.arange(len(freed)), freed] > worth + SLACK:
+            binding.append(name)
+    return StrategyPlan(strategy, chosen, choices.means(chosen), tuple(binding))

@@ -1,0 +1,139 @@
+"""Calibration of stage 1 on queries it was not fitted on. Shapes: n queries, d dimensions, k categories."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coe.router.types import BoolArray, FloatArray, IntArray
+from coe.router.uncertainty import (
+    MAX_REFERENCE,
+    NEIGHBOURS,
+    apply_temperature,
+    combine,
+    neighbour_distance,
+    normalised_entropy,
+    outside_probability,
+    quantile_of,
+)
+
+TEMPERATURE_RANGE = (0.05, 20.0)
+STRANGENESS_WEIGHTS = (0.0, 0.25, 0.5, 1.0)
+BLOCK_ROWS = 1024
+
+MIN_OUTSIDE = 20
+"""Queries of `general` below which no discriminant is learned (ours)."""
+
+SHRINKAGE = 0.3
+"""Share of an even covariance in the discriminant's: there are hardly more queries than dimensions (ours; 0.02 to 0.3
+made little difference, benchmarks/LOG.md)."""
+
+FOLDS = 5
+
+
+def fit_temperature(probs: FloatArray, labels: IntArray) -> float:
+    """T that minimises the negative log-likelihood of softmax(log p / T) on held-out (n, k) (Guo et al. 2017)."""
+    from scipy.optimize import minimize_scalar
+
+    rows = np.arange(len(labels))
+
+    def loss(log_temperature: float) -> float:
+        calibrated = apply_temperature(probs, float(np.exp(log_temperature)))
+        return float(-np.log(np.maximum(calibrated[rows, labels], 1e-12)).mean())
+
+    bounds = (float(np.log(TEMPERATURE_RANGE[0])), float(np.log(TEMPERATURE_RANGE[1])))
+    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
+
+
+def error_auroc(uncertainty: FloatArray, is_correct: BoolArray) -> float:
+    """Probability that a wrong query is more uncertain than a right one (ties count half); 0.5 without both."""
+    from sklearn.metrics import roc_auc_score
+
+    return 0.5 if is_correct.all() or not is_correct.any() else float(roc_auc_score(~is_correct, uncertainty))
+
+
+def distance_to_others(embeddings: FloatArray, kept: FloatArray) -> FloatArray:
+    """Distance (n,) of each row to its nearest kept rows but itself, as `neighbour_distance` of a query not in the set.
+
+    A row that is kept finds itself at distance 0; its nearest one is left out, so repeated texts still count once.
+    """
+    keys = {row.tobytes() for row in kept}
+    distances = np.zeros(len(embeddings), dtype=np.float32)
+    for start in range(0, len(embeddings), BLOCK_ROWS):
+        block = embeddings[start : start + BLOCK_ROWS]
+        nearest = -np.sort(-(block @ kept.T), axis=1)[:, : NEIGHBOURS + 1]
+        is_kept = np.array([row.tobytes() in keys for row in block])
+        without_self = nearest[:, 1:] if nearest.shape[1] > 1 else nearest
+        mean = np.where(is_kept, without_self.mean(axis=1), nearest[:, :NEIGHBOURS].mean(axis=1))
+        distances[start : start + BLOCK_ROWS] = 1.0 - mean
+    return distances
+
+
+def fit_outside(inside: FloatArray, others: FloatArray) -> FloatArray:
+    """(d + 1,) linear discriminant of queries of no category (o, d) against those of one (r, d), its offset last, for
+    equal priors; the covariance is the latter's, shrunk towards an even one (Friedman 1989)."""
+    centre, beyond = inside.mean(axis=0, dtype=np.float64), others.mean(axis=0, dtype=np.float64)
+    deviations = inside - centre.astype(np.float32)
+    scatter = (deviations.T @ deviations).astype(np.float64) / len(inside)
+    even = max(float(np.trace(scatter)) / len(scatter), 1e-12) * np.eye(len(scatter))
+    direction = np.linalg.solve((1 - SHRINKAGE) * scatter + SHRINKAGE * even, beyond - centre)
+    return np.append(direction, -direction @ (centre + beyond) / 2).astype(np.float32)
+
+
+def outside_by_others(inside: FloatArray, others: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """(r + o,) probabilities of belonging to no category, each by a discriminant that was not fitted on the query."""
+    folds = [rng.permutation(len(rows)) % FOLDS for rows in (inside, others)]
+    found = np.zeros(len(inside) + len(others), dtype=np.float32)
+    rows, fold_of = np.concatenate([inside, others]), np.concatenate(folds)
+    for fold in range(FOLDS):
+        taught = np.flatnonzero(folds[0] != fold)
+        kept = inside[rng.choice(taught, min(len(taught), MAX_REFERENCE), replace=False)]
+        outside = fit_outside(kept, others[folds[1] != fold])
+        found[fold_of == fold] = outside_probability(rows[fold_of == fold], outside)
+    return found
+
+
+def fit_uncertainty(
+    *,
+    reference: FloatArray,
+    others: FloatArray,
+    probs: FloatArray,
+    is_correct: BoolArray,
+    temperature: float,
+    rng: np.random.Generator,
+) -> dict[str, NDArray[np.generic]]:
+    """Arrays of `router.uncertainty.Uncertainty`.
+
+    Args:
+        reference: (r, d) training queries of known categories; the first r rows of `probs` are theirs, out of fold.
+        others: (o, d) queries that belong to `general`; the last o rows of `probs` are theirs.
+        probs: (r + o, k) before calibration; `is_correct` (r + o,).
+
+    Kind and weight of strangeness are those that best separate wrong from right (area under the ROC curve).
+    """
+    kept = reference
+    if len(reference) > MAX_REFERENCE:
+        kept = reference[np.sort(rng.choice(len(reference), MAX_REFERENCE, replace=False))]
+    own = distance_to_others(reference, kept)
+    distances = np.sort(own)
+    beyond = neighbour_distance(others, kept) if len(others) else np.zeros(0, dtype=np.float32)
+    kinds = {"distance": quantile_of(np.concatenate([own, beyond]), distances)}
+    if len(others) >= MIN_OUTSIDE:
+        kinds["outside"] = outside_by_others(reference, others, rng)
+    entropy = normalised_entropy(apply_temperature(probs, temperature))
+    kind, weight = max(
+        product(kinds, STRANGENESS_WEIGHTS),
+        key=lambda pair: error_auroc(combine(entropy, kinds[pair[0]], pair[1]), is_correct),
+    )
+    found: dict[str, NDArray[np.generic]] = {
+        "reference": kept.astype(np.float16),
+        "held_out_distances": distances.astype(np.float32),
+        "held_out_scores": combine(entropy, kinds[kind], weight),
+        "held_out_correct": is_correct.astype(np.uint8),
+        "weight": np.array([weight], dtype=np.float32),
+    }
+    if kind == "outside":
+        found["outside"] = fit_outside(kept, others)
+    return found

@@ -1,0 +1,266 @@
+"""The traffic's mix of categories, from what stage 1 says of logged queries.
+
+Under label shift, queries of a category are what they were among the labelled ones, and only how frequent categories
+are has changed. Then p'(y | x) is in proportion to p(y | x) q(y) / p(y), and the shares q that make the logged queries
+most likely are found by expectation maximisation (Saerens, Latinne & Decaestecker, Neural Computation 2002); with
+calibrated probabilities it beats corrections by the confusion matrix (Alexandari, Kundaje & Shrikumar, ICML 2020).
+
+Only queries that stage 1 is sure of are looked at, since it has no probability for texts of no category. Which those
+are follows from the query alone, so label shift holds among them too, with the labelled queries of which it is sure in
+place of all. Shapes: n queries, k categories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from coe.base.blas import one_thread
+from coe.base.errors import DataError
+from coe.decision_log.decision_record import DecisionRecord, TerminalState
+from coe.decision_log.read import NOT_OF_THE_MAP, read_newest
+from coe.decision_log.sql_engine import open_log
+from coe.router.artifact import RouterArtifact, load_artifact, require_array
+from coe.router.build import configured_router
+from coe.router.config import load_config
+from coe.router.features import from_bytes
+from coe.router.feedback_config import FeedbackConfig
+from coe.router.live_pointer import required_pointer
+from coe.router.pipeline import Router
+from coe.router.protocols import Encoder
+from coe.router.types import Float64Array, FloatArray, IntArray, Metric, Record
+from coe.router.uncertainty import apply_mix, apply_temperature, normalised_entropy
+from coe.training.feedback_bias import UNLIMITED, clusters, counted_share, min_keys
+from coe.training.types import question_of
+
+MIX_MOVED = "mix_moved"
+"""Metric of a router: how far the traffic's mix was from the labelled queries when it was fitted."""
+
+MIN_QUERIES = 200
+"""Queries that stage 1 is sure of, below which no mix is estimated (ours)."""
+
+LEAST_SHARE = 0.1
+"""Share that a category keeps, as a part of its share among the labelled queries: what nobody asked for in a month may
+be asked for tomorrow (ours)."""
+
+ROUNDS = 100
+MAX_STEPS = 500
+CLOSE = 1e-4
+NEWEST = 5000
+"""Decisions that a mix is estimated from: the newest, because the mix of now is wanted (ours)."""
+
+
+@dataclass(frozen=True)
+class AskedQueries:
+    """Queries of the log: embeddings (n, d); clusters (n,), equal for queries that are not independent; and how much
+    each counts (n,)."""
+
+    embeddings: FloatArray
+    cluster: IntArray
+    weight: Float64Array
+
+
+@dataclass(frozen=True)
+class CategoryMix:
+    """Shares (k,) of the traffic's queries with 95% intervals, and of the labelled ones; `moved` is the total variation
+    between the two, half the sum of the absolute differences. `ratio` (k,) is the one over the other, as stage 1's
+    prior takes it; None where the interval of `moved` holds 0."""
+
+    labelled: Float64Array
+    shares: Float64Array
+    low: Float64Array
+    high: Float64Array
+    moved: Metric
+    ratio: FloatArray | None
+
+
+def estimate_mix(
+    probs: FloatArray, cluster: IntArray, weight: Float64Array, counts: IntArray, rng: np.random.Generator
+) -> CategoryMix | None:
+    """The mix of weighted queries (n, k) that stage 1 is sure of; None of fewer than `MIN_QUERIES`.
+
+    Intervals resample clusters. The distance between two shares has a bias above 0 where they are alike, so its
+    interval is the distance plus and minus what 95% of the resampled shares are away from the estimate: by the triangle
+    inequality the true distance is in it whenever the estimate is as near to the truth as that.
+
+    Args:
+        probs: calibrated, for the mix of the labelled queries.
+        counts: (2, k) labelled queries of each category, and those of them that stage 1 is sure of.
+    """
+    if len(probs) < MIN_QUERIES or counts.shape[1] < 2:
+        return None
+    own, sure = counts[0] / counts[0].sum(), (counts[1] + 0.5) / (counts[1] + 0.5).sum()
+    found = shares_of(probs.astype(np.float64), sure, weight, sure)
+    names, member = np.unique(cluster, return_inverse=True)
+    times: IntArray = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), ROUNDS)
+    drawn = np.stack([shares_of(probs, sure, np.multiply(weight, each[member]), found) for each in times])
+    shares, draws = of_all(found, sure, own), of_all(drawn, sure, own)
+    away = float(np.quantile(total_variation(draws, shares), 0.95))
+    moved = float(total_variation(shares, own))
+    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+    return CategoryMix(
+        labelled=own,
+        shares=shares,
+        low=low,
+        high=high,
+        moved=Metric.within(max(moved - away, 0.0), moved, min(moved + away, 1.0), len(probs)),
+        ratio=prior_ratio(shares, own) if moved > away else None,
+    )
+
+
+def shares_of(probs: FloatArray, source: Float64Array, weight: Float64Array, start: Float64Array) -> Float64Array:
+    """(k,) the shares under which weighted queries are most likely, by expectation maximisation.
+
+    Args:
+        probs: (n, k) probabilities for shares `source`; `start` (k,) the shares to begin with, none of them 0.
+    """
+    total, shares = weight.sum(), start
+    for _ in range(MAX_STEPS):
+        posterior = probs * (shares / source)
+        posterior /= posterior.sum(axis=1, keepdims=True)
+        found = weight @ posterior / total
+        if np.abs(found - shares).max() < CLOSE:
+            return np.asarray(found, dtype=np.float64)
+        shares = found
+    return np.asarray(shares, dtype=np.float64)
+
+
+def of_all(shares: Float64Array, sure: Float64Array, own: Float64Array) -> Float64Array:
+    """(..., k) shares of all queries, from those of the queries that stage 1 is sure of: a category's share changed by
+    the same factor in both."""
+    found = shares / sure * own
+    return np.asarray(found / found.sum(axis=-1, keepdims=True))
+
+
+def total_variation(shares: Float64Array, others: Float64Array) -> Float64Array:
+    """(...,) half the sum of the absolute differences of shares (..., k): the part of the queries that would have to
+    change their category."""
+    return np.asarray(np.abs(shares - others).sum(axis=-1) / 2)
+
+
+def prior_ratio(shares: Float64Array, labelled: Float64Array) -> FloatArray:
+    """(k,) shares over those of the labelled queries; none falls below `LEAST_SHARE`."""
+    raised = np.maximum(shares, LEAST_SHARE * labelled)
+    return np.asarray(raised / raised.sum() / labelled, dtype=np.float32)
+
+
+def reweighed(
+    unseen: FloatArray, labels: IntArray, uncertainty: Mapping[str, NDArray[np.generic]], ratio: FloatArray
+) -> tuple[FloatArray, dict[str, NDArray[np.generic]]]:
+    """Probabilities (n, k) of labelled queries for the traffic's mix, and the arrays of the uncertainty with the doubt
+    of such probabilities, each query weighted by how often the like of it is asked.
+
+    Args:
+        unseen: calibrated, for the labelled mix; `labels` (n,), k for queries of no category, whose share is kept.
+        uncertainty: its first held-out queries are the same, those of a category before the others.
+    """
+    k = unseen.shape[1]
+    order = np.argsort(labels == k, kind="stable")
+    shifted = apply_mix(unseen, ratio)
+    gained = normalised_entropy(shifted[order]) - normalised_entropy(unseen[order])
+    return shifted, {
+        **uncertainty,
+        "held_out_scores": np.asarray(uncertainty["held_out_scores"], dtype=np.float32)[: len(gained)] + gained,
+        "held_out_correct": (shifted.argmax(axis=1) == labels)[order].astype(np.uint8),
+        "held_out_weight": np.append(ratio, np.float32(1))[labels[order]],
+    }
+
+
+class TrafficMix(Record):
+    """Shares of the categories in the traffic, and how far they are from those of the labelled queries."""
+
+    moved: Metric = Field(description="total variation: the part of the queries that changed category; n looked at")
+    labelled: dict[str, float]
+    traffic: dict[str, Metric]
+    is_followed: bool = Field(description="the live router's prior is this or an earlier estimate")
+
+
+def read_asked(
+    database_url: str, encoder: Encoder, feedback: FeedbackConfig, *, since: float, until: float = float("inf")
+) -> AskedQueries:
+    """The newest routed queries of a time that have a vector of this encoder. Raises what `open_log` does.
+
+    Queries of a key are one cluster and at most its share of all, so nobody alone says what is asked. Trusted keys, and
+    all keys where so few ask that such a share cannot be kept, are not limited: their questions are clusters.
+    """
+    with open_log(database_url) as connection:
+        newest = read_newest(connection, encoder.fingerprint, since=since, until=until, most=NEWEST)
+        records = [record for record in newest if was_routed(record)]
+    return asked_queries(records, encoder.dim, feedback)
+
+
+def was_routed(record: DecisionRecord) -> bool:
+    """Returns whether stage 1 decided about a query of a user."""
+    decision, is_served = record.decision, record.state is not TerminalState.REJECTED
+    return decision is not None and is_served and not record.is_probe and decision.reason not in NOT_OF_THE_MAP
+
+
+def asked_queries(records: Sequence[DecisionRecord], dim: int, feedback: FeedbackConfig) -> AskedQueries:
+    """Queries of records that have a vector of `dim` numbers."""
+    pairs = [(record, from_bytes(record.embedding)) for record in records if record.embedding]
+    known = [(record, vector) for record, vector in pairs if len(vector) == dim]
+    limited = {record.key_id for record, _ in known if record.key_id} - set(feedback.trusted_keys)
+    is_limited = len(limited) >= min_keys(feedback.max_key_share)
+    numbers = {name: i for i, name in enumerate(sorted(limited))} if is_limited else {}
+    key = np.array([numbers.get(record.key_id or "", UNLIMITED) for record, _ in known], dtype=np.int64)
+    question = np.array([question_of(record) for record, _ in known], dtype=np.int64)
+    embeddings = np.stack([vector for _, vector in known]) if known else np.zeros((0, dim), dtype=np.float32)
+    together = np.zeros(len(known), dtype=np.int64)
+    weight = counted_share(together, key, np.ones(len(known)), np.zeros(1), feedback.max_key_share)
+    return AskedQueries(embeddings, clusters(question, key), weight)
+
+
+def measure_mix(router: Router, artifact: RouterArtifact, asked: AskedQueries) -> TrafficMix:
+    """Distance of the traffic from the queries that a router was taught by.
+
+    Raises:
+        DataError: too few queries that stage 1 is sure of.
+        ArtifactError: the router is of an earlier coe.
+    """
+    k = len(artifact.manifest.categories)
+    counts = [require_array(artifact.part("mix"), name, (k,)) for name in ("labelled", "accepted")]
+    known = np.stack([np.asarray(count, dtype=np.int64) for count in counts])
+    with one_thread():
+        judged = router.judge(asked.embeddings, router.predict_categories(asked.embeddings))
+        kept = np.array([each.row < k for each in judged], dtype=bool)
+        plain = apply_temperature(router.classifier.predict_proba(asked.embeddings[kept]).probs, router.temperature)
+        found = estimate_mix(plain, asked.cluster[kept], asked.weight[kept], known, np.random.default_rng(0))
+    if found is None:
+        raise DataError(
+            f"stage 1 is sure of {int(kept.sum())} of the {len(kept)} newest queries with an embedding of this "
+            f"encoder, and {MIN_QUERIES} are needed (log.embeddings)"
+        )
+    return in_names(found, artifact.manifest.categories, is_followed=router.mix is not None)
+
+
+def in_names(mix: CategoryMix, categories: Sequence[str], *, is_followed: bool) -> TrafficMix:
+    columns = zip(categories, mix.low.tolist(), mix.shares.tolist(), mix.high.tolist(), strict=True)
+    return TrafficMix(
+        moved=mix.moved,
+        labelled=dict(zip(categories, mix.labelled.tolist(), strict=True)),
+        traffic={name: Metric.within(*ends) for name, *ends in columns},
+        is_followed=is_followed,
+    )
+
+
+def read_mix(config: Path, routers: Path, database_url: str, *, since: float, until: float) -> TrafficMix:
+    """The same of the live router and a log. Raises RouterError as `load_router` and `open_log` do, too."""
+    configured, artifact = load_config(config), load_artifact(routers / required_pointer(routers).version)
+    router = configured_router(configured, artifact)
+    asked = read_asked(database_url, router.encoder, configured.feedback, since=since, until=until)
+    return measure_mix(router, artifact, asked)
+
+
+def mix_sentence(moved: Metric, *, is_followed: bool) -> str:
+    """The distance of the mix, in words."""
+    low, high = (moved.interval.low, moved.interval.high) if moved.interval else (0.0, 1.0)
+    follows = "stage 1's prior follows it" if is_followed else "stage 1 expects the mix of the labelled queries"
+    return (
+        f"The mix of categories is {moved.value:.2f} [{low:.2f}, {high:.2f}] from that of the labelled queries "
+        f"(total variation, {moved.n:,} queries); {follows}."
+    )

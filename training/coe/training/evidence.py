@@ -1,0 +1,227 @@
+"""Evidence from a log: outcomes and logged rewards as one quality matrix, and logged answers for learned scorers.
+
+Shapes: n logged answers, k learned categories (row k is `general`), m experts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from coe.router.quality import QualityMatrix
+from coe.router.types import GENERAL, BoolArray, Float64Array, FloatArray, IntArray
+from coe.training.carried_evidence import Carried, with_carried
+from coe.training.change_points import ChangePoint, is_stale
+from coe.training.expert_map import (
+    cell_sums,
+    is_ungraded,
+    measure_quality,
+    row_numbers,
+    shrink_with_guesses,
+    without_difficulty,
+)
+from coe.training.feedback_bias import counted_share
+from coe.training.graded_queries import LoggedQueries
+from coe.training.judged_pairs import preferences, together
+from coe.training.log_answers import AskedAnswers
+from coe.training.log_table import LogTable
+from coe.training.off_policy import MAX_WEIGHT
+from coe.training.traffic_tokens import with_traffic
+from coe.training.types import OutcomeTable
+
+MASS_PRIOR_DECISIONS = 20.0
+"""Weight of the outcome table's mix of categories against the traffic's, in decisions (ours)."""
+
+GUESS_LEAD = 0.25
+"""Standard errors of the difference by which an expert has to lead who serves a category without grades, to take it:
+without any, a third of such moves were for the worse (ours; benchmarks/LOG.md)."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The candidate's quality matrix; `reward_offset`: how much rewards lie above graded scores; `outcomes` without the
+    grades that a change made worthless, and how many those were. `counted` (rows of the log,) is the share of each
+    answer's weight that was learned from: 0 of what judges or is outdated, less than 1 where a key says too much."""
+
+    matrix: QualityMatrix
+    reward_offset: float
+    outcomes: OutcomeTable
+    counted: Float64Array
+    n_outdated_grades: int = 0
+
+
+def gather_evidence(
+    outcomes: OutcomeTable,
+    log: LogTable,
+    categories: Sequence[str],
+    changes: tuple[ChangePoint, ...] = (),
+    carried: Carried | None = None,
+) -> Evidence:
+    """Outcomes and logged rewards as one quality matrix over `outcomes.experts`.
+
+    People's marks and graders' scores differ in level, and only experts that were chosen have rewards. A common offset
+    (mean over cells that have both, weighted by rewards) is taken off the rewards first: without it the expert that
+    happens to serve would gain by being marked at all (ours). Failures, which were not marked, have no part in it. What
+    one key says is weighed down to its share of the evidence in every cell, grades included, and so in every category
+    and overall (training.feedback_bias).
+
+    Args:
+        changes: cells whose quality changed: grades of theirs and rewards from before are left out.
+        carried: what is known of the ungraded columns.
+    """
+    rows = (*(name for name in categories if name != GENERAL), GENERAL)
+    believed = without_changed(outcomes, changes)
+    base = measure_quality(believed, rows[:-1])
+    keep = is_taught(log, outcomes.experts, changes, carried)
+    kept, counted = log.rows(keep), np.zeros(len(log))
+    row, expert = category_rows(kept, rows), kept.expert_in(outcomes.experts)
+    grades = base.count.astype(np.float64)
+    if carried is not None:
+        grades[:, [outcomes.experts.index(name) for name in carried.experts]] = carried.graded
+    cell = row * len(outcomes.experts) + expert
+    counted[keep] = counted_share(cell, kept.key, kept.weight, grades.ravel(), log.max_key_share)
+    weight, told = kept.weight * counted[keep], ~kept.is_failure
+    offset = reward_offset(kept.reward[told], weight[told], base, row[told], expert[told])
+    numbers = row_numbers(believed, rows[:-1])
+    relative, difficulty = without_difficulty(believed.scores, numbers, len(rows) - 1)
+    graded, is_guess = cell_sums(relative, numbers, len(rows) - 1), is_ungraded(grades)
+
+    def of_cells(values: Float64Array) -> Float64Array:
+        return add_cells(values, row, expert, base.quality.shape)
+
+    gain = kept.reward - offset - difficulty[row]
+    answers, rewarded = of_cells(weight), of_cells(weight * gain)
+    sums, squares, counts = graded[0] + rewarded, graded[1] + of_cells(weight * gain**2), graded[2] + answers
+    if log.judged is not None:
+        judged = log.judged.rows(together(is_taught(log.judged, outcomes.experts, changes, carried)))
+        add_preferences(judged, rows, outcomes.experts, (sums, squares, counts), is_guess)
+    quality, stderr = shrink_with_guesses(sums, squares, counts, is_guess)
+    quality[:, counts.sum(axis=0) > 0] += difficulty[:, None]
+    rated = np.bincount(row[told], weights=weight[told], minlength=len(rows))
+    matrix = replace(
+        base,
+        quality=quality.astype(np.float32),
+        stderr=stderr.astype(np.float32),
+        count=counts.astype(np.float32),
+        mass=traffic_mass(log, rows, base),
+        guessed=np.where(is_guess, rated, 0.0).astype(np.float32),
+    )
+    if carried is not None:
+        at = [outcomes.experts.index(name) for name in carried.experts]
+        whole = rewarded[:, at] + answers[:, at] * difficulty[:, None]
+        matrix = with_carried(matrix, outcomes.experts, carried, whole, answers[:, at], changes)
+    matrix = with_traffic(matrix, rows, outcomes.experts, log.tokens)
+    n_outdated = int(np.isfinite(outcomes.scores).sum() - np.isfinite(believed.scores).sum())
+    return Evidence(matrix, offset, believed, counted, n_outdated)
+
+
+def add_preferences(
+    judged: LogTable,
+    rows: tuple[str, ...],
+    experts: tuple[str, ...],
+    cells: tuple[Float64Array, Float64Array, Float64Array],
+    is_guess: BoolArray,
+) -> None:
+    """Adds what a judge preferred to sums, sums of squares and counts of cells, each (k+1, m)."""
+    row, expert = category_rows(judged, rows), judged.expert_in(experts)
+    worth, said = preferences(judged, row, expert, shrink_with_guesses(*cells, is_guess)[0], cells[2])
+    for values, new in zip(cells, (said * worth, said * worth**2, said), strict=True):
+        values += add_cells(new, row, expert, values.shape)
+
+
+def beside_serving(
+    matrix: QualityMatrix, rows: Sequence[str], experts: Sequence[str], serving: Mapping[str, str]
+) -> QualityMatrix:
+    """The matrix with the server of each row (category -> expert): nobody takes over by a lead within its error. In a
+    category without grades, whose server is a guess, the best expert has taken over if it leads by `GUESS_LEAD`."""
+    number = {name: column for column, name in enumerate(experts)}
+    own = np.array([number.get(serving.get(row, ""), -1) for row in rows])
+    at, best = np.arange(len(own)), matrix.quality.argmax(axis=1)
+    error = np.hypot(matrix.stderr[at, best], matrix.stderr[at, own])
+    leads = matrix.quality[at, best] - matrix.quality[at, own] > GUESS_LEAD * error
+    own = np.where(matrix.is_guess & (leads | (own < 0)), best, own)
+    return replace(matrix, serving=own.astype(np.float32))
+
+
+def is_taught(
+    log: LogTable, experts: tuple[str, ...], changes: tuple[ChangePoint, ...], carried: Carried | None
+) -> BoolArray:
+    """(n,) answers to learn from: of these experts, not held out, of their present quality, and not carried already."""
+    taught = ~log.is_held_out & ~is_stale(log, changes) & (log.expert_in(experts) >= 0)
+    if carried is not None:
+        taught &= (log.expert_in(carried.experts) < 0) | (log.at > carried.since)
+    return taught
+
+
+def category_rows(log: LogTable, rows: tuple[str, ...]) -> IntArray:
+    """(n,) row of each answer's category; the last one, `general`, for a category that has none."""
+    row = log.category_in(rows)
+    return np.where(row < 0, len(rows) - 1, row)
+
+
+def traffic_mass(log: LogTable, rows: Sequence[str], base: QualityMatrix) -> FloatArray:
+    """(k+1,) mix of the traffic, and as many as MASS_PRIOR_DECISIONS decisions of the outcome table's mix."""
+    counts = np.array([log.traffic.get(name, 0) for name in rows], dtype=np.float64)
+    mass = (counts + MASS_PRIOR_DECISIONS * base.mass) / (counts.sum() + MASS_PRIOR_DECISIONS)
+    return np.asarray(mass, dtype=np.float32)
+
+
+def add_cells(values: Float64Array, row: IntArray, expert: IntArray, shape: tuple[int, ...]) -> Float64Array:
+    """Sums of values per cell, (k+1, m)."""
+    flat = np.bincount(row * shape[1] + expert, weights=values, minlength=shape[0] * shape[1])
+    return flat.reshape(shape).astype(np.float64)
+
+
+def reward_offset(
+    reward: Float64Array, weight: Float64Array, base: QualityMatrix, row: IntArray, expert: IntArray
+) -> float:
+    """Mean of reward minus measured quality over answers whose cell was graded; 0 where none was."""
+    graded = base.count[row, expert] > 0
+    if not weight[graded].any():
+        return 0.0
+    differences = reward[graded] - base.quality[row[graded], expert[graded]]
+    return float(np.average(differences, weights=weight[graded]))
+
+
+def without_changed(outcomes: OutcomeTable, changes: tuple[ChangePoint, ...]) -> OutcomeTable:
+    """The outcomes without the grades of changed cells: they are of the expert that was."""
+    scores = outcomes.scores.copy()
+    categories = np.array(outcomes.categories)
+    for change in changes:
+        if change.expert in outcomes.experts and not change.has_new_grades:
+            scores[categories == change.category, outcomes.experts.index(change.expert)] = np.nan
+    return replace(outcomes, scores=scores)
+
+
+def logged_queries(asked: AskedAnswers, evidence: Evidence, categories: Sequence[str]) -> LoggedQueries:
+    """Logged answers as graded queries of one expert each, on the scale of graded scores.
+
+    `worth` (n, m) is what a choice is judged by: the unbiased pseudo-outcome w[c, e] + 1[e = a] (r - w[c, a]) / p, with
+    weights clipped as everywhere (Dudik et al. 2011).
+    """
+    table, log = evidence.outcomes, asked.log
+    rows = (*(name for name in categories if name != GENERAL), GENERAL)
+    row, expert = category_rows(log, rows), log.expert_in(table.experts)
+    at = np.arange(len(log))
+    reward = log.reward - evidence.reward_offset
+    worth = evidence.matrix.quality[row].astype(np.float64)
+    worth[at, expert] += np.minimum(1.0 / log.propensity, MAX_WEIGHT) * (reward - worth[at, expert])
+    scores = np.full((len(log), len(table.experts)), np.nan, dtype=np.float32)
+    scores[at, expert] = np.clip(reward, 0.0, 1.0)
+    unknown = np.full(scores.shape, np.nan, dtype=np.float32)
+    rewarded = replace(
+        table,
+        prompt_ids=tuple(bytes(name).decode() for name in log.ids),
+        texts=asked.texts,
+        categories=tuple(rows[i] for i in row),
+        splits=("train",) * len(log),
+        scores=scores,
+        cost_usd=unknown,
+        output_tokens=unknown,
+        latency_ms=unknown,
+        answers=None,
+        logprobs=None,
+    )
+    return LoggedQueries(rewarded, asked.embeddings.astype(np.float32), worth.astype(np.float32))

@@ -1,0 +1,198 @@
+"""Stage 2's evidence: the quality of every expert on every category, shrunk where few answers were graded.
+
+Shapes: n prompts, k learned categories (rows 0..k-1, row k is `general`), m experts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coe.router.quality import QualityMatrix
+from coe.router.types import GENERAL, BoolArray, Float64Array, FloatArray, IntArray
+from coe.training.types import OutcomeTable
+
+PRIOR_COUNT_RANGE = (1.0, 200.0)
+"""Bounds on the prior's weight in graded answers: at least one, and never so many that a well-measured cell (hundreds
+of answers) is pulled away from its own mean (ours)."""
+
+GUESS_PRIOR = 8.0
+"""The prior's weight, in answers, in a category that nobody was graded in: how much the others differ among themselves
+says little of one that somebody added because it is unlike them (ours; benchmarks/LOG.md)."""
+
+GUESS_VARIANCE = 0.25
+"""Variance of an answer's score there before there are answers: that of a thumb at most."""
+
+BACKFIT_ROUNDS = 20
+
+NEAR_ZERO = 0.05
+"""Mean score of the best experts below which the grades say that something is wrong, and not who is better (ours)."""
+
+
+def measure_quality(table: OutcomeTable, categories: Sequence[str]) -> QualityMatrix:
+    """The quality matrix of an outcome table. Its mass is the table's own mix, with at least one prompt in every row.
+
+    Args:
+        categories: the k learned categories; prompts of other categories count only towards `general`.
+    """
+    rows = row_numbers(table, categories)
+    relative, difficulty = without_difficulty(table.scores, rows, len(categories))
+    counts = cell_sums(table.scores, rows, len(categories))[2]
+    quality, stderr = shrink_with_guesses(*cell_sums(relative, rows, len(categories)), is_ungraded(counts))
+    measured = counts.sum(axis=0) > 0
+    quality[:, measured] = np.clip(quality[:, measured] + difficulty[:, None], 0.0, 1.0)
+    mass = np.maximum(np.bincount(rows, minlength=len(categories) + 1), 1).astype(np.float32)
+    return QualityMatrix(
+        quality=quality.astype(np.float32),
+        stderr=stderr.astype(np.float32),
+        count=counts.astype(np.float32),
+        mass=mass / mass.sum(),
+        prompt_tokens=mean_prompt_tokens(table, rows, len(categories)),
+        output_tokens=cell_means(table.output_tokens, rows, len(categories)),
+        latency_ms=cell_means(table.latency_ms, rows, len(categories)),
+    )
+
+
+def doubt_of(evidence: QualityMatrix) -> str:
+    """Warning that names likely faults where the best experts score next to nothing on average; empty elsewhere."""
+    graded = evidence.count.max(axis=1)
+    if not graded.any() or (best := float(np.average(evidence.quality.max(axis=1), weights=graded))) >= NEAR_ZERO:
+        return ""
+    return (
+        f"Warning: even the best expert of each category scores only {best:.1%} on average, so these grades do not say "
+        "who is better. Read some answers (journal.jsonl beside the outcome table): likely causes are a wrong chat "
+        "template, a wrong model name, answers that max_tokens cuts off, or a grader that does not fit."
+    )
+
+
+def row_numbers(table: OutcomeTable, categories: Sequence[str]) -> IntArray:
+    """(n,) row of each prompt; k for `general` and for categories that stage 1 cannot name."""
+    number = {name: i for i, name in enumerate(categories) if name != GENERAL}
+    return np.array([number.get(name, len(categories)) for name in table.categories], dtype=np.int64)
+
+
+def cell_sums(scores: NDArray[np.floating], rows: IntArray, k: int) -> tuple[Float64Array, Float64Array, Float64Array]:
+    """Sum, sum of squares and count of the observed scores of each cell, all (k+1, m)."""
+    observed = np.isfinite(scores)
+    values = np.where(observed, scores, 0.0).astype(np.float64)
+    shape = (k + 1, scores.shape[1])
+    sums, squares, counts = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    np.add.at(sums, rows, values)
+    np.add.at(squares, rows, values**2)
+    np.add.at(counts, rows, observed.astype(np.float64))
+    return sums, squares, counts
+
+
+def without_difficulty(scores: FloatArray, rows: IntArray, k: int) -> tuple[Float64Array, Float64Array]:
+    """Scores (n, m) less how hard each prompt is, and the difficulty (k+1,) of each row: its mean score over experts.
+
+    A prompt that several experts answered is compared with its own level: what all get right or wrong says nothing
+    about who is better, and is most of the noise of a cell. A prompt of one expert is compared with the mean of its
+    row. (Two-way analysis of variance, experts as treatments and prompts as blocks.) Difficulties are shrunk as cells
+    are.
+    """
+    own, is_shared = prompt_levels(scores, rows, k)
+    difficulty = shrink(*cell_sums(own[:, None], rows, k))[0][:, 0]
+    level = np.where(is_shared, own, difficulty[rows])
+    return np.asarray(scores - level[:, None], dtype=np.float64), difficulty
+
+
+def prompt_levels(scores: FloatArray, rows: IntArray, k: int) -> tuple[Float64Array, BoolArray]:
+    """(n,) what all measured experts would score on a prompt on average, NaN where none answered; and whether all
+    or several answered, so that it says more than one score.
+
+    A prompt that all answered has its mean. Where some did not, because one was only probed on a few, the mean of the
+    others is corrected by how good those are in the prompt's category: least squares of score = level + effect of the
+    expert in the category, whose effects sum to 0 there, found by turns (backfitting).
+    """
+    observed = np.isfinite(scores)
+    answers = observed.sum(axis=1)
+    values = np.where(observed, scores, 0.0).astype(np.float64)
+    own = np.divide(values.sum(axis=1), answers, out=np.full(len(scores), np.nan), where=answers > 0)
+    is_complete = answers == observed.any(axis=0).sum()
+    is_shared = is_complete | (answers > 1)
+    is_partial = is_shared & ~is_complete
+    level, effects = own.copy(), np.zeros((k + 1, scores.shape[1]))
+    for _ in range(BACKFIT_ROUNDS if is_partial.any() else 0):
+        sums, _, counts = cell_sums((scores - level[:, None])[is_shared], rows[is_shared], k)
+        effects = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
+        measured = np.maximum((counts > 0).sum(axis=1, keepdims=True), 1)
+        effects -= np.where(counts > 0, effects.sum(axis=1, keepdims=True) / measured, 0.0)
+        mean_effect = (observed * effects[rows]).sum(axis=1) / np.maximum(answers, 1)
+        level = np.where(is_partial, own - mean_effect, own)
+    return level, is_shared
+
+
+def is_ungraded(counts: NDArray[np.floating]) -> BoolArray:
+    """(k+1,) categories without grades, by their counts (k+1, m); never `general`, of which the others say much."""
+    return np.append(counts[:-1].sum(axis=1) == 0, False)
+
+
+def shrink(sums: Float64Array, squares: Float64Array, counts: Float64Array) -> tuple[Float64Array, Float64Array]:
+    """Empirical-Bayes means and standard errors of cells, all (k+1, m); 0 and 0.5 for an expert without any.
+
+    Normal-normal model per expert e: cell mean ~ N(theta_ce, s2/n_ce), theta_ce ~ N(mu_e, t2). Posterior mean is
+    (n mean + L mu) / (n + L) with L = s2 / t2, kept within PRIOR_COUNT_RANGE (Efron & Morris 1975); its standard error
+    squared is s2 / (n + L), and (L / (n + L))^2 of the error of mu. mu is the mean of the measured cells, weighted by
+    n / (n + L): those that adaptive probes left after one bad answer say no more than one answer. t2 is what the cells'
+    sum of squares exceeds sampling by (DerSimonian & Laird 1986). With equal counts these are the plain mean, and the
+    variance between cells less what sampling explains.
+    """
+    total, cells = counts.sum(axis=0), (counts > 0).sum(axis=0)
+    means = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
+    within = (squares - counts * means**2).sum(axis=0) / np.maximum(total - cells, 1.0)
+    within = np.maximum(within, 1e-4)
+    overall = sums.sum(axis=0) / np.maximum(total, 1.0)
+    spread = (counts * (means - overall) ** 2).sum(axis=0) - np.maximum(cells - 1, 0) * within
+    size = total - (counts**2).sum(axis=0) / np.maximum(total, 1.0)
+    between = spread / np.maximum(size, 1e-9)
+    common = np.clip(within / np.maximum(between, 1e-9), *PRIOR_COUNT_RANGE)
+    share = counts / (counts + common)
+    shares = np.maximum(share.sum(axis=0), 1e-9)
+    quality = share * means + (1.0 - share) * (share * means).sum(axis=0) / shares
+    stderr = np.sqrt(within / (counts + common) + (1.0 - share) ** 2 * within / common / shares)
+    stderr[:, total == 0] = 0.5  # nothing is known of a score in [0, 1]
+    return quality, stderr
+
+
+def shrink_with_guesses(
+    sums: Float64Array, squares: Float64Array, counts: Float64Array, is_guess: BoolArray
+) -> tuple[Float64Array, Float64Array]:
+    """The same of cells of which some rows (k+1,) are of categories without grades: those neither teach nor follow how
+    much an expert's other categories differ.
+
+    Normal model of such a row: cell mean ~ N(theta_e, s2/n_e), theta_e ~ N(mu_e + level, s2/L), level ~ N(0, s2/L),
+    where mu_e is what is expected of the expert by its other categories, and L = GUESS_PRIOR. How hard the category is
+    follows from all its answers, so that an expert that was not tried there gets neither credit nor blame for it.
+    """
+    quality, stderr = shrink(*(np.where(is_guess[:, None], 0.0, each) for each in (sums, squares, counts)))
+    is_known = counts[~is_guess].any(axis=0)  # of others it is not known how good they are elsewhere
+    rows = np.ix_(is_guess, is_known)
+    expected, n = quality[rows], counts[rows]
+    unlike = np.divide(sums[rows], n, out=expected.copy(), where=n > 0) - expected
+    spread = squares[rows] - n * (unlike + expected) ** 2 * (n > 0)
+    within = (GUESS_VARIANCE + spread.sum(axis=1)) / (1.0 + np.maximum(n.sum(axis=1) - (n > 0).sum(axis=1), 0.0))
+    share = n / (n + GUESS_PRIOR)
+    shares = 1.0 + share.sum(axis=1, keepdims=True)
+    level = (share * unlike).sum(axis=1, keepdims=True) / shares
+    quality[rows] = expected + level + share * (unlike - level)
+    error = 1.0 / (n + GUESS_PRIOR) + (1.0 - share) ** 2 / (GUESS_PRIOR * shares)
+    stderr[rows] = np.sqrt(np.maximum(within, 1e-4)[:, None] * error)
+    return quality, stderr
+
+
+def cell_means(values: FloatArray, rows: IntArray, k: int) -> FloatArray:
+    """Mean of the known values of each cell (k+1, m); an empty cell takes the expert's mean, 0 if that is unknown."""
+    sums, _, counts = cell_sums(values, rows, k)
+    overall = np.divide(sums.sum(axis=0), counts.sum(axis=0), out=np.zeros(sums.shape[1]), where=counts.sum(axis=0) > 0)
+    means = np.broadcast_to(overall, sums.shape).copy()
+    np.divide(sums, counts, out=means, where=counts > 0)
+    return means.astype(np.float32)
+
+
+def mean_prompt_tokens(table: OutcomeTable, rows: IntArray, k: int) -> FloatArray:
+    """Mean prompt length (k+1,) at 4 characters a token, as `QueryFacts.prompt_tokens` counts."""
+    lengths = np.array([[len(text) / 4] for text in table.texts], dtype=np.float32).reshape(-1, 1)
+    return cell_means(lengths, rows, k)[:, 0]

@@ -1,0 +1,271 @@
+"""Correction of feedback for who gives it, so that it speaks of all answers. Pure.
+
+People answer when they are annoyed, and some experts' users answer more than others'. Two remedies: replies are
+weighted by the inverse of how likely such an answer was to get one, and what clients merely did counts for nothing
+until it has been seen to agree with what people said.
+
+No key is more than a share of the evidence. What one key says is weighed down until it is at most `max_share` of all
+that is known of a cell, graded answers included; so a few keys may still add to grades, and outweigh them only
+together. A key that is trusted, and the only key of a log, is not limited: it has number `UNLIMITED`, and its questions
+count one by one. Shapes: n answers with feedback.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from coe.base.intervals import Z_95
+from coe.decision_log.feedback_types import ImplicitKind
+from coe.router.types import Float64Array, IntArray, Metric, Record, RoutingDecision
+
+PRIOR_ANSWERS = 20.0
+"""Answers of the coarser group that a reply rate is shrunk towards, so that a rare bin has no wild weight (ours)."""
+MAX_REPLY_WEIGHT = 10.0
+"""Weights are clipped here: a little bias for bounded variance, as for importance weights (Bottou et al. 2013)."""
+MIN_AGREEING = 20
+"""Answers with feedback that a signal needs on either side before its agreement counts for anything (ours)."""
+AGREES = "agrees"
+AGREEMENT_BAR = 0.1
+"""The lower end of the interval of how much less answers with a signal were liked must lie above this (ours)."""
+
+
+class ReplyBin(NamedTuple):
+    """Group of answers whose replies may be alike: category, who answered, and what the client did."""
+
+    category: str
+    expert: str
+    signals: tuple[ImplicitKind, ...] = ()
+
+    def keeping(self, kinds: Collection[ImplicitKind]) -> ReplyBin:
+        """The bin without other signals."""
+        return self._replace(signals=tuple(kind for kind in self.signals if kind in kinds))
+
+
+Group = tuple[object, ...]
+"""A bin, or the first few of its fields."""
+EVERYTHING: Group = ()
+
+
+@dataclass
+class ReplyRates:
+    """Answers and replies per bin; a million answers are a few hundred numbers."""
+
+    answers: Counter[Group] = field(default_factory=Counter)
+    replies: Counter[Group] = field(default_factory=Counter)
+
+    def count(self, reply_bin: ReplyBin, answers: int, replies: int) -> None:
+        """Adds so many answers of a bin, of which so many got feedback."""
+        for part in coarser(reply_bin):
+            self.answers[part] += answers
+            self.replies[part] += replies
+
+    def keeping(self, kinds: Collection[ImplicitKind]) -> ReplyRates:
+        """The same answers in bins that know of no other signals."""
+        found = ReplyRates()
+        for part, answers in self.answers.items():
+            if isinstance(part, ReplyBin):
+                found.count(part.keeping(kinds), answers, self.replies[part])
+        return found
+
+    @property
+    def overall(self) -> float:
+        """Share of answers that got feedback; 0 of none."""
+        return self.replies[EVERYTHING] / max(self.answers[EVERYTHING], 1)
+
+    def propensity(self, reply_bin: ReplyBin) -> float:
+        """Probability that such an answer gets feedback: the bin's rate, shrunk towards that of the bin without its
+        signals, that towards the category's, that towards the overall rate (beta-binomial means with a prior of
+        `PRIOR_ANSWERS`)."""
+        rate = self.overall
+        for part in reversed(coarser(reply_bin)[:-1]):
+            rate = (self.replies[part] + PRIOR_ANSWERS * rate) / (self.answers[part] + PRIOR_ANSWERS)
+        return rate
+
+    def weight(self, reply_bin: ReplyBin) -> float:
+        """Number of answers like it that one reply represents, relative to the average reply; at most
+        `MAX_REPLY_WEIGHT`.
+
+        The stabilised inverse propensity of Robins, Hernan & Brumback 2000. It removes the bias that the bin explains;
+        whether people answer *because* they liked an answer, among equal bins, no log can tell.
+        """
+        rate = self.propensity(reply_bin)
+        return MAX_REPLY_WEIGHT if rate <= self.overall / MAX_REPLY_WEIGHT else self.overall / rate
+
+
+def coarser(reply_bin: ReplyBin) -> tuple[Group, Group, Group, Group]:
+    """The bin and the ever larger groups it belongs to, up to everything."""
+    return reply_bin, reply_bin[:2], reply_bin[:1], EVERYTHING
+
+
+class SignalAgreement(Record):
+    """Agreement of what clients did with what they said of the same answers.
+
+    Of `answers` with the signal, `with_feedback` got feedback; means are of the feedback with it and without it.
+    `difference` is how much less answers with the signal were liked; None while either side has nothing. `verdict` is
+    `agrees` where training may learn from the signal, or why it may not.
+    """
+
+    kind: ImplicitKind
+    answers: int
+    with_feedback: int
+    mean_with: float
+    mean_without: float
+    difference: Metric | None
+    verdict: str
+
+
+def agreement(
+    kind: ImplicitKind, answers: int, liked_with: Sequence[float] | Float64Array, liked_without: Float64Array
+) -> SignalAgreement:
+    """Agreement of a signal from rewards in [0, 1] of answers with it and without it.
+
+    The interval is that of Agresti & Caffo 2000 for two proportions (one success and one failure added to each side); a
+    reward between 0 and 1 varies at most as much as a proportion of the same mean, so the interval is not too narrow.
+    """
+    sides = [np.asarray(side, dtype=np.float64) for side in (liked_with, liked_without)]
+    counts = [len(side) for side in sides]
+    means = [float(side.mean()) if len(side) else 0.0 for side in sides]
+    found = difference(sides[1], sides[0]) if all(counts) else None
+    verdict = AGREES
+    if min(counts) < MIN_AGREEING:
+        verdict = f"needs {MIN_AGREEING} answers with feedback on either side"
+    elif found is None or found.interval is None or found.interval.low <= AGREEMENT_BAR:
+        verdict = f"not surely worse by more than {AGREEMENT_BAR:g}"
+    return SignalAgreement(
+        kind=kind,
+        answers=answers,
+        with_feedback=counts[0],
+        mean_with=means[0],
+        mean_without=means[1],
+        difference=found,
+        verdict=verdict,
+    )
+
+
+def difference(left: Float64Array, right: Float64Array) -> Metric:
+    """Mean of `left` minus mean of `right`, with Agresti and Caffo's 95% interval."""
+    middle, variance = 0.0, 0.0
+    for side, sign in ((left, 1.0), (right, -1.0)):
+        mean = (float(side.sum()) + 1.0) / (len(side) + 2.0)
+        middle += sign * mean
+        variance += mean * (1.0 - mean) / (len(side) + 2.0)
+    half = Z_95 * math.sqrt(variance)
+    low, high = max(middle - half, -1.0), min(middle + half, 1.0)
+    return Metric.within(low, float(left.mean() - right.mean()), high, len(left) + len(right))
+
+
+def correlation(left: Float64Array, right: Float64Array) -> Metric | None:
+    """Pearson's correlation of two (n,) with Fisher's 95% interval (Fisher 1921); None for fewer than four pairs, or
+    when one side is constant."""
+    if len(left) < 4 or float(np.ptp(left)) == 0.0 or float(np.ptp(right)) == 0.0:
+        return None
+    r = float(np.corrcoef(left, right)[0, 1])
+    middle, half = math.atanh(min(max(r, -0.999999), 0.999999)), Z_95 / math.sqrt(len(left) - 3)
+    return Metric.within(math.tanh(middle - half), r, math.tanh(middle + half), len(left))
+
+
+@dataclass
+class Replies:
+    """Counts of every answer; of those with feedback (n) also bin and reward, in the order in which they were added."""
+
+    rates: ReplyRates = field(default_factory=ReplyRates)
+    bins: list[ReplyBin] = field(default_factory=list)
+    rewards: array[float] = field(default_factory=lambda: array("d"))
+    with_signal: dict[ImplicitKind, int] = field(default_factory=lambda: dict.fromkeys(ImplicitKind, 0))
+    _known: dict[ReplyBin, ReplyBin] = field(default_factory=dict)
+
+    def add(self, decision: RoutingDecision, signals: tuple[ImplicitKind, ...], reward: float | None) -> None:
+        """One answer that the router chose the expert of; `reward` is None without feedback."""
+        made = ReplyBin(decision.category, decision.expert, signals)
+        reply_bin = self._known.setdefault(made, made)
+        self.rates.count(reply_bin, 1, int(reward is not None))
+        for kind in signals:
+            self.with_signal[kind] += 1
+        if reward is not None:
+            self.bins.append(reply_bin)
+            self.rewards.append(reward)
+
+    def reward_array(self) -> Float64Array:
+        """(n,) in [0, 1]."""
+        return np.array(self.rewards, dtype=np.float64)
+
+    def agreements(self) -> dict[ImplicitKind, SignalAgreement]:
+        """Of every kind of signal, on the answers that have feedback."""
+        rewards = self.reward_array()
+        found = {}
+        for kind in ImplicitKind:
+            has_signal = np.array([kind in each.signals for each in self.bins], dtype=bool)
+            found[kind] = agreement(kind, self.with_signal[kind], rewards[has_signal], rewards[~has_signal])
+        return found
+
+    def weights(self) -> Float64Array:
+        """(n,) how many answers each reply represents, relative to the average reply. Only signals that agree with
+        feedback tell answers apart."""
+        usable = {kind for kind, found in self.agreements().items() if found.verdict == AGREES}
+        rates = self.rates.keeping(usable)
+        weight_of = {each: rates.weight(each.keeping(usable)) for each in self._known}
+        return np.array([weight_of[each] for each in self.bins], dtype=np.float64)
+
+
+UNLIMITED = -1
+
+
+def min_keys(max_share: float) -> int:
+    """Fewest keys of which none has more than that share: five for a fifth."""
+    return math.ceil(1.0 / max_share - 1e-9)
+
+
+def cap_level(totals: Float64Array, others: float, max_share: float) -> float:
+    """The largest cap t on each key's total at which no key exceeds its share of the whole: the largest t with
+    t <= share x (others + sum min(total, t)). Infinite if no key exceeds its share without a cap; 0 if no cap can keep
+    every key within it.
+
+    Args:
+        totals: (k,) what each limited key says.
+        others: what is not limited.
+    """
+    ranked = np.sort(totals)[::-1]
+    rest = float(ranked.sum())
+    if len(ranked) == 0 or ranked[0] <= max_share * (others + rest) * (1 + 1e-12):
+        return math.inf
+    for capped, total in enumerate(ranked, start=1):
+        rest -= float(total)
+        if max_share * capped >= 1.0 - 1e-12:
+            return float(total)  # so many equal keys do not exceed the share each
+        found = max_share * (others + rest) / (1.0 - max_share * capped)
+        if capped == len(ranked) or found >= ranked[capped]:
+            return max(found, 0.0)
+    return 0.0
+
+
+def counted_share(
+    group: IntArray, key: IntArray, weight: Float64Array, others: Float64Array, max_share: float
+) -> Float64Array:
+    """(n,) share of each answer's weight that counts, so that in no group a limited key exceeds its share.
+
+    Args:
+        group: (n,) number of the cell that each answer is evidence of; `others` (groups,) what else is known of each.
+        key: (n,) number of the key that said it, `UNLIMITED` where it is not limited.
+    """
+    counted = np.ones(len(group))
+    for number in np.unique(group[key >= 0]):
+        inside = group == number
+        limited = np.flatnonzero(inside & (key >= 0))
+        free = float(weight[inside & (key < 0)].sum())
+        names, member = np.unique(key[limited], return_inverse=True)
+        totals = np.bincount(member, weights=weight[limited], minlength=len(names)).astype(np.float64)
+        most = cap_level(totals, float(others[number]) + free, max_share)
+        counted[limited] = np.minimum(1.0, most / np.maximum(totals, 1e-12))[member]
+    return counted
+
+
+def clusters(question: IntArray, key: IntArray) -> IntArray:
+    """(n,) cluster of each answer, for the bootstrap: one limited key, or else one question."""
+    return np.where(key >= 0, -1 - key, question)

@@ -1,0 +1,207 @@
+"""From labelled queries and outcomes to a router artifact.
+
+Shapes: n labelled queries, d dimensions, k categories, m experts. A fifth of the queries (by hash of their text) is
+never trained on: its metrics are in the manifest, and a later candidate is compared with this router on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coe.base.blas import one_thread
+from coe.base.errors import DataError
+from coe.cli.progress import Progress, silent
+from coe.router.artifact import RouterArtifact, save_artifact
+from coe.router.protocols import Encoder
+from coe.router.strategies.learned import PART as STRATEGIES
+from coe.router.strategies.learned import LearnedStrategies
+from coe.router.types import CategoryProbs, FloatArray, IntArray, Metric
+from coe.training.category_mix import MIX_MOVED
+from coe.training.graded_queries import GradedQueries, LoggedQueries
+from coe.training.scorer_fit import FittedScorer, fit_scorer
+from coe.training.stage_one import (
+    FitRequest,
+    LabelledEmbeddings,
+    StageOne,
+    embed,
+    fit_stage_one,
+    following_traffic,
+    label_counts,
+    label_numbers,
+    new_categories_of,
+    recognised_shares,
+    served_shares,
+    stage_one_metrics,
+)
+from coe.training.strategies.strategy_fit import fit_strategies
+from coe.training.types import LabelledQuery, split_of
+
+
+def fit_router(
+    root: Path,
+    request: FitRequest,
+    encoder: Encoder,
+    queries: Sequence[LabelledQuery],
+    *,
+    now: datetime,
+    rng: np.random.Generator,
+    progress: Progress = silent,
+) -> RouterArtifact:
+    """Fits stage 1, joins it with the evidence of stage 2 and writes the artifact under `root`.
+
+    Raises:
+        DataError: no category to learn, or labels that do not fit `request.categories`.
+    """
+    return finish(root, request, encoder, prepare(request, encoder, queries, rng, progress), now)
+
+
+def finish(root: Path, request: FitRequest, encoder: Encoder, prepared: Prepared, now: datetime) -> RouterArtifact:
+    """Fits the scorer and writes the artifact under `root`."""
+    with one_thread():
+        scorer = fit_scorer(request.scorer, prepared.graded, prepared.rng, prepared.progress)
+    return write_router(root, request, encoder, prepared, scorer, now)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Stage 1 with its figures, and what scorers can be fitted on; None when nothing is. `strategies` are None where no
+    answers are known. `served` (k+1,) is the share of the labelled queries that stage 1 serves as each category,
+    `general` last, at least one each; `labelled` are `label_counts`."""
+
+    stage: StageOne
+    metrics: Mapping[str, Metric]
+    served: FloatArray
+    labelled: IntArray
+    graded: GradedQueries | None
+    strategies: LearnedStrategies | None
+    rng: np.random.Generator
+    progress: Progress
+
+    def without(self, prompt_ids: Collection[str]) -> Prepared:
+        """The same stage 1, and nothing of those prompts for a scorer to learn from."""
+        if self.graded is None:
+            return self
+        keep = np.array([name not in prompt_ids for name in self.graded.table.prompt_ids], dtype=bool)
+        return replace(self, graded=self.graded.take(keep), strategies=None)
+
+
+def prepare(
+    request: FitRequest,
+    encoder: Encoder,
+    queries: Sequence[LabelledQuery],
+    rng: np.random.Generator,
+    progress: Progress,
+) -> Prepared:
+    """Fits stage 1 and puts what stage 2 learns from beside it. Raises DataError as `fit_router` does."""
+    if not request.categories:
+        raise DataError("a router needs at least one category that is not `general`; got none")
+    data = LabelledEmbeddings(
+        embed(encoder, [query.text for query in queries], progress), label_numbers(queries, request.categories)
+    )
+    held_out = np.array([request.is_holding_out and split_of(query.text) == "test" for query in queries], dtype=bool)
+    held_out &= ~np.append(new_categories_of(request, data.labels), False)[data.labels]  # a few examples are all needed
+    progress("fitting the category classifier")
+    with one_thread():
+        stage = fit_stage_one(data.take(~held_out), request, rng)
+        metrics = stage_one_metrics(stage, data.take(held_out), request.alpha)  # as labelled, not as asked
+        metrics |= recognised_shares(stage, data.take(~held_out), request)
+        stage = following_traffic(stage, data.take(~held_out), request, rng)
+        learned = [query.text for query, is_out in zip(queries, held_out, strict=True) if not is_out]
+        scored = graded_queries(request, encoder, stage, dict(zip(learned, stage.unseen, strict=True)), progress)
+        strategies = None if scored is None else fit_strategies(scored, request.evidence, rng, progress)
+    fitted_on = data.take(~held_out)
+    served = served_shares(stage, fitted_on.embeddings, request.alpha)
+    labelled = label_counts(stage, fitted_on, request)
+    return Prepared(stage, metrics, served, labelled, scored, strategies, rng, progress)
+
+
+def graded_queries(
+    request: FitRequest, encoder: Encoder, stage: StageOne, unseen: Mapping[str, FloatArray], progress: Progress
+) -> GradedQueries | None:
+    """Graded queries with what stage 1 says of them: `unseen` (k,) of the texts that it was fitted on, its own
+    probabilities of the others. None when nothing is fitted on them: the scorer is a map, and no answers are known
+    from which strategies are learned."""
+    if request.outcomes is None or (request.scorer.kind == "map" and request.outcomes.answers is None):
+        return None
+    table = request.outcomes.rows(np.array([bool(text) for text in request.outcomes.texts], dtype=bool))
+    embeddings = embed(encoder, table.texts, progress)
+    probs = stage.probs(embeddings)
+    for i, text in enumerate(table.texts):
+        if text in unseen:
+            probs[i] = unseen[text]
+    scored = GradedQueries(table, embeddings, CategoryProbs(request.categories, probs))
+    return scored if request.logged is None else with_log(scored, request.logged, stage)
+
+
+def with_log(scored: GradedQueries, logged: LoggedQueries, stage: StageOne) -> GradedQueries:
+    """Graded queries and logged answers together."""
+    probs = np.concatenate([scored.probs.probs, stage.probs(logged.embeddings)])
+    return GradedQueries(
+        table=scored.table.joined(logged.table),
+        embeddings=np.concatenate([scored.embeddings, logged.embeddings]),
+        probs=CategoryProbs(scored.probs.categories, probs),
+        worth=np.concatenate([scored.judged, logged.worth]),
+    )
+
+
+def mix_arrays(prepared: Prepared) -> dict[str, NDArray[np.generic]]:
+    """Start of a later estimate of the traffic's mix, and the prior's ratio where one is in force."""
+    counts: dict[str, NDArray[np.generic]] = dict(zip(("labelled", "accepted"), prepared.labelled, strict=True))
+    mix = prepared.stage.mix
+    return counts if mix is None or mix.ratio is None else {**counts, "ratio": mix.ratio}
+
+
+def without_secrets(value: object) -> object:
+    """Options of a plugin, at any depth, without keys: a manifest is copied and shown."""
+    if isinstance(value, Mapping):
+        return {name: without_secrets(part) for name, part in value.items() if name != "api_key"}
+    return [without_secrets(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def write_router(
+    root: Path,
+    request: FitRequest,
+    encoder: Encoder,
+    prepared: Prepared,
+    scorer: FittedScorer,
+    now: datetime,
+) -> RouterArtifact:
+    """Writes stage 1, the evidence and the scorer as one artifact."""
+    stage, metrics = prepared.stage, {**prepared.metrics, **scorer.metrics}
+    if stage.mix is not None:
+        metrics[MIX_MOVED] = stage.mix.moved
+    evidence = replace(request.evidence, mass=prepared.served) if request.is_traffic else request.evidence
+    parts: dict[str, Mapping[str, NDArray[np.generic]]] = {
+        "classifier": stage.state,
+        "uncertainty": stage.uncertainty,
+        "map": evidence.arrays(),
+        "scorer": scorer.arrays,
+        "choice": scorer.choice,
+        STRATEGIES: {} if prepared.strategies is None else prepared.strategies.arrays(),
+        "mix": mix_arrays(prepared),
+    }
+    arrays = {f"{part}.{name}": array for part, state in parts.items() for name, array in state.items()}
+    manifest = {
+        "created_at": now.isoformat(),
+        "parents": request.parents,
+        "encoder": {
+            "kind": request.encoder_config.kind,
+            "options": without_secrets(request.encoder_config.options),
+            "fingerprint": encoder.fingerprint,
+            "dim": encoder.dim,
+        },
+        "classifier": {"kind": request.classifier.kind, "options": request.classifier.options},
+        "scorer": {"kind": scorer.spec.kind, "options": scorer.spec.options},
+        "categories": request.categories,
+        "experts": request.experts,
+        "temperature": stage.temperature,
+        "data_fingerprints": dict(request.data_fingerprints),
+        "metrics": {name: metric.model_dump() for name, metric in metrics.items()},
+    }
+    return save_artifact(root, manifest, arrays)

@@ -1,0 +1,177 @@
+"""Inputs of a fit for experts.yaml: labelled queries, graded prompts, and the encoder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+
+from coe.base.embedding_cache import CachedEncoder
+from coe.base.shipped import seed_folder
+from coe.cli.progress import Progress, silent
+from coe.router.artifact import RouterArtifact
+from coe.router.build import build_encoder
+from coe.router.config import CoeConfig, load_config
+from coe.router.protocols import Encoder
+from coe.router.section import PluginConfig
+from coe.router.types import BoolArray, FloatArray
+from coe.training.datasets.labelled_queries import read_seed
+from coe.training.datasets.outcome_folders import read_outcome_folders
+from coe.training.expert_map import measure_quality
+from coe.training.fit import fit_router
+from coe.training.fit_options import FitOptions
+from coe.training.ray_engine import spread
+from coe.training.stage_one import FitRequest, label_numbers
+from coe.training.types import LabelledQuery, OutcomeTable, split_of
+
+
+def data_fingerprint(parts: list[str]) -> str:
+    """First 16 hex digits of a SHA-256 over texts in order."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def fingerprint_outcomes(table: OutcomeTable) -> str:
+    return data_fingerprint([*table.prompt_ids, *table.experts, repr(np.nan_to_num(table.scores, nan=-1).tobytes())])
+
+
+def usable_outcomes(config: CoeConfig, root: Path) -> OutcomeTable:
+    """Reads what was graded of the experts of experts.yaml, in that order, in the table or the folders of tables at
+    `root`.
+
+    Raises:
+        DataError: nothing was, or a table cannot be read.
+    """
+    return read_outcome_folders(root, tuple(config.experts))
+
+
+MIN_SPLIT_PROMPTS = 1000
+"""With at least so many graded prompts a fifth of them judges candidates; fewer are learned from whole, because the map
+of a small table loses more than its judge gains (docs/decisions/32-cross-fitted-grades.md)."""
+
+
+def is_judging(table: OutcomeTable) -> BoolArray:
+    """(n,) graded prompts that no router is fitted on; none of a small table."""
+    if len(table.texts) < MIN_SPLIT_PROMPTS:
+        return np.zeros(len(table.texts), dtype=bool)
+    return np.array(
+        [split_of(text or name) == "test" for text, name in zip(table.texts, table.prompt_ids, strict=True)]
+    )
+
+
+def learned_outcomes(table: OutcomeTable) -> OutcomeTable:
+    """The graded prompts that routers are fitted on."""
+    return table.rows(~is_judging(table))
+
+
+def judged_outcomes(table: OutcomeTable) -> tuple[OutcomeTable, bool]:
+    """The graded prompts that routers are compared on, and whether they are held out from both."""
+    judging = is_judging(table)
+    return (table.rows(judging), True) if judging.any() else (table, False)
+
+
+def labelled_queries(config: CoeConfig, folder: Path | None) -> tuple[LabelledQuery, ...]:
+    """The labelled queries of the categories of experts.yaml, those of the seed set by default, and its examples; name
+    and description of a category with examples count as one more.
+
+    Raises:
+        DataError: a category has none, which is said before anything is encoded; or a file cannot be read.
+    """
+    found = read_seed(folder or seed_folder())
+    known = {(query.category, query.text) for query in found}
+    given = [
+        (name, text.strip())
+        for name, texts in config.examples.items()
+        for text in (*texts, f"{name}: {config.categories[name]}")
+    ]
+    examples = [LabelledQuery(text, name) for name, text in dict.fromkeys(given) if (name, text) not in known]
+    queries = (*(query for query in found if query.category in config.categories), *examples)
+    label_numbers(queries, config.learned_categories)
+    return queries
+
+
+def opened_encoder(config: PluginConfig, cache: Path | None, cores: int = 0) -> Encoder:
+    """The encoder, behind the cache if there is one, on so many cores of Ray if there are any."""
+    encoder = build_encoder(config)
+    on_ray = partial(encode_on_ray, config, cores) if cores else None
+    return encoder if cache is None else CachedEncoder(encoder, cache, spread=on_ray)
+
+
+def encode_on_ray(config: PluginConfig, cores: int, batches: Sequence[Sequence[str]]) -> Iterator[FloatArray]:
+    """Vectors of each batch (n, d), in order, by as many processes as Ray has cores. Each is encoded as one process
+    would: every vector is the same to the bit. Where threads decide how an encoder sums, all have one."""
+    chosen = config.model_dump_json()
+    return spread(encode_batch, ((chosen, batch) for batch in batches), cores)
+
+
+def encode_batch(part: tuple[str, Sequence[str]]) -> FloatArray:
+    """Vectors (n, d) by an encoder's configuration, in a process that keeps the encoder for the next batch."""
+    config, texts = part
+    return kept_encoder(config).encode(texts)
+
+
+@lru_cache(maxsize=1)
+def kept_encoder(config: str) -> Encoder:
+    """The encoder of a configuration."""
+    return build_encoder(PluginConfig.model_validate_json(config))
+
+
+NO_OPTIONS = FitOptions()
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """Inputs of a router for experts.yaml: `queries` is a folder of labelled queries, None the seed set; `cache` a
+    folder that keeps embeddings; `cores` those of Ray, 0 without it."""
+
+    config: Path
+    outcomes: Path
+    queries: Path | None = None
+    cache: Path | None = None
+    options: FitOptions = NO_OPTIONS
+    cores: int = 0
+
+
+def fit_configured(root: Path, request: TrainRequest, *, now: datetime, progress: Progress = silent) -> RouterArtifact:
+    """Fits a router for experts.yaml and writes it under `root`.
+
+    Raises:
+        ConfigError: experts.yaml, or a kind, is wrong.
+        DataError: a category has no labelled query, no expert was graded, or a file cannot be read.
+        MissingWeightsError: the encoder's weights are not here.
+    """
+    config, options = load_config(request.config), request.options
+    queries = labelled_queries(config, request.queries)
+    table = learned_outcomes(usable_outcomes(config, request.outcomes))
+    wanted = fit_request(config, table, queries, options)
+    encoder = opened_encoder(wanted.encoder_config, request.cache, request.cores)
+    rng = np.random.default_rng(options.seed)
+    return fit_router(root, wanted, encoder, queries, now=now, rng=rng, progress=progress)
+
+
+def fit_request(
+    config: CoeConfig,
+    table: OutcomeTable,
+    queries: tuple[LabelledQuery, ...],
+    options: FitOptions = NO_OPTIONS,
+) -> FitRequest:
+    """Request that experts.yaml and the options make."""
+    labelled = data_fingerprint([f"{query.category}\t{query.text}" for query in queries])
+    return FitRequest(
+        encoder_config=PluginConfig(kind=options.encoder) if options.encoder else config.router.encoder,
+        classifier=PluginConfig(kind=options.classifier) if options.classifier else config.router.classifier,
+        scorer=PluginConfig(kind=options.scorer) if options.scorer else config.router.scorer,
+        categories=config.learned_categories,
+        experts=table.experts,
+        evidence=measure_quality(table, config.learned_categories),
+        alpha=config.router.alpha,
+        data_fingerprints={"queries": labelled, "outcomes": fingerprint_outcomes(table)},
+        outcomes=replace(table, active_params_b={name: config.experts[name].active_b for name in table.experts}),
+    )

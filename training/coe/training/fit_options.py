@@ -1,0 +1,18 @@
+"""Options of `coe train`, apart from what reads them: that loads a router."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from coe.router.types import Record
+
+
+class FitOptions(Record):
+    """Choices of a person who trains; a kind given here replaces the configured plugin."""
+
+    encoder: str | None = None
+    classifier: str | None = None
+    scorer: str | None = Field(
+        default=None, description="kind of scorer, instead of the configured one (with --table: map)"
+    )
+    seed: int = Field(default=0, ge=0, description="seed of every random draw")

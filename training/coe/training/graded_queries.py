@@ -1,0 +1,86 @@
+"""Graded queries that scorers are fitted on. Shapes: n queries, d dimensions, k categories, m experts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from coe.base.text_identity import normalised_text
+from coe.router.quality import QualityMatrix
+from coe.router.types import BoolArray, CategoryProbs, FloatArray, IntArray, Query, QueryBatch
+from coe.training.expert_map import measure_quality, row_numbers
+from coe.training.types import OutcomeTable
+
+FEW_QUERIES = 4000
+FOLDS_OF_FEW, FOLDS_OF_MANY = 5, 3
+
+
+@dataclass(frozen=True)
+class LoggedQueries:
+    """Answers of the decision log as graded queries: n prompts with one expert's score each, `embeddings` (n, d), and
+    `worth` (n, m), what a choice of each expert is judged by (training.evidence)."""
+
+    table: OutcomeTable
+    embeddings: FloatArray
+    worth: FloatArray
+
+
+@dataclass(frozen=True)
+class GradedQueries:
+    """Graded queries with what stage 1 says of them.
+
+    `embeddings` (n, d); `probs` (n, k) calibrated, of a classifier that was not fitted on the query itself. The scores
+    (n, m) of `table` are NaN where an expert was not run. `worth` (n, m) is what a choice is judged by: the score, or
+    for logged answers an unbiased estimate of it; None where it is the scores.
+    """
+
+    table: OutcomeTable
+    embeddings: FloatArray
+    probs: CategoryProbs
+    worth: FloatArray | None = None
+
+    def take(self, keep: BoolArray) -> GradedQueries:
+        return replace(
+            self,
+            table=self.table.rows(keep),
+            embeddings=self.embeddings[keep],
+            worth=None if self.worth is None else self.worth[keep],
+            probs=CategoryProbs(self.probs.categories, self.probs.probs[keep]),
+        )
+
+    @property
+    def judged(self) -> FloatArray:
+        """(n, m) what a choice of each expert is worth; NaN where unknown."""
+        return self.table.scores if self.worth is None else self.worth
+
+    @property
+    def batch(self) -> QueryBatch:
+        pairs = zip(self.table.prompt_ids, self.table.texts, strict=True)
+        return QueryBatch(tuple(Query(name, text) for name, text in pairs), self.embeddings)
+
+    @cached_property
+    def folds(self) -> IntArray:
+        """(n,) fold numbers; prompts of equal text stay together. The same for all kinds of scorers, so that their
+        predictions can be averaged."""
+        numbers: dict[str, int] = {}
+        pairs = zip(self.table.texts, self.table.prompt_ids, strict=True)
+        asked = (normalised_text(text) or name for text, name in pairs)  # a log may keep vectors and no texts
+        group = np.array([numbers.setdefault(name, len(numbers)) for name in asked])
+        count = FOLDS_OF_FEW if len(group) < FEW_QUERIES else FOLDS_OF_MANY
+        return np.asarray(np.random.default_rng(0).permutation(len(numbers))[group] % count, dtype=np.int64)
+
+    @property
+    def rows(self) -> IntArray:
+        """(n,) the row of each query's own category; k for `general`."""
+        return row_numbers(self.table, self.probs.categories)
+
+    @property
+    def decided(self) -> list[int]:
+        """(n,) the most likely category of each query."""
+        return [int(row) for row in self.probs.probs.argmax(axis=1)]
+
+    @property
+    def evidence(self) -> QualityMatrix:
+        return measure_quality(self.table, self.probs.categories)

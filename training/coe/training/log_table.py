@@ -1,0 +1,298 @@
+"""The decision log in columns: a million answers are some tens of megabytes, because texts and vectors stay in SQL.
+
+`read_log_table` reads every decision once and keeps numbers; `training.log_answers` fetches the texts and embeddings of
+the few thousand answers that a judge or a learned scorer really looks at. Shapes: n answers with a reward.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from array import array
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coe.cli.progress import Progress, silent
+from coe.decision_log.decision_record import DecisionRecord
+from coe.decision_log.feedback_types import ImplicitKind
+from coe.decision_log.read import (
+    ASKED_BY_COE,
+    has_failed,
+    read_preferences,
+    read_records,
+    read_rewards,
+    read_signals,
+    why_dropped,
+)
+from coe.decision_log.served_models import ModelChange, ModelHistory
+from coe.decision_log.sql_engine import open_log
+from coe.router.feedback_config import FeedbackConfig
+from coe.router.types import BoolArray, Float64Array, IntArray
+from coe.training.feedback_bias import UNLIMITED, Replies, clusters
+from coe.training.feedback_report import judge_agreements
+from coe.training.traffic_tokens import TrafficTokens
+from coe.training.types import question_of
+
+KEY_STRIDE = 7
+"""Parts by which a key's answers to a question are moved on; it has no divisor in common with `FOLDS`."""
+
+FOLDS = 10
+"""Parts of questions, graded or logged: each is judged by a router that was fitted without it. A map of five folds lost
+more by what it lacked than its judge gained (ours)."""
+
+REPORT_EVERY = 10_000
+NOTHING_TO_WEIGH = "failed, and counts for nothing: no answer has feedback to weigh it against, or its key weighs 0"
+UNTRUSTED = "pairs that {} compared, whose grades do not surely follow what people say"
+DEFAULT_FEEDBACK = FeedbackConfig()
+
+
+@dataclass(frozen=True)
+class LogTable:
+    """Answers with a reward and failures, in order of time. All arrays (n,).
+
+    `category` and `expert` number `categories` and `experts`; `reward` in [0, 1]; `propensity` is the probability with
+    which the router chose the expert; `weight` counts an answer for those of its kind that got no feedback, times the
+    weight of the key that gave it (mean 1); `question` is equal for answers to the same question; `key` numbers who
+    gave the feedback, `UNLIMITED` for keys whose share of the evidence `max_key_share` does not bound; `is_held_out`
+    answers are not learned from; `is_failure`: the expert failed, a reward of 0 without
+    feedback. `traffic` counts the routed queries per category (the map's mass); `dropped` the decisions left out, by
+    reason; `n_rows` the decisions read, without coe's own probes; `tokens` those of the traffic
+    (training.traffic_tokens); `model_changes` the last change of the model behind each expert;
+    `judged` the pairs of answers that a judge
+    compared (training.judged_pairs).
+    """
+
+    ids: NDArray[np.bytes_]
+    categories: tuple[str, ...]
+    experts: tuple[str, ...]
+    category: NDArray[np.int32]
+    expert: NDArray[np.int32]
+    reward: Float64Array
+    propensity: Float64Array
+    weight: Float64Array
+    at: Float64Array
+    question: IntArray
+    key: IntArray
+    is_held_out: BoolArray
+    is_failure: BoolArray
+    max_key_share: float = 1.0
+    traffic: Mapping[str, int] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    n_rows: int = 0
+    tokens: TrafficTokens = field(default_factory=TrafficTokens)
+    fingerprint: str = ""
+    model_changes: tuple[ModelChange, ...] = ()
+    judged: LogTable | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def rows(self, keep: BoolArray | IntArray) -> LogTable:
+        """Some of the answers; what is counted over all decisions stays."""
+        return replace(self, **{name: getattr(self, name)[keep] for name in ROW_COLUMNS})
+
+    @property
+    def fold(self) -> IntArray:
+        """(n,) part of each answer: what a key asks again stays in one, however often."""
+        return np.asarray((self.question + KEY_STRIDE * self.key) % FOLDS)
+
+    def without(self, fold: int) -> LogTable:
+        """The same log, of which one part is not learned from."""
+        judged = None if self.judged is None else self.judged.without(fold)
+        return replace(self, is_held_out=self.fold == fold, judged=judged)
+
+    @property
+    def cluster(self) -> IntArray:
+        """(n,) cluster of each answer, for the bootstrap: one key, or one question of a key without a limit."""
+        return clusters(self.question, self.key)
+
+    def category_in(self, names: tuple[str, ...]) -> IntArray:
+        """(n,) number of each answer's category among other names; -1 where it is not among them."""
+        return renumbered(self.category, self.categories, names)
+
+    def expert_in(self, names: tuple[str, ...]) -> IntArray:
+        """(n,) number of each answer's expert among other names; -1 where it is not among them."""
+        return renumbered(self.expert, self.experts, names)
+
+
+ROW_COLUMNS = tuple(each.name for each in fields(LogTable) if "Array" in str(each.type))
+
+
+def renumbered(values: NDArray[np.int32], own: tuple[str, ...], names: tuple[str, ...]) -> IntArray:
+    """Numbers of `own` as numbers of `names`; -1 for what is not there."""
+    number = {name: i for i, name in enumerate(names)}
+    index = np.array([number.get(name, -1) for name in own], dtype=np.int64)
+    return index[values] if len(own) else np.zeros(0, dtype=np.int64)
+
+
+COLUMN_CODES = dict(category="i", expert="i", reward="d", propensity="d", at="d", question="q", is_failure="b")
+"""Column -> type code of `array`, its final width."""
+
+
+@dataclass
+class Columns:
+    """Columns that grow row by row; names are numbered in order of appearance. `key_weight`: how much the feedback of
+    the row's key counts."""
+
+    ids: list[bytes] = field(default_factory=list)
+    categories: dict[str, int] = field(default_factory=dict)
+    experts: dict[str, int] = field(default_factory=dict)
+    numbers: dict[str, Any] = field(default_factory=lambda: {name: array(code) for name, code in COLUMN_CODES.items()})
+    keys: list[str] = field(default_factory=list)
+    key_weight: array[float] = field(default_factory=lambda: array("d"))
+
+    def add(self, record: DecisionRecord, reward: float | None, key_weight: float, expert: str = "") -> None:
+        """One decision with its reward; None: its expert failed. `expert`: another one that answered it as well."""
+        decision = record.decision
+        assert decision is not None, "a row without a decision has no reward"
+        self.ids.append(record.decision_id.encode())
+        category = self.categories.setdefault(decision.category, len(self.categories))
+        number = self.experts.setdefault(expert or decision.expert, len(self.experts))
+        row = (category, number, reward or 0.0, decision.propensity, record.at, question_of(record), reward is None)
+        for column, value in zip(self.numbers.values(), row, strict=True):
+            column.append(value)
+        self.keys.append(sys.intern(record.key_id or ""))
+        self.key_weight.append(key_weight)
+
+    def weights(self, replies: Replies) -> Float64Array:
+        """Weights of rows by how rarely such an answer gets feedback, relative to the average reply, and by its key.
+
+        A reply represents the unrated answers like it. A failure is always seen, so it represents only itself: its
+        weight is the share of answers that got a reply, or 0 if none did, since then nothing is known of what did not
+        fail.
+        """
+        weight = np.full(len(self.ids), replies.rates.overall)
+        weight[~np.array(self.numbers["is_failure"], dtype=bool)] = replies.weights()
+        return np.asarray(weight * np.array(self.key_weight), dtype=np.float64)
+
+    def table(self, weight: Float64Array, voices: Mapping[str, int], max_key_share: float) -> LogTable:
+        """The columns in order of time; `voices` numbers the keys whose share is limited."""
+        columns: dict[str, Any] = {name: np.array(values) for name, values in self.numbers.items()}
+        columns["is_failure"] = columns["is_failure"].astype(bool)
+        table = LogTable(
+            ids=np.array(self.ids, dtype=np.bytes_),
+            categories=tuple(self.categories),
+            experts=tuple(self.experts),
+            weight=weight,
+            key=np.array([voices.get(name, UNLIMITED) for name in self.keys], dtype=np.int64),
+            is_held_out=np.zeros(len(weight), dtype=bool),
+            max_key_share=max_key_share,
+            **columns,
+        )
+        return table.rows(np.argsort(table.at, kind="stable"))
+
+
+def read_log_table(
+    database_url: str,
+    *,
+    since: float = 0.0,
+    feedback: FeedbackConfig = DEFAULT_FEEDBACK,
+    known: Mapping[str, Collection[str]] = MappingProxyType({}),
+    progress: Progress = silent,
+) -> LogTable:
+    """Reads decisions and feedback from SQL, a page at a time.
+
+    Args:
+        since: Unix seconds; older decisions are not read.
+        feedback: of experts.yaml: how much a key's feedback counts, and which keys are trusted.
+        known: names that experts.yaml has today of a decision's `policy`, `expert` and `category`: a row that names
+            another can be neither learned from nor decided again.
+
+    Raises:
+        DataError, StoreError: there is no log, it cannot be read, or a row is damaged.
+    """
+    with open_log(database_url) as connection:
+        rewards, signals = read_rewards(connection, feedback.key_weights), read_signals(connection)
+        records = read_records(connection, since)
+        judges = judge_agreements(connection, rewards, since)
+        preferences = read_preferences(connection, [each.name for each in judges if each.is_trusted])
+        table = collect(records, rewards, signals, feedback, progress, known, preferences)
+        unheard = Counter[str]()
+        for each in judges:
+            unheard[UNTRUSTED.format(each.judge)] += 0 if each.is_trusted else each.pairs
+        return replace(table, dropped=Counter(table.dropped) + unheard)
+
+
+def collect(
+    records: Iterable[DecisionRecord],
+    rewards: Mapping[str, float],
+    signals: Mapping[str, tuple[ImplicitKind, ...]] = MappingProxyType({}),
+    feedback: FeedbackConfig = DEFAULT_FEEDBACK,
+    progress: Progress = silent,
+    known: Mapping[str, Collection[str]] = MappingProxyType({}),
+    preferences: Mapping[str, Sequence[tuple[str, str, float]]] = MappingProxyType({}),
+) -> LogTable:
+    """Sorts records into used and dropped, and weighs what is used: by how rarely such an answer gets feedback, and by
+    whose it is. A log of one key is that key's own, so no share limits it.
+
+    Args:
+        preferences: of judges, as `read_preferences` gives them.
+    """
+    columns, pairs, replies, models, tokens = Columns(), Columns(), Replies(), ModelHistory(), TrafficTokens()
+    dropped, traffic, n_rows = Counter[str](), Counter[str](), 0
+    asking, digest = set[str](), hashlib.sha256()
+    for record in records:
+        n_rows += 1
+        models.add(record)
+        tokens.add(record)
+        digest.update(record.decision_id.encode())
+        if n_rows % REPORT_EVERY == 0:
+            progress(f"read {n_rows} decisions")
+        reason = why_left_out(record, rewards, known)
+        reward = None if has_failed(record) else rewards.get(record.decision_id)
+        key_weight = feedback.key_weights.get(record.key_id or "", 1.0)
+        if record.decision is not None and reason in (None, "no feedback"):
+            traffic[record.decision.category] += 1
+            asking.add(record.key_id or "")
+            if not has_failed(record):
+                replies.add(record.decision, signals.get(record.decision_id, ()), reward)
+            its = min(key_weight, 1.0)
+            for served, other, preferred in sorted(preferences.get(record.decision_id, ())):
+                if served == record.decision.expert and its > 0:
+                    digest.update(repr((other, preferred, its)).encode())
+                    pairs.add(record, preferred, its)
+                    pairs.add(record, 1.0 - preferred, its, other)
+        if reason is not None:
+            dropped[reason] += 1
+            continue
+        digest.update(repr(reward).encode())
+        columns.add(record, reward, key_weight)
+    is_limited = len(asking) > 1 and feedback.max_key_share < 1
+    unlimited = feedback.trusted_keys if is_limited else asking
+    limited = dict.fromkeys(name for name in (*columns.keys, *pairs.keys) if name not in unlimited)
+    voices = {name: number for number, name in enumerate(limited)}
+    table = columns.table(columns.weights(replies), voices, feedback.max_key_share)
+    judged = pairs.table(np.array(pairs.key_weight), voices, feedback.max_key_share)
+    counts = table.weight > 0
+    if not counts.all():
+        dropped[NOTHING_TO_WEIGH] = int((~counts).sum())
+        table = table.rows(counts)
+    return replace(
+        table,
+        weight=table.weight / table.weight.mean() if len(table) else table.weight,
+        traffic=traffic,
+        dropped=dropped,
+        n_rows=n_rows - dropped[ASKED_BY_COE],
+        tokens=tokens,
+        fingerprint=digest.hexdigest()[:16],
+        model_changes=tuple(models.last.values()),
+        judged=judged if len(judged) else None,
+    )
+
+
+def why_left_out(
+    record: DecisionRecord, rewards: Mapping[str, float], known: Mapping[str, Collection[str]]
+) -> str | None:
+    """Reason why a row neither teaches nor judges, or None."""
+    reason = None if has_failed(record) else why_dropped(record, rewards)
+    if reason in (None, "no feedback"):
+        for kind, names in known.items():
+            if (name := getattr(record.decision, kind)) not in names:
+                return f"{kind} '{name}' is not in experts.yaml"
+    return reason

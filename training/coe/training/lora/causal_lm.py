@@ -1,0 +1,125 @@
+"""A base model with adapters in this process: trained, merged, and asked held-out prompts."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from coe.base.errors import ConfigError
+from coe.router.expert_config import Engine, ExpertConfig
+from coe.router.weights import file_sha256, resolve_weights
+from coe.training.lora.adapter_fit import Recipe, Watch, device, fit, load_adapted_base, save_adapter
+from coe.training.lora.dequantize import dequantize
+from coe.training.lora.examples import Example
+
+ASKED_AT_ONCE = 16
+MERGED = "merged"
+
+
+def hide_progress() -> None:
+    """Keeps transformers from drawing progress bars of its own."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+def base_folder(expert: str, entry: ExpertConfig, folder: Path, cache: Path) -> Path | str:
+    """The base's weights as transformers reads them: a folder, or the name on a hub that vLLM loads too. Those of
+    llama.cpp are dequantised once, into `cache`, so that an adapter learns around the rounding.
+
+    Raises:
+        ConfigError: an expert whose weights nobody here has.
+        MissingWeightsError: they are not on this machine.
+    """
+    if entry.engine is Engine.LLAMACPP:
+        weights = resolve_weights(entry.model, folder)
+        out = cache / f"base-{file_sha256(weights)[:16]}"
+        if not (out / "config.json").is_file():
+            part = out.with_name(f"{out.name}.part")
+            dequantize(weights, part)
+            shutil.rmtree(out, ignore_errors=True)
+            part.rename(out)
+        return out
+    if entry.engine is not Engine.VLLM:
+        raise ConfigError(f"experts.{expert}: engine '{entry.engine}' takes no adapter; allowed: llamacpp, vllm")
+    return resolve_weights(entry.model, folder) if entry.model.startswith((".", "/", "~")) else entry.model
+
+
+class CausalLm:
+    """The model with one adapter or more, and its tokenizer."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self._model, self._tokenizer = model, tokenizer
+
+    @classmethod
+    def trained(
+        cls, base: Path | str, examples: Sequence[Example], recipe: Recipe, out: Path, base_name: str, watch: Watch
+    ) -> CausalLm:
+        """Trains an adapter and saves it to `out`. Raises ValueError: an example is too long."""
+        import torch
+        from transformers import AutoTokenizer
+
+        # Gradients of what is learned well are so small that denormal numbers made a step six times slower.
+        torch.set_flush_denormal(True)
+        tokenizer = AutoTokenizer.from_pretrained(base)
+        model = load_adapted_base(base, recipe)
+        fit(model, tokenizer, examples, recipe, watch)
+        save_adapter(model, out, base_name)
+        return cls(model, tokenizer)
+
+    @classmethod
+    def merged(
+        cls, base: Path | str, adapters: Mapping[str, Path], density: float, out: Path, base_name: str
+    ) -> CausalLm:
+        """Merges adapters into one of the same size and saves it to `out`.
+
+        TIES (Yadav et al. 2023, arXiv 2306.01708): of each adapter the largest `density` of the weights is kept, the
+        others are masked; where signs differ, the heavier one wins. Adapters of different ranks are merged as products.
+        """
+        import torch
+        from peft import PeftModel
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        loaded = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).to(device())
+        (first, folder), *others = adapters.items()
+        model = PeftModel.from_pretrained(loaded, folder, adapter_name=first)
+        for name, each in others:
+            model.load_adapter(each, adapter_name=name)
+        ranks = {model.peft_config[name].r for name in adapters}
+        how = (
+            {"combination_type": "ties"}
+            if len(ranks) == 1
+            else {"combination_type": "ties_svd", "svd_rank": max(ranks)}
+        )
+        model.add_weighted_adapter(list(adapters), [1.0] * len(adapters), MERGED, density=density, **how)
+        save_adapter(model, out, base_name, MERGED)
+        if (out / MERGED).is_dir():  # peft puts an adapter that is not called `default` into a folder of its name
+            for file in (out / MERGED).iterdir():
+                file.replace(out / file.name)
+            (out / MERGED).rmdir()
+        return cls(model, AutoTokenizer.from_pretrained(base))
+
+    def answers(self, prompts: Sequence[str], max_tokens: int, adapter: str | None) -> list[str]:
+        """Greedy answers (n) by an adapter; by the base where it is None."""
+        import torch
+
+        model, tokenizer = self._model.eval(), self._tokenizer
+        tokenizer.padding_side = "left"
+        tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+        if adapter is not None:
+            model.set_adapter(adapter)
+        found: list[str] = []
+        with torch.inference_mode(), model.disable_adapter() if adapter is None else nullcontext():
+            for start in range(0, len(prompts), ASKED_AT_ONCE):
+                chats = [[{"role": "user", "content": text}] for text in prompts[start : start + ASKED_AT_ONCE]]
+                ids = tokenizer.apply_chat_template(
+                    chats, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
+                ).to(device())
+                made = model.generate(
+                    **ids, max_new_tokens=max_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id
+                )
+                found += tokenizer.batch_decode(made[:, ids["input_ids"].shape[1] :], skip_special_tokens=True)
+        return found

@@ -1,0 +1,34 @@
+"""A GGUF model as a Hugging Face folder: `python -m coe.training.lora.dequantize --base-gguf FILE --out DIR`.
+
+Training against the dequantised weights that are served, not against the original ones, lets an adapter
+learn around the quantisation.
+"""
+
+import argparse
+from pathlib import Path
+
+
+def dequantize(base_gguf: Path, out: Path) -> None:
+    """Writes model, tokenizer and chat template to `out`, weights in float32."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    folder, name = base_gguf.parent, base_gguf.name
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, gguf_file=name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+    )
+    model.save_pretrained(out)
+    AutoTokenizer.from_pretrained(folder, gguf_file=name).save_pretrained(out)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m coe.training.lora.dequantize", description=__doc__)
+    parser.add_argument("--base-gguf", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    dequantize(options.base_gguf, options.out)
+
+
+if __name__ == "__main__":
+    main()

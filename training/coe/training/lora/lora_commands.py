@@ -1,0 +1,143 @@
+"""`coe experts train-lora` and `coe experts merge`."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from coe.base.errors import ConfigError, allowed_values
+from coe.base.visible_text import echo
+from coe.cli.options import ConfigOption, DataOption, SinceOption, api_key, with_options
+from coe.cli.progress import console_progress
+from coe.training.lora.lora_options import MOST_QUERIES, AdapterOptions, TrainOptions
+
+if TYPE_CHECKING:
+    from coe.training.lora.admission import Candidate
+    from coe.training.lora.examples import Example
+    from coe.training.lora.serving import Teacher
+
+DENSITY = 0.5
+"""Share of each adapter's weights that a merge keeps."""
+
+
+@with_options
+def train_lora(
+    name: Annotated[str, typer.Argument(help="name of the new expert")],
+    category: Annotated[str, typer.Option("--category", help="category that it is for")],
+    *,
+    training: TrainOptions,
+    options: AdapterOptions,
+    since: SinceOption = 0.0,
+    config: ConfigOption = Path("experts.yaml"),
+    data_dir: DataOption = Path("data"),
+) -> list[list[str]]:
+    """Train an expert for one category: a LoRA adapter on examples, added where it is surely better than its base."""
+    from coe.decision_log.default_database import database_url_of
+    from coe.fleet.expert_fingerprint import expert_fingerprint
+    from coe.training.lora.admission import candidate_of, learn
+    from coe.training.lora.causal_lm import hide_progress
+    from coe.training.lora.examples import logged_prompts, read_examples
+    from coe.training.lora.serving import Teacher
+
+    hide_progress()
+    candidate = candidate_of(name, category, config, data_dir, options, training.on)
+    if training.data is None:
+        expert = known_teacher(candidate, training.teacher)
+        identity = expert_fingerprint(candidate.config.experts[expert], candidate.folder)
+        teacher = Teacher(expert, identity, options.base_url, api_key(), options.max_tokens)
+        prompts = logged_prompts(database_url_of(data_dir), category, since, MOST_QUERIES)
+        examples = taught_examples(candidate, teacher, prompts)
+    else:
+        examples = read_examples(training.data, category)
+    with console_progress() as progress:
+        found = learn(candidate, examples, training.recipe, options.max_tokens, progress)
+    echo(f"{name} against {candidate.base} on {category}: {found}")
+    if not found.is_better:
+        echo(f"not added: it is not surely better; the adapter is in {candidate.out}")
+        raise typer.Exit(1)
+    return admit(candidate, options)
+
+
+def known_teacher(candidate: Candidate, teacher: str | None) -> str:
+    """The expert that answers. Raises ConfigError where it is none, or the one that is to learn."""
+    others = [name for name in candidate.config.experts if name != candidate.base]
+    if teacher not in others:
+        raise ConfigError(f"--teacher: '{teacher or ''}' is not another expert{allowed_values(teacher or '', others)}")
+    return teacher
+
+
+def taught_examples(candidate: Candidate, teacher: Teacher, prompts: list[str]) -> list[Example]:
+    """Queries with the teacher's answers, each of which is kept beside the adapter as it comes."""
+    from coe.base.journal import Journal
+    from coe.training.lora.examples import Example
+    from coe.training.lora.serving import Taught, taught
+
+    echo(f"{teacher.expert} answers {len(prompts)} queries of {candidate.category} from the log")
+    replies = asyncio.run(taught(teacher, prompts, Journal(candidate.out / "answers.jsonl", Taught)))
+    return [Example(prompt, reply) for prompt, reply in zip(prompts, replies, strict=True) if reply.strip()]
+
+
+@with_options
+def merge(
+    names: Annotated[list[str], typer.Argument(metavar="EXPERT", help="experts with adapters on the same weights")],
+    into: Annotated[str, typer.Option("--into", metavar="NAME", help="name of the merged expert")],
+    data: Annotated[
+        list[str],
+        typer.Option("--data", metavar="EXPERT=FILE", help="examples of what an expert is for; one for each"),
+    ],
+    loss: Annotated[
+        float, typer.Option("--loss", min=0.0, max=1.0, help="most of its score that any of them may surely lose")
+    ] = 0.05,
+    *,
+    options: AdapterOptions,
+    config: ConfigOption = Path("experts.yaml"),
+    data_dir: DataOption = Path("data"),
+) -> list[list[str]]:
+    """Merge rarely used adapters into one, measured before and after; it is added unless one of them loses too much."""
+    from coe.training.lora.admission import candidate_of, merged_scores
+    from coe.training.lora.causal_lm import hide_progress
+
+    hide_progress()
+    files = files_of(names, data)
+    candidate = candidate_of(into, None, config, data_dir, options, names[0])
+    with console_progress() as progress:
+        scores = merged_scores(candidate, files, DENSITY, options.max_tokens, progress)
+    for name, found in scores.items():
+        echo(f"{into} instead of {name}: {found}")
+    if losing := [name for name, found in scores.items() if found.interval[0] < -loss]:
+        echo(
+            f"not added: the score of {', '.join(losing)} may fall by more than {loss:.0%}; "
+            f"the adapter is in {candidate.out}"
+        )
+        raise typer.Exit(1)
+    to_run = admit(candidate, options)
+    if to_run:
+        echo(f"once the map sends their queries to {into}, remove {', '.join(names)} from {config}")
+    return to_run
+
+
+def files_of(names: list[str], data: list[str]) -> dict[str, Path]:
+    """Example file of each expert. Raises ConfigError."""
+    files = {name: Path(file) for name, _, file in (each.partition("=") for each in data)}
+    if len(set(names)) < 2 or set(files) != set(names):
+        raise ConfigError(f"--data: one EXPERT=FILE for each of two experts or more; got {', '.join(data)}")
+    return files
+
+
+def admit(candidate: Candidate, options: AdapterOptions) -> list[list[str]]:
+    """Adds the expert to experts.yaml and to its engine, unless it was only to be measured. Returns the commands that
+    bring it to running gateways and to the map: their rooms lie above this one."""
+    from coe.training.lora.admission import add_to_engine
+
+    if options.no_add:
+        return []
+    asyncio.run(add_to_engine(candidate))
+    echo(f"added {candidate.name} to {candidate.file}")
+    places = ["--config", str(candidate.file), "--data-dir", str(candidate.data_dir)]
+    probe = ["experts", "probe", candidate.name, "--base-url", options.base_url, *places]
+    probe += ["--categories", candidate.category] if candidate.category else []
+    probe += ["--probes-from", str(options.probes_from)] if options.probes_from else []
+    return [["config", "apply", *places], [*probe, *(["--promote"] if options.promote else [])]]

@@ -1,0 +1,53 @@
+"""The options of `coe experts train-lora` and `coe experts merge`, apart from what reads them: that loads a router."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from coe.cli.options import GATEWAY_URL
+from coe.router.types import Record
+from coe.training.lora.adapter_fit import Recipe
+
+LONGEST_TOKENS = 1024
+"""Of an example with its prompt."""
+
+RANK = 4
+"""Of an adapter."""
+
+MOST_QUERIES = 2000
+"""Queries of the log that a teacher answers, the newest first."""
+
+
+class AdapterOptions(Record):
+    """An adapter, and what becomes of the expert that it makes."""
+
+    answers: str | None = Field(default=None, description="kind of answers; default: experts.yaml's, or text")
+    max_tokens: int = Field(default=128, ge=1, le=2048, description="longest answer")
+    out: Path | None = Field(default=None, description="folder of the adapter; default: <data>/lora/NAME")
+    no_add: bool = Field(default=False, description="train and measure only")
+    probes_from: Path | None = Field(
+        default=None, description="folder or file of probes for the map; default: the shipped probes"
+    )
+    promote: bool = Field(default=False, description="make the router with it on the map live at once")
+    base_url: str = Field(default=GATEWAY_URL, description="API root of the running gateway")
+
+
+class TrainOptions(Record):
+    """Examples that an adapter learns, and for how long."""
+
+    data: Path | None = Field(
+        default=None, description="JSON lines with `text` and `answer`; default: queries of the log, see --teacher"
+    )
+    teacher: str | None = Field(default=None, description="expert that answers the queries of the log")
+    on: str | None = Field(default=None, description="expert whose weights it extends; default: the only one")
+    steps: int = Field(default=100, ge=1, description="of 16 examples each")
+    seed: int = Field(default=0, ge=0, le=2**32 - 1, description="seed of every random draw")
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe of the shipped experts, of another length and width."""
+        warm_up = min(Recipe().warmup_steps, self.steps // 5)
+        size = {"rank": RANK, "alpha": 2 * RANK, "max_tokens": LONGEST_TOKENS}
+        return Recipe(self.seed, self.steps, warmup_steps=warm_up, **size)

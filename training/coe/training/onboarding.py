@@ -1,0 +1,305 @@
+"""A new expert on the map without refitting anything: 32 to 128 graded probes become its column of the quality matrix.
+
+After the zero-shot additions of PHATGOOSE (arXiv 2402.05859) and UniRoute (2502.08773). What an expert claims of itself
+is not looked at. Shapes: p probes, k learned categories (row k is `general`), m experts that are on the map already.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from coe.base.errors import ConfigError, DataError, allowed_values
+from coe.base.intervals import Z_95
+from coe.router.artifact import RouterArtifact, load_artifact, save_artifact
+from coe.router.build import configured_router, evidence_of, expert_costs
+from coe.router.config import CoeConfig
+from coe.router.map_solver import solve_map
+from coe.router.pipeline import Router
+from coe.router.quality import BROAD, CHEAPER, OF_EXPERTS, QualityMatrix, cautious_quality, references
+from coe.router.types import GENERAL, BoolArray, Float64Array, IntArray
+from coe.training.expert_map import cell_means, cell_sums, row_numbers, shrink
+from coe.training.failover import BELOW_REFERENCE
+from coe.training.fit_inputs import fingerprint_outcomes
+from coe.training.probe_plan import MOST_LUCKY, Bars
+from coe.training.types import OutcomeTable
+
+EXTENDABLE = "map"
+MAX_PROBES_NEEDED = 10_000
+
+
+@dataclass(frozen=True)
+class CategoryOutlook:
+    """The new expert on one category against the expert that serves it now.
+
+    `difference` is of measured qualities, `stderr` its standard error; `probes_needed` how many probes of the category
+    would decide a difference of this size, None where it is decided or where no number would do. `takes`: the map gives
+    it the category. `luck`: how often an expert that is nowhere better looks as good in some category.
+    """
+
+    category: str
+    count: int
+    quality: float
+    quality_stderr: float
+    serves: str
+    difference: float
+    stderr: float
+    takes: bool
+    luck: float
+
+    @property
+    def chance_better(self) -> float:
+        """Of the new expert being the better one, under a normal error."""
+        return 0.5 * (1 + math.erf(self.difference / max(self.stderr, 1e-9) / math.sqrt(2)))
+
+    @property
+    def is_decided(self) -> bool:
+        return abs(self.difference) > Z_95 * self.stderr
+
+    @property
+    def probes_needed(self) -> int | None:
+        """Errors fall with the square root of the number of probes, so it has to grow by their ratio squared."""
+        if self.is_decided or self.count == 0 or self.difference == 0:
+            return None
+        needed = math.ceil(self.count * (Z_95 * self.stderr / abs(self.difference)) ** 2)
+        return needed if needed <= MAX_PROBES_NEEDED else None
+
+
+@dataclass(frozen=True)
+class Onboarding:
+    """The new router and what is known of the expert."""
+
+    artifact: RouterArtifact
+    parent: str
+    expert: str
+    n_probes: int
+    mean: float
+    mean_stderr: float
+    outlook: tuple[CategoryOutlook, ...]
+
+    @property
+    def taken(self) -> tuple[str, ...]:
+        return tuple(row.category for row in self.outlook if row.takes)
+
+
+def check_can_join(config: CoeConfig, artifact: RouterArtifact, expert: str) -> None:
+    """Raises ConfigError: the expert is unknown or on the map already, or the router judges every query on its own."""
+    manifest = artifact.manifest
+    if expert not in config.experts:
+        raise ConfigError(f"experts.yaml has no expert '{expert}'{allowed_values(expert, config.experts)}")
+    if expert in manifest.experts:
+        raise ConfigError(
+            f"'{expert}' is on the map of router {manifest.version} already; `coe eval collect` and `coe train` "
+            "measure it anew"
+        )
+    if manifest.scorer.kind != EXTENDABLE:
+        raise ConfigError(
+            f"router {manifest.version} has a scorer of kind '{manifest.scorer.kind}', which learns every expert from "
+            "graded prompts: grade the new one by `coe eval collect` and run `coe train`"
+        )
+
+
+def joined_evidence(
+    evidence: QualityMatrix, probed: OutcomeTable, others: OutcomeTable | None, categories: Sequence[str]
+) -> QualityMatrix:
+    """The matrix with one more column, the last.
+
+    How hard a probe is says nothing about the expert, so its score is compared with the mean that the others have on
+    the same probe, where they were graded on it, else with their mean on the category. The differences are shrunk as
+    the other columns were, and the category's mean is added back.
+
+    Args:
+        probed: (p, 1) scores of the new expert.
+        others: scores of the experts on the map, on any probes.
+    """
+    rows, k = row_numbers(probed, categories), len(categories)
+    category_level = evidence.quality.mean(axis=1, dtype=np.float64)
+    level = probe_levels(probed.texts, others, category_level[rows])
+    relative = np.asarray(probed.scores - level[:, None], dtype=np.float64)
+    quality, stderr = shrink(*cell_sums(relative, rows, k))
+    columns = {
+        "quality": np.clip(quality + category_level[:, None], 0.0, 1.0),
+        "stderr": stderr,
+        "count": cell_sums(probed.scores, rows, k)[2],
+        "output_tokens": cell_means(probed.output_tokens, rows, k),
+        "latency_ms": cell_means(probed.latency_ms, rows, k),
+    }
+    return evidence.beside({name: column.astype(np.float32) for name, column in columns.items()})
+
+
+def probe_levels(asked: Sequence[str], others: OutcomeTable | None, default: Float64Array) -> Float64Array:
+    """(p,) mean score of the others on each probe, told by its text; `default` (p,) where none was graded on it."""
+    if others is None:
+        return default
+    number = {text: row for row, text in enumerate(others.texts)}
+    levels = default.copy()
+    for i, text in enumerate(asked):
+        row = number.get(text)
+        if row is not None and np.isfinite(others.scores[row]).any():
+            levels[i] = float(np.nanmean(others.scores[row]))
+    return levels
+
+
+def bars_of(config: CoeConfig, router: Router, evidence: QualityMatrix, expert: str, n_probes: Sequence[int]) -> Bars:
+    """Quality that the new expert has to exceed in every category under the default policy.
+
+    Args:
+        evidence: (k+1, m) of the router's experts, in their order.
+        n_probes: (k+1,) how many there are of each row of the map.
+    """
+    rows, policy = np.arange(len(evidence.quality)), router.policy("default")
+    now = np.array([policy.expert_of(row)[0] for row in rows.tolist()])
+    room = np.array([0 if row in policy.pins else n for row, n in enumerate(n_probes)], dtype=np.float64)
+    level = evidence.quality[rows, now].astype(np.float64) + dearer(config, router, evidence, expert, now)
+    return Bars(level, evidence.stderr[rows, now].astype(np.float64), room)
+
+
+def dearer(config: CoeConfig, router: Router, evidence: QualityMatrix, expert: str, now: IntArray) -> Float64Array:
+    """(k+1,) extra cost of the expert over the one that serves, in quality, by the default policy's prices of budgets.
+
+    Its answers are taken to be as long and as slow as those of the others: none was seen yet.
+    """
+    joined = evidence.beside({name: getattr(evidence, name).mean(axis=1, keepdims=True) for name in OF_EXPERTS})
+    costs = expert_costs([config.experts[name] for name in (*router.experts, expert)], joined)
+    policy = router.policy("default")
+    solved = solve_map(
+        cautious_quality(joined, costs.cost_usd),
+        joined.mass,
+        costs,
+        config.policies["default"].budgets,
+        dict(policy.pins),
+    )
+    if solved.fallbacks is None:
+        return np.zeros(len(now))
+    tolls = solved.fallbacks.tolls
+    return np.asarray(tolls[:, -1] - tolls[np.arange(len(now)), now])
+
+
+def held_back(joined: QualityMatrix, reference: IntArray, is_proven: BoolArray) -> QualityMatrix:
+    """The matrix with its last column held below the reference (k+1,) by more than the error where nothing is proven
+    (k+1,).
+
+    So a map without budgets gives it none of those categories. The reference of the others stays what it was: a new
+    expert that is good, or cheap, would be it otherwise.
+    """
+    rows = np.arange(len(reference)), reference
+    error = np.hypot(joined.stderr[:, -1], joined.stderr[rows])
+    ceiling = np.clip(joined.quality[rows] - error - BELOW_REFERENCE, 0.0, 1.0)
+    quality, count = joined.quality.copy(), joined.count.copy()
+    quality[:, -1] = np.where(is_proven, quality[:, -1], np.minimum(quality[:, -1], ceiling))
+    count[:, -1] = np.maximum(count[:, -1], BROAD * is_proven)
+    return replace(joined, quality=quality, count=count, serving=reference.astype(np.float32))
+
+
+def standing(
+    config: CoeConfig, router: Router, joined: QualityMatrix, experts: Sequence[str], expert: str
+) -> tuple[IntArray, BoolArray]:
+    """(k+1,) the reference of the experts before, by number, and where the new one is cheaper than who serves on a map
+    without budgets and pins.
+
+    Args:
+        joined: of `experts` and the new one, which is the last; not all of them need be the router's.
+    """
+    columns, costs = np.array([experts.index(name) for name in router.experts]), router.costs
+    assert costs is not None  # a configured router has them
+    known = joined.columns(columns.tolist())
+    best = cautious_quality(known, costs.cost_usd).argmax(axis=1)
+    price = expert_costs([config.experts[expert]], joined.columns([len(experts)])).cost_usd[:, 0]
+    is_cheaper = price < CHEAPER * costs.cost_usd[np.arange(len(best)), best]
+    return columns[references(known, costs.cost_usd)], is_cheaper
+
+
+def onboard(
+    config: CoeConfig,
+    live: Path,
+    expert: str,
+    probed: OutcomeTable,
+    others: OutcomeTable | None,
+    *,
+    now: datetime,
+    luck: Float64Array,
+) -> Onboarding:
+    """Writes a router that is the live one with the new expert on its map; classifier and all else are as they were.
+
+    Args:
+        live: folder of the live router; the new one goes beside it.
+        luck: (k+1,) how often luck alone looks as good in a category; above `MOST_LUCKY` it takes none from an expert
+            that is not dearer.
+
+    Raises:
+        ConfigError: as `check_can_join`.
+        DataError: no probe was graded.
+        ArtifactError: the live router is damaged.
+    """
+    artifact = load_artifact(live)
+    check_can_join(config, artifact, expert)
+    probed = probed.rows(np.isfinite(probed.scores[:, 0]))
+    if not probed.prompt_ids:
+        raise DataError(f"no answer of '{expert}' was graded, so nothing is known of it")
+    manifest = artifact.manifest
+    joined = joined_evidence(evidence_of(artifact), probed, others, manifest.categories)
+    fields = manifest.model_dump(mode="json", exclude={"version", "weights_sha256"})
+    fields |= {
+        "created_at": now.isoformat(),
+        "parents": (manifest.version,),
+        "experts": (*manifest.experts, expert),
+        "data_fingerprints": {**manifest.data_fingerprints, f"probes of {expert}": fingerprint_outcomes(probed)},
+    }
+    before = configured_router(config, artifact)
+    reference, is_cheaper = standing(config, before, joined, manifest.experts, expert)
+    is_proven = (luck <= MOST_LUCKY) | (is_cheaper & (joined.count[:, -1] >= BROAD))
+    stored = held_back(joined, reference, is_proven)
+    arrays = dict(artifact.arrays) | {f"map.{name}": array for name, array in stored.arrays().items()}
+    for name in ("quality", "stderr"):  # explored by what was measured, however little that proves
+        measured, newest = getattr(joined, name), artifact.part("explored")
+        known = newest.get(name, measured[:, :-1])
+        arrays[f"explored.{name}"] = np.concatenate([known, measured[:, -1:]], axis=1)
+    written = save_artifact(live.parent, fields, arrays)
+    scores = probed.scores[:, 0].astype(np.float64)
+    error = float(scores.std(ddof=1)) / math.sqrt(len(scores)) if len(scores) > 1 else 0.5
+    after = configured_router(config, written, before.encoder)
+    maps = before.expert_of(), after.expert_of()
+    return Onboarding(
+        artifact=written,
+        parent=manifest.version,
+        expert=expert,
+        n_probes=len(scores),
+        mean=float(scores.mean()),
+        mean_stderr=error,
+        outlook=outlook(joined, manifest.experts, (*manifest.categories, GENERAL), *maps, expert, luck),
+    )
+
+
+def outlook(
+    joined: QualityMatrix,
+    experts: Sequence[str],
+    rows: Sequence[str],
+    before: dict[str, str],
+    after: dict[str, str],
+    expert: str,
+    luck: Float64Array,
+) -> tuple[CategoryOutlook, ...]:
+    """Every category, those first on which the new expert leads by most."""
+    found = []
+    for row, category in enumerate(rows):
+        now = experts.index(before[category])
+        difference = float(joined.quality[row, -1] - joined.quality[row, now])
+        found.append(
+            CategoryOutlook(
+                category=category,
+                count=int(joined.count[row, -1]),
+                quality=float(joined.quality[row, -1]),
+                quality_stderr=float(joined.stderr[row, -1]),
+                serves=before[category],
+                difference=difference,
+                stderr=math.hypot(float(joined.stderr[row, -1]), float(joined.stderr[row, now])),
+                takes=after[category] == expert,
+                luck=float(luck[row]),
+            )
+        )
+    return tuple(sorted(found, key=lambda row: -row.difference))

@@ -1,0 +1,135 @@
+"""Turns to retrain: one process at a time among all that share the log's database.
+
+A turn is a lease that its holder renews, so a crash never blocks the others for long. But a lease proves nothing: its
+holder may pause for minutes (a paused machine, a full disk) and then continue as if nothing had happened. So every turn
+has a number that only rises, and a promotion is made while the database keeps others from beginning the next one
+(fencing tokens, Kleppmann 2016). Clocks of hosts may differ: then a turn begins too early or late, and promotes no less
+exclusively.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Table, delete, insert, select, update
+
+from coe.base.errors import RouterError, StoreError
+from coe.decision_log.sql_engine import close_engine, hold, make_schema, open_engine, open_log, translated_errors
+from coe.decision_log.tables import METADATA, number, real
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection, Engine
+
+EXPIRES_S = 60.0
+LOCK_NUMBER = 0x636F6572  # "coer", for Postgres's advisory locks
+
+TURNS = Table("retrain_turns", METADATA, number("number", primary_key=True), real("until"))
+"""One row: the number of the last turn, and until when (Unix seconds) it is its holder's."""
+
+
+class NoTurnError(RouterError):
+    """Another process retrains now, or did a moment ago; the message says which."""
+
+
+class LockLostError(RouterError):
+    """Another process took its turn to retrain in the meantime, so this one may not promote."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn over a database."""
+
+    number: int
+    engine: Engine
+
+    @contextmanager
+    def promotion(self) -> Iterator[None]:
+        """Held around a promotion: no other turn can begin meanwhile. Raises LockLostError when one has begun."""
+        with held(self.engine, "promote a router under the turns of") as connection:
+            last = connection.execute(select(TURNS.c.number)).scalar()
+            if last != self.number:
+                raise LockLostError(
+                    f"turn {self.number} to retrain is over: turn {last} has begun, so nothing was promoted"
+                )
+            yield
+
+    @contextmanager
+    def renewed(self, expires_s: float) -> Iterator[None]:
+        """Renews the lease three times in its life while a block runs, in a thread, as fitting takes minutes. Ends it
+        afterwards."""
+        is_over = threading.Event()
+
+        def renew() -> None:
+            while not is_over.wait(expires_s / 3):
+                self._keep_until(time.time() + expires_s)
+
+        thread = threading.Thread(target=renew, name="retrain-lock", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            thread.join()
+            self._keep_until(0.0)
+
+    def _keep_until(self, until: float) -> None:
+        mine = update(TURNS).where(TURNS.c.number == self.number).values(until=until)
+        # One renewal may fail; when all do, the turn is over. While the database is away, it expires on its own.
+        with suppress(StoreError), translated_errors("renew a turn in"), self.engine.begin() as connection:
+            connection.execute(mine)
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Turns among the processes that use one database."""
+
+    database_url: str
+    expires_s: float = EXPIRES_S
+
+    @contextmanager
+    def take(self) -> Iterator[Turn]:
+        """Holds a turn while the block runs.
+
+        Raises:
+            NoTurnError: it is another process's.
+            DataError: there is no log yet.
+            StoreError: the database cannot be asked.
+        """
+        with open_log(self.database_url):
+            engine = open_engine(self.database_url)
+        try:
+            with translated_errors("open"):
+                make_schema(engine, [TURNS])
+            turn = Turn(begin(engine, self.expires_s), engine)
+            with turn.renewed(self.expires_s):
+                yield turn
+        finally:
+            close_engine(engine)
+
+
+def begin(engine: Engine, expires_s: float) -> int:
+    """Begins the next turn, which shuts out every earlier one, and returns its number. Raises NoTurnError."""
+    with held(engine, "take a turn to retrain in") as connection:
+        last = connection.execute(select(TURNS)).one_or_none()
+        now = time.time()
+        if last is not None and last.until > now:
+            raise NoTurnError(
+                f"another process that uses this database is retraining, or was killed in the last {expires_s:.0f} s"
+            )
+        following = 1 if last is None else last.number + 1
+        connection.execute(delete(TURNS))
+        connection.execute(insert(TURNS).values(number=following, until=now + expires_s))
+        return following
+
+
+@contextmanager
+def held(engine: Engine, action: str) -> Iterator[Connection]:
+    """A transaction that excludes others of its kind, as `hold` does."""
+    with translated_errors(action), engine.begin() as connection:
+        hold(connection, LOCK_NUMBER)
+        yield connection

@@ -1,0 +1,302 @@
+"""Stage 1: its classifier, calibrated on queries that it was not fitted on, for the mix of categories that is asked.
+
+Shapes: n labelled queries, d dimensions, k categories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from coe.base.calibration import calibration_error
+from coe.base.embedding_cache import CachedEncoder
+from coe.base.errors import DataError
+from coe.base.intervals import wilson_interval
+from coe.cli.progress import Progress
+from coe.router import plugins
+from coe.router.protocols import CategoryClassifier, ClassifierOf, Encoder
+from coe.router.quality import QualityMatrix
+from coe.router.section import PluginConfig
+from coe.router.types import GENERAL, BoolArray, FloatArray, IntArray, Metric
+from coe.router.uncertainty import Uncertainty, apply_temperature, calibrated
+from coe.training.calibrate import fit_temperature, fit_uncertainty
+from coe.training.category_mix import AskedQueries, CategoryMix, estimate_mix, reweighed
+from coe.training.few_examples import RECOGNISED, beside_strangers, is_new, spread_out, sure_of, usual_size
+from coe.training.graded_queries import LoggedQueries
+from coe.training.types import LabelledQuery, OutcomeTable
+
+
+@dataclass(frozen=True)
+class FitRequest:
+    """Request of a fit. `experts` are the columns of `evidence`. Without `is_holding_out` every query is trained on and
+    the manifest holds no figures: for a caller that keeps its own test set."""
+
+    encoder_config: PluginConfig
+    classifier: PluginConfig
+    scorer: PluginConfig
+    categories: tuple[str, ...]
+    experts: tuple[str, ...]
+    evidence: QualityMatrix
+    alpha: float
+    data_fingerprints: Mapping[str, str]
+    parents: tuple[str, ...] = ()
+    is_holding_out: bool = True
+    outcomes: OutcomeTable | None = None
+    """Graded queries that a learned scorer is fitted on; None leaves the map."""
+    """Grades of the experts that are not language models; an answer that they did not give has no tokens."""
+    logged: LoggedQueries | None = None
+    """Answers of the decision log that a learned scorer is fitted on as well."""
+    asked: AskedQueries | None = None
+    """Queries of the log, whose mix of categories stage 1's prior follows; None: that of the labelled queries."""
+    is_traffic: bool = False
+    """The labelled queries are a sample of the traffic: a category's mass is the share of them that is served as it."""
+
+
+BATCH_SIZE, CACHED_AT_ONCE = 64, 2048
+FOLDS = 10
+"""Ten, because classifiers of nine tenths doubt almost as the served one does: with five, 2% fewer were accepted."""
+
+
+@dataclass(frozen=True)
+class LabelledEmbeddings:
+    """Embeddings (n, d) and category numbers (n,), k for queries that belong to `general`."""
+
+    embeddings: FloatArray
+    labels: IntArray
+
+    def take(self, keep: BoolArray) -> LabelledEmbeddings:
+        return LabelledEmbeddings(self.embeddings[keep], self.labels[keep])
+
+    def joined(self, others: LabelledEmbeddings) -> LabelledEmbeddings:
+        both = np.concatenate([self.embeddings, others.embeddings])
+        return LabelledEmbeddings(both, np.concatenate([self.labels, others.labels]))
+
+
+@dataclass(frozen=True)
+class StageOne:
+    """A fitted classifier with its calibration. `state` are its arrays, `uncertainty` those of the uncertainty.
+
+    `unseen` (n, k) are calibrated probabilities of all queries by classifiers that were not fitted on them; `mix` is
+    what the traffic's categories say, where its queries were looked at.
+    """
+
+    classifier: CategoryClassifier
+    state: dict[str, NDArray[np.generic]]
+    temperature: float
+    uncertainty: dict[str, NDArray[np.generic]]
+    unseen: FloatArray
+    mix: CategoryMix | None = None
+
+    def probs(self, embeddings: FloatArray) -> FloatArray:
+        """Calibrated probabilities (n, k), for the traffic's mix where it has moved."""
+        raw = self.classifier.predict_proba(embeddings).probs
+        return calibrated(raw, self.temperature, None if self.mix is None else self.mix.ratio)
+
+    def is_sure(self, embeddings: FloatArray, probs: FloatArray, alpha: float) -> BoolArray:
+        """(n,) queries with calibrated probabilities (n, k) that are not sent to `general`."""
+        doubt = Uncertainty.from_state(self.uncertainty, alpha=alpha)
+        return np.asarray(doubt.score(embeddings, probs) <= doubt.threshold)
+
+
+def embed(encoder: Encoder, texts: Sequence[str], progress: Progress) -> FloatArray:
+    """(n, d) vectors of many texts, with a progress line per batch; a cache, which may be spread over machines, takes
+    many batches at once."""
+    parts, size = [], CACHED_AT_ONCE if isinstance(encoder, CachedEncoder) else BATCH_SIZE
+    for start in range(0, len(texts), size):
+        parts.append(encoder.encode(texts[start : start + size]))
+        progress(f"encoded {min(start + size, len(texts))} of {len(texts)} queries")
+    return np.concatenate(parts) if parts else np.zeros((0, encoder.dim), dtype=np.float32)
+
+
+def label_numbers(queries: Sequence[LabelledQuery], categories: Sequence[str]) -> IntArray:
+    """(n,) category numbers; k for `general`. Raises DataError on a category that is not listed, or has no query."""
+    number = {name: i for i, name in enumerate(categories)} | {GENERAL: len(categories)}
+    unknown = {query.category for query in queries} - set(number)
+    if unknown:
+        raise DataError(
+            f"labelled queries name unknown categories {sorted(unknown)}; allowed: {', '.join(sorted(number))}"
+        )
+    labels = np.array([number[query.category] for query in queries], dtype=np.int64)
+    empty = [name for i, name in enumerate(categories) if not (labels == i).any()]
+    if empty:
+        raise DataError(
+            f"no labelled query for category {', '.join(empty)}: add some under `examples` in experts.yaml or in a "
+            "folder of --queries, or remove it"
+        )
+    return labels
+
+
+def served_shares(stage: StageOne, embeddings: FloatArray, alpha: float) -> FloatArray:
+    """(k+1,) shares of queries (n, d) that are served as each category, judged by classifiers that have not seen them.
+
+    What falls back counts for `general`, whatever its label: a budget is spent where queries go.
+    """
+    k, is_sure = stage.unseen.shape[1], stage.is_sure(embeddings, stage.unseen, alpha)
+    counts = np.bincount(np.where(is_sure, stage.unseen.argmax(axis=1), k), minlength=k + 1)
+    counts = np.maximum(counts, 1)
+    return np.asarray(counts / counts.sum(), dtype=np.float32)
+
+
+def new_categories_of(request: FitRequest, labels: IntArray) -> BoolArray:
+    """(k,) categories of which only a few examples are known, by labels (n,); none where the labelled queries are a
+    sample of the traffic, because there a small category is a rare one."""
+    k = len(request.categories)
+    return is_new(labels[labels < k], k) & (not request.is_traffic)
+
+
+def recognised_shares(stage: StageOne, data: LabelledEmbeddings, request: FitRequest) -> dict[str, Metric]:
+    """For each category of few examples, the share of them that stage 1 serves as it when it has not seen them."""
+    is_sure = stage.is_sure(data.embeddings, stage.unseen, request.alpha)
+    right = is_sure & (stage.unseen.argmax(axis=1) == data.labels)
+    new = new_categories_of(request, data.labels)
+    return {
+        f"{RECOGNISED}{name}": wilson(int(right[data.labels == i].sum()), int((data.labels == i).sum()))
+        for i, name in enumerate(request.categories)
+        if new[i]
+    }
+
+
+def fit_stage_one(data: LabelledEmbeddings, request: FitRequest, rng: np.random.Generator) -> StageOne:
+    """Classifier on all of `data`; temperature and uncertainty from out-of-fold probabilities, so nothing is calibrated
+    on what it was fitted on."""
+    known = data.labels < len(request.categories)
+    inside = data.take(known)
+    asked = plugins.validate_options("router.classifiers", request.classifier.kind, request.classifier.options)
+    options = fitter_of(request).choose(asked, inside.embeddings, inside.labels)
+    grown = None if request.asked is None else grown_examples(request, options, inside, request.asked)
+    folds = stratified_folds(inside.labels, rng)
+    out_of_fold = np.zeros((int(known.sum()), len(request.categories)), dtype=np.float32)
+    for fold in range(FOLDS):
+        part = fit_classifier(request, options, inside.take(folds != fold), grown)[0]
+        out_of_fold[folds == fold] = part.predict_proba(inside.embeddings[folds == fold]).probs
+    classifier, state = fit_classifier(request, options, inside, grown)
+    temperature = fit_temperature(out_of_fold, inside.labels)
+    outside = classifier.predict_proba(data.embeddings[~known]).probs
+    unseen = np.zeros((len(known), len(request.categories)), dtype=np.float32)
+    unseen[known], unseen[~known] = out_of_fold, outside
+    uncertainty = fit_uncertainty(
+        reference=inside.embeddings,
+        others=data.embeddings[~known],
+        probs=np.concatenate([out_of_fold, outside]),
+        is_correct=np.concatenate([out_of_fold.argmax(axis=1) == inside.labels, np.zeros(len(outside), dtype=bool)]),
+        temperature=temperature,
+        rng=rng,
+    )
+    unseen = apply_temperature(unseen, temperature)
+    uncertainty = beside_strangers(uncertainty, unseen, data.labels, new_categories_of(request, data.labels))
+    return StageOne(classifier, state, temperature, uncertainty, unseen)
+
+
+def grown_examples(
+    request: FitRequest, options: BaseModel, inside: LabelledEmbeddings, asked: AskedQueries
+) -> LabelledEmbeddings | None:
+    """Logged queries of new categories, by a classifier of the labelled ones that is sure of them (self-training,
+    Scudder 1965); None where no category is new. They teach the classifier, and calibrate nothing."""
+    new = new_categories_of(request, inside.labels)
+    if not new.any() or not len(asked.cluster):
+        return None
+    probs = fit_classifier(request, options, inside)[0].predict_proba(asked.embeddings).probs
+    rows, labels = sure_of(probs, new, asked.cluster)
+    return LabelledEmbeddings(asked.embeddings[rows], labels)
+
+
+def following_traffic(
+    stage: StageOne, data: LabelledEmbeddings, request: FitRequest, rng: np.random.Generator
+) -> StageOne:
+    """Stage 1 with the traffic's mix of categories as its prior, where the log shows that the mix has moved; doubt and
+    its threshold are then those of such traffic."""
+    if request.asked is None:
+        return stage
+    asked, probs = request.asked, stage.probs(request.asked.embeddings)
+    kept = stage.is_sure(asked.embeddings, probs, request.alpha)
+    counts = label_counts(stage, data, request)
+    mix = estimate_mix(probs[kept], asked.cluster[kept], asked.weight[kept], counts, rng)
+    if mix is None or mix.ratio is None:
+        return replace(stage, mix=mix)
+    unseen, uncertainty = reweighed(stage.unseen, data.labels, stage.uncertainty, mix.ratio)
+    new = new_categories_of(request, data.labels)
+    uncertainty = beside_strangers(uncertainty, unseen, data.labels, new, mix.ratio)
+    return replace(stage, mix=mix, unseen=unseen, uncertainty=uncertainty)
+
+
+def label_counts(stage: StageOne, data: LabelledEmbeddings, request: FitRequest) -> IntArray:
+    """(2, k) labelled queries of each category as they count for the classifier, to which a new one is of median size,
+    and those of them that stage 1 is sure of."""
+    k = stage.unseen.shape[1]
+    known = data.labels < k
+    is_sure, labels = stage.is_sure(data.embeddings, stage.unseen, request.alpha)[known], data.labels[known]
+    own = np.bincount(labels, minlength=k)
+    times = np.where(new_categories_of(request, labels), usual_size(labels) / np.maximum(own, 1), 1.0)
+    return np.stack([own * times, np.bincount(labels[is_sure], minlength=k) * times]).astype(np.int64)
+
+
+def fit_classifier(
+    request: FitRequest, options: BaseModel, data: LabelledEmbeddings, grown: LabelledEmbeddings | None = None
+) -> tuple[CategoryClassifier, dict[str, NDArray[np.generic]]]:
+    """A fitted classifier of the requested kind, with its arrays; `grown` are `grown_examples`."""
+    k, taught = len(request.categories), data if grown is None else data.joined(grown)
+    new = new_categories_of(request, data.labels)
+    if new.any():
+        spread = spread_out(taught.embeddings, taught.labels, new, np.random.default_rng(0))
+        taught = taught.joined(LabelledEmbeddings(*spread))
+    state = fitter_of(request).fit(options, taught.embeddings, taught.labels, k)
+    fitted = cast(ClassifierOf, plugins.load("router.classifiers", request.classifier.kind).build(options))
+    return fitted(request.categories, state), state
+
+
+def fitter_of(request: FitRequest) -> ModuleType:
+    """The module that fits the requested kind of classifier; every kind of router.classifiers has one."""
+    return plugins.load("training.classifiers", request.classifier.kind)
+
+
+def stratified_folds(labels: IntArray, rng: np.random.Generator) -> IntArray:
+    """(n,) fold numbers, each category spread evenly, so that every fold's training part has every category."""
+    folds = np.zeros(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        folds[rng.permutation(members)] = np.arange(len(members)) % FOLDS
+    return folds
+
+
+def wilson(successes: int, n: int) -> Metric:
+    """A share with its 95% Wilson score interval (Wilson 1927); 0 of 0 has the interval [0, 1]."""
+    share = successes / max(n, 1)
+    low, high = wilson_interval(share, n) if n else (0.0, 1.0)
+    return Metric.within(low, share, high, n)
+
+
+def stage_one_metrics(stage: StageOne, held_out: LabelledEmbeddings, alpha: float) -> dict[str, Metric]:
+    """Figures on held-out queries; none without any.
+
+    Returns:
+        `category_accuracy` and `macro_f1` before the fallback; `coverage`, the share of queries not sent to general;
+        `error_when_sure`, what is misclassified of those (the promise: at most alpha); `ece`, calibration error;
+        `general_recall`, the share of `general` queries that were sent there.
+    """
+    from sklearn.metrics import f1_score
+
+    labels, k = held_out.labels, stage.unseen.shape[1]
+    if len(labels) == 0:
+        return {}
+    probs = stage.probs(held_out.embeddings)
+    sure = stage.is_sure(held_out.embeddings, probs, alpha)
+    known = labels < k
+    predicted = probs.argmax(axis=1)
+    right = (predicted == labels) & known
+    error, f1 = calibration_error(probs[known].max(axis=1), right[known].astype(np.float32)), 0.0
+    if known.any():
+        f1 = float(f1_score(labels[known], predicted[known], labels=np.unique(labels[known]), average="macro"))
+    return {
+        "category_accuracy": wilson(int(right.sum()), int(known.sum())),
+        "macro_f1": Metric(value=f1, n=int(known.sum())),
+        "coverage": wilson(int((sure & known).sum()), int(known.sum())),
+        "error_when_sure": wilson(int((sure & ~right).sum()), int(sure.sum())),
+        "ece": Metric(value=error or 0.0, n=int(known.sum())),
+        "general_recall": wilson(int((~sure & ~known).sum()), int((~known).sum())),
+    }

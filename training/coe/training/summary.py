@@ -1,0 +1,279 @@
+"""Output of the training commands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from coe.base.errors import RouterError
+from coe.cli.terminal import Grid, Terminal
+from coe.fleet.router_registry import Registry
+from coe.router.types import GENERAL, Metric
+
+if TYPE_CHECKING:
+    from coe.retrieval.training.pilot_refresh import PilotRefresh
+    from coe.router.artifact import RouterArtifact
+    from coe.training.gate import Comparison
+    from coe.training.retrain import RetrainResult
+
+
+def result_console() -> Terminal:
+    """Keeps sentences whole, which a terminal wraps by itself."""
+    return Terminal(soft_wrap=True)
+
+
+def with_interval(metric: Metric, form: str = ".3f") -> str:
+    """`0.912 [0.871, 0.941] n=180`."""
+    text = format(metric.value, form)
+    if metric.interval is not None:
+        text += f" [{metric.interval.low:{form}}, {metric.interval.high:{form}}]"
+    return text + (f" n={metric.n}" if metric.n is not None else "")
+
+
+def in_points(metric: Metric | None, form: str = "z,.1f") -> str:
+    """`1.8 [0.6, 3.4]`, in hundredths; nothing of nothing."""
+    return "" if metric is None else with_interval(metric.times(100).model_copy(update={"n": None}), form)
+
+
+def print_router(artifact: RouterArtifact, config: Path | None) -> None:
+    """Version, parents, metrics, the measured quality behind the map, the map, and doubt about it.
+
+    Args:
+        config: experts.yaml that the map is solved for; None for a router of an outcome table, which needs none.
+    """
+    from coe.router.build import configured_router, evidence_of, table_router
+    from coe.router.config import load_config
+    from coe.training.expert_map import doubt_of
+
+    console, manifest = result_console(), artifact.manifest
+    console.print(f"router {manifest.version}, {manifest.created_at}")
+    console.print(f"parents: {', '.join(manifest.parents) or 'none'}")
+    console.print(f"encoder {manifest.encoder.kind} ({manifest.encoder.dim} dimensions), ", end="")
+    console.print(f"classifier {manifest.classifier.kind}")
+    for name, metric in manifest.metrics.items():
+        console.print(f"  {name}: {with_interval(metric)}")
+    try:
+        router = table_router(artifact) if config is None else configured_router(load_config(config), artifact)
+        console.print(quality_table(artifact, router.expert_of()))
+    except RouterError as error:
+        console.print(quality_table(artifact, {}))
+        console.print(f"{config} cannot be served by this router: {error}")
+    if doubt := doubt_of(evidence_of(artifact)):
+        console.print(doubt)
+
+
+def quality_table(artifact: RouterArtifact, serves: Mapping[str, str]) -> Grid:
+    """Categories by experts: shrunk mean score, that of whom the map serves it by (category -> expert) in bold; how
+    many answers were graded."""
+    from coe.router.build import evidence_of
+
+    manifest, evidence = artifact.manifest, evidence_of(artifact)
+    table = Grid(title="measured quality (shrunk mean score), and the map of the default policy", title_justify="left")
+    table.add_column("category")
+    for expert in manifest.experts:
+        table.add_column(expert, justify="right")
+    table.add_column("graded", justify="right")
+    table.add_column("serves")
+    for row, category in enumerate((*manifest.categories, GENERAL)):
+        own = serves.get(category, "")
+        scores = zip(manifest.experts, evidence.quality[row], strict=True)
+        cells = [Text(f"{q:.2f}", "bold" if name == own else "") for name, q in scores]
+        table.add_row(category, *cells, f"{int(evidence.count[row].sum())}", own)
+    return table
+
+
+def print_routers(registry: Registry) -> None:
+    """One line per router, newest last."""
+    live = registry.live()
+    trial = live.trial if live is not None else None
+    table = Grid("version", "role", "created", "parents", "category accuracy", "experts")
+    for manifest in registry.versions():
+        accuracy = manifest.metrics.get("category_accuracy")
+        table.add_row(
+            manifest.version,
+            "" if live is None else live.part_of(manifest.version),
+            manifest.created_at[:16].replace("T", " "),
+            ", ".join(parent[:8] for parent in manifest.parents) or "-",
+            with_interval(accuracy) if accuracy else "-",
+            str(len(manifest.experts)),
+        )
+    console = result_console()
+    console.print(table)
+    if trial is not None:
+        began = datetime.fromtimestamp(trial.started_at, UTC).strftime("%Y-%m-%d %H:%M")
+        console.print(f"on trial since {began} UTC: {trial.version}")
+    for gone in live.withdrawn if live is not None else ():
+        console.print(f"withdrawn {gone.at[:16]}: {gone.version}: {gone.reason}")
+    for name, problem in registry.damaged().items():
+        console.print(f"damaged: {name}: {problem}")
+
+
+def comparison_rows(comparisons: Iterable[Comparison]) -> Grid:
+    columns = ("", "live", "candidate", "difference", "effective n")
+    table = Grid(*columns, title="candidate against live", title_justify="left")
+    for comparison in comparisons:
+        table.add_row(
+            comparison.name,
+            with_interval(comparison.live),
+            with_interval(comparison.candidate),
+            with_interval(comparison.difference, "+.3f"),
+            f"{comparison.effective_n:.1f}",
+        )
+    return table
+
+
+def print_round(chat: RetrainResult | RouterError, pilots: PilotRefresh | RouterError | None, *, as_json: bool) -> None:
+    """Prints what a round of `coe retrain` did. The caller raises the error of a part that failed; JSON holds it."""
+    if as_json:
+        result_console().print_json(json.dumps(round_json(chat, pilots)))
+        return
+    if not isinstance(chat, RouterError):
+        print_retrain(chat)
+    if pilots is not None and not isinstance(pilots, RouterError):
+        print_pilots(pilots)
+
+
+def round_json(chat: RetrainResult | RouterError, pilots: PilotRefresh | RouterError | None) -> dict[str, object]:
+    """The round as plain values; without a pilot library there is no key `retrieval`."""
+    values: dict[str, object] = {"error": str(chat)} if isinstance(chat, RouterError) else retrain_json(chat)
+    if isinstance(pilots, RouterError):
+        values["retrieval"] = {"error": str(pilots)}
+    elif pilots is not None:
+        values["retrieval"] = pilots_json(pilots)
+    return values
+
+
+def print_retrain(result: RetrainResult) -> None:
+    """Prints what was used and dropped, the comparison, and what was done and why."""
+    from coe.decision_log.read import ASKED_BY_COE
+    from coe.training.category_mix import mix_sentence
+
+    console = result_console()
+    n_probes = result.log.dropped.get(ASKED_BY_COE, 0)
+    beside = f" ({n_probes} probes by coe itself not counted)" if n_probes else ""
+    console.print(
+        f"read {result.log.n_rows} decisions{beside}: {result.n_learned} with feedback; "
+        f"{result.n_outcomes} graded outcomes",
+    )
+    if result.n_failures:
+        console.print(f"  {result.n_failures} of them failed, which counts as a reward of 0")
+    if result.log.judged is not None:
+        console.print(f"  and {len(result.log.judged) // 2} pairs of answers that a judge compared")
+    for name in result.carried:
+        console.print(f"  {name} is in no outcome table: what the live router knows of it is kept")
+    print_quality_changes(console, result)
+    if result.mix_moved is not None:
+        console.print(f"  {mix_sentence(result.mix_moved, is_followed=result.is_mix_followed)}")
+    for reason, count in sorted(result.log.dropped.items() - {(ASKED_BY_COE, n_probes)}):
+        console.print(f"  left out: {count} ({reason})")
+    for change in result.changes:
+        console.print(f"  map: {change.category}: {change.live} -> {change.candidate}")
+    console.print(comparison_rows(result.gate.comparisons))
+    console.print(f"live {result.live}, candidate {result.candidate}")
+    console.print(result.reason)
+    if result.is_promoted:
+        console.print(f"router {result.candidate} is live; `coe router promote --back` goes back")
+
+
+def print_quality_changes(console: Terminal, result: RetrainResult) -> None:
+    """Experts whose quality changed, and what was left out therefore."""
+    for change in result.quality_changes:
+        if change.model:
+            continue
+        day = datetime.fromtimestamp(change.at, UTC).strftime("%Y-%m-%d %H:%M")
+        console.print(
+            f"  quality changed: {change.expert} on {change.category}, {day} UTC: mean reward {change.before:.2f} -> "
+            f"{change.after:.2f}",
+        )
+    for replaced in result.log.model_changes:
+        day = datetime.fromtimestamp(replaced.at, UTC).strftime("%Y-%m-%d %H:%M")
+        console.print(
+            f"  model changed: {replaced.expert} is answered by {replaced.after} since {day} UTC, before by "
+            f"{replaced.before}",
+        )
+    if result.quality_changes:
+        console.print(
+            f"  left out: {result.n_outdated} rated answers and {result.n_outdated_grades} grades from before a change",
+        )
+
+
+def retrain_json(result: RetrainResult) -> dict[str, object]:
+    """The result as plain values."""
+    gate = result.gate
+    comparisons = {
+        c.name: {
+            "live": c.live.model_dump(),
+            "candidate": c.candidate.model_dump(),
+            "difference": c.difference.model_dump(),
+            "effective_n": c.effective_n,
+            "unsupported": c.unsupported,
+        }
+        for c in gate.comparisons
+    }
+    return {
+        "verdict": gate.verdict,
+        "reason": result.reason,
+        "is_promoted": result.is_promoted,
+        "introduced": list(result.introduced),
+        "carried_over": list(result.carried),
+        "live": result.live,
+        "candidate": result.candidate,
+        "changes": [asdict(change) for change in result.changes],
+        "decisions": result.log.n_rows,
+        "learned_from": result.n_learned,
+        "judged_on": result.n_judged,
+        "failures": result.n_failures,
+        "dropped": dict(result.log.dropped),
+        "quality_changes": [asdict(change) for change in result.quality_changes],
+        "outdated": {"rated_answers": result.n_outdated, "grades": result.n_outdated_grades},
+        "graded_outcomes": result.n_outcomes,
+        "mix_moved": None if result.mix_moved is None else result.mix_moved.model_dump(),
+        "is_mix_followed": result.is_mix_followed,
+        "comparisons": comparisons,
+        "more_decisions": gate.more_decisions,
+    }
+
+
+def print_pilots(result: PilotRefresh) -> None:
+    """Prints which searches with feedback were used and dropped, the comparison, and the fate of the pilot library."""
+    say = result_console().print
+    say(
+        f"pilots: {result.n_train} queries with feedback in {result.stores} vector stores to learn from, "
+        f"{result.n_dev} held out to judge"
+    )
+    for reason, count in sorted(result.dropped.items()):
+        say(f"  left out: {count} ({reason})")
+    if result.before is not None and result.after is not None:
+        say(f"  mean nDCG@10: {result.before:.3f} as it is served, {result.after:.3f} refreshed, n={result.n_dev}")
+    say(f"pilot library {result.old or 'none'}" + (f", refreshed {result.new}" if result.new else ""))
+    say(f"pilots: {result.reason}")
+    if result.is_promoted:
+        say(f"pilot library {result.new} is written; running gateways take it over within seconds")
+
+
+def pilots_json(result: PilotRefresh) -> dict[str, object]:
+    """The result as plain values."""
+    return {
+        "verdict": result.verdict,
+        "reason": result.reason,
+        "is_promoted": result.is_promoted,
+        "old": result.old,
+        "new": result.new,
+        "stores": result.stores,
+        "learned_from": result.n_train,
+        "held_out": result.n_dev,
+        "dropped": dict(result.dropped),
+        "ndcg_at_10": {
+            "before": result.before,
+            "after": result.after,
+            "n": result.n_dev,
+            "difference": None if result.difference is None else result.difference.model_dump(),
+        },
+        "more_searches": result.more_searches,
+    }

@@ -1,0 +1,216 @@
+"""Sub-commands of the training package: `coe train`, `coe retrain`, `coe router ...`."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coe.base.errors import ConfigError, RouterError
+from coe.base.visible_text import echo
+from coe.cli.options import (
+    ConfigOption,
+    DataOption,
+    JsonOption,
+    SinceOption,
+    cache_folder,
+    require_folder,
+    with_options,
+)
+from coe.cli.progress import console_progress
+from coe.fleet.router_registry import Registry
+from coe.router.live_pointer import CanaryTerms, Trial
+from coe.training.fit_options import FitOptions
+from coe.training.gate import Terms
+from coe.training.ray_engine import EngineOption, WorkEngine, cores_of
+
+OutcomesOption = Annotated[
+    Path | None,
+    typer.Option("--outcomes", help="outcome table, or folder of several; default: all in <data>/outcomes"),
+]
+QueriesOption = Annotated[
+    Path | None, typer.Option("--queries", help="folder of labelled queries; default: the seed set")
+]
+
+
+@with_options
+def train(
+    config: ConfigOption = Path("experts.yaml"),
+    data_dir: DataOption = Path("data"),
+    outcomes: OutcomesOption = None,
+    queries: QueriesOption = None,
+    table: Annotated[
+        bool, typer.Option("--table", help="categories, queries and experts all come from --outcomes")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="where routers go; default: <data>/routers")] = None,
+    engine: EngineOption = WorkEngine.LOCAL,
+    *,
+    options: FitOptions,
+) -> None:
+    """Fit a router from labelled queries and outcomes and make it the live one."""
+    from coe.router.config import load_config
+    from coe.training.datasets.outcomes import read_outcomes
+    from coe.training.fit_inputs import TrainRequest, fit_configured
+    from coe.training.summary import print_router
+    from coe.training.table_fit import TableRequest, fit_table
+    from coe.training.train_notes import notes_on_new_categories, notes_on_training, readable_pointer, require_sure
+
+    if out is not None:
+        require_folder(out)
+    registry, now = Registry(out or data_dir / "routers"), datetime.now(UTC)
+    folder = outcomes or (data_dir / "outcomes" / "probes" if table else data_dir / "outcomes")
+    notes: tuple[str, ...] = ()
+    if table and engine is WorkEngine.RAY:
+        raise ConfigError("--engine ray: not with --table; allowed: local")
+    with console_progress() as progress, cores_of(engine) as cores:
+        if table:
+            given = options.model_dump(exclude_none=True)
+            wanted = TableRequest(
+                read_outcomes(folder, keep_partial=True), cache=cache_folder(data_dir / "cache"), **given
+            )
+            artifact = fit_table(registry.root, wanted, now=now, progress=progress)
+        else:
+            request = TrainRequest(config, folder, queries, data_dir / "cache", options, cores)
+            artifact = fit_configured(registry.root, request, now=now, progress=progress)
+            notes = (*notes_on_new_categories(artifact), *notes_on_training(registry, artifact, request))
+    print_router(artifact, None if table else config)
+    live = readable_pointer(registry)
+    if live is None or live.version != artifact.manifest.version:
+        if not table:
+            require_sure(artifact, load_config(config))
+        registry.promote(artifact.manifest.version, now)
+    for note in notes:
+        echo(note)
+
+
+@with_options
+def retrain(
+    config: ConfigOption = Path("experts.yaml"),
+    data_dir: DataOption = Path("data"),
+    outcomes: OutcomesOption = None,
+    queries: QueriesOption = None,
+    since: SinceOption = 0.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="compare and print, promote nothing")] = False,
+    as_json: JsonOption = False,
+    every: Annotated[
+        str | None, typer.Option(help="again and again until SIGTERM or SIGINT, this far apart: 90s, 30m, 1h, 1d")
+    ] = None,
+    once: Annotated[
+        bool, typer.Option("--once", help="with --every: one round, unless another process ran one in that time")
+    ] = False,
+    *,
+    terms: Terms,
+) -> None:
+    """Learn a candidate from the decision log, compare it with the live router, promote it or say why not."""
+    from coe.decision_log.default_database import database_url_of
+    from coe.training.retrain_command import retrain_again_and_again, retrain_once, retrain_when_due
+    from coe.training.retrain_inputs import RetrainRequest
+
+    request = RetrainRequest(
+        config=config,
+        routers=data_dir / "routers",
+        outcomes=outcomes or data_dir / "outcomes",
+        database_url=database_url_of(data_dir),
+        queries=queries,
+        since=since,
+        terms=terms,
+        is_dry_run=dry_run,
+        cache=data_dir / "cache",
+    )
+    if every is None:
+        retrain_once(request, as_json=as_json)
+    elif once:
+        retrain_when_due(request, every, as_json=as_json)
+    else:
+        retrain_again_and_again(request, every, [*sys.argv[1:], "--once"])
+
+
+def router_ls(
+    version: Annotated[
+        str, typer.Argument(help="show this one: a router version, an unambiguous beginning of one, or `live`")
+    ] = "",
+    config: ConfigOption = Path("experts.yaml"),
+    data_dir: DataOption = Path("data"),
+) -> None:
+    """List trained routers, the live one marked; or show one: parents, metrics, map."""
+    from coe.router.artifact import load_artifact
+    from coe.training.summary import print_router, print_routers
+
+    registry = Registry(data_dir / "routers")
+    if not version:
+        print_routers(registry)
+        return
+    live = registry.live() if version == "live" else None
+    if version == "live" and live is None:
+        raise ConfigError(f"{registry.root}: there is no live router yet; name a version")
+    print_router(load_artifact(registry.folder(version if live is None else live.version)), config)
+
+
+def require_loadable(config: Path, folder: Path) -> None:
+    """Refuses a router that gateways could not load: each would refuse it, and say so only in its log. Raises
+    ConfigError, also where experts.yaml is wrong."""
+    from coe.router.build import load_router
+    from coe.router.config import load_config
+
+    loaded = load_config(config)
+    try:
+        load_router(loaded, folder)
+    except RouterError as error:
+        raise ConfigError(f"nothing was changed: gateways could not load that router with {config}: {error}") from error
+
+
+def router_promote(
+    version: Annotated[str, typer.Argument(help="router version, or an unambiguous beginning of one")] = "",
+    share: Annotated[
+        float | None,
+        typer.Option(min=0.0001, max=0.9, help="only on trial, for this share of the conversations, such as 0.05"),
+    ] = None,
+    margin: Annotated[
+        float, typer.Option(min=0, max=0.99, help="with --share: loss of mean reward that is tolerated")
+    ] = CanaryTerms().margin,
+    shadow: Annotated[
+        bool, typer.Option("--shadow", help="only decide alongside the live router, be logged, and serve no request")
+    ] = False,
+    back: Annotated[
+        bool, typer.Option("--back", help="end the trial if one runs, else return to the router that was live before")
+    ] = False,
+    config: ConfigOption = Path("experts.yaml"),
+    data_dir: DataOption = Path("data"),
+) -> None:
+    """Make a router the live one; running gateways take it over within two seconds. On trial it is withdrawn
+    automatically once it is shown to be worse."""
+    from coe.decision_log.admin_log import note_command
+
+    if back == bool(version):
+        raise ConfigError("coe router promote: needs either a version or --back")
+    if back + shadow + (share is not None) > 1:
+        raise ConfigError("allowed: one of --share, --shadow and --back")
+    registry, now = Registry(data_dir / "routers"), datetime.now(UTC)
+    if version:
+        require_loadable(config, registry.folder(version))
+    if shadow or share is not None:
+        terms = None if share is None else CanaryTerms(share=share, margin=margin)
+        trial = Trial.begun(registry.folder(version).name, now.timestamp(), terms)
+        pointer = registry.try_out(trial)
+        note_command(data_dir, "try", "router", pointer.version, trial.version)
+        show_trial(trial.version, pointer.version, terms)
+        return
+    before = registry.live()
+    pointer = registry.rollback(now) if back else registry.promote(version, now)
+    ended = "" if before is None else (before.trial if back and before.trial else before).version
+    note_command(data_dir, "rollback" if back else "promote", "router", ended, pointer.version)
+    echo(f"router {pointer.version} is live" + (f", {ended} no longer" if back else ""))
+
+
+def show_trial(version: str, live: str, terms: CanaryTerms | None) -> None:
+    """Says what a trial does, and what ends it; without terms it is in the shadow."""
+    if terms is None:
+        echo(f"router {version} decides in the shadow of {live}; `coe router promote --back` ends that")
+        return
+    echo(f"router {version} serves {terms.share:.2%} of the conversations, {live} the others")
+    losses = f"lose {terms.margin:g} of mean reward, or to fail {terms.error_margin:g} more often"
+    echo(f"it is withdrawn once shown to {losses}")
+    echo(f"`coe router promote {version[:8]}` makes it live, `coe router promote --back` withdraws it")
