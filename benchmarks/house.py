@@ -41,7 +41,7 @@ from tests.training.test_retrain import NOW, log_answers, retrainable
 from tests.training.trained_folder import EXPERTS, make_trained
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("base", "router", "fleet", "decision_log", "retrieval", "gateway", "training", "eval", "coe")
+ROOMS = ("base", "router", "fleet", "decision_log", "retrieval", "gateway", "training", "eval", "cli")
 RUNS = 10
 """Chats, or searches, of which the one that enters fewest files is reported: during others something polled."""
 
@@ -83,7 +83,7 @@ SINCE = {
         gateway/telemetry/* gateway/endpoints/evaluations.py
     """,
     "files for Compose, Kubernetes, Ray": """
-        gateway/deploy/* training/ray_engine.py
+        gateway/deploy/* eval/ray_engine.py
     """,
     "conversations": """
         router/conversation.py gateway/conversations.py
@@ -110,7 +110,12 @@ def modules() -> dict[str, str]:
     """Text of each module by name."""
     listed = subprocess.run(["git", "ls-files", *(f"{room}/*.py" for room in ROOMS)], cwd=ROOT, capture_output=True)
     paths = listed.stdout.decode().split()
-    return {p[:-3].replace("/", ".").removesuffix(".__init__"): (ROOT / p).read_text() for p in paths}
+    return {module_of(path): (ROOT / path).read_text() for path in paths}
+
+
+def module_of(path: str) -> str:
+    """Module of a file such as `gateway/coe/gateway/chat.py`."""
+    return path.partition("/")[2][:-3].replace("/", ".").removesuffix(".__init__")
 
 
 def imports(nodes: Iterable[ast.AST], known: Iterable[str], *, within_functions: bool) -> Iterator[str]:
@@ -169,7 +174,7 @@ def sections(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def by_capability(texts: dict[str, str], commands: Iterable[str]) -> dict[str, tuple[int, int, list[str]]]:
     """Lines, files and commands by capability, the largest first. A file counts as a whole."""
-    of = {module: capability_of(f"{module.replace('.', '/')}.py") for module in texts}
+    of = {module: capability_of(f"{module.removeprefix('coe.').replace('.', '/')}.py") for module in texts}
     sizes, files = Counter[str](), Counter(of.values())
     for module, text in texts.items():
         sizes[of[module]] += len(text.splitlines())
@@ -205,7 +210,7 @@ class Entered:
     def count(self, frame: FrameType, kind: str, argument: object) -> None:
         path = Path(frame.f_code.co_filename)
         if self._is_on and kind == "call" and path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[0] in ROOMS:
-            self.calls[str(path.relative_to(ROOT))] += 1
+            self.calls["/".join(path.relative_to(ROOT).parts[2:])] += 1
 
     @contextmanager
     def counting(self) -> Iterator[None]:
@@ -315,7 +320,7 @@ def details(texts: dict[str, str], commands: list[str]) -> Iterator[str]:
     """What the ceilings do not hold: lines by room and capability."""
     lines = Counter[str]()
     for name, text in texts.items():
-        lines[name.partition(".")[0]] += len(text.splitlines())
+        lines[name.split(".")[1]] += len(text.splitlines())
     yield f"{len(texts)} files; {dict(lines.most_common())}"
     for capability, (size, files, names) in by_capability(texts, commands).items():
         options = sum(map(options_of, names))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import pkgutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from benchmarks.robustness.flip_records import FamilyFlips, FlippedCase, Flips, 
 from coe.base.errors import ConfigError, DataError, allowed_values
 from coe.base.intervals import Z_95
 from coe.eval.metrics.intervals import rate
-from coe.router import plugins
 from coe.router.types import FloatArray, Metric, RoutingDecision
 
 FAMILIES = "benchmarks.robustness.families"
@@ -36,7 +36,8 @@ class Case:
 
 def family_names() -> tuple[str, ...]:
     """All families, sorted."""
-    return plugins.kinds(FAMILIES)
+    found = pkgutil.iter_modules(importlib.import_module(FAMILIES).__path__)
+    return tuple(sorted(each.name for each in found if not each.name.startswith("_")))
 
 
 def build_families(names: Sequence[str] | None = None) -> dict[str, Family]:

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 
 def main() -> None:
-    """Runs the command line.
-
-    The packages of this distribution have common names, so their folder comes first on the path: a `router` or `eval`
-    of the user's, beside experts.yaml or on PYTHONPATH, is not taken for ours.
-    """
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    """Runs the command line."""
     try:
         from coe.cli.command_line import main as run_command_line
 

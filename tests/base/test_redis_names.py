@@ -6,10 +6,8 @@ import ast
 import re
 from pathlib import Path
 
-from coe.base import redis_names
-
-ROOT = Path(redis_names.__file__).parents[1]
-ROOMS = ("base", "coe", "decision_log", "eval", "fleet", "gateway", "retrieval", "router", "training")
+ROOT = Path(__file__).parents[2]
+ROOMS = ("base", "cli", "decision_log", "eval", "fleet", "gateway", "retrieval", "router", "training")
 
 
 def test_no_other_module_makes_a_name_of_its_own() -> None:

@@ -37,7 +37,7 @@ def made_by(kind: str, number: int) -> ClassifierOf:
 def fitted_state(kind: str, number: int, k: int = 3) -> dict[str, NDArray[np.generic]]:
     embeddings, labels = toy(90, seed=1, k=k)
     options = plugins.load(FAMILY, kind).EXAMPLES[number]
-    state: dict[str, NDArray[np.generic]] = import_module(f"{FITTERS}.{kind}").fit(options, embeddings, labels, k)
+    state: dict[str, NDArray[np.generic]] = import_module(f"coe.{FITTERS}.{kind}").fit(options, embeddings, labels, k)
     return state
 
 

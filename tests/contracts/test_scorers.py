@@ -90,7 +90,7 @@ def test_an_expert_that_left_takes_only_its_column_along(kind: str, number: int)
 def test_a_kind_says_what_it_does(kind: str) -> None:
     import importlib
 
-    module = importlib.import_module(f"{FAMILY}.{kind}")
+    module = importlib.import_module(f"coe.{FAMILY}.{kind}")
     assert module.LABEL
     assert len(module.HOW) > 10
     scorer, data = filled(kind, 0), graded(60, 1)

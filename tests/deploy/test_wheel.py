@@ -1,18 +1,40 @@
-"""The wheel holds the product, and nothing of the demo."""
+"""The wheel holds the product and nothing of the demo, and each distribution stands on what it names."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from coe.fleet.setup.composition import Found, composition_text
 from coe.router.config import load_config, parse_text
 
 ROOT = Path(__file__).parents[2]
+DISTRIBUTIONS = {
+    project["name"]: (file.parent, project)
+    for file in sorted(ROOT.glob("*/pyproject.toml"))
+    for project in (tomllib.loads(file.read_text())["project"],)
+}
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+absent, *places = sys.argv[1:]
+sys.modules.update(dict.fromkeys(absent.split(",")))
+import coe
+coe.__path__ = [f"{place}/coe" for place in places]
+for each in pkgutil.walk_packages(coe.__path__[:1], "coe.", onerror=lambda name: None):
+    try:
+        importlib.import_module(each.name)
+    except ModuleNotFoundError as error:
+        print(error.name.partition(".")[0])
+"""
+"""Imports every module of the first of some places as if some packages were not installed; prints which it lacked."""
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +47,75 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         return set(content.namelist())
 
 
+def requirements(name: str, extras: frozenset[str] = frozenset()) -> tuple[list[Path], list[Requirement]]:
+    """Places of a distribution and of those of ours that it names, and what all of them need of others."""
+    folder, project = DISTRIBUTIONS[name]
+    lines = [*project["dependencies"], *(each for extra in extras for each in project["optional-dependencies"][extra])]
+    places, others = [folder], list[Requirement]()
+    for requirement in map(Requirement, lines):
+        if requirement.name in DISTRIBUTIONS:
+            more, needed = requirements(requirement.name, frozenset(requirement.extras))
+            places, others = places + more, others + needed
+        else:
+            others.append(requirement)
+    return places, others
+
+
+def brought(wanted: list[Requirement]) -> set[str]:
+    """Names of the distributions that an install of some brings."""
+    found, waiting = set[str](), [*wanted]
+    while waiting:
+        requirement = waiting.pop()
+        found.add(canonicalize_name(requirement.name))
+        for inner in map(Requirement, distribution(requirement.name).requires or ()):
+            extras = requirement.extras or {""}
+            is_needed = inner.marker is None or any(inner.marker.evaluate({"extra": extra}) for extra in extras)
+            if is_needed and canonicalize_name(inner.name) not in found:
+                waiting.append(inner)
+    return found
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_a_distribution_imports_with_what_it_names_alone(name: str) -> None:
+    """All but modules that an extra of it is for."""
+    places, others = requirements(name)
+    present, owners = brought(others), packages_distributions()
+    absent = [each for each, own in owners.items() if each != "coe" and not {*map(canonicalize_name, own)} & present]
+    words = [sys.executable, "-c", IMPORT_ALL, ",".join(absent), *map(str, places)]
+    done = subprocess.run(words, cwd="/", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    own = [
+        Requirement(each)
+        for lines in DISTRIBUTIONS[name][1].get("optional-dependencies", {}).values()
+        for each in lines
+    ]
+    allowed = {"protobuf", *(canonicalize_name(each.name) for each in own)}  # which the exporter of traces brings
+    for each in own:
+        if each.name in DISTRIBUTIONS:
+            allowed |= {canonicalize_name(other.name) for other in requirements(each.name, frozenset(each.extras))[1]}
+    lacking = {each: {*map(canonicalize_name, owners.get(each, [each]))} for each in done.stdout.split()}
+    assert {each: own for each, own in lacking.items() if not own & allowed} == {}
+
+
+def test_the_whole_has_the_versions_and_needs_of_its_parts() -> None:
+    whole = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    everything = {
+        *whole["dependencies"],
+        *(each for lines in whole["optional-dependencies"].values() for each in lines),
+    }
+    parts = {
+        each
+        for _, project in DISTRIBUTIONS.values()
+        for lines in (project["dependencies"], *project.get("optional-dependencies", {}).values())
+        for each in lines
+    }
+    assert {each for each in parts if not each.startswith("coe-")} <= everything
+    assert {project["version"] for _, project in DISTRIBUTIONS.values()} == {whole["version"]}
+
+
 def test_what_a_first_composition_needs_is_there(names: set[str]) -> None:
     wanted = ("examples/smollm2/seed/sql.jsonl", "examples/smollm2/probes/sql.jsonl")
-    assert {"fleet/coe/fleet/setup/starter.yaml", *(f"coe/shipped/{each}" for each in wanted)} <= names
+    assert {"coe/fleet/setup/starter.yaml", *(f"coe/shipped/{each}" for each in wanted)} <= names
 
 
 def test_nothing_of_the_demo_is_there(names: set[str]) -> None:

@@ -33,7 +33,7 @@ def dying_with_parent(*argv: str) -> tuple[str, ...]:
 def coe_words(*arguments: str) -> tuple[str, ...]:
     """The argument vector of `coe ARGUMENTS` with this interpreter.
 
-    `-P` keeps the working directory, where a user may have a `router` of their own, off the path.
+    `-P` keeps the working directory, where a user may have a `coe` of their own, off the path.
     """
     return sys.executable, "-P", "-m", "coe", *arguments
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 
 DEFAULT_CONFIG = Path("experts.yaml")
@@ -10,9 +9,9 @@ EXAMPLE = Path("examples") / "smollm2"
 
 
 def shipped_root() -> Path:
-    """The folder that holds them: inside the installed package `coe`, or the checkout."""
-    installed = Path(str(files("coe"))) / "shipped"
-    return installed if installed.is_dir() else Path(__file__).parents[1]
+    """The folder that holds them: beside the installed packages, or the checkout."""
+    installed = Path(__file__).parents[1] / "shipped"
+    return installed if installed.is_dir() else Path(__file__).parents[3]
 
 
 def seed_folder() -> Path:

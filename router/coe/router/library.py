@@ -1,4 +1,4 @@
-"""A trained router as a Python object. Import it from `coe`."""
+"""A trained router as a Python object. Import it from `coe.router`."""
 
 from __future__ import annotations
 

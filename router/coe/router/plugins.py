@@ -93,8 +93,9 @@ def inner_of(plugin: ModuleType, options: BaseModel) -> tuple[Inner, ...]:
 @cache
 def own_modules(family: str) -> dict[str, str]:
     """Kind -> module of each file of a family's package."""
-    found = pkgutil.iter_modules(importlib.import_module(family).__path__)
-    return {each.name: f"{family}.{each.name}" for each in found if not each.name.startswith("_")}
+    package = f"coe.{family}"
+    found = pkgutil.iter_modules(importlib.import_module(package).__path__)
+    return {each.name: f"{package}.{each.name}" for each in found if not each.name.startswith("_")}
 
 
 @cache

@@ -11,15 +11,13 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 from coe.retrieval.stores.chunking import StaticChunking
 from coe.retrieval.stores.document_text import UnreadableFileError
 from coe.retrieval.stores.reading_process import LENGTH_BYTES, MAX_OUTPUT_BYTES, OUT_OF_MEMORY, REFUSED, TOO_MUCH_OUTPUT
 
-ROOT = str(Path(__file__).parents[2])
-PROGRAM = f"import sys; sys.path.insert(0, {ROOT!r}); from coe.retrieval.stores.reading_process import main; main()"
+PROGRAM = "from coe.retrieval.stores.reading_process import main; main()"
 PROCESSES = 2  # so one slow file leaves a place for another owner's
 
 
