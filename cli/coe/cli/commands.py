@@ -83,11 +83,6 @@ COMMANDS = {
         "Train an expert for one category, and add it where it is surely better than its base.",
         extras=("adapters", "train"),
     ),
-    "experts merge": Command(
-        "coe.training.lora.lora_commands:merge",
-        "Merge rarely used adapters into one expert.",
-        extras=("adapters", "train"),
-    ),
     "eval routing": Command(
         "coe.eval.routing.routing_command:routing",
         "Report what routing won on an outcome table.",

@@ -65,10 +65,9 @@ def test_examples_of_other_categories_are_left_out_and_faults_name_their_row(tmp
     file = tmp_path / "examples.jsonl"
     file.write_text('{"text": "a", "answer": "b"}\n{"text": "c", "answer": "d", "category": "sql"}\n')
     assert read_examples(file, "code") == [Example("a", "b")]
-    assert len(read_examples(file, None)) == 2
     file.write_text('{"text": "a", "answer": "b"}\n{"text": "c"}\n')
     with pytest.raises(DataError, match="row 2, field 'answer': is missing"):
-        read_examples(file, None)
+        read_examples(file, "code")
 
 
 def test_what_is_held_out_is_never_trained_on_and_too_few_are_refused() -> None:

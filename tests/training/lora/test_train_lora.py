@@ -1,4 +1,4 @@
-"""Training and merging adapters on the real weights of the shipped composition, in processes as a user starts them."""
+"""Training an adapter on the real weights of the shipped composition, in processes as a user starts them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-
-from examples.smollm2.recipes.task import Split, draw_examples, load_task
 
 ROOT = Path(__file__).parents[3]
 TEAMS = {"amber": ("printer", "scanner"), "cobalt": ("invoice", "refund")}
@@ -35,7 +33,7 @@ def lines(file: Path, examples: list[tuple[str, str]]) -> str:
     return str(file)
 
 
-def test_an_adapter_learns_what_its_base_does_not_know_and_then_merges(tmp_path: Path) -> None:
+def test_an_adapter_learns_what_its_base_does_not_know(tmp_path: Path) -> None:
     rng = random.Random(0)
     asked = [(rng.choice(list(TEAMS)), rng.randint(100, 999)) for _ in range(120)]
     examples = [(f"The {rng.choice(TEAMS[team])} of room {number}: which team?", team) for team, number in asked]
@@ -47,17 +45,3 @@ def test_an_adapter_learns_what_its_base_does_not_know_and_then_merges(tmp_path:
     found = json.loads((out / "recipe.json").read_text())
     assert found["held_out"]["interval"][0] > 0
     assert (out / "adapter_model.safetensors").stat().st_size > 100_000
-
-
-def test_merged_adapters_are_measured_against_each_of_them(tmp_path: Path) -> None:
-    out = tmp_path / "both"
-    words: list[str] = []
-    for expert, task in (("calculator", "arithmetic"), ("labeler", "classification")):
-        drawn = draw_examples(load_task(task), Split.HELD_OUT, 80, seed=1)
-        file = lines(tmp_path / f"{expert}.jsonl", [(each.prompt, each.answer) for each in drawn])
-        words += ["--data", f"{expert}={file}"]
-    places = ("--data-dir", str(tmp_path / "data"), "--out", str(out), "--max-tokens", "16")
-    said = coe("experts", "merge", "calculator", "labeler", "--into", "both", *words, *places, "--loss", "1")
-    assert "both instead of calculator: " in said
-    assert "both instead of labeler: " in said
-    assert json.loads((out / "adapter_config.json").read_text())["r"] == 4

@@ -120,14 +120,14 @@ def fit(model: Any, tokenizer: Any, examples: Sequence[Answered], recipe: Recipe
     return losses[-1]
 
 
-def save_adapter(model: Any, out: Path, base_model: str, name: str = "default") -> None:
+def save_adapter(model: Any, out: Path, base_model: str) -> None:
     """PEFT's two files, weights in float16, without a trace of where the base lay on this disk."""
     import torch
 
-    model.peft_config[name].base_model_name_or_path = base_model
+    model.peft_config["default"].base_model_name_or_path = base_model
     for key, weight in model.named_parameters():
         if "lora_" in key:
             weight.data = weight.data.to(torch.float16)
-    model.peft_config[name].target_modules = sorted(model.peft_config[name].target_modules)
-    model.save_pretrained(out, save_embedding_layers=False, selected_adapters=[name])
+    model.peft_config["default"].target_modules = sorted(model.peft_config["default"].target_modules)
+    model.save_pretrained(out, save_embedding_layers=False, selected_adapters=["default"])
     (out / "README.md").unlink(missing_ok=True)  # PEFT's empty model card

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,13 @@ from coe.base.errors import ConfigError, DataError, allowed_values
 from coe.base.whole_files import write_whole
 from coe.cli.progress import Progress
 from coe.fleet.vllm_addresses import add_to_vllm, read_vllm
-from coe.fleet.vllm_command import adapter_folder
 from coe.router.answers import AnswerKind, Question, comparing, declared_kind
 from coe.router.config import CoeConfig, config_text, load_config, parse_text
 from coe.router.expert_config import Engine, ExpertConfig
 from coe.router.section import PluginConfig, check_name
 from coe.training.lora.adapter_fit import Recipe
-from coe.training.lora.causal_lm import MERGED, CausalLm, base_folder
-from coe.training.lora.examples import Example, halves, read_examples
+from coe.training.lora.causal_lm import CausalLm, base_folder
+from coe.training.lora.examples import Example, halves
 from coe.training.lora.lora_options import AdapterOptions
 from coe.training.lora.serving import load_adapter
 
@@ -38,7 +37,7 @@ class Candidate:
     """An expert to be: on the weights of `base`, for a category, its adapter in `out`."""
 
     name: str
-    category: str | None
+    category: str
     file: Path
     data_dir: Path
     config: CoeConfig
@@ -64,7 +63,7 @@ class Candidate:
 
 
 def candidate_of(
-    name: str, category: str | None, file: Path, data_dir: Path, options: AdapterOptions, on: str | None
+    name: str, category: str, file: Path, data_dir: Path, options: AdapterOptions, on: str | None
 ) -> Candidate:
     """Checks what can be checked before any work.
 
@@ -78,7 +77,7 @@ def candidate_of(
         raise ConfigError(str(error)) from error
     if name in config.experts:
         raise ConfigError(f"'{name}' is an expert of {file} already; allowed: a new name")
-    if category is not None and category not in config.categories:
+    if category not in config.categories:
         raise ConfigError(f"--category: unknown '{category}'{allowed_values(category, config.categories)}")
     engines = (Engine.LLAMACPP, Engine.VLLM)
     bases = [each for each, entry in config.experts.items() if entry.adapter is None and entry.engine in engines]
@@ -87,7 +86,7 @@ def candidate_of(
     base = on or bases[0]
     if base not in config.experts or config.experts[base].engine not in engines:
         raise ConfigError(f"--on: '{base}' is not an expert that takes an adapter{allowed_values(base, bases)}")
-    declared = config.answers.get(category or "", PluginConfig(kind="text"))
+    declared = config.answers.get(category, PluginConfig(kind="text"))
     if (wanted := options.answers or declared.kind) in ASKS_MORE:
         others = set(comparing()) - ASKS_MORE
         raise ConfigError(f"--answers: '{wanted}' compares by more than the answers{allowed_values(wanted, others)}")
@@ -132,36 +131,6 @@ def learn(
     return found
 
 
-def merged_scores(
-    candidate: Candidate, files: Mapping[str, Path], density: float, max_tokens: int, progress: Progress
-) -> dict[str, Comparison]:
-    """Merges the adapters, and compares the merged one with each of them on the held-out examples of that one.
-
-    Raises:
-        ConfigError: an expert has no adapter, or they are not on the same weights.
-        DataError: too few examples.
-    """
-    adapters = {}
-    for name in files:
-        entry = candidate.config.experts.get(name)
-        if entry is None or entry.adapter is None:
-            raise ConfigError(f"'{name}' is not an expert with an adapter")
-        if (entry.engine, entry.model) != (candidate.entry.engine, candidate.entry.model):
-            raise ConfigError(f"'{name}' and '{candidate.base}' are not on the same weights; only such can be merged")
-        adapters[name] = adapter_folder(entry, candidate.folder)
-    held_out = {name: halves(read_examples(file, None))[1] for name, file in files.items()}
-    progress(f"merging {', '.join(adapters)}")
-    base = base_folder(candidate.base, candidate.entry, candidate.folder, candidate.cache)
-    model = CausalLm.merged(base, adapters, density, candidate.out, candidate.entry.model)
-    scores = {}
-    for name, examples in held_out.items():
-        prompts = [each.prompt for each in examples]
-        progress(f"{len(prompts)} held-out prompts of {name}, answered twice")
-        before, after = (model.answers(prompts, max_tokens, adapter) for adapter in (name, MERGED))
-        scores[name] = compare(candidate.answers, prompts, [each.answer for each in examples], before, after)
-    return scores
-
-
 async def add_to_engine(candidate: Candidate) -> None:
     """Adds the entry to experts.yaml, once a running vLLM has loaded the adapter; `coe config apply` does the rest.
 
@@ -175,8 +144,7 @@ async def add_to_engine(candidate: Candidate) -> None:
             await load_adapter(root, entry, name, candidate.out)
         if entry.url is None:
             add_to_vllm(candidate.data_dir, candidate.base, name)
-    purpose = f"trained for {candidate.category}" if candidate.category else "merged"
-    added = adapted_entry(entry, name, candidate.out, candidate.folder, purpose)
+    added = adapted_entry(entry, name, candidate.out, candidate.folder, f"trained for {candidate.category}")
     added["adapter_params_b"] = round(adapter_parameters(candidate.out) / 1e9, 6)
     add_expert(candidate.file, name, added)
 

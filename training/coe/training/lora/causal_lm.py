@@ -1,9 +1,9 @@
-"""A base model with adapters in this process: trained, merged, and asked held-out prompts."""
+"""A base model with adapters in this process: trained, and asked held-out prompts."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from coe.training.lora.dequantize import dequantize
 from coe.training.lora.examples import Example
 
 ASKED_AT_ONCE = 16
-MERGED = "merged"
 
 
 def hide_progress() -> None:
@@ -49,7 +48,7 @@ def base_folder(expert: str, entry: ExpertConfig, folder: Path, cache: Path) -> 
 
 
 class CausalLm:
-    """The model with one adapter or more, and its tokenizer."""
+    """The model with an adapter, and its tokenizer."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self._model, self._tokenizer = model, tokenizer
@@ -69,38 +68,6 @@ class CausalLm:
         fit(model, tokenizer, examples, recipe, watch)
         save_adapter(model, out, base_name)
         return cls(model, tokenizer)
-
-    @classmethod
-    def merged(
-        cls, base: Path | str, adapters: Mapping[str, Path], density: float, out: Path, base_name: str
-    ) -> CausalLm:
-        """Merges adapters into one of the same size and saves it to `out`.
-
-        TIES (Yadav et al. 2023, arXiv 2306.01708): of each adapter the largest `density` of the weights is kept, the
-        others are masked; where signs differ, the heavier one wins. Adapters of different ranks are merged as products.
-        """
-        import torch
-        from peft import PeftModel
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        loaded = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).to(device())
-        (first, folder), *others = adapters.items()
-        model = PeftModel.from_pretrained(loaded, folder, adapter_name=first)
-        for name, each in others:
-            model.load_adapter(each, adapter_name=name)
-        ranks = {model.peft_config[name].r for name in adapters}
-        how = (
-            {"combination_type": "ties"}
-            if len(ranks) == 1
-            else {"combination_type": "ties_svd", "svd_rank": max(ranks)}
-        )
-        model.add_weighted_adapter(list(adapters), [1.0] * len(adapters), MERGED, density=density, **how)
-        save_adapter(model, out, base_name, MERGED)
-        if (out / MERGED).is_dir():  # peft puts an adapter that is not called `default` into a folder of its name
-            for file in (out / MERGED).iterdir():
-                file.replace(out / file.name)
-            (out / MERGED).rmdir()
-        return cls(model, AutoTokenizer.from_pretrained(base))
 
     def answers(self, prompts: Sequence[str], max_tokens: int, adapter: str | None) -> list[str]:
         """Greedy answers (n) by an adapter; by the base where it is None."""

@@ -31,7 +31,7 @@ class ExampleRow(Row):
     category: OptionalText = ""
 
 
-def read_examples(file: Path, category: str | None) -> list[Example]:
+def read_examples(file: Path, category: str) -> list[Example]:
     """Examples of a JSON lines file: `text`, `answer`, and perhaps `category`; those of other categories are left out.
 
     Raises:
@@ -39,7 +39,7 @@ def read_examples(file: Path, category: str | None) -> list[Example]:
     """
     found = []
     for row in (record.read(ExampleRow) for record in json_records(file)):
-        if category is None or row.category in ("", category):
+        if row.category in ("", category):
             found.append(Example(row.text, row.answer))
     return found
 

@@ -1,4 +1,4 @@
-"""`coe experts train-lora` and `coe experts merge`."""
+"""`coe experts train-lora`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from coe.training.lora.admission import Candidate
     from coe.training.lora.examples import Example
     from coe.training.lora.serving import Teacher
-
-DENSITY = 0.5
-"""Share of each adapter's weights that a merge keeps."""
 
 
 @with_options
@@ -80,53 +77,6 @@ def taught_examples(candidate: Candidate, teacher: Teacher, prompts: list[str]) 
     return [Example(prompt, reply) for prompt, reply in zip(prompts, replies, strict=True) if reply.strip()]
 
 
-@with_options
-def merge(
-    names: Annotated[list[str], typer.Argument(metavar="EXPERT", help="experts with adapters on the same weights")],
-    into: Annotated[str, typer.Option("--into", metavar="NAME", help="name of the merged expert")],
-    data: Annotated[
-        list[str],
-        typer.Option("--data", metavar="EXPERT=FILE", help="examples of what an expert is for; one for each"),
-    ],
-    loss: Annotated[
-        float, typer.Option("--loss", min=0.0, max=1.0, help="most of its score that any of them may surely lose")
-    ] = 0.05,
-    *,
-    options: AdapterOptions,
-    config: ConfigOption = Path("experts.yaml"),
-    data_dir: DataOption = Path("data"),
-) -> list[list[str]]:
-    """Merge rarely used adapters into one, measured before and after; it is added unless one of them loses too much."""
-    from coe.training.lora.admission import candidate_of, merged_scores
-    from coe.training.lora.causal_lm import hide_progress
-
-    hide_progress()
-    files = files_of(names, data)
-    candidate = candidate_of(into, None, config, data_dir, options, names[0])
-    with console_progress() as progress:
-        scores = merged_scores(candidate, files, DENSITY, options.max_tokens, progress)
-    for name, found in scores.items():
-        echo(f"{into} instead of {name}: {found}")
-    if losing := [name for name, found in scores.items() if found.interval[0] < -loss]:
-        echo(
-            f"not added: the score of {', '.join(losing)} may fall by more than {loss:.0%}; "
-            f"the adapter is in {candidate.out}"
-        )
-        raise typer.Exit(1)
-    to_run = admit(candidate, options)
-    if to_run:
-        echo(f"once the map sends their queries to {into}, remove {', '.join(names)} from {config}")
-    return to_run
-
-
-def files_of(names: list[str], data: list[str]) -> dict[str, Path]:
-    """Example file of each expert. Raises ConfigError."""
-    files = {name: Path(file) for name, _, file in (each.partition("=") for each in data)}
-    if len(set(names)) < 2 or set(files) != set(names):
-        raise ConfigError(f"--data: one EXPERT=FILE for each of two experts or more; got {', '.join(data)}")
-    return files
-
-
 def admit(candidate: Candidate, options: AdapterOptions) -> list[list[str]]:
     """Adds the expert to experts.yaml and to its engine, unless it was only to be measured. Returns the commands that
     bring it to running gateways and to the map: their rooms lie above this one."""
@@ -138,6 +88,6 @@ def admit(candidate: Candidate, options: AdapterOptions) -> list[list[str]]:
     echo(f"added {candidate.name} to {candidate.file}")
     places = ["--config", str(candidate.file), "--data-dir", str(candidate.data_dir)]
     probe = ["experts", "probe", candidate.name, "--base-url", options.base_url, *places]
-    probe += ["--categories", candidate.category] if candidate.category else []
+    probe += ["--categories", candidate.category]
     probe += ["--probes-from", str(options.probes_from)] if options.probes_from else []
     return [["config", "apply", *places], [*probe, *(["--promote"] if options.promote else [])]]

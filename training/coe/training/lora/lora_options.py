@@ -1,4 +1,4 @@
-"""The options of `coe experts train-lora` and `coe experts merge`, apart from what reads them: that loads a router."""
+"""The options of `coe experts train-lora`, apart from what reads them: that loads a router."""
 
 from __future__ import annotations
 
