@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, get_args
 import typer
 from pydantic import BaseModel
 
+from coe.cli.command_line import APP
 from coe.cli.commands import COMMANDS
 from coe.decision_log.privacy import load_key
 from coe.fleet.pool import ExpertPool
@@ -296,7 +297,7 @@ def measured(texts: dict[str, str], commands: list[str]) -> dict[str, Measured]:
     return {
         "lines": Measured(sum(len(text.splitlines()) for text in texts.values())),
         "commands": Measured(len(commands)),
-        "options": Measured(sum(map(options_of, commands))),
+        "options": Measured(sum(map(options_of, commands)) + len(typer.main.get_command(APP).params)),
         "keys": Measured(keys_of(CoeConfig, set())),
         "closure_of_chat": Measured(len(closure("coe.gateway.chat", texts))),
         "files_of_a_chat": Measured(len(chat), chat),

@@ -178,6 +178,24 @@ def test_our_own_errors_are_lines_without_a_traceback(tmp_path):
     assert "Traceback" not in found.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "read"),
+    [
+        (["--config", "before.yaml", "check"], "before.yaml"),
+        (["check", "--config", "after.yaml"], "after.yaml"),
+        (["--config=before.yaml", "check", "--config=after.yaml"], "after.yaml"),
+        (["--config", "before.yaml", "--data-dir", "kept", "config", "apply"], "kept"),
+        (["check"], "variable.yaml"),
+    ],
+)
+def test_the_places_of_files_are_given_before_or_after_a_command(words, read, coe, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("COE_CONFIG", "variable.yaml")
+    monkeypatch.chdir(tmp_path)
+    found = coe(*words)
+    assert found.returncode == 1
+    assert found.stderr.startswith(f"coe: {read}")
+
+
 @pytest.mark.parametrize("words", [["router"], ["eval"], ["keys", "--help"]])
 def test_a_group_alone_shows_its_commands(words, coe):
     found = coe(*words)

@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 
 from coe.gateway.check import engine_problems, not_asked
+from coe.gateway.check_command import troubles
 from tests.served_app import app_of, serving
 from tests.small_composition import config_of
 
@@ -89,3 +90,13 @@ async def test_an_engine_that_we_started_is_asked_for_the_experts_name() -> None
         config = config_of({"own": {"engine": "vllm", "model": "org/m"}, "other": {"engine": "vllm", "model": "org/m"}})
         (line,) = await engine_problems(config, {}, {"own": (url,), "other": (url,)})
     assert line.startswith("experts.other.served_model: ")
+
+
+async def test_the_gateway_of_this_host_says_which_experts_get_no_requests() -> None:
+    async def experts(_: web.Request) -> web.Response:
+        up, down = {"name": "a", "state": "up", "problem": None}, {"name": "b", "state": "down", "problem": None}
+        return web.json_response({"data": [up, down, {"name": "c", "state": "disabled", "problem": "c has no key"}]})
+
+    async with serving(app_of({"GET /v1/experts": experts})) as root:
+        assert await troubles(f"{root}/v1") == ["expert b is down", "c has no key"]
+    assert await troubles("http://127.0.0.1:1/v1") == []

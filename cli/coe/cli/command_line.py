@@ -8,6 +8,7 @@ import resource
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +20,7 @@ from coe.base.private_folder import PRIVATE_UMASK, close_to_others, data_folder_
 from coe.base.visible_text import visible
 from coe.cli.commands import COMMANDS
 
+PLACES = "Takes --config and --data-dir of `coe` here too, where it reads them."
 HELP = {"help_option_names": ["--help", "-h"]}
 APP = typer.Typer(rich_markup_mode=None, context_settings=HELP)
 # The class of a wrong option or argument is click's; some versions of typer have a copy of click.
@@ -54,11 +56,12 @@ class Group(TyperGroup):
         typed, command, rest = super().resolve_command(ctx, args)
         name = " ".join((*self.words, str(typed)))
         if name in COMMANDS:
+            command = command_of(name)
+            rest = [*places_before(ctx, command, rest), *rest]
             is_asked = ctx.resilient_parsing or not {*rest}.isdisjoint(HELP["help_option_names"])
             ctx.with_resource(needing(f"`coe {name}`", () if is_asked else COMMANDS[name].extras))
             if not ctx.resilient_parsing:
                 keep_private(name, rest)
-            command = command_of(name)
         return typed, command, rest
 
 
@@ -66,8 +69,16 @@ def command_of(name: str) -> Any:
     """The command with its options."""
     module, function = COMMANDS[name].target.split(":")
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.command()(getattr(import_module(module), function))
+    app.command(epilog=PLACES)(getattr(import_module(module), function))
     return typer.main.get_command(app)
+
+
+def places_before(ctx: Any, command: Any, rest: Sequence[str]) -> list[str]:
+    """The options of `coe` itself that were given before the name of a command that takes them, and not after it."""
+    given = ctx.find_root().params
+    options = {each.opts[0]: given[each.name] for each in command.params if given.get(each.name) is not None}
+    after = {word.partition("=")[0] for word in rest}
+    return [word for option, value in options.items() if option not in after for word in (option, str(value))]
 
 
 def show_version(is_wanted: bool) -> None:
@@ -81,6 +92,10 @@ def show_version(is_wanted: bool) -> None:
 @APP.callback(cls=Group)
 def coe(
     _version: Annotated[bool, typer.Option("--version", "-V", callback=show_version, help="show the version")] = False,
+    config: Annotated[Path | None, typer.Option(help="experts.yaml to read; else COE_CONFIG, or experts.yaml")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="folder of everything that is kept; else COE_DATA_DIR, or data")
+    ] = None,
 ) -> None:
     """A composition of experts: one OpenAI-compatible endpoint that routes each query to the expert that answers it
     best within a budget. `coe up` starts one here, `coe init URL` writes an experts.yaml for endpoints that you have.

@@ -66,9 +66,6 @@ COMMANDS = {
         "Find topics that the router does not know and categories without traffic; write a change as files.",
         extras=("train",),
     ),
-    "experts ls": Command(
-        "coe.gateway.experts_commands:ls", "List the engines and experts, and those without requests."
-    ),
     "experts up": Command(
         "coe.gateway.experts_commands:up", "Start the vLLM engines of experts.yaml, without a gateway."
     ),

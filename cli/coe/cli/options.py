@@ -46,10 +46,9 @@ def cache_folder(default: Path) -> Path:
     return Path(os.environ.get("COE_CACHE_DIR") or default)
 
 
-ConfigOption = Annotated[Path, typer.Option("--config", envvar="COE_CONFIG", help="experts.yaml to read")]
-DataOption = Annotated[
-    Path, typer.Option("--data-dir", envvar="COE_DATA_DIR", help="folder of everything that is kept")
-]
+ConfigOption = Annotated[Path, typer.Option("--config", envvar="COE_CONFIG", hidden=True)]
+DataOption = Annotated[Path, typer.Option("--data-dir", envvar="COE_DATA_DIR", hidden=True)]
+"""Options of `coe` itself, whose help has them; each command that reads one takes it too."""
 JsonOption = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="seed of every random draw")]
 SinceOption = Annotated[

@@ -8,14 +8,16 @@ from typing import Annotated
 import typer
 
 from coe.base.visible_text import echo
-from coe.cli.options import ConfigOption, DataOption
+from coe.cli.options import GATEWAY_URL, ConfigOption, DataOption, api_key
+
+ANSWERS_S = 2.0
 
 
 def check(
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
     online: Annotated[
-        bool, typer.Option("--online", help="ask every engine whether it has its expert's model")
+        bool, typer.Option("--online", help="ask engines for their models and states, and the gateway of this host")
     ] = False,
 ) -> None:
     """Validate experts.yaml: keys, names, plugin options, weights, adapters, variables, budgets, the live router. List
@@ -26,7 +28,7 @@ def check(
     from coe.base.errors import ConfigError, RouterError
     from coe.cli.progress import working
     from coe.cli.terminal import Terminal
-    from coe.fleet.experts_up import experts_table
+    from coe.fleet.experts_up import engine_lines, experts_table
     from coe.fleet.vllm_addresses import read_vllm
     from coe.gateway.check import engine_problems, find_problems, not_asked, resolved_lines
     from coe.gateway.start import unstated
@@ -44,6 +46,9 @@ def check(
     if online:
         with working("asking engines for their models ..."):
             found = asyncio.run(engine_problems(loaded, os.environ, addresses))
+            running = [*asyncio.run(engine_lines(data_dir)), *asyncio.run(troubles(GATEWAY_URL))]
+        for line in running:
+            console.print(line, soft_wrap=True)
         problems += [f"{config}: {line}" for line in found]
     if problems:
         raise ConfigError("\n".join(problems), problems)
@@ -63,3 +68,23 @@ def check(
         f"{config}: {len(loaded.experts)} experts, {len(loaded.categories)} categories: no problem found",
         soft_wrap=True,
     )
+
+
+async def troubles(gateway: str) -> list[str]:
+    """A sentence of the running gateway on each expert that gets no requests now; empty where no gateway answers."""
+    import aiohttp
+
+    from coe.base.json_text import JsonError, from_json
+
+    key, timeout = api_key(), aiohttp.ClientTimeout(total=ANSWERS_S)
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    try:
+        async with (
+            aiohttp.ClientSession(headers=headers, timeout=timeout) as session,
+            session.get(f"{gateway}/experts") as answer,
+        ):
+            found = from_json(await answer.read())["data"]
+    except (aiohttp.ClientError, TimeoutError, JsonError, LookupError, TypeError):
+        return []
+    away = (each for each in found if each["state"] != "up")
+    return [each["problem"] or f"expert {each['name']} is {each['state']}" for each in away]

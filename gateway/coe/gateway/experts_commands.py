@@ -1,4 +1,4 @@
-"""`coe experts ls`, `up` and `set`: the experts, and the vLLM engines of this host."""
+"""`coe experts up` and `set`: the vLLM engines of this host."""
 
 from __future__ import annotations
 
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from coe.fleet.residency.vllm_actuator import VllmActuator
 
 
-ANSWERS_S = 2.0
-
-
 class State(StrEnum):
     """States that an engine can be set to."""
 
@@ -27,37 +24,6 @@ class State(StrEnum):
     SLEEP_1 = "sleep_1"  # weights in host memory
     SLEEP_2 = "sleep_2"  # weights dropped
     STOPPED = "stopped"
-
-
-def ls(config: options.ConfigOption = Path("experts.yaml"), data_dir: options.DataOption = Path("data")) -> None:
-    """List the engines that run, the experts, and those that get no requests now."""
-    from coe.fleet.experts_up import engine_lines
-    from coe.router.config import load_config
-
-    for line in [*asyncio.run(engine_lines(data_dir)), *asyncio.run(troubles())]:
-        echo(line)
-    for name, entry in load_config(config).experts.items():
-        echo(f"{name}: {entry.engine}, {entry.model}")
-
-
-async def troubles() -> list[str]:
-    """A sentence of the running gateway on each expert that gets no requests now; empty where no gateway answers."""
-    import aiohttp
-
-    from coe.base.json_text import JsonError, from_json
-
-    key, timeout = options.api_key(), aiohttp.ClientTimeout(total=ANSWERS_S)
-    headers = {"authorization": f"Bearer {key}"} if key else {}
-    try:
-        async with (
-            aiohttp.ClientSession(headers=headers, timeout=timeout) as session,
-            session.get(f"{options.GATEWAY_URL}/experts") as answer,
-        ):
-            found = from_json(await answer.read())["data"]
-    except (aiohttp.ClientError, TimeoutError, JsonError, LookupError, TypeError):
-        return []
-    away = (each for each in found if each["state"] != "up")
-    return [each["problem"] or f"expert {each['name']} is {each['state']}" for each in away]
 
 
 def up(
