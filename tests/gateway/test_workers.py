@@ -25,7 +25,7 @@ from coe.cli import command_line
 from coe.decision_log.database import Database
 from coe.decision_log.doctor_commands import drain_all, examine
 from coe.fleet.router_registry import Registry
-from coe.gateway.siblings import merged
+from coe.gateway.metrics import SIZE_BYTES, Processes, merged, socket_of, telling
 from coe.gateway.worker import share_of
 from coe.gateway.workers import check_count
 from coe.router.artifact import load_artifact, save_artifact
@@ -354,3 +354,18 @@ def test_merged_metrics_have_each_family_once() -> None:
     found = {family.name: {s.labels["process"]: s.value for s in family.samples} for family in families}
     assert found == {"a": {"p": 1.0, "q": 3.0}, "b": {"p": 2.0}}
     assert families[1].samples[0].labels["x"] == "# HELP {"
+
+
+async def test_a_process_that_ends_while_it_tells_counts_as_away(short_path: Path) -> None:
+    text = b"# HELP a A.\n# TYPE a gauge\na 1.0\n"
+
+    async def ends(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write((2 * len(text)).to_bytes(SIZE_BYTES) + text)
+        writer.close()
+
+    cut = await asyncio.start_unix_server(ends, socket_of(short_path, "cut"))
+    async with cut, telling(socket_of(short_path, "other"), lambda: text):
+        found = await Processes(short_path, "own", ("own", "other", "cut", "none")).metrics(text)
+    families = {family.name: family for family in text_string_to_metric_families(found.decode())}
+    values = {name: {s.labels["process"]: s.value for s in family.samples} for name, family in families.items()}
+    assert values == {"coe_process_up": {"own": 1, "other": 1, "cut": 0, "none": 0}, "a": {"own": 1, "other": 1}}

@@ -39,12 +39,12 @@ from coe.gateway.keys.key_ring import KeyRing
 from coe.gateway.keys.key_store import KeyStore
 from coe.gateway.keys.oidc import Oidc
 from coe.gateway.live_router import live_router
+from coe.gateway.metrics import Processes
 from coe.gateway.part_metrics import learning_metrics, trial_metrics
 from coe.gateway.parts import Parts
 from coe.gateway.serve import Gateway
 from coe.gateway.services import Reporter, engines_of, experts_line, start_redis
 from coe.gateway.settings import OFF, Settings, expert_keys, on_folder, read_secrets
-from coe.gateway.siblings import Siblings
 from coe.gateway.swap import Swap
 from coe.gateway.telemetry.telemetry import Telemetry
 from coe.gateway.trial_watch import TrialWatch
@@ -68,12 +68,12 @@ them finds nothing, and stops all requests for some milliseconds."""
 
 @dataclass(frozen=True)
 class Membership:
-    """Means that a worker shares with the others: the listening socket, and the way to ask them. `share` makes its part
+    """Means that a worker shares with the others: the listening socket, and their names. `share` makes its part
     of a configuration. One of them `runs_batches`. A process that serves alone has none, and `shares_redis` with other
     gateways only where REDIS_URL names one."""
 
     listener: socket.socket | None = None
-    siblings: Siblings = field(default_factory=Siblings)
+    processes: Processes = field(default_factory=Processes)
     share: Callable[[CoeConfig], CoeConfig] = lambda whole: whole
     runs_batches: bool = True
     shares_redis: bool = True
@@ -176,7 +176,7 @@ async def start_gateway(
     telemetry = telemetry_of(settings, sink.replica)
     if telemetry is not None:
         stack.push_async_callback(telemetry.aclose)
-    siblings, share = membership.siblings, membership.share
+    share = membership.share
     config = share(live_config.started)
     secrets = read_secrets(config)
     batches = await asyncio.to_thread(lambda: BatchStore(Files(database, settings.data_dir / INCOMING)))
@@ -197,7 +197,7 @@ async def start_gateway(
         expert_keys=expert_keys(config, secrets),
         retrieval=retrieval,
         batches=batches,
-        siblings=siblings,
+        processes=membership.processes,
         redis_url=redis_url,
         shares_redis=membership.shares_redis,
         live_config=live_config,

@@ -23,10 +23,9 @@ from coe.gateway.expert_call import ExpertCall
 from coe.gateway.intake import Admission, Intake
 from coe.gateway.keys.limits import Limits
 from coe.gateway.live_router import LiveRouter
-from coe.gateway.metrics import Metrics
+from coe.gateway.metrics import Metrics, Processes
 from coe.gateway.reach import Reach
 from coe.gateway.retrieval.log import RetrievalLog
-from coe.gateway.siblings import Siblings
 from coe.gateway.telemetry.telemetry import Telemetry
 from coe.router.capabilities import capabilities
 from coe.router.config import CoeConfig
@@ -50,7 +49,7 @@ class Parts:
     Args:
         expert_keys: the secrets that experts are called with, by expert.
         hash_key: of the hashes of conversations and of features.
-        siblings: the other processes of this gateway.
+        processes: those of this gateway.
         redis_url: where caps of keys are counted, and the experts of conversations remembered.
         shares_redis: other processes read there what this one writes.
         live_config: puts other configurations in force; None where there is one for good.
@@ -71,7 +70,7 @@ class Parts:
     retrieval: RetrievalService | None = None
     batches: BatchStore | None = None
     seed: int | None = None
-    siblings: Siblings = field(default_factory=Siblings)
+    processes: Processes = field(default_factory=Processes)
     redis_url: str | None = None
     shares_redis: bool = True
     live_config: LiveConfig | None = None

@@ -89,7 +89,7 @@ async def metrics(parts: Parts, caller: Caller) -> Reply:
     """All metrics of every process of this gateway, in the text format; 403 for a team's key without admin scope."""
     require_admin(caller)
     own = await asyncio.get_running_loop().run_in_executor(SCRAPER, parts.metrics.text)
-    return Reply(200, await parts.siblings.metrics(own), METRICS_TYPE)
+    return Reply(200, await parts.processes.metrics(own), METRICS_TYPE)
 
 
 async def list_models(parts: Parts, caller: Caller) -> Reply:

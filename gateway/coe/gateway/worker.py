@@ -5,7 +5,6 @@ gateway/workers.py is their parent. What they share comes from it in a file.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 from collections.abc import Callable, Coroutine
@@ -16,14 +15,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import uvicorn
 from prometheus_client import CollectorRegistry, generate_latest
 from uvloop import run
 
 from coe.decision_log.admin_log import AdminLog
 from coe.fleet.program_log import log_to_stderr
 from coe.fleet.stop_signal import Life, live_until_signal
-from coe.gateway.asgi import Receive, Scope, Send, send_body
 from coe.gateway.changes.live_config import LiveConfig
 from coe.gateway.composition import (
     Membership,
@@ -33,18 +30,14 @@ from coe.gateway.composition import (
     start_keeper,
     start_log,
 )
-from coe.gateway.metrics import SCRAPER, ReadCollector
-from coe.gateway.serve import QuietServer
+from coe.gateway.metrics import Processes, ReadCollector, socket_of, telling
 from coe.gateway.services import start_redis
 from coe.gateway.settings import Settings, environment_settings
-from coe.gateway.siblings import Siblings, socket_of
 from coe.gateway.workers import LOG, Plan, check_places, ready_file, worker_name
 from coe.router import plugins
 from coe.router.config import CoeConfig
 
 PlanArgument = Annotated[Path, typer.Argument()]
-
-GRACE_S = 1.0
 
 
 def serve_worker(plan: PlanArgument, number: int, listener: int, parent: int) -> None:
@@ -91,14 +84,11 @@ async def worker(stack: AsyncExitStack, post: Post, number: int, listener: int) 
     redis_url, _ = await start_redis(stack, settings)
     database = await open_database(stack, settings)
     sink = await start_log(stack, settings, config, redis_url, database)
-    siblings = Siblings(folder, name, [other for other in plan.names if other != name])
-    stack.push_async_callback(siblings.aclose)
-    membership = Membership(socket.socket(fileno=listener), siblings, share, runs_batches=number == 0)
+    processes = Processes(folder, name, plan.names)
+    membership = Membership(socket.socket(fileno=listener), processes, share, runs_batches=number == 0)
     live_config = LiveConfig(settings, plan.config, plan.found, AdminLog(database).note)
     gateway = await start_gateway(stack, settings, live_config, plan.engines, sink, database, redis_url, membership)
-    server = SiblingServer(folder, name, gateway.parts.metrics.text)
-    stack.push_async_callback(server.end)
-    await server.begin()
+    await stack.enter_async_context(telling(socket_of(folder, name), gateway.parts.metrics.text))
     spare_what_is_there()
     life.is_starting = False
     ready_file(folder, name).touch(mode=0o600)
@@ -116,9 +106,7 @@ async def keep_log(stack: AsyncExitStack, post: Post) -> None:
     metrics = await start_keeper(stack, settings, plan.config.log, redis_url, database)
     registry = CollectorRegistry()
     registry.register(ReadCollector(metrics))
-    server = SiblingServer(folder, LOG, partial(generate_latest, registry))
-    stack.push_async_callback(server.end)
-    await server.begin()
+    await stack.enter_async_context(telling(socket_of(folder, LOG), partial(generate_latest, registry)))
     life.is_starting = False
     ready_file(folder, LOG).touch(mode=0o600)
     await life.stop.wait()
@@ -160,17 +148,3 @@ def share_of(config: CoeConfig, workers: int, number: int) -> CoeConfig:
     if (residency := config.residency) is not None:
         changes["residency"] = residency.model_copy(update={"max_waiting": part(residency.max_waiting)})
     return config.model_copy(update=changes)
-
-
-class SiblingServer(QuietServer):
-    """Answers the siblings of one process with its `metrics`, in the text format."""
-
-    def __init__(self, folder: Path, name: str, metrics: Callable[[], bytes]) -> None:
-        self._metrics = metrics
-        config = uvicorn.Config(
-            self, uds=str(socket_of(folder, name)), ws="none", lifespan="off", log_config=None, access_log=False
-        )
-        super().__init__(config, GRACE_S)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send_body(send, 200, await asyncio.get_running_loop().run_in_executor(SCRAPER, self._metrics), {})
