@@ -7,9 +7,8 @@ import logging
 import orjson
 import pytest
 
-from coe.cli import options
 from coe.fleet.replicas import FAILURES_TO_OPEN, Replicas
-from coe.gateway import experts_commands
+from coe.gateway import check_command
 from coe.gateway.expert_errors import upstream_error
 from coe.gateway.http_errors import OUT_OF_QUOTA
 from tests.gateway.fault_upstream import fault_upstream
@@ -66,8 +65,7 @@ async def test_an_expert_without_quota_rests_for_long_and_everyone_is_told(
             async with gateway.client.get(f"{gateway.gateway.url}/experts") as listed:
                 ruby = (await listed.json())["data"][0]
                 assert (ruby["state"], ruby["problem"]) == ("at its limit", f"{told} 500 s")
-            monkeypatch.setattr(options, "GATEWAY_URL", gateway.gateway.url)
-            assert await experts_commands.troubles() == [f"{told} 500 s"]
+            assert await check_command.troubles(gateway.gateway.url) == [f"{told} 500 s"]
             async with gateway.chat("red", model="ruby") as answer:
                 error = (await answer.json())["error"]
                 assert (answer.status, answer.headers["retry-after"], error["code"]) == (429, "500", OUT_OF_QUOTA)
