@@ -30,14 +30,14 @@ from coe.eval.routing.strategy_arms import Plays
 from coe.eval.routing.trial_tables import Tables
 from coe.router import strategy_plan
 from coe.router.policy_config import Budgets, PolicyConfig
-from coe.router.preference import RESERVE_ERRORS
 from coe.router.strategies.learned import LEARNED
 from coe.router.strategies.types import StrategyName
+from coe.router.types import Float64Array
 from coe.training.datasets.outcomes import read_outcomes
 from coe.training.table_fit import TableRequest, fit_table
 from coe.training.types import OutcomeTable
 
-RESERVES = (0.0, RESERVE_ERRORS)
+RESERVES = (0.0, strategy_plan.RESERVE_ERRORS)
 
 
 @dataclass(frozen=True)
@@ -81,17 +81,21 @@ def played(case: Case, fit: OutcomeTable, test: OutcomeTable, split: int, cache:
 
 
 def line_of(halves: Sequence[Half], rng: np.random.Generator) -> str:
-    """A row: without a reserve and with it."""
-    cells = [halves[0].strategy, f"{halves[0].limit:g}"]
-    for value, digits in (("used", 1), ("score", 2)):
-        for reserve in RESERVES:
-            own = [half for half in halves if half.reserve == reserve]
-            each = np.array([getattr(half, value) for half in own]).reshape(-1, 2)
-            low, high = percentile_interval(bootstrap_means(each.mean(axis=1)[:, None], rng)[:, 0])
-            cell = f"{100 * each.mean():.{digits}f} ({100 * low:.{digits}f} to {100 * high:.{digits}f})"
-            over = f"; {(each > 1.01).sum()} of {each.size}" if value == "used" else ""
-            cells.append(cell + over)
-    return f"| {' | '.join(cells)} |"
+    """A row: use without a reserve and with it, the score without it, and what the reserve changes (paired)."""
+
+    def cell(each: Float64Array, digits: int, sign: str = "") -> str:
+        low, high = percentile_interval(bootstrap_means(each.mean(axis=1)[:, None], rng)[:, 0])
+        return f"{100 * each.mean():{sign}.{digits}f} ({100 * low:{sign}.{digits}f} to {100 * high:{sign}.{digits}f})"
+
+    def found(value: str, reserve: float) -> Float64Array:
+        """(splits, 2)"""
+        own = [getattr(half, value) for half in halves if half.reserve == reserve]
+        return np.array(own).reshape(-1, 2)
+
+    used, (without, reserved) = [found("used", each) for each in RESERVES], [found("score", each) for each in RESERVES]
+    cells = [f"{cell(each, 1)}; {(each > 1.01).sum()} of {each.size}" for each in used]
+    shown = [halves[0].strategy, f"{halves[0].limit:g}", *cells, cell(without, 2), cell(reserved - without, 2, "+")]
+    return f"| {' | '.join(shown)} |"
 
 
 def main(
@@ -112,7 +116,7 @@ def main(
                     halves += played(case, table.rows(own), table.rows(~own), split, cache)
             print(f"{case.name}: split {split + 1} of {splits}", file=sys.stderr)
         print(f"\n### {case.name} ({len(table.texts)} prompts, {splits} splits)\n")
-        print("| strategy | limit (B) | used, no reserve; over | used, reserve; over | score, no reserve | reserve |")
+        print("| strategy | limit (B) | used, no reserve; over | used, reserve; over | score, no reserve | with it |")
         print("| --- " * 6 + "|")
         for name in LEARNED:
             for limit in case.limits:

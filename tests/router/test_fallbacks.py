@@ -55,7 +55,7 @@ def policies(draw: st.DrawFn) -> tuple[SolvedPolicy, ExpertCosts, Budgets, np.ra
         preference = None
         if len(budgets.averages) < 2 and draw(st.booleans()):
             choice = LearnedChoice(rng.random((12, M)).astype(np.float32), 0.05, rng.choice(K, 12, p=mass / mass.sum()))
-            preference = solve_preference(choice, mass, costs, budgets, pins)
+            preference = solve_preference(choice, solution.expert_of, mass, costs, budgets, pins)
     except InfeasibleBudgetError:
         assume(False)
         raise AssertionError from None
@@ -204,17 +204,18 @@ def test_a_pin_beyond_a_budget_is_refused_with_what_would_do() -> None:
     assert kept.expert_of.tolist() == [0, 1]
     choice = LearnedChoice(np.array([[0.9, 0.1]] * 4, np.float32), 0.0, np.array([0, 0, 1, 1]))
     with pytest.raises(InfeasibleBudgetError, match=r"smallest value that would do is 38\.5"):
-        solve_preference(choice, half, costs, Budgets(active_params_b=30), {1: 1})
+        solve_preference(choice, kept.expert_of, half, costs, Budgets(active_params_b=30), {1: 1})
     with pytest.raises(InfeasibleBudgetError, match="hosted_params_b=50"):
-        solve_preference(choice, half, costs, Budgets(hosted_params_b=50), {1: 1})
+        solve_map(quality, half, costs, Budgets(hosted_params_b=50), {1: 1})
 
 
-def test_a_mixture_leaves_room_for_the_pinned_expert() -> None:
+def test_a_map_leaves_room_for_the_pinned_expert() -> None:
     """The best expert is too slow alone and fits beside the pinned one or beside the fast one, not beside both."""
     sizes, nothing = np.array([10, 4, 6], np.float32), np.zeros((2, 3), np.float32)
     latency = np.array([[900, 100, 900], [100, 100, 100]], np.float32)
     costs = ExpertCosts(sizes, np.arange(3), np.zeros(3, np.float32), sizes, nothing, latency)
-    choice = LearnedChoice(np.tile(np.array([0.9, 0.1, 0.2], np.float32), (4, 1)), 0.0, np.array([0, 0, 1, 1]))
-    budgets = Budgets(hosted_params_b=16, latency_ms=400)
-    preference = solve_preference(choice, np.array([0.5, 0.5], np.float32), costs, budgets, {1: 2})
+    quality, half = np.tile(np.array([0.9, 0.1, 0.2], np.float32), (4, 1)), np.array([0.5, 0.5], np.float32)
+    choice, budgets = LearnedChoice(quality, 0.0, np.array([0, 0, 1, 1])), Budgets(hosted_params_b=16, latency_ms=400)
+    solution = solve_map(quality[:2], half, costs, budgets, {1: 2})
+    preference = solve_preference(choice, solution.expert_of, half, costs, budgets, {1: 2})
     assert preference.hosted.tolist() == [False, True, True]

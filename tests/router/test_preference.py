@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -11,14 +12,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from coe.base.errors import InfeasibleBudgetError
-from coe.router.hosting import Memory, hosted_beside, hosted_on_bases
-from coe.router.map_solver import ExpertCosts
+from coe.router.map_solver import ExpertCosts, solve_map
 from coe.router.policy_config import Budgets
 from coe.router.preference import (
     LearnedChoice,
     Preference,
     amounts_by_row,
-    mixed_experts,
     price_with_reserve,
     reference_expert,
     share_of_rows,
@@ -47,21 +46,28 @@ def in_one_row(sample: FloatArray, margin: float) -> LearnedChoice:
     return LearnedChoice(sample, margin, np.zeros(len(sample), np.int64))
 
 
+def solved(
+    choice: LearnedChoice,
+    mass: FloatArray,
+    made: ExpertCosts,
+    budgets: Budgets,
+    pins: Mapping[int, int] | None = None,
+) -> Preference:
+    """Beside the map of what the sample says of each row."""
+    own = [choice.sample[choice.rows == row] for row in range(len(mass))]
+    quality = np.array([(part if len(part) else choice.sample).mean(axis=0) for part in own], np.float32)
+    expert_of = np.zeros(len(mass), np.int64)
+    if len(budgets.averages) < 2:
+        expert_of = solve_map(quality, mass, made, budgets, pins).expert_of
+    return solve_preference(choice, expert_of, mass, made, budgets, pins)
+
+
 SMALL_AND_LARGE = costs([1.0, 10.0], [1.0, 10.0], [0, 1], [0.0, 0.0])
-
-
-@pytest.mark.parametrize(("limit", "beside"), [(10.0, [True, False, True]), (9.0, [True, True, False])])
-def test_a_pinned_expert_takes_its_room_among_those_that_are_hosted(limit: float, beside: list[bool]) -> None:
-    """The best needs 6 beside the 4 of the pinned one, the second best 5."""
-    free, sizes = np.zeros((1, 3), np.float32), costs([1.0] * 3, [4.0, 5.0, 6.0], [0, 1, 2], [0.0] * 3)
-    sizes, sample = replace(sizes, cost_usd=free, latency_ms=free), np.array([[0.1, 0.6, 0.9]])
-    pinned = np.array([True, False, False])
-    assert mixed_experts(sample, sizes, {"hosted_params_b": limit}, pinned).tolist() == beside
 
 
 def test_without_a_budget_the_reference_must_be_beaten_by_the_margin() -> None:
     sample = np.array([[0.4, 0.6], [0.5, 0.5], [0.3, 0.8]], np.float32)
-    found = solve_preference(in_one_row(sample, 0.1), MASS, SMALL_AND_LARGE, Budgets())
+    found = solved(in_one_row(sample, 0.1), MASS, SMALL_AND_LARGE, Budgets())
     assert found.tolls == pytest.approx([0.1, 0.0])
     assert found.utility(np.array([0.69, 0.6], np.float32), 0).argmax() == 1
     assert found.utility(np.array([0.71, 0.6], np.float32), 0).argmax() == 0
@@ -72,31 +78,29 @@ def test_without_a_budget_the_reference_must_be_beaten_by_the_margin() -> None:
 def test_a_budget_on_an_average_holds_on_the_sample(limit: float, seed: int) -> None:
     sample = np.random.default_rng(seed).random((60, 2)).astype(np.float32)
     budgets = Budgets(active_params_b=limit)
-    found = solve_preference(in_one_row(sample, 0.3), MASS, SMALL_AND_LARGE, budgets)
+    found = solved(in_one_row(sample, 0.3), MASS, SMALL_AND_LARGE, budgets)
     chosen = np.array([found.utility(row, 0).argmax() for row in sample])
     assert np.array([1.0, 10.0])[chosen].mean() <= limit * (1 + 1e-4)
 
 
 def test_a_budget_below_the_smallest_expert_is_named() -> None:
     with pytest.raises(InfeasibleBudgetError, match=r"active_params_b=0.5 .* 1"):
-        solve_preference(
-            in_one_row(np.ones((3, 2), np.float32), 0.0), MASS, SMALL_AND_LARGE, Budgets(active_params_b=0.5)
-        )
+        solved(in_one_row(np.ones((3, 2), np.float32), 0.0), MASS, SMALL_AND_LARGE, Budgets(active_params_b=0.5))
 
 
 def test_a_budget_that_choices_with_the_margin_keep_changes_nothing() -> None:
     """Without the margin the large expert would take two of three queries, with it all stay at the small one."""
     sample = np.array([[0.55, 0.6], [0.55, 0.6], [0.7, 0.3]], np.float32)
-    free = solve_preference(in_one_row(sample, 0.15), MASS, SMALL_AND_LARGE, Budgets())
+    free = solved(in_one_row(sample, 0.15), MASS, SMALL_AND_LARGE, Budgets())
     for limit in (1.0, 5.0, 9.0):
-        found = solve_preference(in_one_row(sample, 0.15), MASS, SMALL_AND_LARGE, Budgets(active_params_b=limit))
+        found = solved(in_one_row(sample, 0.15), MASS, SMALL_AND_LARGE, Budgets(active_params_b=limit))
         assert found.tolls.tolist() == free.tolls.tolist() == pytest.approx([0.0, 0.15])
 
 
 def test_prices_take_the_place_of_a_margin_that_exceeds_a_budget() -> None:
     """The reference is the large expert, so the margin leaves it every query; the budget allows it half of them."""
     sample = np.array([[0.5, 0.9], [0.65, 0.6]], np.float32)
-    found = solve_preference(in_one_row(sample, 0.1), MASS, SMALL_AND_LARGE, Budgets(active_params_b=5.5))
+    found = solved(in_one_row(sample, 0.1), MASS, SMALL_AND_LARGE, Budgets(active_params_b=5.5))
     assert found.tolls.tolist() == [0.0, 0.0]
     assert [found.utility(row, 0).argmax() for row in sample] == [1, 0]
 
@@ -105,19 +109,14 @@ ONE_SEVEN_SEVENTY = costs([1.0, 7.0, 70.0], [1.0, 7.0, 70.0], [0, 1, 2], [0.0, 0
 
 
 @pytest.mark.parametrize(
-    ("hosted", "middle", "expected"),
-    [
-        (71.0, 0.5, [True, True, False]),  # of the pairs that fit, the better under a mean of 4 billion
-        (71.0, 0.2, [True, False, True]),
-        (70.0, 0.2, [True, True, False]),  # the largest fits, but alone it cannot keep the mean
-        (78.0, 0.5, [True, True, True]),
-    ],
+    ("hosted", "expected"),
+    [(71.0, [True, True, False]), (7.0, [True, False, False]), (78.0, [True, True, True])],
 )
-def test_experts_are_hosted_that_can_keep_the_other_budgets(hosted: float, middle: float, expected: list[bool]) -> None:
-    """The largest expert is best on every query, so quality alone would host it by itself."""
-    sample = np.array([[0.15, middle, 0.9], [0.25, middle, 0.8]] * 20, np.float32)
+def test_experts_of_the_map_are_hosted_and_what_fits_beside(hosted: float, expected: list[bool]) -> None:
+    """The largest expert is best on every query, but leaves no room for those that keep the mean."""
+    sample = np.array([[0.15, 0.5, 0.9], [0.25, 0.5, 0.8]] * 20, np.float32)
     budgets = Budgets(active_params_b=4, hosted_params_b=hosted)
-    found = solve_preference(in_one_row(sample, 0.0), MASS, ONE_SEVEN_SEVENTY, budgets)
+    found = solved(in_one_row(sample, 0.0), MASS, ONE_SEVEN_SEVENTY, budgets)
     assert found.hosted.tolist() == expected
     chosen = np.array([found.utility(row, 0).argmax() for row in sample])
     assert np.array([1.0, 7.0, 70.0])[chosen].mean() <= 4 * (1 + 1e-5)
@@ -126,12 +125,10 @@ def test_experts_are_hosted_that_can_keep_the_other_budgets(hosted: float, middl
 def test_the_smallest_value_that_would_do_is_that_of_all_experts_that_can_be_hosted() -> None:
     sample = np.array([[0.2, 0.5, 0.9]] * 4, np.float32)
     with pytest.raises(InfeasibleBudgetError, match=r"active_params_b=0.5 cannot be met; .* is 1$"):
-        solve_preference(
-            in_one_row(sample, 0.0), MASS, ONE_SEVEN_SEVENTY, Budgets(active_params_b=0.5, hosted_params_b=70)
-        )
+        solved(in_one_row(sample, 0.0), MASS, ONE_SEVEN_SEVENTY, Budgets(active_params_b=0.5, hosted_params_b=70))
     without_small = costs([9.0, 7.0, 70.0], [90.0, 7.0, 70.0], [0, 1, 2], [0.0, 0.0, 0.0])
     with pytest.raises(InfeasibleBudgetError, match=r"active_params_b=4 cannot be met; .* is 7$"):
-        solve_preference(in_one_row(sample, 0.0), MASS, without_small, Budgets(active_params_b=4, hosted_params_b=70))
+        solved(in_one_row(sample, 0.0), MASS, without_small, Budgets(active_params_b=4, hosted_params_b=70))
 
 
 @settings(max_examples=30)
@@ -151,7 +148,7 @@ def test_whatever_one_expert_keeps_is_kept_also_on_shared_bases(seed: int, activ
     sample = rng.random((30, m)).astype(np.float32)
     budgets = Budgets(active_params_b=active, hosted_params_b=hosted)
     try:
-        found = solve_preference(in_one_row(sample, 0.05), MASS, made, budgets)
+        found = solved(in_one_row(sample, 0.05), MASS, made, budgets)
     except InfeasibleBudgetError:
         assert not is_kept.any()
         return
@@ -162,30 +159,11 @@ def test_whatever_one_expert_keeps_is_kept_also_on_shared_bases(seed: int, activ
     assert made.active_params_b[chosen].mean() <= active * (1 + 1e-4)
 
 
-def test_beside_experts_that_are_hosted_anyway_what_is_better_than_they_is_hosted() -> None:
-    """The second base holds two adapters; the first expert is hosted, and of the others only one still fits."""
-    quality = np.array([[0.5, 0.9, 0.6], [0.5, 0.1, 0.6]])
-    own, group, bases = np.array([0.0, 1.0, 1.0]), np.array([0, 1, 1]), np.array([2.0, 5.0])
-    core = np.array([True, False, False])
-    assert hosted_beside(core, quality, Memory(own, group, bases), 8.0).tolist() == [True, True, False]
-    assert hosted_beside(core, quality, Memory(own, group, bases), 9.0).tolist() == [True, True, True]
-    assert hosted_beside(core, quality, Memory(own, group, bases), 2.0).tolist() == [True, False, False]
-
-
 def test_only_hosted_experts_serve() -> None:
     sample = np.array([[0.4, 0.9], [0.5, 0.8]], np.float32)
-    found = solve_preference(in_one_row(sample, 0.0), MASS, SMALL_AND_LARGE, Budgets(hosted_params_b=5))
+    found = solved(in_one_row(sample, 0.0), MASS, SMALL_AND_LARGE, Budgets(hosted_params_b=5))
     assert found.hosted.tolist() == [True, False]
     assert found.utility(np.array([0.1, 0.9], np.float32), 0).tolist() == pytest.approx([0.1, -np.inf])
-
-
-def test_experts_on_one_base_pay_for_it_once() -> None:
-    quality = np.array([[0.9, 0.1, 0.5], [0.1, 0.9, 0.5]])
-    memory = Memory(np.array([0.1, 0.1, 0.0]), np.array([0, 0, 1]), np.array([7.0, 7.0]))
-    assert hosted_on_bases(quality, memory, 7.2).tolist() == [True, True, False]
-    assert hosted_on_bases(quality, memory, 7.1).tolist() in ([True, False, False], [False, True, False])
-    with pytest.raises(InfeasibleBudgetError, match="hosted_params_b"):
-        hosted_on_bases(quality, memory, 6.0)
 
 
 def test_the_reference_is_the_best_hosted_expert() -> None:
@@ -219,10 +197,10 @@ def test_tolls_follow_the_row_where_costs_do() -> None:
     sample, rows = np.array([[0.5, 0.9]] * 4, np.float32), np.array([0, 0, 1, 1])
     made = priced_by_category([[1.0, 2.0], [1.0, 10.0], [1.0, 6.0]])
     mass = np.array([0.5, 0.5, 0.0], np.float32)
-    found = solve_preference(LearnedChoice(sample, 0.0, rows), mass, made, Budgets(cost_usd=2.0))
+    found = solved(LearnedChoice(sample, 0.0, rows), mass, made, Budgets(cost_usd=2.0))
     assert found.tolls.shape == (3, 2)
     assert choices_of(found, sample, rows).tolist() == [1, 1, 0, 0]
-    free = solve_preference(LearnedChoice(sample, 0.0, rows), mass, made, Budgets(cost_usd=6.0))
+    free = solved(LearnedChoice(sample, 0.0, rows), mass, made, Budgets(cost_usd=6.0))
     assert free.tolls.shape == (2,)  # what keeps the limits anyway needs no price
 
 
@@ -235,7 +213,7 @@ def test_a_budget_holds_where_the_expensive_queries_go_to_the_expensive_expert()
     mass = np.array([0.5, 0.5, 0.0], np.float32)
     sample, test = slice(0, 1000), slice(1000, 2000)
     choice = LearnedChoice(quality[sample], 0.0, rows[sample])
-    found = solve_preference(choice, mass, made, Budgets(cost_usd=2.5))
+    found = solved(choice, mass, made, Budgets(cost_usd=2.5))
     chosen = choices_of(found, quality[test], rows[test])
     assert 0.9 * 2.5 < made.cost_usd[rows[test], chosen].mean() <= 2.5
 
@@ -249,7 +227,7 @@ def test_a_limit_that_one_expert_keeps_is_kept_on_the_sample_by_row(seed: int, u
     made = priced_by_category(rng.uniform(1, 9, (4, 3)).tolist())
     means = mass @ made.cost_usd
     try:
-        found = solve_preference(LearnedChoice(sample, 0.05, rows), mass, made, Budgets(cost_usd=usd))
+        found = solved(LearnedChoice(sample, 0.05, rows), mass, made, Budgets(cost_usd=usd))
     except InfeasibleBudgetError:
         assert not (means <= usd).any()
         return
@@ -259,7 +237,7 @@ def test_a_limit_that_one_expert_keeps_is_kept_on_the_sample_by_row(seed: int, u
 
 def test_a_score_keeps_one_budget_on_an_average() -> None:
     with pytest.raises(ValueError, match="2 budgets on averages"):
-        solve_preference(in_one_row(np.ones((1, 2)), 0.0), MASS, SMALL_AND_LARGE, Budgets(cost_usd=1, latency_ms=1))
+        solved(in_one_row(np.ones((1, 2)), 0.0), MASS, SMALL_AND_LARGE, Budgets(cost_usd=1, latency_ms=1))
 
 
 def test_prices_keep_a_limit_on_the_traffic_that_their_sample_was_drawn_from() -> None:

@@ -243,7 +243,9 @@ def solved_policy(
     pins = {rows.index(row): names.index(expert) for row, expert in policy.pins.items() if expert in names}
     evidence, costs = experts.evidence, experts.costs
     solution = solve_map(cautious_quality(evidence, costs.cost_usd), evidence.mass, costs, policy.budgets, pins)
-    preference = None if choice is None else solve_preference(choice, evidence.mass, costs, policy.budgets, pins)
+    preference = None
+    if choice is not None:
+        preference = solve_preference(choice, solution.expert_of, evidence.mass, costs, policy.budgets, pins)
     plan = None if strategies is None else strategy_plan(policy, experts, strategies, solution, pins)
     if plan is not None:
         alone = plan.choice_of < len(names)

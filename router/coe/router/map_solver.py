@@ -77,9 +77,8 @@ class MapProgram:
     """The mixed-integer program of Composition of Experts (arXiv 2412.01868), with shared bases (ours).
 
     Variables, all 0/1: x[c,e] (k*m) category c goes to e, y[e] (m) e is hosted, z[b] (g) base b is hosted; `group` (m)
-    is the base of each expert. Where hosting does not matter, y and z are left out. With `may_share` x[c,e] is the
-    share of category c that goes to e. `pins` (category -> expert) are x[c,e] = 1, experts `kept` in memory whether or
-    not they serve are y[e] = 1.
+    is the base of each expert. Where hosting does not matter, y and z are left out. `pins` (category -> expert) are
+    x[c,e] = 1.
     """
 
     n_categories: int
@@ -87,16 +86,13 @@ class MapProgram:
     objective: Float64Array
     budget_rows: Mapping[str, Float64Array]
     group: IntArray
-    may_share: bool = False
     pins: Mapping[int, int] = field(default_factory=dict)
-    kept: Sequence[int] = ()
 
     @property
     def least(self) -> Float64Array:
         """The least value of each variable."""
         bound = np.zeros(len(self.objective))
         bound[[c * self.n_experts + e for c, e in self.pins.items()]] = 1
-        bound[[self.n_categories * self.n_experts + e for e in self.kept]] = 1
         return bound
 
     def minimise(self, objective: Float64Array, limits: Mapping[str, float]) -> Float64Array | None:
@@ -120,19 +116,17 @@ class MapProgram:
             # The slack admits a map that meets the limit exactly: sizes and masses are float32.
             unit = unit_of(limit, self.budget_rows[name])
             rows.append((csr_array(self.budget_rows[name][None, :] / unit), -np.inf, limit / unit + SLACK))
-        is_whole = np.ones(len(objective), dtype=bool)
-        is_whole[: k * m] = not self.may_share
         with clean_standard_output():
             result = milp(
                 objective[columns],
                 constraints=[LinearConstraint(row[:, columns], low, high) for row, low, high in rows],
                 bounds=Bounds(self.least[columns], 1),
-                integrality=is_whole[columns].astype(np.int64),
+                integrality=np.ones(len(columns)),
             )
         if result.x is None:
             return None
         found = np.zeros(len(objective))
-        found[columns] = np.where(is_whole[columns], np.round(result.x), result.x)
+        found[columns] = np.round(result.x)
         return found
 
     def undominated(self, objective: Float64Array, names: Sequence[str], allowed: BoolArray) -> IntArray:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from coe.base.errors import InfeasibleBudgetError
 from coe.router.fallbacks import fallbacks
-from coe.router.hosting import Memory, hosted_beside, hosted_on_bases, kept_in_memory
-from coe.router.map_solver import ExpertCosts, infeasible_budget, map_program
+from coe.router.hosting import kept_in_memory
+from coe.router.map_solver import ExpertCosts
 from coe.router.policy_config import Budgets
 from coe.router.price import SLACK, budget_price
 from coe.router.types import BoolArray, Float64Array, FloatArray, IntArray
@@ -24,9 +24,6 @@ from coe.router.types import BoolArray, Float64Array, FloatArray, IntArray
 RESERVE_ERRORS = 2.0
 """Standard errors of a mean amount by which prices stay below a limit (ours): with none, every other sample has prices
 that exceed it in the long run."""
-
-SHARE_THAT_SERVES = 1e-7
-"""Of a mixture; what is less is the solver's rounding."""
 
 
 @dataclass(frozen=True)
@@ -100,56 +97,35 @@ class Priced:
 
 def solve_preference(
     choice: LearnedChoice,
+    expert_of: IntArray,
     mass: FloatArray,
     costs: ExpertCosts,
     budgets: Budgets,
     pins: Mapping[int, int] | None = None,
 ) -> Preference:
-    """The hosted experts and the tolls that keep the budgets on the sample: one on an average, and one on what is
-    hosted.
+    """The hosted experts and the tolls that keep a budget on an average on the sample.
 
-    The hosted experts are those of best quality alongside the pinned ones; if these cannot keep the other budget, the
-    best fixed mixture that can, plus what still fits.
+    Where memory is limited, those of the map are hosted, which keeps all budgets, and the best of what fits beside.
 
     Args:
+        expert_of: (k,) the map under the same budgets and pins.
         mass: (k,) the traffic's mix of rows.
         pins: row -> expert; queries of these rows go there, and what that costs counts against the budgets.
 
     Raises:
-        InfeasibleBudgetError: no expert, or no mixture of experts, keeps a budget.
+        InfeasibleBudgetError: no choice of the hosted experts keeps the budget.
     """
     limits = budgets.model_dump(exclude_none=True)
     if len(budgets.averages) > 1:
         raise ValueError(f"{len(budgets.averages)} budgets on averages, of which a score keeps one")
     priced = priced_by_row(choice.rows, mass, costs, pins or {})
     sample = pinned_sample(choice.sample.astype(np.float64), priced.pinned)
-    most = limits.get("hosted_params_b")
-
-    def within(hosted: BoolArray, in_memory: BoolArray) -> Preference:
-        tolls = tolls_within(sample, choice.margin, hosted, priced, budgets.averages)
-        others = fallbacks(costs.per_query(), limits, in_memory, {}, len(mass))
-        return Preference(tolls, hosted, others.barred)
-
-    if most is None:
-        everyone = np.ones(sample.shape[1], dtype=bool)
-        return within(everyone, everyone)
-
-    def with_spare(hosted: BoolArray) -> Preference:
-        return within(hosted, kept_in_memory(hosted, sample.mean(axis=0), costs.memory, most))
-
-    pinned = np.isin(np.arange(sample.shape[1]), list((pins or {}).values()))
-    if (size := costs.memory.size(pinned)) > most * (1 + SLACK):
-        raise InfeasibleBudgetError("hosted_params_b", most, size)
-    try:
-        return with_spare(beside(pinned, sample, costs.memory, most))
-    except InfeasibleBudgetError:
-        mixed = mixed_experts(sample, averaged(costs, mass), limits, pinned)
-        return with_spare(beside(mixed, sample, costs.memory, most))
-
-
-def beside(core: BoolArray, sample: Float64Array, memory: Memory, most: float) -> BoolArray:
-    """(m,) the experts of `core` (m,), maybe none, and the best hosted beside them. Raises InfeasibleBudgetError."""
-    return hosted_beside(core, sample, memory, most) if core.any() else hosted_on_bases(sample, memory, most)
+    hosted = np.ones(sample.shape[1], dtype=bool)
+    if (most := limits.get("hosted_params_b")) is not None:
+        core = np.isin(np.arange(len(hosted)), expert_of)
+        hosted = kept_in_memory(core, sample.mean(axis=0), costs.memory, most)
+    tolls = tolls_within(sample, choice.margin, hosted, priced, budgets.averages)
+    return Preference(tolls, hosted, fallbacks(costs.per_query(), limits, hosted, {}, len(mass)).barred)
 
 
 def pinned_sample(sample: Float64Array, pinned: IntArray | None) -> Float64Array:
@@ -257,24 +233,6 @@ def price_with_reserve(name: str, quality: Float64Array, amounts: Float64Array, 
         return budget_price(name, quality, amounts, lower)
     except InfeasibleBudgetError:
         return price
-
-
-def mixed_experts(
-    sample: Float64Array, costs: ExpertCosts, limits: Mapping[str, float], pinned: BoolArray
-) -> BoolArray:
-    """(m,) the pinned experts (m,) and those of the fixed mixture of highest mean quality that keeps every limit, also
-    on what is hosted with the pinned ones.
-
-    Raises:
-        InfeasibleBudgetError: no such mixture exists; names a budget and the smallest value that would do.
-    """
-    means = sample.mean(axis=0, keepdims=True).astype(np.float32)
-    program = map_program(means, np.ones(1, dtype=np.float32), costs)
-    program = replace(program, may_share=True, kept=np.flatnonzero(pinned).tolist())
-    solution = program.minimise(program.objective, limits)
-    if solution is None:
-        raise infeasible_budget(program, limits)
-    return pinned | (solution[: sample.shape[1]] > SHARE_THAT_SERVES)
 
 
 def reference_expert(sample: NDArray[np.floating], hosted: BoolArray) -> int:

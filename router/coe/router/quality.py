@@ -19,6 +19,10 @@ from coe.router.types import BoolArray, ExpertScores, FloatArray, IntArray
 CAUTION = 1.0
 """Standard errors that an advantage loses: the one-standard-error rule (benchmarks/LOG.md compares others)."""
 
+CAUTION_CHEAPER = 0.7
+"""The same of an expert that is cheaper: three chances in four that it is better, instead of five in six (ours: the
+least by which no public table loses on its training prompts)."""
+
 BROAD = 4
 """Answers with which an expert counts as graded in a category: fewer prove no lead and make no reference (ours)."""
 
@@ -123,63 +127,48 @@ def quality_from_arrays(arrays: Mapping[str, NDArray[np.generic]], k: int, m: in
     return QualityMatrix(**fields)
 
 
-def reference_of(evidence: QualityMatrix, cost_usd: FloatArray | float = 0.0) -> int:
-    """The expert that the others have to beat: the cheapest of those whose mean quality lies within CAUTION standard
-    errors of the best mean. A category weighs as many answers as every expert has there.
+def reference_of(evidence: QualityMatrix) -> int:
+    """The expert of highest mean quality. A category weighs as many answers as every expert has there.
 
     Only of those that were graded broadly: BROAD answers in at least half as many categories as whoever has most. A new
     expert that was probed where it is good would otherwise be compared by these categories alone.
-
-    Args:
-        cost_usd: (k+1, m) of a query.
     """
     breadth = (evidence.count >= BROAD).sum(axis=0)
     broad = np.flatnonzero(2 * breadth >= breadth.max())
     common = evidence.count[:, broad].min(axis=1).astype(np.float64)
     weights = common if common.any() else np.ones_like(common)
-    weights /= weights.sum()
-    mean, variance = weights @ evidence.quality[:, broad], weights**2 @ evidence.stderr[:, broad] ** 2
-    price = weights @ np.broadcast_to(cost_usd, evidence.quality.shape)[:, broad]
-    best = mean.argmax()
-    is_equal = mean >= mean[best] - CAUTION * np.sqrt(variance + variance[best])
-    is_equal &= price < CHEAPER * price[best]
-    is_equal[best] = True
-    return int(broad[np.where(is_equal, price, np.inf).argmin()])
+    return int(broad[(weights @ evidence.quality[:, broad]).argmax()])
 
 
-def references(evidence: QualityMatrix, cost_usd: FloatArray | float = 0.0) -> IntArray:
+def references(evidence: QualityMatrix) -> IntArray:
     """(k+1,) the expert that others have to beat: who served each category when it was measured, else `reference_of`.
 
     The traffic's mix would make a specialist the reference of everything when most queries are its own, and so would
     rewards, which only the expert that serves gets.
     """
-    common = reference_of(evidence, cost_usd)
+    common = reference_of(evidence)
     serving = np.full(len(evidence.mass), -1) if evidence.serving is None else evidence.serving
     return np.where(serving < 0, common, serving).astype(np.int64)
 
 
 def cautious_quality(evidence: QualityMatrix, cost_usd: FloatArray | float = 0.0) -> FloatArray:
-    """Quality (k+1, m) for solving the map: a lead has to be proven, unless it comes cheaper.
+    """Quality (k+1, m) for solving the map: a lead has to be proven, and less so if it comes cheaper.
 
-    A lead over the reference is shrunk by CAUTION standard errors of the difference (soft threshold,
-    by the one-standard-error rule of Breiman et al. 1984), so that a handful of lucky answers moves no category and
-    much data is left as it is. A cell with fewer than BROAD answers has no lead. An expert that is worse stays as much
-    worse as was measured. Whoever is as good as the expert that is best by all this, and cheaper, proves nothing: it is
-    ahead by as much as was measured.
+    A lead over the reference is shrunk by CAUTION standard errors of the difference, by CAUTION_CHEAPER if the expert
+    is cheaper (soft threshold, by the one-standard-error rule of Breiman et al. 1984), so that a handful of lucky
+    answers moves no category and much data is left as it is. A cell with fewer than BROAD answers has no lead. An
+    expert that is worse stays as much worse as was measured.
 
     Args:
         cost_usd: (k+1, m) of a query.
     """
-    rows, reference = np.arange(len(evidence.quality)), references(evidence, cost_usd)
+    rows, reference = np.arange(len(evidence.quality)), references(evidence)
     base = evidence.quality[rows, reference][:, None]
     lead = evidence.quality - base
-    error = CAUTION * np.sqrt(evidence.stderr**2 + evidence.stderr[rows, reference][:, None] ** 2)
-    proven = np.where(lead > error, lead - error, -UNPROVEN)
-    proven[evidence.count < BROAD] = -UNPROVEN
+    price = np.broadcast_to(cost_usd, lead.shape)
+    caution = np.where(price < CHEAPER * price[rows, reference][:, None], CAUTION_CHEAPER, CAUTION)
+    error = caution * np.sqrt(evidence.stderr**2 + evidence.stderr[rows, reference][:, None] ** 2)
+    proven = np.where((lead > error) & (evidence.count >= BROAD), lead - error, -UNPROVEN)
     cautious = np.where(lead > 0, proven, lead)
     cautious[rows, reference] = 0.0
-    price, best = np.broadcast_to(cost_usd, lead.shape), cautious.argmax(axis=1)
-    ahead = evidence.quality - evidence.quality[rows, best][:, None]
-    is_cheaper = (price < CHEAPER * price[rows, best][:, None]) & (ahead >= 0) & (evidence.count >= BROAD)
-    cautious = np.where(is_cheaper, cautious[rows, best][:, None] + UNPROVEN + ahead, cautious)
     return np.asarray(base + cautious, dtype=np.float32)

@@ -211,7 +211,7 @@ def standing(
     best = cautious_quality(known, costs.cost_usd).argmax(axis=1)
     price = expert_costs([config.experts[expert]], joined.columns([len(experts)])).cost_usd[:, 0]
     is_cheaper = price < CHEAPER * costs.cost_usd[np.arange(len(best)), best]
-    return columns[references(known, costs.cost_usd)], is_cheaper
+    return columns[references(known)], is_cheaper
 
 
 def onboard(

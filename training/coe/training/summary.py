@@ -74,7 +74,8 @@ def quality_table(artifact: RouterArtifact, serves: Mapping[str, str]) -> Grid:
     from coe.router.build import evidence_of
 
     manifest, evidence = artifact.manifest, evidence_of(artifact)
-    table = Grid(title="measured quality (shrunk mean score), and the map of the default policy", title_justify="left")
+    title = "measured quality (shrunk mean score), and who serves by default: a lead within its error does not count"
+    table = Grid(title=title, title_justify="left")
     table.add_column("category")
     for expert in manifest.experts:
         table.add_column(expert, justify="right")

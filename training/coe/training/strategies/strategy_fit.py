@@ -7,6 +7,7 @@ prompts, d dimensions, k + 1 rows of the map, m experts, v ways.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -44,7 +45,8 @@ PRIOR_ASKS = 20.0
 def fit_strategies(
     data: GradedQueries, evidence: QualityMatrix, rng: np.random.Generator, progress: Progress
 ) -> LearnedStrategies | None:
-    """None where too few prompts have answers of all experts that can be compared.
+    """None where too few prompts have answers of all experts that can be compared. Fitted with the best expert first,
+    so that neither random draws nor ties depend on the order in which experts are listed.
 
     Args:
         evidence: the quality matrix whose reference expert the ways are measured against.
@@ -56,13 +58,13 @@ def fit_strategies(
     if is_known.sum() < MIN_ANSWERED:
         return None
     progress("fitting the votes of several experts")
-    part = data.take(is_known)
+    order = best_first(data.table.scores[is_known], data.table.experts)
+    part, evidence = in_order(data.take(is_known), order), evidence.columns(order)
     assert part.table.answers is not None
     ballots = Ballots(np.maximum(part.table.answers, NO_ANSWER), part.table.scores.astype(np.float64), part.embeddings)
     logprobs = None if part.table.logprobs is None else part.table.logprobs.astype(np.float64)
     known = Known(ballots.keys, ballots.scores, unseen_weights(ballots, part.folds, rng), logprobs)
-    best = np.argsort(-ballots.scores.mean(axis=0), kind="stable")[:CONTENDERS]
-    company = Company(tuple(best.tolist()), amounts_of(part))
+    company = Company(tuple(range(len(order)))[:CONTENDERS], amounts_of(part))
     progress("trying ways to ask several experts")
     single, rows = reference_of(evidence), np.array(part.decided)
     is_measured = np.bincount(rows, minlength=len(evidence.mass)) >= MIN_IN_CATEGORY
@@ -71,7 +73,22 @@ def fit_strategies(
     for name, ways in WAYS.items():
         kept = worth_keeping(list(ways(known, part.folds, company)), company.costs)
         variants[name] = measured(kept, known.scores, single, rows, evidence.quality[:, single], is_measured)
-    return LearnedStrategies(fit_votes(ballots, rng), variants)
+    return LearnedStrategies(fit_votes(ballots, rng), variants).among(np.argsort(order).tolist())
+
+
+def best_first(scores: FloatArray, experts: Sequence[str]) -> list[int]:
+    """Places of the experts by mean score (n, m), the best first; of equals by name."""
+    mean = scores.mean(axis=0, dtype=np.float64)
+    return sorted(range(len(experts)), key=lambda e: (-mean[e], experts[e]))
+
+
+def in_order(data: GradedQueries, order: Sequence[int]) -> GradedQueries:
+    """The same with experts in another order; an answer's number is that of the first who gave it."""
+    table, columns = data.table, {name: values[:, order] for name, values in data.table.matrices.items()}
+    keys = columns["answers"]
+    first = (keys[:, :, None] == keys[:, None, :]).argmax(axis=2)
+    columns["answers"] = np.where(keys < 0, keys, first)
+    return replace(data, table=replace(table, experts=tuple(table.experts[e] for e in order), **columns))
 
 
 def unseen_weights(ballots: Ballots, folds: IntArray, rng: np.random.Generator) -> Float64Array:
