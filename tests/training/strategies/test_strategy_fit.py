@@ -128,8 +128,7 @@ def test_a_category_where_experts_know_nothing_more_together_stays_with_one() ->
     for name in LEARNED:
         choices = choices_of(fitted.variants[name], evidence, COSTS, EVERYBODY, {})
         plan = solve_plan(name, choices, np.zeros(3, dtype=np.int64), {})
-        assert (plan.choice_of < 4).all()
-        assert plan.used["calls"] == 1
+        assert plan.used["calls"] == pytest.approx(1.0)
 
 
 def test_a_category_whose_answers_nobody_compared_stays_with_one() -> None:
@@ -252,7 +251,7 @@ def test_a_gate_that_sees_log_probabilities_gains_more() -> None:
         return float(way.played.score.mean() - 0.05 * way.played.asked.sum(axis=1).mean())
 
     def best(data: Known) -> Way:
-        return max(WAYS[StrategyName.ESCALATE](data, folds, company), key=worth)
+        return max(WAYS[StrategyName.ESCALATE](data, folds, company, data), key=worth)
 
     blind, seeing = best(plain), best(replace(plain, logprobs=sure))
     assert worth(seeing) > worth(blind) + 0.1

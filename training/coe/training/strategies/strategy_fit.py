@@ -1,7 +1,8 @@
 """Learns strategies from graded prompts whose answers are known: the weights of votes, and ways to ask.
 
-Everything that is recorded of a way was measured on prompts that its votes and rules were not fitted on. Shapes: n
-prompts, d dimensions, k + 1 rows of the map, m experts, v ways.
+The score that is recorded of a way was measured on prompts that its votes and rules were not fitted on; how often it
+asks each expert, by the votes and rules that serve, on the prompts that these were fitted on. Shapes: n prompts, d
+dimensions, k + 1 rows of the map, m experts, v ways.
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ def fit_strategies(
     ballots = Ballots(np.maximum(part.table.answers, NO_ANSWER), part.table.scores.astype(np.float64), part.embeddings)
     logprobs = None if part.table.logprobs is None else part.table.logprobs.astype(np.float64)
     known = Known(ballots.keys, ballots.scores, unseen_weights(ballots, part.folds, rng), logprobs)
+    weights = fit_votes(ballots, rng)
+    served = replace(known, weights=(with_bias(ballots.embeddings) @ weights).astype(np.float64))
     company = Company(tuple(range(len(order)))[:CONTENDERS], amounts_of(part))
     progress("trying ways to ask several experts")
     single, rows = reference_of(evidence), np.array(part.decided)
@@ -71,9 +74,9 @@ def fit_strategies(
     is_measured[-1] = is_known.mean() >= MOSTLY
     variants = {}
     for name, ways in WAYS.items():
-        kept = worth_keeping(list(ways(known, part.folds, company)), company.costs)
+        kept = worth_keeping(list(ways(known, part.folds, company, served)), company.costs)
         variants[name] = measured(kept, known.scores, single, rows, evidence.quality[:, single], is_measured)
-    return LearnedStrategies(fit_votes(ballots, rng), variants).among(np.argsort(order).tolist())
+    return LearnedStrategies(weights, variants).among(np.argsort(order).tolist())
 
 
 def best_first(scores: FloatArray, experts: Sequence[str]) -> list[int]:

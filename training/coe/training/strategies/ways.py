@@ -86,7 +86,8 @@ class Company:
 
 @dataclass(frozen=True)
 class Way:
-    """A way with the `rules` (l - 1, SIGNALS) of all prompts, and how it was `played` by those of the other folds."""
+    """A way with the `rules` (l - 1, SIGNALS) of all prompts. `played` has the scores by those of the other folds, and
+    who is asked by the rules themselves: near a threshold those of a fold ask three times as often as others."""
 
     experts: tuple[int, ...]
     rules: Float64Array
@@ -94,46 +95,55 @@ class Way:
     by_weight: bool = False
 
 
+Play = Callable[[Float64Array], Played]
+"""Plays all prompts by some rules."""
+
+
 def crossed(
-    fit: Callable[[BoolArray], Float64Array], play: Callable[[Float64Array], Played], folds: IntArray
+    fit: Callable[[BoolArray], Float64Array], play: Play, serve: Play, folds: IntArray
 ) -> tuple[Float64Array, Played]:
-    """The rules of all prompts, and the play of each prompt by the rules of the other folds."""
-    score, asked = np.zeros(len(folds)), None
+    """The rules of all prompts, the score of each prompt by the rules of the other folds, and who is asked by the rules
+    and, in `serve`, the votes that serve."""
+    score = np.zeros(len(folds))
     for fold in np.unique(folds):
         own = folds == fold
-        played = play(fit(~own))
-        asked = np.zeros_like(played.asked) if asked is None else asked
-        score[own], asked[own] = played.score[own], played.asked[own]
-    assert asked is not None
-    return fit(np.ones(len(folds), dtype=bool)), Played(score, asked)
+        score[own] = play(fit(~own)).score[own]
+    rules = fit(np.ones(len(folds), dtype=bool))
+    return rules, Played(score, serve(rules).asked)
 
 
-def votes(known: Known, folds: IntArray, company: Company) -> Iterator[Way]:
+def votes(known: Known, folds: IntArray, company: Company, served: Known) -> Iterator[Way]:
     for size in range(2, len(company.experts) + 1):
         for experts in combinations(company.experts, size):
             yield Way(experts, np.zeros((0, SIGNALS)), play_vote(known, experts))
 
 
-def agreements(known: Known, folds: IntArray, company: Company) -> Iterator[Way]:
+def agreements(known: Known, folds: IntArray, company: Company, served: Known) -> Iterator[Way]:
     for one, other in combinations(company.experts, 2):
         for arbiter in company.experts:
             if arbiter not in (one, other):
                 yield Way((one, other, arbiter), np.zeros((0, SIGNALS)), play_agree(known, one, other, arbiter))
 
 
-def sequences(known: Known, folds: IntArray, company: Company) -> Iterator[Way]:
-    by_weight = known.by_weight[np.isin(known.by_weight, company.experts)].reshape(len(folds), -1)
-    yield from sequences_in(known, folds, company, company.experts, by_weight)
+def sequences(known: Known, folds: IntArray, company: Company, served: Known) -> Iterator[Way]:
+    yield from sequences_in(known, folds, company, served, company.experts, by_weight=True)
     for experts in company.orders():
-        yield from sequences_in(known, folds, company, experts, None)
+        yield from sequences_in(known, folds, company, served, experts, by_weight=False)
 
 
 def sequences_in(
-    known: Known, folds: IntArray, company: Company, experts: tuple[int, ...], by_weight: IntArray | None
+    known: Known, folds: IntArray, company: Company, served: Known, experts: tuple[int, ...], *, by_weight: bool
 ) -> Iterator[Way]:
-    """One order at every price; `by_weight` (n, l) is one of each prompt's own."""
-    order = known.fixed(experts) if by_weight is None else by_weight
-    found = stages(known, order)
+    """One order at every price, or each prompt's own by weight."""
+
+    def stages_of(known: Known) -> tuple[IntArray, list[Stage], Play]:
+        order = known.fixed(experts)
+        if by_weight:
+            order = known.by_weight[np.isin(known.by_weight, experts)].reshape(len(folds), -1)
+        found = stages(known, order)
+        return order, found, lambda rules: play_sequence(known, order, found, rules)
+
+    (order, found, play), (*_, serve) = stages_of(known), stages_of(served)
     for unit in company.units():
         costs = unit[order]
         for price in PRICES:
@@ -141,30 +151,36 @@ def sequences_in(
             def fit(rows: BoolArray, costs: Float64Array = costs, price: float = price) -> Float64Array:
                 return stopping_rules([part.take(rows) for part in found], costs[rows], price)
 
-            rules, played = crossed(fit, lambda rules: play_sequence(known, order, found, rules), folds)
-            yield Way(experts, rules, played, by_weight is not None)
+            yield Way(experts, *crossed(fit, play, serve, folds), by_weight)
 
 
-def escalations(known: Known, folds: IntArray, company: Company) -> Iterator[Way]:
+def escalations(known: Known, folds: IntArray, company: Company, served: Known) -> Iterator[Way]:
     for experts in company.orders():
         if len(experts) <= MOST_IN_ORDER:
-            first, rest = passed(known, experts), list(experts[1:])
-            on = play_escalation(known, experts, first, NEVER_PASS[0])
-            gain, spent = on.score - first.score, on.asked[:, rest] @ company.costs[rest]
-            for price in PRICES:
-
-                def fit(
-                    rows: BoolArray, signals: Float64Array = first.signals, worth: Float64Array = gain - price * spent
-                ) -> Float64Array:
-                    return regressed(signals[rows], worth[rows])[None]
-
-                def play(rules: Float64Array, own: tuple[int, ...] = experts, first: Stage = first) -> Played:
-                    return play_escalation(known, own, first, rules[0])
-
-                yield Way(experts, *crossed(fit, play, folds))
+            yield from escalations_to(known, folds, company, served, experts)
 
 
-WAYS: dict[StrategyName, Callable[[Known, IntArray, Company], Iterator[Way]]] = {
+def escalations_to(
+    known: Known, folds: IntArray, company: Company, served: Known, experts: tuple[int, ...]
+) -> Iterator[Way]:
+    first, last, rest = passed(known, experts), passed(served, experts), list(experts[1:])
+    on = play_escalation(known, experts, first, NEVER_PASS[0])
+    gain, spent = on.score - first.score, on.asked[:, rest] @ company.costs[rest]
+    for price in PRICES:
+
+        def fit(rows: BoolArray, worth: Float64Array = gain - price * spent) -> Float64Array:
+            return regressed(first.signals[rows], worth[rows])[None]
+
+        def play(rules: Float64Array) -> Played:
+            return play_escalation(known, experts, first, rules[0])
+
+        def serve(rules: Float64Array) -> Played:
+            return play_escalation(served, experts, last, rules[0])
+
+        yield Way(experts, *crossed(fit, play, serve, folds))
+
+
+WAYS: dict[StrategyName, Callable[[Known, IntArray, Company, Known], Iterator[Way]]] = {
     StrategyName.AGREE: agreements,
     StrategyName.VOTE: votes,
     StrategyName.SEQUENTIAL: sequences,
