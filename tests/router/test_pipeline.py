@@ -93,6 +93,32 @@ def test_an_unsure_query_goes_to_general_and_says_what_it_looked_like():
     assert found.runner_up == "vision"
 
 
+def abstaining(router: Router, *names: str) -> Router:
+    kinds = {name: replace(each, abstains=name in names) for name, each in router.capabilities.items()}
+    return replace(router, capabilities=kinds)
+
+
+ALMOST_CODE = np.array([0.55, 0.45], np.float32)
+
+
+def test_an_unsure_query_is_first_asked_of_experts_that_can_abstain_by_the_likelihood_of_their_categories():
+    """And of nobody else than before where no category is theirs."""
+    router = make_router(share=0.5)
+    found = decide(abstaining(router, "coder"), ALMOST_CODE)
+    assert (found.category, found.likely_category, found.reason) == ("general", "code", DecisionReason.UNCERTAIN)
+    assert (found.expert, found.propensity, found.ranking) == ("coder", 1.0, ("coder", "small", "vision"))
+    assert found.following({"coder"}) == "small"
+    both = decide(abstaining(make_router(pins={1: 2}), "coder", "vision"), ALMOST_CODE[::-1])
+    assert both.ranking == ("vision", "coder", "small")
+    assert decide(abstaining(router, "vision"), ALMOST_CODE) == decide(router, ALMOST_CODE)
+
+
+def test_an_unsure_query_goes_by_the_pin_of_general_or_past_an_abstaining_expert_that_cannot_serve_it():
+    assert decide(abstaining(make_router(pins={2: 2}), "coder"), ALMOST_CODE).expert == "vision"
+    found = decide(abstaining(make_router(), "coder"), ALMOST_CODE, alive={"small", "vision"})
+    assert (found.expert, found.ranking) == ("small", ("small", "vision"))
+
+
 def test_a_pin_wins_over_the_map():
     found = decide(make_router(pins={0: 2}), CODE)
     assert (found.expert, found.reason) == ("vision", DecisionReason.PINNED)

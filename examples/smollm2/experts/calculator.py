@@ -14,6 +14,8 @@ from coe.router.section import Section
 from ._frame import core_of, number_of, shown
 from ._text_expert import TextExpert
 
+ABSTAINS = True
+
 MAX_BITS = 1024
 """Of a power, so that nobody keeps the process busy."""
 

@@ -16,6 +16,7 @@ from ._frame import core_of, number_of, shown
 from ._text_expert import TextExpert
 
 IMPORTS = ("pint", "dateutil")
+ABSTAINS = True
 
 UNITS = {
     "millimeter": "mm millimeters millimeter millimetres millimetre",

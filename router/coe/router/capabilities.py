@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from coe.base.errors import NoEligibleExpertError
+from coe.router import plugins
 from coe.router.config import CoeConfig
 from coe.router.expert_config import Engine
 from coe.router.section import AUTO
@@ -25,7 +26,8 @@ NOT_ALLOWED = "may not be used with this key"
 
 @dataclass(frozen=True)
 class Capabilities:
-    """Requests that an expert can take. The default takes everything."""
+    """Requests that an expert can take. The default takes everything. One that `abstains` leaves some to the next
+    expert, at no cost."""
 
     context_tokens: int | None = None
     supports_images: bool = True
@@ -33,6 +35,7 @@ class Capabilities:
     supports_tools: bool = True
     supports_json: bool = True
     wires: frozenset[str] = frozenset()
+    abstains: bool = False
 
     def lacks(self, facts: QueryFacts) -> str | None:
         """Reason why this expert cannot serve a request, or None."""
@@ -70,6 +73,7 @@ def capabilities(config: CoeConfig) -> dict[str, Capabilities]:
             entry.supports_tools,
             entry.supports_json,
             entry.wires,
+            entry.engine is Engine.PLUGIN and getattr(plugins.load("fleet.providers", entry.model), "ABSTAINS", False),
         )
         for name, entry in config.experts.items()
     }

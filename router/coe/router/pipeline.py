@@ -251,6 +251,10 @@ class Router:
         return frozenset(self.capabilities[expert] for expert in self.experts)
 
     @cached_property
+    def _abstaining(self) -> frozenset[int]:
+        return frozenset(e for e, name in enumerate(self.experts) if self.capabilities[name].abstains)
+
+    @cached_property
     def _cached_decisions(self) -> dict[tuple[object, ...], CachedDecision]:
         return {}
 
@@ -279,7 +283,10 @@ class Router:
         seed: int | None = None,
     ) -> RoutingDecision:
         """Stage 2 for a classified query."""
-        usual, odds, held = cached.usual, cached.odds, None
+        held = None
+        if cached.usual.is_fallback and self._abstaining:
+            cached = self._with_abstaining(cached, classified.probs)
+        usual, odds = cached.usual, cached.odds
         if query.facts.last_expert in usual.ranking:
             odds, held = self._with_last(cached, query.facts)
         draw = odds.draw(rng, seed)
@@ -298,6 +305,20 @@ class Router:
             "propensity": odds.probs[odds.eligible.index(draw.expert)],
         }
         return usual.model_copy(update=changes)
+
+    def _with_abstaining(self, cached: CachedDecision, probs: Sequence[float]) -> CachedDecision:
+        """The decision on an unsure query of categories with probabilities (k,), where experts that can abstain and
+        that serve some category are asked first, the most likely one's before others. A pin of `general` stays."""
+        odds, policy = cached.odds, self.policies[cached.usual.policy]
+        by_category = (policy.expert_of(row)[0] for row in np.argsort(-np.asarray(probs), kind="stable").tolist())
+        asked = dict.fromkeys(e for e in by_category if e in self._abstaining and e in odds.ranking)
+        if not asked or odds.reason is DecisionReason.PINNED:
+            return cached
+        ranking = tuple(dict.fromkeys((*asked, *odds.ranking)))
+        certain = tuple(float(expert == ranking[0]) for expert in odds.eligible)
+        odds = ActionDistribution(odds.eligible, ranking[0], DecisionReason.MAP, certain, ranking, explores=False)
+        names = tuple(self.experts[expert] for expert in ranking)
+        return CachedDecision(odds, cached.usual.model_copy(update={"ranking": names}))
 
     def _with_last(self, cached: CachedDecision, facts: QueryFacts) -> tuple[ActionDistribution, Stay]:
         """The odds of a conversation whose last expert could serve: certain where it is kept, which is logged with a

@@ -13,6 +13,7 @@ from coe.base.errors import AbstainedError
 from coe.eval.probe_set import load_probes
 from coe.fleet.backend import BackendRequest
 from coe.router import plugins
+from coe.router.capabilities import capabilities
 from coe.router.config import load_config
 from examples.smollm2.experts import calculator, converter, refuse
 
@@ -33,6 +34,7 @@ def test_experts_yaml_names_them() -> None:
     assert {entry.model for entry in config.experts.values() if entry.engine == "plugin"} == {"calculator", "converter"}
     for kind in ("calculator", "converter"):
         assert plugins.load("fleet.providers", kind).build.__module__.startswith("coe_plugins_")
+    assert [name for name, kind in capabilities(config).items() if kind.abstains] == ["sums", "units"]
 
 
 async def test_an_answer_has_no_usage() -> None:
