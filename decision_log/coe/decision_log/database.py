@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from importlib import import_module
 from itertools import chain
@@ -17,10 +17,10 @@ from coe.base.errors import StoreError
 from coe.decision_log.decision_record import RETRIEVAL, DecisionRecord
 from coe.decision_log.feedback_types import DocumentFeedback, Feedback, FeedbackStatus, ImplicitSignal, JudgedAnswer
 from coe.decision_log.implicit_signals import note_signals
-from coe.decision_log.listing import LOOK_S, DecisionFilter, Page, Place, list_decisions, of_tenant
+from coe.decision_log.listing import DecisionFilter, Page, Place, list_decisions, of_tenant
 from coe.decision_log.payloads import Logged, from_payload, to_payload
 from coe.decision_log.read import record_of
-from coe.decision_log.spend import EVER, SLOT_S, Span, Spend, add_again, add_spend, span_of, spend_by_key, stale_parts
+from coe.decision_log.spend import Spend, add_spend, spend_by_key
 from coe.decision_log.sql_engine import (
     close_engine,
     hold,
@@ -41,6 +41,10 @@ PAGE_ROWS = 500
 HOUR_S = 3600.0
 KEY_LOCK = 0x636F6666  # "coff", for Postgres's advisory locks
 NO_CAPS = FeedbackConfig(max_per_hour=2**31, max_per_decision=2**31)
+
+
+class SomeAreThereError(Exception):
+    """Of some decisions to write, some were there before; which are is not known, nor what their sums are to count."""
 
 
 class Database:
@@ -80,24 +84,38 @@ class Database:
         Raises:
             StoreError: nothing was written.
         """
-        if not records:
-            return 0
         logged = [each if isinstance(each, Logged) else from_payload(to_payload(each)) for each in records]
         # Two writers that lock the same rows in different order would wait for each other.
         rows = {each.record.decision_id: each for each in sorted(logged, key=lambda each: each.record.decision_id)}
+        while rows:
+            try:
+                return self._write(rows)
+            except SomeAreThereError:
+                there = select(DECISIONS.c.decision_id).where(DECISIONS.c.decision_id.in_(rows))
+                for row in self.rows("look for decisions", there):
+                    del rows[row.decision_id]
+        return 0
+
+    def _write(self, rows: Mapping[str, Logged]) -> int:
+        """Inserts records by their ids, of which all are new or none; returns how many. Raises SomeAreThereError,
+        StoreError: nothing was written."""
         with self.transaction("write decisions") as connection:
             lock(connection, for_erasure=False)
-            if erased := erased_among(connection, [each.record for each in rows.values()]):
+            erased = erased_among(connection, [each.record for each in rows.values()])
+            if erased:
                 numbers = [(gone.replica, gone.seq) for gone in erased]
                 note_removed(connection, self.insert, numbers, reason="erased", at=time.time())
                 # What was said of them may have been here before.
-                delete_of(connection, [gone.decision_id for gone in erased])
-                for gone in erased:
-                    del rows[gone.decision_id]
+                gone_ids = [gone.decision_id for gone in erased]
+                delete_of(connection, self.insert, gone_ids)
+                rows = {name: each for name, each in rows.items() if name not in gone_ids}
             new = insert_rows(connection, [row_of(each) for each in rows.values()])
-            note_signals(connection, self.insert, [each.record for each in rows.values()])
-            if new == len(rows):  # else who asks for the sums sees that they lack some
-                add_spend(connection, self.insert, [each.record for each in rows.values()])
+            if 0 < new < len(rows):
+                raise SomeAreThereError
+            parts = [each.record for each in rows.values()]
+            note_signals(connection, self.insert, parts)
+            if new:
+                add_spend(connection, self.insert, parts)
             return new
 
     def get_decision(self, decision_id: str) -> DecisionRecord | None:
@@ -137,34 +155,10 @@ class Database:
         with self.transaction("list decisions") as connection:
             return list_decisions(connection, tenant, wanted, limit=limit, after=after)
 
-    def spend(self, tenant: str | None, since: float, until: float | None) -> tuple[tuple[Spend, ...], float | None]:
-        """As `spend_by_key` says, of the newest part of a time where its sums lack more than can be added up in about
-        LOOK_S; then with the begin of that part (Unix seconds). Raises StoreError."""
-        span, until_s, looked_back_to = span_of(since, until), time.monotonic() + LOOK_S, None
-        for slots in self.add_up(span):
-            if time.monotonic() >= until_s:
-                looked_back_to = float(slots.stop * SLOT_S)
-                span = Span(looked_back_to, span.until)
-                break
+    def spend(self, tenant: str | None, slots: range) -> tuple[Spend, ...]:
+        """As `spend_by_key` says. Raises StoreError."""
         with self.transaction("read the spend") as connection:
-            return spend_by_key(connection, tenant, span), looked_back_to
-
-    def add_up(self, span: Span = EVER) -> Iterator[range]:
-        """Adds up what the sums of a time lack, newest first; gives each part before, in case one stops there. Others
-        may add up as well, and half of the time is left to those who write: SQLite lets whoever waits try again only
-        now and then, and within 10 s nobody else had had a turn. Raises StoreError."""
-        with self.transaction("look for stale sums") as connection:
-            stale = list(stale_parts(connection, span.slots))
-        took_s = 0.0
-        for part in reversed(stale):
-            yield part
-            time.sleep(took_s)
-            began_s = time.monotonic()
-            with self.transaction("add up the spend") as connection:
-                lock(connection, for_erasure=True)
-                for slots in list(stale_parts(connection, part)):
-                    add_again(connection, slots)
-            took_s = time.monotonic() - began_s
+            return spend_by_key(connection, tenant, slots)
 
     def put_feedback(
         self,

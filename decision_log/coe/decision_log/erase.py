@@ -119,7 +119,6 @@ async def erase(
             await delete(client, name, entry_id, match)
     await forget_answers(client)
     await rewrite_file(client)
-    await asyncio.to_thread(list, database.add_up())  # the sums that they were in are gone
     return Erasure(gone + Removed(feedback=on_their_way.feedback), len(streamed), len(spooled))
 
 

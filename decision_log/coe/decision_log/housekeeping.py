@@ -1,5 +1,4 @@
-"""Housekeeping of a running gateway: forgets who was erased, removes what is past its time, and adds up the spend that
-no sum counts."""
+"""Housekeeping of a running gateway: forgets who was erased and removes what is past its time."""
 
 from __future__ import annotations
 
@@ -29,13 +28,12 @@ class Housekeeper(Poller):
     both.
 
     Args:
-        log: what forgets who was erased; None where a process holds no records, and adds up the spend.
+        log: what forgets who was erased; None where a process holds no records.
         keep_days: age at which decisions are removed; None keeps them for ever.
     """
 
     def __init__(self, database: Database, log: DecisionLog | None, *, keep_days: float | None) -> None:
         super().__init__("the log's housekeeping", LOOK_EVERY_S, (StoreError,))
-        self._database = database
         self._removal = Removal(database)
         self._log = log
         self._keep_days = keep_days
@@ -54,10 +52,6 @@ class Housekeeper(Poller):
             gone = await asyncio.to_thread(self._removal.prune, now - self._keep_days * DAY_S, now)
             if gone.decisions:
                 logger.info("removed %d decisions older than %g days", gone.decisions, self._keep_days)
-        if self._log is None:
-            parts = self._database.add_up()
-            while await asyncio.to_thread(next, parts, None) is not None:  # by parts, so that it may be cancelled
-                pass
         self._next_round = time.monotonic() + ROUND_EVERY_S
 
     async def _forget(self, log: DecisionLog) -> None:

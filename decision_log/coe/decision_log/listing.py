@@ -15,7 +15,7 @@ from coe.base.json_text import from_json
 from coe.base.request_body import ColumnText
 from coe.decision_log.decision_record import DecisionKind, TerminalState
 from coe.decision_log.read import read_rewards
-from coe.decision_log.spend import is_of, may_have, of_record, span_of
+from coe.decision_log.spend import SLOT_S, is_of, may_have, of_record, slots_of
 from coe.decision_log.tables import DECISIONS, FEEDBACK
 from coe.router.types import DecisionReason, Record
 
@@ -140,8 +140,8 @@ def list_decisions(
             rest = rest.where(columns.at >= floor)
         found: ColumnElement[bool] = matches
         if wanted.conversation is None:  # which has few decisions, in any number of slots
-            span = span_of(floor or wanted.since or 0.0, wanted.until if after is None else after.at)
-            found = case((may_have(connection, tenant, span), matches), else_=false())  # in this order
+            slots = slots_of(floor or wanted.since or 0.0, wanted.until if after is None else after.at + SLOT_S)
+            found = case((may_have(connection, tenant, slots), matches), else_=false())  # in this order
         rows += connection.execute(rest.where(found))
         if len(rows) == limit:
             after = Place(rows[-1].at, rows[-1].decision_id)

@@ -62,7 +62,7 @@ def remove_in(connection: Connection, insert: Any, found: Sequence[Found], *, re
     """
     numbers = [(each.replica, each.seq) for each in found]
     note_removed(connection, insert, numbers, reason=reason, at=at)
-    feedback = sum(delete_of(connection, ids) for ids in id_batches([each.decision_id for each in found]))
+    feedback = sum(delete_of(connection, insert, ids) for ids in id_batches([each.decision_id for each in found]))
     return Removed(len(found), feedback)
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import delete, select
 from coe.decision_log.decision_record import DecisionRecord
 from coe.decision_log.payloads import RecordPart
 from coe.decision_log.ranges import ranges_of
-from coe.decision_log.spend import forget_sums
+from coe.decision_log.spend import forget_spend
 from coe.decision_log.sql_engine import hold
 from coe.decision_log.tables import DECISIONS, DOCUMENT_FEEDBACK, ERASURES, FEEDBACK, JUDGEMENTS, REMOVED, SIGNALS
 
@@ -75,11 +75,15 @@ def note_removed(
         connection.execute(insert(REMOVED).on_conflict_do_nothing(), rows)
 
 
-def delete_of(connection: Connection, decision_ids: Sequence[str]) -> int:
-    """Deletes decisions with all that is said of them; how much feedback there was."""
+def delete_of(connection: Connection, insert: Any, decision_ids: Sequence[str]) -> int:
+    """Deletes decisions with all that is said of them; how much feedback there was.
+
+    Args:
+        insert: the dialect's INSERT.
+    """
     for table in (SIGNALS, JUDGEMENTS):
         connection.execute(delete(table).where(table.c.decision_id.in_(decision_ids)))
-    forget_sums(connection, decision_ids)
+    forget_spend(connection, insert, decision_ids)
     feedback = 0
     for table in (FEEDBACK, DOCUMENT_FEEDBACK):
         feedback += connection.execute(delete(table).where(table.c.decision_id.in_(decision_ids))).rowcount

@@ -13,12 +13,10 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from sqlalchemy import delete
 from yarl import URL
 
 from coe.decision_log.database import Database
 from coe.decision_log.privacy import keyed_hash
-from coe.decision_log.tables import SPEND
 from coe.fleet.connect import DisabledBackend
 from coe.fleet.providers import echo
 from coe.gateway.auth import Auth
@@ -192,17 +190,6 @@ async def test_a_list_without_a_match_so_far_goes_on_by_itself(
         assert "No decisions of your team match" not in pages[0]
         live = (await get(gateway, "/decisions?days=&state=timed_out&live=1"))[1]
     assert re.findall(r'hx-trigger="(.+?)"', live) == ["every 2s"]
-
-
-async def test_spend_that_is_not_added_up_yet_is_called_so(store: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coe.decision_log.database.LOOK_S", 0.0)
-    store.write_decisions([record(0, at=600.0), record(1, at=1100.0)])
-    words = "Of what is newer than 1970-01-01 00:17 UTC"
-    async with running(store=store) as gateway:
-        assert words not in (await get(gateway, "/spend?days="))[1]
-        with store.transaction("lose a sum") as connection:
-            connection.execute(delete(SPEND).where(SPEND.c.slot == 1))
-        assert words in (await get(gateway, "/spend?days="))[1]
 
 
 async def test_a_session_sees_what_its_key_may_and_ends_with_it(keys: KeyStore, store: Database) -> None:

@@ -220,7 +220,7 @@ class Console:
     async def spend(self, request: Request, api: Api) -> Response:
         days = request.query_params.get("days", "30")
         spent = await api.get("/v1/spend", since=since(days) or 0.0)
-        return self._show(request, "spend", spent=spent["data"], looked_back_to=spent["looked_back_to"], days=days)
+        return self._show(request, "spend", spent=spent["data"], days=days)
 
     async def reports(self, request: Request, api: Api) -> Response:
         found = await self._reports(api)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import FiniteFloat
 
-from coe.decision_log.spend import Spend
+from coe.decision_log.spend import SLOT_S, Spend, slots_of
 from coe.gateway.endpoints.access import CallerOf, LogDatabase, api_router, scan
 from coe.gateway.keys.grants import tenant_of
 from coe.router.types import Record
@@ -26,13 +26,12 @@ class KeySpend(Spend):
 
 
 class SpendList(Record):
-    """Spend of keys, with since <= at < until; dearest first. Where `looked_back_to` (Unix seconds) is not null, it is
-    that of what is newer, and the rest is still being added up."""
+    """Spend of keys, with since <= at < until; dearest first. Both are those asked for, widened to quarters of an
+    hour."""
 
     object: Literal["list"] = "list"
     since: float
     until: float | None
-    looked_back_to: float | None
     data: tuple[KeySpend, ...]
 
 
@@ -43,6 +42,8 @@ async def show_spend(
     """Sums over the logged requests with since <= at < until (Unix seconds; by default the last 30 days)."""
     begin = time.time() - DEFAULT_DAYS * DAY_S if since is None else since
     team = None if caller.is_admin else caller.tenant
-    rows, looked_back_to = await scan(partial(database.spend, team, begin, until))
+    slots = slots_of(begin, until)
+    rows = await scan(partial(database.spend, team, slots))
     data = tuple(KeySpend(team=tenant_of(row.key_id), **row.model_dump()) for row in rows)
-    return SpendList(since=begin, until=until, looked_back_to=looked_back_to, data=data)
+    end = None if until is None else float(slots.stop * SLOT_S)
+    return SpendList(since=float(slots.start * SLOT_S), until=end, data=data)
