@@ -13,6 +13,7 @@ from coe.fleet.replicas import ExpertBackend, Replicas
 from coe.router import plugins
 from coe.router.config import CoeConfig
 from coe.router.expert_config import Engine, ExpertConfig
+from coe.router.gateway_config import listed
 
 logger = logging.getLogger(__name__)
 
@@ -22,24 +23,11 @@ Roots = Sequence[str]
 WIRES, OPENAI_WIRE = "fleet.providers", "vllm"
 """An engine has the wire of its name; those without a file there, llama.cpp's server among them, speak OpenAI's."""
 
-DECLARED = frozenset(
-    {
-        "wires",
-        "params_b",
-        "active_params_b",
-        "adapter_params_b",
-        "cost",
-        "price",
-        "price_in_per_m_usd",
-        "price_out_per_m_usd",
-        "context_tokens",
-        "supports_images",
-        "supports_audio",
-        "supports_tools",
-        "supports_json",
-        "total_timeout_s",
-        "description",
-    }
+DECLARED = listed(
+    """
+    wires params_b active_params_b adapter_params_b cost price price_in_per_m_usd price_out_per_m_usd context_tokens
+    supports_images supports_audio supports_tools supports_json total_timeout_s description
+    """
 )
 """Fields of an entry that its backend does not need."""
 

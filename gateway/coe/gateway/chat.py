@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from coe.base.errors import BackendError, StoreError
 from coe.decision_log.decision_record import TerminalState
 from coe.decision_log.privacy import named_session
-from coe.gateway.adapters.adapter import PassedOn, Translated, whole_told
+from coe.gateway.adapters.adapter import Delivery, PassedOn, Translated, whole_told
 from coe.gateway.answer_reader import StreamTails, answer_text
 from coe.gateway.asgi import ClientWatch, decode_json, read_body, read_off_loop, send_body, send_head
 from coe.gateway.chat_request import ChatRequest, identity, json_object
@@ -236,7 +236,7 @@ class ChatExchange:
             StoreError: its row could not be made safe; the client has not seen the end.
         """
         endpoint, row, told, keep = self._endpoint, self._row, self._told(answer), self._keep_chars
-        delivery: PassedOn | Translated
+        delivery: Delivery
         if told is None:
             delivery = PassedOn(self._surface, self._context.request_id, chat, answer, keep)
         else:

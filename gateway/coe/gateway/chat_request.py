@@ -252,10 +252,7 @@ def beginning(messages: list[dict[str, object]]) -> str:
 
 
 def flag(body: Mapping[str, object], name: str) -> bool:
-    value = body.get(name)
-    if value is not None and not isinstance(value, bool):
-        wrong(name, body, "true or false")
-    return bool(value)
+    return bool(typed(body, name, bool, "true or false"))
 
 
 def count(body: Mapping[str, object], name: str, *, least: int = 1, most: int) -> int | None:

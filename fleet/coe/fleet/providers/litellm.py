@@ -30,37 +30,15 @@ from coe.fleet.backend import (
 )
 from coe.fleet.chat_completions import chunks_of
 from coe.fleet.providers._post import Connections
+from coe.router.gateway_config import listed
 from coe.router.section import HttpUrl, Section
 
-FORWARDED = frozenset(
-    (
-        "messages",
-        "temperature",
-        "top_p",
-        "n",
-        "stream",
-        "stream_options",
-        "stop",
-        "max_tokens",
-        "max_completion_tokens",
-        "presence_penalty",
-        "frequency_penalty",
-        "logit_bias",
-        "user",
-        "seed",
-        "tools",
-        "tool_choice",
-        "parallel_tool_calls",
-        "response_format",
-        "logprobs",
-        "top_logprobs",
-        "reasoning_effort",
-        "modalities",
-        "audio",
-        "prediction",
-        "functions",
-        "function_call",
-    )
+FORWARDED = listed(
+    """
+    messages temperature top_p n stream stream_options stop max_tokens max_completion_tokens presence_penalty
+    frequency_penalty logit_bias user seed tools tool_choice parallel_tool_calls response_format logprobs
+    top_logprobs reasoning_effort modalities audio prediction functions function_call
+    """
 )
 """The chat fields of OpenAI's API. litellm takes its own settings from the same place (`api_base`, `api_key`, ...), so
 whatever else a client sends stays here: it could send the provider's key to an address of its choice."""

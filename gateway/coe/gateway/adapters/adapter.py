@@ -124,8 +124,40 @@ class NamedEvents(Surface):
         return b"event: " + str(event["type"]).encode() + b"\ndata: " + to_json(event) + b"\n\n"
 
 
-class PassedOn:
-    """An answer in the API that its client asked by: its bytes are passed on as they come, and read along.
+class Delivery:
+    """The way of a streamed answer to its client, read along by `reader`. Its end waits until its row is safe."""
+
+    def __init__(self, answer: StreamedAnswer, reader: StreamReader) -> None:
+        self._answer, self.reader = answer, reader
+
+    async def stream(self, send: SendPiece) -> None:
+        """Sends all but the end. Raises BackendError: the stream was cut, or is not what it should be."""
+        reader, chunk, chunks = self.reader, self._answer.first, self._answer.chunks
+        while chunk:
+            reader.feed(chunk)
+            await send(self._shown(chunk))
+            if reader.is_done:
+                break  # whatever an expert does after its end mark, the answer is complete
+            chunk = await anext(chunks, b"")
+        reader.close()
+        if not (reader.is_complete or reader.error_code):
+            raise BackendError("the expert's answer was cut off", status=502)
+
+    def _shown(self, chunk: bytes) -> bytes:
+        """The bytes for the client that follow from a piece, which was read."""
+        raise NotImplementedError
+
+    def end(self) -> bytes:
+        """The end, for a client whose row is safe."""
+        raise NotImplementedError
+
+    def fail(self, error: ApiError) -> bytes:
+        """The last event of a stream that was cut."""
+        raise NotImplementedError
+
+
+class PassedOn(Delivery):
+    """An answer in the API that its client asked by: its bytes are passed on as they come.
 
     Args:
         chat: that was sent to the expert.
@@ -135,70 +167,46 @@ class PassedOn:
     def __init__(
         self, surface: Surface, request_id: str, chat: ChatRequest, answer: StreamedAnswer, keep_chars: int
     ) -> None:
-        self._surface, self._request_id, self._answer = surface, request_id, answer
         native = chat.native if answer.is_native else None
-        self.reader = StreamReader(keep_chars, as_chat=None if native is None else native.as_chat)
+        super().__init__(answer, StreamReader(keep_chars, as_chat=None if native is None else native.as_chat))
+        self._surface, self._request_id = surface, request_id
         edits = [Edit(USAGE, without_usage)] if answer.hides_usage else []
         if chat.facts.has_tools and native is None:
             edits.append(Edit(CALLS, CallEvents().edited))
         self._edits = EventEdits(edits) if edits else None
         self._end = BufferedTerminator(surface.end_mark)
 
-    async def stream(self, send: SendPiece) -> None:
-        """Sends all but the end. Raises BackendError: the stream was cut."""
-        reader, edits, chunk, chunks = self.reader, self._edits, self._answer.first, self._answer.chunks
-        while chunk:
-            await send(self._end.pass_on(chunk if edits is None else edits.changed(chunk)))
-            reader.feed(chunk)
-            if reader.is_done:
-                break  # whatever an expert does after its end mark, the answer is complete
-            chunk = await anext(chunks, b"")
-        reader.close()
-        check_complete(reader)
+    def _shown(self, chunk: bytes) -> bytes:
+        return self._end.pass_on(chunk if self._edits is None else self._edits.changed(chunk))
 
     def end(self) -> bytes:
-        """The end, for a client whose row is safe."""
         shown = b"" if self._edits is None else self._end.pass_on(self._edits.rest())
         return shown + self._end.rest()
 
     def fail(self, error: ApiError) -> bytes:
-        """The last event of a stream that was cut. Inside an event there is none: the connection breaks, which no
-        client takes for a complete answer."""
+        """Nothing inside an event: the connection breaks, which no client takes for a complete answer."""
         return self._surface.error_event(error, self._request_id) if self.reader.is_at_boundary else b""
 
 
-class Translated:
-    """A streamed chat completion that is translated for another API, so each event has to be read first.
-
-    Args:
-        told: the translated answer.
-        keep_chars: how much of its text `reader` keeps.
-    """
+class Translated(Delivery):
+    """A streamed chat completion that is translated for another API. Args as of `PassedOn`, and `told`: the answer."""
 
     def __init__(self, surface: Surface, told: Answer, answer: StreamedAnswer, keep_chars: int) -> None:
-        self._answer, self._frames = answer, Frames(surface, told)
-        self.reader = StreamReader(keep_chars, on_event=self._frames.read)
+        self._frames = Frames(surface, told)
+        super().__init__(answer, StreamReader(keep_chars, on_event=self._frames.read))
 
     async def stream(self, send: SendPiece) -> None:
-        """Sends all but the end. Raises BackendError: the stream was cut, or is not one of chat completions."""
-        reader, chunk, chunks = self.reader, self._answer.first, self._answer.chunks
-        while chunk:
-            reader.feed(chunk)
-            await send(self._frames.take())
-            if reader.is_done:
-                break
-            chunk = await anext(chunks, b"")
-        reader.close()
-        check_complete(reader)
-        if reader.is_broken and not reader.error_code:
+        await super().stream(send)
+        if self.reader.is_broken and not self.reader.error_code:
             raise BackendError("the expert's stream is not one of chat completions", status=502)
 
+    def _shown(self, chunk: bytes) -> bytes:
+        return self._frames.take()
+
     def end(self) -> bytes:
-        """The end, for a client whose row is safe."""
         return self._frames.end()
 
     def fail(self, error: ApiError) -> bytes:
-        """The last event of a stream that was cut."""
         return self._frames.fail(error)
 
 
@@ -248,12 +256,6 @@ def whole_told(told: Answer, body: bytes) -> bytes:
         raise stream_error(values["error"])
     with chat_completion():
         return to_json(told.whole(values))
-
-
-def check_complete(reader: StreamReader) -> None:
-    """Raises BackendError where the stream that was read was cut, and did not tell why."""
-    if not (reader.is_complete or reader.error_code):
-        raise BackendError("the expert's answer was cut off", status=502)
 
 
 def stream_error(error: object) -> ApiError:
