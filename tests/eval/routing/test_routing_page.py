@@ -30,8 +30,6 @@ SECTIONS = [
     "quality-against-active-parameters",
     "quality-against-cost",
     "quality-against-hosted-parameters",
-    "what-to-grade-first",
-    "queries-lost-by-the-most",
     "how-this-was-measured",
 ]
 HOSTILE = "</script><script>alert('x')</script>"
@@ -53,13 +51,12 @@ def full_report() -> Report:
         MethodOutput("soft", "Soft <map>", "it adds up", scores, scores.argmax(axis=1)),
         MethodOutput("best", "Best", "it knows", scores, scores.argmax(axis=1), is_default=True),
     ]
-    counts = {"a": np.full(3, 9.0), "b": np.full(3, 9.0)}
     # The small expert, then the best of those that ever are best.
     limited = {
         budget.name: [np.zeros(4, dtype=np.int64), *[np.array([1, 1, 1, 2])] * (len(budget.limits) - 1)]
         for budget in known_budgets(found)
     }
-    bare = report_of(replace(found, methods=tuple(methods), counts=counts, limited=limited))
+    bare = report_of(replace(found, methods=tuple(methods), limited=limited))
     return with_data(bare, n_test=400)  # enough for quality over budgets
 
 
@@ -140,7 +137,7 @@ def test_a_full_report_shows_every_section_and_survives_json() -> None:
 
 def test_every_chart_stands_on_the_full_page_once_and_has_only_page_colours() -> None:
     charts = charts_of_page(rendered_in_full())
-    drawn = {"experts", "categories", *(name for name in SECTIONS if name.startswith("quality"))}
+    drawn = {"experts", *(name for name in SECTIONS if name.startswith("quality"))}
     assert set(charts) == {"picture", *(f"chart-{name}" for name in drawn)}
     for name, spec in charts.items():
         assert rendered_in_full().count(f'id="{name}"') == 1, name
@@ -151,9 +148,6 @@ def test_numbers_of_every_section_are_on_the_page() -> None:
     html = rendered_in_full()
     assert "Soft &lt;map&gt;" in html
     assert "Best" not in dict(words.ways(full_report()))  # the default is this router
-    assert "6 pairs have too few graded answers" in html
-    for query in full_report().lost:
-        assert query.prompt_id in html
     points = [row["value"] for row in charts_of_page(html)["chart-experts"]["data"]["values"]]
     assert points == [-75.0, 0.0, -100.0, -12.5, 0.0, 0.0]  # of a, then b, against maths alone
 
@@ -174,14 +168,11 @@ def test_the_page_says_how_a_budget_was_counted() -> None:
     assert counted not in rendered()
 
 
-def test_one_category_is_counted_as_one_and_has_no_confusion() -> None:
+def test_one_category_is_counted_as_one() -> None:
     report = make_report()
     assert "out of 2 categories," in rendered()
     stage_one = report.stage_one.model_copy(update={"n_categories": 1})
-    confusion = report.confusion.model_copy(update={"categories": ("all",), "counts": ((4,),)})
-    html = render(report.model_copy(update={"stage_one": stage_one, "confusion": confusion}))
-    assert "out of 1 category," in html
-    assert "chart-categories" not in html
+    assert "out of 1 category," in render(report.model_copy(update={"stage_one": stage_one}))
 
 
 def test_a_budget_in_words() -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from coe.eval.metrics.intervals import Estimate
 from coe.eval.report import drawing
 from coe.eval.report.numbers import billions, counted, dollars, percent, points, whole_percent
 from coe.eval.report.page import Chart, Column, Figure, Page, Section, cell_of, facts_of, stated, table_of
 from coe.eval.routing.budget_sections import FEWEST_DRAWN, budget_sections
-from coe.eval.routing.routing_records import Arm, CategoryRow, ExpertRow, LostQuery, OutOfFold, Regret, Report, ThinCell
+from coe.eval.routing.routing_records import Arm, CategoryRow, ExpertRow, OutOfFold, Regret, Report
 
 FEWEST_TOLD = 6
 """Fewest test queries that can tell two choices apart: five that all agree have p = 0.06 in a two-sided sign test, but
@@ -46,8 +44,6 @@ def routing_page(report: Report) -> Page:
         regret_section(report.regret),
         categories_section(report),
         *budget_sections(report),
-        thin_section(report),
-        lost_section(report.lost),
         measured_section(report),
     ]
     return Page(
@@ -170,7 +166,7 @@ def regret_section(regret: Regret) -> Section:
 
 def categories_section(report: Report) -> Section:
     """Stage 1, and scores per true category."""
-    stage, found = report.stage_one, report.confusion
+    stage = report.stage_one
     sentence = (
         f"The true category is predicted for {percent(stage.accuracy)} of the queries, out of "
         f"{counted(stage.n_categories, 'category', 'categories')}, with a confidence that is wrong by "
@@ -187,41 +183,11 @@ def categories_section(report: Report) -> Section:
         *(arm_column(title, name) for name, title in CATEGORY_ARMS.items()),
     ]
     table = table_of("Category", {row.category: row for row in report.categories}, columns)
-    cells = {
-        (true, likely): count / sum(counts)
-        for true, counts in zip(found.categories, found.counts, strict=True)
-        for likely, count in zip(found.categories, counts, strict=True)
-        if sum(counts)
-    }
-    caption = "Rows are true categories, columns the most likely ones: shares of the row."
-    chart = Chart(caption, drawing.heat_map(cells, ("true category", "most likely category"), ".0%", 1))
-    return Section("Categories", f"{sentence}.", table, chart if len(found.categories) > 1 else None)
+    return Section("Categories", f"{sentence}.", table)
 
 
 def arm_column(title: str, name: str) -> Column[CategoryRow]:
     return Column(title, lambda row: row.scores[name], percent)
-
-
-def thin_section(report: Report) -> Section:
-    columns: list[Column[ThinCell]] = [
-        Column("Graded answers", lambda cell: cell.count),
-        Column("Missing", lambda cell: cell.missing),
-    ]
-    table = table_of("Category and expert", [(f"{c.category}, {c.expert}", c) for c in report.thin_cells], columns)
-    cells = counted(report.n_thin_cells, "pair has", "pairs have")
-    return Section("What to grade first", f"{cells} too few graded answers for the map to rely on.", table)
-
-
-def lost_section(lost: Sequence[LostQuery]) -> Section:
-    columns: list[Column[LostQuery]] = [
-        Column("Query", lambda one: one.excerpt),
-        Column("Category", lambda one: one.category),
-        Column("Taken for", lambda one: one.likely_category),
-        Column("Chosen", lambda one: f"{one.chosen}: {percent(one.chosen_score, 0)}"),
-        Column("Best", lambda one: f"{one.best}: {percent(one.best_score, 0)}"),
-    ]
-    table = table_of("Prompt", [(one.prompt_id, one) for one in lost], columns)
-    return Section("Queries lost by the most", "Of equal losses, first those that most experts answer well.", table)
 
 
 def measured_section(report: Report) -> Section:

@@ -64,35 +64,6 @@ class FrontierPoint(Scored):
     )
 
 
-class Confusion(Record):
-    """Queries of a true category (row) by most likely category (column); the largest categories and the others."""
-
-    categories: tuple[str, ...]
-    counts: tuple[tuple[int, ...], ...]
-
-
-class ThinCell(Record):
-    """A cell of the quality matrix with too few graded answers."""
-
-    category: str
-    expert: str
-    count: int
-    missing: int
-
-
-class LostQuery(Record):
-    """A test query on which the router lost most."""
-
-    prompt_id: str
-    category: str
-    likely_category: str
-    excerpt: str
-    chosen: str
-    chosen_score: float
-    best: str
-    best_score: float
-
-
 class Regret(Record):
     """query_oracle - coe = beyond_categories + map + classifier (ours)."""
 
@@ -197,13 +168,9 @@ class Report(Record):
     power: Power = Field(description="of the gain of coe over the best single expert")
     regret: Regret
     stage_one: StageOne
-    confusion: Confusion
     experts: tuple[ExpertRow, ...]
     categories: tuple[CategoryRow, ...]
     frontier: dict[str, dict[str, tuple[FrontierPoint, ...]]] = Field(
         description="budget -> coe or best_mixture -> points, budget rising"
     )
-    thin_cells: tuple[ThinCell, ...] = Field(description="the fewest answers first, 20 at most")
-    n_thin_cells: int
-    lost: tuple[LostQuery, ...]
     out_of_fold: OutOfFold | None = None

@@ -17,20 +17,17 @@ from coe.eval.routing.routing_page import headline
 from coe.eval.routing.routing_records import (
     Arm,
     CategoryRow,
-    Confusion,
     DataFacts,
     ExpertRow,
-    LostQuery,
     MethodRecord,
     Power,
     Regret,
     Report,
     StageOne,
-    ThinCell,
 )
 from coe.eval.routing.routing_request import RoutingRequest
 from coe.eval.routing.trial import Choice, MethodOutput, Trial, mean_costs
-from coe.router.types import GENERAL, Float64Array, FloatArray
+from coe.router.types import GENERAL, Float64Array
 
 RIVALS = ("coe", "best_single", "best_single_hindsight", "map_true", "knn", "best_mixture")
 """Arms that every other one is compared with; the last needs a budget."""
@@ -43,11 +40,6 @@ REGRET = {
 TOLD_DIFFERENCE = 0.02
 """Difference of mean scores for which a report gives the number of queries that would show it: the margin of
 `coe retrain` (ours)."""
-NEEDED_PER_CELL = 25
-"""Graded answers that bring the standard error of a mean score in [0, 1] to at most 0.1, whatever the scores."""
-SHOWN_CATEGORIES, SHOWN_CELLS, SHOWN_LOST = 20, 20, 10
-OTHER = "(other)"
-EXCERPT_CHARS = 200
 
 
 def measure(
@@ -58,7 +50,6 @@ def measure(
     methods = {f"method {each.name}": expected(each.choice.probs, trial) for each in trial.methods}
     alone = {f"expert {name}": trial.scores[:, e] for e, name in enumerate(trial.test.experts)}
     scores = Paired.of({**served, **methods, **alone}, rng)
-    thin = thin_cells(trial.counts, trial.test.experts)
     report = Report(
         headline="",
         command=request.command,
@@ -73,13 +64,9 @@ def measure(
             total=scores.minus("query_oracle", "coe"),
         ),
         stage_one=stage_one_record(trial),
-        confusion=build_confusion(trial.test.categories, trial.likely),
         experts=expert_rows(trial, scores),
         categories=category_rows(trial, served),
         frontier=build_frontier(trial, rng),
-        thin_cells=tuple(thin[:SHOWN_CELLS]),
-        n_thin_cells=len(thin),
-        lost=build_lost(trial),
     )
     return report.model_copy(update={"headline": headline(report)})
 
@@ -157,17 +144,6 @@ def stage_one_record(trial: Trial) -> StageOne:
     )
 
 
-def build_confusion(categories: Sequence[str], likely: Sequence[str], shown: int = SHOWN_CATEGORIES) -> Confusion:
-    """Counts of true (row) by most likely (column) category: the `shown` largest true ones, then all others as one."""
-    largest = [name for name, _ in Counter(categories).most_common(shown)]
-    names = largest if set(categories) | set(likely) <= set(largest) else [*largest, OTHER]
-    number = {name: i for i, name in enumerate(largest)}
-    counts = np.zeros((len(names), len(names)), dtype=np.int64)
-    for true, found in zip(categories, likely, strict=True):
-        counts[number.get(true, len(largest)), number.get(found, len(largest))] += 1
-    return Confusion(categories=tuple(names), counts=tuple(tuple(row) for row in counts.tolist()))
-
-
 def expert_rows(trial: Trial, scores: Paired) -> tuple[ExpertRow, ...]:
     """Every expert alone, best first."""
     sizes, price = trial.sizes_b, mean_costs(trial.test)
@@ -211,43 +187,3 @@ def category_rows(trial: Trial, served: Mapping[str, Float64Array]) -> tuple[Cat
             )
         )
     return tuple(rows)
-
-
-def thin_cells(counts: Mapping[str, FloatArray], experts: Sequence[str]) -> list[ThinCell]:
-    """Cells with fewer than `NEEDED_PER_CELL` graded answers, fewest first. `counts` (m,) by learned category."""
-    found = [
-        ThinCell(category=category, expert=expert, count=int(count), missing=NEEDED_PER_CELL - int(count))
-        for category, row in counts.items()
-        for expert, count in zip(experts, row, strict=True)
-        if count < NEEDED_PER_CELL
-    ]
-    return sorted(found, key=lambda cell: cell.count)
-
-
-def build_lost(trial: Trial, shown: int = SHOWN_LOST) -> tuple[LostQuery, ...]:
-    """Queries by the best expert's score minus the chosen one's, largest first; of equals those that most experts would
-    have answered, since they were easiest to get right. Queries without loss are left out."""
-    rows = np.arange(len(trial.scores))
-    own, best = trial.scores[rows, trial.decided], trial.scores.argmax(axis=1)
-    loss = trial.scores[rows, best] - own
-    order = np.lexsort((-trial.scores.mean(axis=1), -loss))
-    return tuple(
-        LostQuery(
-            prompt_id=trial.test.prompt_ids[i],
-            category=trial.test.categories[i],
-            likely_category=trial.likely[i],
-            excerpt=excerpt(trial.test.texts[i]),
-            chosen=trial.test.experts[trial.decided[i]],
-            chosen_score=float(own[i]),
-            best=trial.test.experts[best[i]],
-            best_score=float(trial.scores[i, best[i]]),
-        )
-        for i in order[:shown]
-        if loss[i] > 0
-    )
-
-
-def excerpt(text: str) -> str:
-    """The first 200 characters on one line; a cut is marked."""
-    line = " ".join(text.split())
-    return line if len(line) <= EXCERPT_CHARS else line[: EXCERPT_CHARS - 1].rstrip() + "\u2026"

@@ -137,12 +137,6 @@ def run_trial(
     )
 
 
-def answer_counts(artifact: RouterArtifact) -> dict[str, FloatArray]:
-    """(m,) graded answers behind the map, by category."""
-    counts = evidence_of(artifact).count
-    return dict(zip(artifact.manifest.categories, counts, strict=False))  # its last row is `general`
-
-
 def with_policies(trial: Trial, artifact: RouterArtifact, router: Router, request: RoutingRequest) -> Trial:
     """The trial with every strategy that training learned, where answers are known, and with the router under every
     limit of its frontier."""
@@ -209,7 +203,6 @@ def run_routing(request: RoutingRequest, *, now: datetime, progress: Progress) -
             method_output(made, load(made, tables.fit, request.budgets, router.encoder), fit_s, trial, wanted.scorer)
             for made, fit_s in fitted.values()
         ),
-        counts=answer_counts(artifact),
     )
     progress("deciding under every limit")
     trial = with_policies(trial, artifact, router, request)

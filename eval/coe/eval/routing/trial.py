@@ -67,9 +67,8 @@ class Trial:
     """A router's decisions on the test table, and what the reference arms, methods and frontiers need.
 
     Both tables have the same experts and complete scores; embeddings have unit rows. `how` says how the router chooses.
-    Costs and sizes of an expert are NaN where unknown. `strategies` are arms that ask several experts. `counts` (k, m)
-    are the graded answers behind the map, by learned category. `limited` has the router's experts (n,) by budget, at
-    each limit of `known_budgets`.
+    Costs and sizes of an expert are NaN where unknown. `strategies` are arms that ask several experts. `limited` has
+    the router's experts (n,) by budget, at each limit of `known_budgets`.
     """
 
     fit: OutcomeTable
@@ -83,7 +82,6 @@ class Trial:
     binding: tuple[str, ...] = ()
     methods: tuple[MethodOutput, ...] = ()
     strategies: tuple[Choice, ...] = ()
-    counts: Mapping[str, FloatArray] = field(default_factory=dict)
     limited: Mapping[str, Sequence[IntArray]] = field(default_factory=dict)
 
     def numbers(self, names: Sequence[str]) -> IntArray:
