@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from coe.fleet.setup.composition import Found, composition_text
+from coe.router import plugins
 from coe.router.config import load_config, parse_text
 
 ROOT = Path(__file__).parents[2]
@@ -124,8 +125,18 @@ def test_nothing_of_the_demo_is_there(names: set[str]) -> None:
     assert not [name for name in names if name.startswith(("examples", "coe_offline")) or "adapter_model" in name]
 
 
-def test_a_first_composition_has_the_categories_of_the_queries_and_no_plugin_of_the_demo() -> None:
-    found = Found(experts={"mine": {"engine": "openai", "model": "m", "url": "http://127.0.0.1:1/v1"}})
-    config, demo = parse_text(composition_text(found), file="experts.yaml"), load_config(ROOT / "experts.yaml")
-    assert (config.categories, config.router, config.policies) == (demo.categories, demo.router, demo.policies)
-    assert config.plugins == {}
+EMBEDS = {"kind": "openai", "url": "http://127.0.0.1:1/v1", "model": "e", "dim": 3, "query_prefix": "query: "}
+
+
+@pytest.mark.parametrize("embeddings", [{}, {"e": EMBEDS}])
+def test_a_first_composition_has_the_categories_of_the_queries_and_no_kind_of_the_demo(
+    embeddings: dict[str, dict[str, object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An install without coe-offline takes it: the encoder is a model of an endpoint, or one of the hub."""
+    demo = load_config(ROOT / "experts.yaml")
+    monkeypatch.setattr(plugins, "installed_modules", lambda family: {"openai": "coe.fleet.encoders.openai"})
+    found = Found({"mine": {"engine": "openai", "model": "m", "url": "http://127.0.0.1:1/v1"}}, embeddings=embeddings)
+    config = parse_text(composition_text(found), file="experts.yaml")
+    assert (config.categories, config.policies) == (demo.categories, demo.policies)
+    assert config.router.encoder.options["parts"][0]["kind"] == ("openai" if embeddings else "static")
+    assert (config.retrieval is None, config.plugins) == (not embeddings, {})

@@ -25,6 +25,14 @@ ABOUT_LISTS = """# The first expert of a list answers; where it fails or rests, 
 ABOUT_RETRIEVAL = """# /v1/embeddings, /v1/rerank and vector stores: docs/retrieval.md
 """
 
+FROM_HUB = "no endpoint embeds, so the encoder is a model of the hub: pip install 'composition-of-experts[encoders]'"
+
+STATIC = re.compile(r"( *#.*\n)? *- \{kind: static.*\n")
+"""The part of the router's encoder that a model of an endpoint replaces, in starter.yaml."""
+
+ENCODER_KEYS = ("kind", "url", "model", "dim", "encoding", "api_key_env")
+"""Keys of an embedding expert that an encoder has too."""
+
 RESERVED = ("auto", "base", "reranker", "words")
 """Names that mean routing, and embedding experts of starter.yaml."""
 
@@ -54,6 +62,12 @@ class Found:
     def add_embedding(self, name: str, entry: Entry) -> None:
         """Adds an embedding expert likewise."""
         self.embeddings[self.free_name(name)] = entry
+
+    @property
+    def encoder(self) -> Entry | None:
+        """The first embedding model as an encoder; None where there is none."""
+        first = next(iter(self.embeddings.values()), None)
+        return first and {key: first[key] for key in ENCODER_KEYS if key in first}
 
     def free_name(self, name: str) -> str:
         wanted = safe_name(name)
@@ -105,6 +119,11 @@ def composition_text(found: Found) -> str:
     written = {"experts": {name: dict(entry) for name, entry in found.experts.items()}}
     parts["experts"] = as_yaml(written)
     retrieval = yaml.safe_load(parts.pop("retrieval"))
+    if encoder := found.encoder:
+        kind, options = encoder["kind"], {key: value for key, value in encoder.items() if key != "kind"}
+        part = yaml.safe_dump({"kind": kind, "options": options}, default_flow_style=True, sort_keys=False, width=1000)
+        parts["router"] = STATIC.sub(lambda _: f"      - {part}", parts["router"])
+        retrieval["retrieval"]["encoder"] = encoder
     if found.reranker is not None:
         retrieval["retrieval"]["reranker"] = dict(found.reranker)
     if found.embeddings or found.reranker is not None:
@@ -144,7 +163,9 @@ def write_composition(found: Found, out: Path) -> None:
     for line in found.notes:
         echo(f"note: {line}", to_stderr=True)
     if found.embeddings:
-        echo(f"/v1/embeddings has {', '.join(found.embeddings)}; it needs the extras `encoders` and `stores`")
+        echo(f"/v1/embeddings has {', '.join(found.embeddings)}; it needs the extra `stores`")
+    else:
+        echo(f"note: {FROM_HUB}", to_stderr=True)
     for line in summary(found.experts, out, prompts):
         echo(line)
 
