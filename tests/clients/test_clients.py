@@ -27,7 +27,7 @@ RUNS = [*((name, CLIENTS) for name in APART), *((name, OURS) for name in ("opena
 async def test_the_client_works(name: str, python: Path) -> None:
     assert python.exists(), f"{python} is missing: `make environments` installs it"
     router = small_router(capabilities={expert: Capabilities() for expert in EXPERTS})
-    entries = {expert: {"supports_tools": True, "context_tokens": 200_000} for expert in EXPERTS}
+    entries = {expert: {"supports": ["tools", "json"], "context_tokens": 200_000} for expert in EXPERTS}
     async with (
         helpful_engine() as engine,
         running(

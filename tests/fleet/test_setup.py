@@ -58,7 +58,7 @@ def test_every_model_of_an_endpoint_becomes_an_expert(address, tmp_path, monkeyp
     said = capsys.readouterr()
     assert f"coe up --config {out}" in said.out
     assert "params_b is not known of tiny;" in said.err
-    assert "supports_tools is not known of Qwen2.5-Coder-32B-Instruct, tiny;" in said.err
+    assert "supports is not known of Qwen2.5-Coder-32B-Instruct, tiny;" in said.err
     assert "right" not in out.read_text()
 
 
@@ -140,7 +140,7 @@ def test_models_that_embed_become_embedding_experts_and_one_that_ranks_the_reran
         assert run("init", [f"{url}/v1", "--out", str(out)]) == 0
         config = load_config(out)
         assert list(config.experts) == ["chatty", "e5-chat"]
-        assert config.experts["chatty"].price_in_per_m_usd == 2.0
+        assert config.experts["chatty"].price["input"] == 2.0
         assert config.retrieval is not None
         assert list(config.retrieval.experts) == ["words", "bge-m3", "vectors", "old-embedder"]
         for name in ("bge-m3", "vectors", "old-embedder"):
@@ -209,8 +209,8 @@ def test_a_hosted_model_comes_with_its_list_price(tmp_path) -> None:
     assert run("init", ["anthropic/claude-sonnet-4-5", "--out", str(out)]) == 0
     expert = load_config(out).experts["claude-sonnet-4-5"]
     assert (expert.engine, expert.api_key_env) == ("litellm", "ANTHROPIC_API_KEY")
-    assert (expert.price_in_per_m_usd, expert.price_out_per_m_usd) == (3.0, 15.0)
-    assert expert.supports_tools
+    assert expert.chat_price.of_text == (3.0, 15.0)
+    assert "tools" in expert.supports
     assert run("init", ["openai/text-embedding-3-small", "--out", str(tmp_path / "other.yaml")]) == 1, (
         "it does not chat"
     )
@@ -247,7 +247,7 @@ LITELLM = {
                 "timeout": 120,
                 "max_parallel_requests": 16,
             },
-            "model_info": {"input_cost_per_token": 2e-6, "max_input_tokens": 8192, "supports_vision": True},
+            "model_info": {"input_cost_per_token": 2e-6, "max_input_tokens": 8192, "supports": ["vision", "json"]},
         },
         {
             "model_name": "claude",
@@ -282,7 +282,7 @@ def test_a_litellm_proxy_becomes_a_composition() -> None:
     assert (eu.api_key_env, eu.params) == ("AZURE_EU_KEY", {"api_version": "2024-10-21"})
     assert (large.engine, large.model, large.url) == ("vllm", "org/large", "http://gpu:8000/v1")
     assert (large.timeout_s, large.max_concurrency) == (120, 16)
-    assert (large.price_in_per_m_usd, large.context_tokens, large.supports_images) == (2.0, 8192, True)
+    assert (large.price, large.context_tokens, set(large.supports)) == ({"input": 2.0}, 8192, {"images", "json"})
     assert (large.api_key_env, claude.params_env) == (None, {"aws_secret_access_key": "AWS"})
     assert (claude.params, claude.context_tokens) == ({"max_tokens": 100}, 4096)
     assert config.aliases == {
@@ -310,7 +310,7 @@ def test_a_litellm_proxy_becomes_a_composition() -> None:
         "fallbacks of 'claude': without one with settings of its own, vectors, which became no expert",
         "fallbacks of 'gone': without gone, which became no expert",
         "context_tokens is not known of gpt-4o-1, gpt-4o-2, claude-1;",
-        "price_in_per_m_usd is not known of gpt-4o-1, gpt-4o-2, claude-1;",
+        "price is not known of gpt-4o-1, gpt-4o-2, claude-1;",
         "guardrails: not taken over",
     ):
         assert said in notes

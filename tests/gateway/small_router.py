@@ -88,5 +88,5 @@ def small_router(
         experts=EXPERTS,
         policies={"default": SolvedPolicy(solution), "wild": SolvedPolicy(solution, exploration=explored(2 / 3))},
         capabilities=capabilities
-        or {name: Capabilities(context_tokens=4096, supports_images=False, supports_audio=False) for name in EXPERTS},
+        or {name: Capabilities(context_tokens=4096, supports=frozenset({"tools", "json"})) for name in EXPERTS},
     )

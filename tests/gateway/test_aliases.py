@@ -173,7 +173,7 @@ async def test_what_has_begun_is_not_begun_again() -> None:
 async def test_an_expert_that_cannot_take_the_request_is_passed_over() -> None:
     picture = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]
     messages = [{"role": "user", "content": picture}]
-    async with running(sections=BIG, entries={"emerald": {"supports_images": True}}) as it:
+    async with running(sections=BIG, entries={"emerald": {"supports": ["images", "json"]}}) as it:
         assert await served(it, messages=messages) == ("emerald", None)
     async with running(sections=BIG) as it, it.chat(model="big", messages=messages) as answer:
         error = (await answer.json())["error"]

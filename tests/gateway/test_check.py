@@ -73,7 +73,7 @@ def test_a_plugin_is_checked_and_of_a_hosted_model_nobody_says_parameters(check)
     assert re.search(r"^away +openai +4096", found.stdout, re.MULTILINE)
     programs["sums"]["params"] = {"modle": "m"}
     found = check(lambda v: v["experts"].update(programs))
-    assert "experts.sums: fleet.wires 'echo': modle: unknown option; did you mean 'model'?" in found.stderr
+    assert "experts.sums: fleet.providers 'echo': modle: unknown option; did you mean 'model'?" in found.stderr
 
 
 def test_a_pilot_library_that_is_not_made_yet_is_no_problem(check):
@@ -191,7 +191,7 @@ def test_an_adapter_below_the_home_folder_is_found(check, tmp_path, monkeypatch)
     assert found.returncode == 0, found.stderr
 
 
-@pytest.mark.parametrize("key", ["params_b", "active_params_b", "adapter_params_b", "price_in_per_m_usd", "timeout_s"])
+@pytest.mark.parametrize("key", ["params_b", "active_params_b", "adapter_params_b", "timeout_s"])
 def test_a_number_that_would_overflow_is_refused(check, key):
     found = check(lambda v: v["experts"]["generalist"].update({key: 1e308}))
     assert found.returncode == 1
@@ -201,7 +201,7 @@ def test_a_number_that_would_overflow_is_refused(check, key):
 def test_a_budget_in_usd_is_left_to_what_queries_were_measured_to_cost(check):
     def change(values):
         for entry in values["experts"].values():
-            entry.update(price_in_per_m_usd=3, price_out_per_m_usd=15)
+            entry.update(price={"input": 3, "output": 15})
         values["policies"].update(cheap={"budgets": {"cost_usd": 0.00005}})
 
     found = check(change)
@@ -328,9 +328,9 @@ def test_a_policy_that_ends_exploration_without_a_word_is_named(check):
 
 
 def test_an_expert_whose_cached_tokens_have_no_price_is_named(check):
-    def price(values, **keys):
-        values["experts"]["generalist"] |= {"price_in_per_m_usd": 5.0, **keys}
+    def price(values, **others):
+        values["experts"]["generalist"]["price"] = {"input": 5.0, **others}
 
     said = "experts.generalist.price.cache_read is missing, so prompt tokens that its provider had cached cost as much"
     assert said in check(price).stderr
-    assert said not in check(lambda values: price(values, price={"cache_read": 0.5})).stderr
+    assert said not in check(lambda values: price(values, cache_read=0.5)).stderr

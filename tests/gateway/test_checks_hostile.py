@@ -287,7 +287,9 @@ async def test_media_to_text_only_experts_are_400_naming_each(fields: dict[str, 
 
 
 async def test_image_goes_to_the_expert_that_takes_it() -> None:
-    router = small_router(capabilities={name: Capabilities(supports_images=name == "plain") for name in EXPERTS})
+    router = small_router(
+        capabilities={name: Capabilities(supports=frozenset({"images"} if name == "plain" else ())) for name in EXPERTS}
+    )
     content = [{"type": "text", "text": "red"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}]
     async with running(router=router) as gateway:
         async with gateway.chat("", messages=[{"role": "user", "content": content}]) as answer:

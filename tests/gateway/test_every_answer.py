@@ -40,15 +40,19 @@ async def test_of_some_thousand_answers_each_is_logged_once(waits: bool) -> None
 def test_a_prompt_costs_the_price_of_input_and_an_answer_that_of_output(
     prompt: int, completion: int, usd: float
 ) -> None:
-    prices = {"price_in_per_m_usd": 3.0, "price_out_per_m_usd": 350.0}
+    prices = {"price": {"input": 3.0, "output": 350.0}}
     expert = ExpertConfig.model_validate({"engine": "litellm", "model": "x"} | prices)
     assert cost_usd(Usage(prompt_tokens=prompt, completion_tokens=completion), expert) == pytest.approx(usd)
     assert cost_usd(Usage(prompt_tokens=prompt, completion_tokens=completion), None) == 0.0
 
 
 def test_a_line_of_a_batch_costs_what_batches_cost() -> None:
-    price = {"cache_read": 1.0, "above": {100: {"input": 6.0}}, "batch": {"input": 1.5}}
-    expert = ExpertConfig.model_validate({"engine": "litellm", "model": "x", "price_in_per_m_usd": 3, "price": price})
+    prices = {
+        "price": {"input": 3, "cache_read": 1.0},
+        "price_above": {100: {"input": 6.0}},
+        "price_batch": {"input": 1.5},
+    }
+    expert = ExpertConfig.model_validate({"engine": "litellm", "model": "x", **prices})
     usage = Usage(prompt_tokens=100, kinds={"cache_read": 40})
     assert cost_usd(usage, expert) == pytest.approx((40 * 1 + 60 * 3) / 1e6)
     assert cost_usd(usage, expert, is_batch=True) == pytest.approx((40 * 1 + 60 * 1.5) / 1e6)

@@ -202,7 +202,7 @@ async def test_a_wrong_entry_of_one_expert_costs_no_client_an_answer_and_is_logg
 async def test_the_longest_answer_goes_under_the_name_that_the_expert_takes(
     mode: str, refused: str, taken: str, is_stream: bool
 ) -> None:
-    entries = {"ruby": {"price_out_per_m_usd": 1.0}}  # so that streams are asked for usage, too
+    entries = {"ruby": {"price": {"output": 1.0}}}  # so that streams are asked for usage, too
     async with faulty(mode, entries=entries) as (gateway, upstream):
         for _ in range(2):
             async with gateway.chat("red", model="ruby", stream=is_stream, **{refused: 9}) as answer:

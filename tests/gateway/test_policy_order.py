@@ -75,9 +75,9 @@ async def test_with_everybody_down_whom_the_policy_allows_the_answer_is_503_and_
 
 
 async def test_what_only_an_expert_beyond_the_budget_takes_is_refused() -> None:
-    capabilities = {name: Capabilities(supports_images=name == "plain") for name in EXPERTS}
+    capabilities = {name: Capabilities(supports=frozenset({"images"} if name == "plain" else ())) for name in EXPERTS}
     router = replace(priced(), capabilities=capabilities)
-    entries = {name: {"supports_images": each.supports_images} for name, each in capabilities.items()}
+    entries = {name: {"supports": sorted(each.supports)} for name, each in capabilities.items()}
     async with running(router=router, entries=entries) as gateway:
         image = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]
         body = {"model": "auto", "messages": [{"role": "user", "content": image}]}

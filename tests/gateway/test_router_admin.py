@@ -125,7 +125,7 @@ def test_the_registry_keeps_the_last_rounds(tmp_path: Path) -> None:
 
 
 async def test_experts_have_their_state_and_the_reason_of_a_disabled_one() -> None:
-    entries = {"ruby": {"params_b": 7.0, "supports_images": True}}
+    entries = {"ruby": {"params_b": 7.0, "supports": ["images", "json"]}}
     backends = echoes(plain=DisabledBackend("experts.plain.api_key_env: environment variable KEY is not set"))
     async with running(backends, entries=entries) as gateway:
         _, listed = await ask(gateway, "GET", "/v1/experts")

@@ -11,11 +11,11 @@ from coe.fleet.providers import echo
 from coe.gateway.chat_log import ServedModels, priced
 from coe.gateway.metrics import Metrics
 from coe.router.expert_config import ExpertConfig
-from coe.router.price_list import listed_facts
+from coe.router.price_list import entry_prices, listed
 from tests.gateway.running import Running, echoes, running
 
 OLD, NEW = "gpt-4o-2024-08-06", "gpt-4o-mini-2024-07-18"
-ENTRY = {"engine": "litellm", "model": "openai/gpt-4o", "price_in_per_m_usd": 2.5, "price_out_per_m_usd": 10.0}
+ENTRY = {"engine": "litellm", "model": "openai/gpt-4o", "price": {"input": 2.5, "output": 10.0}}
 
 
 class Redirecting(Unconnected):
@@ -60,7 +60,7 @@ async def test_an_answer_that_names_no_model_says_nothing() -> None:
     served.named("ruby", OLD)
     served.named("ruby", "gpt-4o")  # a piece of a stream, which names the alias
     assert served.now == {"ruby": OLD}
-    assert served.entries["ruby"].price_in_per_m_usd == 2.5
+    assert served.entries["ruby"].price["input"] == 2.5
 
 
 @pytest.mark.parametrize(
@@ -73,9 +73,9 @@ async def test_an_answer_that_names_no_model_says_nothing() -> None:
     ],
 )
 def test_the_price_of_another_listed_model_is_that_of_the_table(asked: str, served: str, price: float) -> None:
-    assert listed_facts("openai/gpt-4o-mini")["price_in_per_m_usd"] == 0.15, "the table comes with litellm"
+    assert entry_prices(listed("openai/gpt-4o-mini"))["price"]["input"] == 0.15, "the table comes with litellm"
     entry = ExpertConfig.model_validate(ENTRY | {"model": asked})
-    assert priced(entry, served).price_in_per_m_usd == price
+    assert priced(entry, served).price["input"] == price
 
 
 def test_a_model_that_costs_nothing_here_is_not_billed() -> None:

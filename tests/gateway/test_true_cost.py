@@ -20,7 +20,7 @@ from coe.router.usage import Usage, chat_usage, usage_of
 Json = dict[str, Any]
 N = 1000
 PROVIDERS = ("openai", "anthropic", "gemini", "deepseek", "xai", "hosted_vllm")
-VLLM = {"price_in_per_m_usd": 0.4, "price_out_per_m_usd": 1.1, "price": {"cache_read": 0.05}}
+VLLM = {"price": {"input": 0.4, "output": 1.1, "cache_read": 0.05}}
 
 
 def models_of(provider: str) -> list[str]:

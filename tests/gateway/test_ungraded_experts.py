@@ -9,8 +9,8 @@ from tests.gateway.running import config_of, echoes, running
 from tests.gateway.small_router import small_router
 
 TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}]
-FRESH = {"engine": "echo", "model": "m", "supports_tools": True}
-NO_TOOLS = {name: {"supports_tools": False} for name in ("ruby", "emerald", "plain")}
+FRESH = {"engine": "echo", "model": "m", "supports": ["tools", "json"]}
+NO_TOOLS = {name: {"supports": ["json"]} for name in ("ruby", "emerald", "plain")}
 
 
 @pytest.mark.parametrize("budgets", [{}, {"cost_usd": 1.0}])

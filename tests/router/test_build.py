@@ -27,7 +27,7 @@ CONFIG: dict[str, Any] = {
     "experts": {
         "base": {"engine": "llamacpp", "model": "m.gguf", "params_b": 2.0},
         "tuned": {"engine": "llamacpp", "model": "m.gguf", "adapter": "a", "params_b": 2.0, "adapter_params_b": 0.1},
-        "far": {"engine": "openai", "model": "x", "url": "http://127.0.0.1:9/v1", "price_out_per_m_usd": 10.0},
+        "far": {"engine": "openai", "model": "x", "url": "http://127.0.0.1:9/v1", "price": {"output": 10.0}},
     },
     "router": {"encoder": {"kind": "hashing", "dim": 8}, "classifier": {"kind": "logistic"}},
 }
@@ -108,7 +108,7 @@ def test_costs_come_from_the_file_and_tokens_from_the_evidence():
 
 
 def test_prompts_cost_the_price_of_input_and_answers_that_of_output():
-    prices = {"price_in_per_m_usd": 3.0, "price_out_per_m_usd": 50.0}
+    prices = {"price": {"input": 3.0, "output": 50.0}}
     entry = ExpertConfig.model_validate({"engine": "litellm", "model": "x"} | prices)
     costs = expert_costs([entry], evidence(1))
     assert costs.cost_usd[:, 0] == pytest.approx([(100 * 3 + 200 * 50) / 1e6] * 3)

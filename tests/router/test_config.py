@@ -121,7 +121,12 @@ def test_every_fault_is_reported_at_once(values):
             "params_env.key: must be the name of an environment variab",
         ),
         (("experts", "big", "context_tokens"), 1.5, "experts.big.context_tokens: must be a whole number (got 1.5)"),
-        (("experts", "big", "supports_tools"), "perhaps", "experts.big.supports_tools: must be true or false"),
+        (("experts", "big", "supports"), ["tool"], "experts.big.supports.0: unknown value; did you mean 'tools'?"),
+        (
+            ("experts", "big", "price"),
+            {"inputs": 1},
+            "experts.big.price: key 'inputs' is not a kind of token; did",
+        ),
         (("experts", "big"), [], "experts.big: must be a mapping of keys to values (got [])"),
         (("experts", "big", "model"), None, "experts.big.model: must be text (got nothing)"),
         (("experts", "small", "params_b"), -1, "experts.small.params_b"),

@@ -48,8 +48,8 @@ def make_router(*, share=0.0, pins=None, context=None) -> Router:
         experts=EXPERTS,
         policies={"default": SolvedPolicy(solution, pins or {}, explored(share))},
         capabilities={
-            "small": Capabilities(context_tokens=context, supports_images=False),
-            "coder": Capabilities(supports_images=False, supports_tools=False),
+            "small": Capabilities(context_tokens=context, supports=frozenset({"audio", "tools", "json"})),
+            "coder": Capabilities(supports=frozenset({"audio", "json"})),
             "vision": Capabilities(),
         },
     )

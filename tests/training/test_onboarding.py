@@ -218,7 +218,7 @@ def test_a_cheaper_newcomer_needs_no_test_of_luck_where_it_is_as_good(
     trained: Path, monkeypatch: pytest.MonkeyPatch, price: float, taken: tuple[str, ...]
 ) -> None:
     """Its lead in `sql` may be luck, as that of every second expert; `left` serves there, for this price."""
-    left = CONFIG["experts"]["left"] | {"price_in_per_m_usd": price, "price_out_per_m_usd": price}
+    left = CONFIG["experts"]["left"] | {"price": {"input": price, "output": price}}
     monkeypatch.setitem(CONFIG["experts"], "left", left)
     found = probe(trained, {"sql": 0.95, "facts": 0.1, "general": 0.1}, luck=0.5)
     assert found.taken == taken

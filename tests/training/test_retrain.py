@@ -373,8 +373,8 @@ def test_an_expert_that_changed_is_judged_by_what_it_does_now(request_):
 def test_the_next_best_takes_over_from_an_expert_that_fell(request_, price, is_taken):
     """`right` was not tried since, so the gate cannot judge it; what was known of it holds. It may cost too much."""
     config = yaml.safe_load(request_.config.read_text())
-    config["experts"]["right"] |= {"price_in_per_m_usd": price}
-    config["experts"]["left"] |= {"price_in_per_m_usd": 1.0}
+    config["experts"]["right"] |= {"price": {"input": price}}
+    config["experts"]["left"] |= {"price": {"input": 1.0}}
     request_.config.write_text(yaml.dump(config))
     log_answers(request_, {"left": 0.9, "right": 0.6}, n=600)
     always_left = {"propensity": 1.0, "possible": (1.0, 0.0), "only": "left"}

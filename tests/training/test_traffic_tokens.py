@@ -35,9 +35,7 @@ __all__ = ["request_"]
 
 ROWS, EXPERTS = ("code", "facts", "general"), ("left", "right", "new")
 PRICES: Mapping[str, Any] = {
-    "price_in_per_m_usd": 5.0,
-    "price_out_per_m_usd": 25.0,
-    "price": {"cache_read": 0.5, "cache_write_1h": 10.0, "reasoning": 30.0},
+    "price": {"input": 5.0, "output": 25.0, "cache_read": 0.5, "cache_write_1h": 10.0, "reasoning": 30.0},
 }
 DEAR = ExpertConfig.model_validate({"engine": "echo", "model": "m", **PRICES})
 FREE = ExpertConfig.model_validate({"engine": "echo", "model": "m"})

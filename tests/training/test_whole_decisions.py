@@ -32,7 +32,10 @@ ASKED = 24
 def trained(folder: Path, n_experts: int) -> Path:
     """A data folder with a live router that explores; every tenth expert reads images."""
     names = tuple(f"expert-{i:04}" for i in range(n_experts))
-    entries = {n: {"engine": "echo", "model": n, "supports_images": i % 10 == 0} for i, n in enumerate(names)}
+    entries = {
+        n: {"engine": "echo", "model": n, "supports": ["images", "json"] if i % 10 == 0 else ["json"]}
+        for i, n in enumerate(names)
+    }
     config = {**CONFIG, "experts": entries, "policies": {"default": {"exploration": 0.2}}}
     folder.mkdir(exist_ok=True)
     (folder / "experts.yaml").write_text(yaml.dump(config))

@@ -25,8 +25,8 @@ WIRES, OPENAI_WIRE = "fleet.providers", "vllm"
 
 DECLARED = listed(
     """
-    wires params_b active_params_b adapter_params_b cost price price_in_per_m_usd price_out_per_m_usd context_tokens
-    supports_images supports_audio supports_tools supports_json total_timeout_s description
+    wires params_b active_params_b adapter_params_b cost price price_above price_batch context_tokens supports
+    total_timeout_s description
     """
 )
 """Fields of an entry that its backend does not need."""

@@ -197,7 +197,7 @@ def priced(entry: ExpertConfig, model: str) -> ExpertConfig:
     asked, served = (entry_prices(listed(name)) for name in (entry.model, model))
     if not asked or not served or asked == served:
         return entry
-    own = entry.model_dump(exclude={"cost", "price", "price_in_per_m_usd", "price_out_per_m_usd"})
+    own = entry.model_dump(exclude={"cost", "price", "price_above", "price_batch"})
     return ExpertConfig.model_validate({**own, **served})
 
 

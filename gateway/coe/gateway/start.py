@@ -74,7 +74,7 @@ def unstated(config: CoeConfig) -> list[str]:
         f"experts.{name}.price.cache_read is missing, so prompt tokens that its provider had cached cost as much as "
         "others; allowed: USD per million tokens, or 'cost: auto' for the prices of litellm's table"
         for name, entry in config.experts.items()
-        if entry.price_in_per_m_usd and entry.cost is None and entry.price.cache_read is None
+        if entry.price.get("input") and entry.cost is None and "cache_read" not in entry.price
     ]
     return uncached + [
         f"policies.{name}.exploration is missing, so '{name}' tries no expert but the planned one, and nothing is "

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from coe.base.errors import NoEligibleExpertError
 from coe.router import plugins
 from coe.router.config import CoeConfig
-from coe.router.expert_config import Engine
+from coe.router.expert_config import Engine, Feature
 from coe.router.section import AUTO
 from coe.router.types import GENERAL, DecisionReason, QueryFacts, RoutingDecision
 
@@ -30,22 +30,19 @@ class Capabilities:
     expert, at no cost."""
 
     context_tokens: int | None = None
-    supports_images: bool = True
-    supports_audio: bool = True
-    supports_tools: bool = True
-    supports_json: bool = True
+    supports: frozenset[str] = frozenset(Feature)
     wires: frozenset[str] = frozenset()
     abstains: bool = False
 
     def lacks(self, facts: QueryFacts) -> str | None:
         """Reason why this expert cannot serve a request, or None."""
-        if facts.has_image and not self.supports_images:
+        if facts.has_image and Feature.IMAGES not in self.supports:
             return "does not take images"
-        if facts.has_audio and not self.supports_audio:
+        if facts.has_audio and Feature.AUDIO not in self.supports:
             return "does not take audio"
-        if facts.has_tools and not self.supports_tools:
+        if facts.has_tools and Feature.TOOLS not in self.supports:
             return "does not take tools"
-        if facts.wants_json and not self.supports_json:
+        if facts.wants_json and Feature.JSON not in self.supports:
             return "does not guarantee JSON"
         if facts.needs_wire is not None and facts.needs_wire not in self.wires:
             return f"does not speak /v1/{facts.needs_wire} itself"
@@ -68,10 +65,7 @@ def capabilities(config: CoeConfig) -> dict[str, Capabilities]:
     return {
         name: Capabilities(
             min(entry.context_tokens, slot_tokens) if entry.engine is Engine.LLAMACPP else entry.context_tokens,
-            entry.supports_images,
-            entry.supports_audio,
-            entry.supports_tools,
-            entry.supports_json,
+            entry.supports,
             entry.wires,
             entry.engine is Engine.PLUGIN and getattr(plugins.load("fleet.providers", entry.model), "ABSTAINS", False),
         )

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator
 
 from coe.base.errors import allowed_values
-from coe.router.section import Section, Usd
+from coe.router.section import Usd
 from coe.router.usage import Usage
 
 PROMPT = {
@@ -40,33 +40,6 @@ def check_kind(kind: str) -> str:
 
 Rates = dict[Annotated[str, AfterValidator(check_kind)], Usd]
 """USD per million tokens."""
-
-
-class MorePrices(Section):
-    """USD per million tokens that are not plain text, and what changes the price of all."""
-
-    cache_read: Usd | None = Field(default=None, description="prompt tokens that the provider had in its cache")
-    cache_read_audio: Usd | None = None
-    cache_write: Usd | None = Field(default=None, description="for 5 minutes, or for no stated time")
-    cache_write_1h: Usd | None = None
-    cache_write_12h: Usd | None = None
-    audio_in: Usd | None = None
-    image_in: Usd | None = None
-    reasoning: Usd | None = None
-    audio_out: Usd | None = None
-    image_out: Usd | None = None
-    above: dict[Annotated[int, Field(gt=0)], Rates] = Field(
-        default_factory=dict, description="prompt tokens -> prices of requests with more; those it does not name stay"
-    )
-    batch: Rates = Field(default_factory=dict, description="of lines of /v1/batches, where they differ")
-
-    def beside(self, price_in: float, price_out: float, *, is_batch: bool) -> Price:
-        """All prices together."""
-        rates: dict[str, float] = {"input": price_in, "output": price_out}
-        rates |= {kind: rate for kind in KINDS if (rate := getattr(self, kind, None)) is not None}
-        if is_batch:
-            rates |= self.batch
-        return Price(rates, self.above)
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from coe.router.cost import MorePrices, Price
+from coe.router.cost import Price, Rates
 from coe.router.price_list import entry_prices, listed
-from coe.router.section import Billions, EnvironmentName, HttpUrl, Seconds, Section, Usd
+from coe.router.section import Billions, EnvironmentName, HttpUrl, Seconds, Section
 
 
 def check_scalar(value: object) -> object:
@@ -54,6 +54,15 @@ class Wire(StrEnum):
     COMPLETIONS = "completions"  # text without turns
 
 
+class Feature(StrEnum):
+    """What a request may have or want that not every model takes."""
+
+    IMAGES = "images"
+    AUDIO = "audio"  # also as the answer
+    TOOLS = "tools"
+    JSON = "json"  # `response_format`
+
+
 class ExpertConfig(Section):
     """One expert LLM."""
 
@@ -89,14 +98,13 @@ class ExpertConfig(Section):
     adapter_params_b: Billions = Field(default=0.0, description="further parameters of the adapter")
     gpu_gib: float | None = Field(default=None, gt=0, description="on each of its GPUs, of its base and cache; vllm")
     cost: Literal["auto"] | None = Field(default=None, description="auto: the prices of litellm's table for `model`")
-    price_in_per_m_usd: Usd = 0.0
-    price_out_per_m_usd: Usd = 0.0
-    price: MorePrices = Field(default=MorePrices(), description="of other tokens than text, long prompts and batches")
+    price: Rates = Field(default_factory=dict, description="kind of tokens -> USD per million")
+    price_above: dict[Annotated[int, Field(gt=0)], Rates] = Field(
+        default_factory=dict, description="prompt tokens -> prices of requests with more; those it does not name stay"
+    )
+    price_batch: Rates = Field(default_factory=dict, description="of lines of /v1/batches, where they differ")
     context_tokens: int = Field(default=4096, gt=0)
-    supports_images: bool = False
-    supports_audio: bool = False
-    supports_tools: bool = False
-    supports_json: bool = True
+    supports: frozenset[Feature] = frozenset({Feature.JSON})
     timeout_s: Seconds = Field(default=600.0, gt=0, description="longest silence, before the answer or within it")
     total_timeout_s: Seconds = Field(default=3600.0, gt=0, description="longest time of an answer as a whole")
     description: str = ""
@@ -112,11 +120,10 @@ class ExpertConfig(Section):
         if not prices:
             raise ValueError(
                 f"cost: litellm's price table has no model {model!r}; allowed: auto for a model that it has, where the "
-                "extra `providers` is installed; or price_in_per_m_usd, price_out_per_m_usd and price"
+                "extra `providers` is installed; or USD per million tokens in `price`"
             )
-        given = values.get("price")
-        more = {**prices.get("price", {}), **given} if isinstance(given, dict) else given or prices.get("price", {})
-        return {**prices, **values, "price": more}
+        given = values.get("price", {})
+        return {**prices, **values, "price": {**prices["price"], **given} if isinstance(given, dict) else given}
 
     @property
     def roots(self) -> tuple[str, ...]:
@@ -134,11 +141,11 @@ class ExpertConfig(Section):
 
     @cached_property
     def chat_price(self) -> Price:
-        return self.price.beside(self.price_in_per_m_usd, self.price_out_per_m_usd, is_batch=False)
+        return Price(self.price, self.price_above)
 
     @cached_property
     def batch_price(self) -> Price:
-        return self.price.beside(self.price_in_per_m_usd, self.price_out_per_m_usd, is_batch=True)
+        return Price(self.price | self.price_batch, self.price_above)
 
     @property
     def variables(self) -> dict[str, str]:

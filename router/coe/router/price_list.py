@@ -70,10 +70,9 @@ def entry_keys(facts: Mapping[str, object]) -> dict[str, object]:
     context = facts.get("max_input_tokens") or facts.get("max_tokens")
     if isinstance(context, int) and context > 0:
         found["context_tokens"] = context
-    abilities = {"tools": "function_calling", "images": "vision", "audio": "audio_input"}
-    for key, name in ((f"supports_{ours}", f"supports_{theirs}") for ours, theirs in abilities.items()):
-        if facts.get(name) is True:
-            found[key] = True
+    abilities = {"audio": "audio_input", "images": "vision", "tools": "function_calling"}
+    if features := [ours for ours, theirs in abilities.items() if facts.get(f"supports_{theirs}") is True]:
+        found["supports"] = [*features, "json"]
     return found
 
 
@@ -92,11 +91,9 @@ def entry_prices(facts: Mapping[str, object]) -> dict[str, Any]:
         # Such a tier names all its prices: cached tokens without one cost its input, not that of a lower tier.
         above[int(tier["range"][0])] = resolved({"output": found.get("output", 0.0), **rates_of(tier)})
     found |= above.pop(0, {})
-    short = {"price_in_per_m_usd": found.pop("input", 0.0), "price_out_per_m_usd": found.pop("output", 0.0)}
-    if not any(short.values()):
+    if not (found.get("input") or found.get("output")):
         return {}
-    more = found | ({"above": above} if above else {})
-    return {key: usd for key, usd in short.items() if usd} | ({"price": more} if more else {})
+    return {"price": found} | ({"price_above": above} if above else {})
 
 
 def rates_of(facts: Mapping[str, Any]) -> dict[str, float]:

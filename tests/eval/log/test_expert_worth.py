@@ -38,7 +38,7 @@ def graded(quality: np.ndarray, per_category: int, rng: np.random.Generator | No
 
 def test_a_specialist_is_worth_its_lead_on_its_share_of_the_traffic() -> None:
     quality = np.array([[0.5, 0.9], [0.5, 0.1]])
-    config = config_of(2, {"e0": {"params_b": 7}, "e1": {"params_b": 3, "model": "m-AWQ", "price_out_per_m_usd": 2}})
+    config = config_of(2, {"e0": {"params_b": 7}, "e1": {"params_b": 3, "model": "m-AWQ", "price": {"output": 2}}})
     found = WorthStudy(config, graded(quality, 30), {"c0": 1, "c1": 3}).measure()
     generalist, specialist = found.experts
     assert "c0" in specialist.serves

@@ -99,7 +99,7 @@ def test_the_report_says_what_routing_would_have_saved(tmp_path: Path, capsys: p
     config = folder / "experts.yaml"
     values = yaml.safe_load(config.read_text())
     for name, price in (("left", 100.0), ("right", 200.0)):
-        values["experts"][name] |= {"price_in_per_m_usd": price, "price_out_per_m_usd": price}
+        values["experts"][name] |= {"price": {"input": price, "output": price}}
     config.write_text(yaml.dump(values))
     load_config(config)
     rows = [SPEND | {"spend": 0.006, "model_group": "stranger" if i % 5 == 0 else "right"} for i in range(50)]
@@ -117,13 +117,13 @@ def test_the_report_says_what_routing_would_have_saved(tmp_path: Path, capsys: p
     page = (tmp_path / "out" / "report.html").read_text()
     assert "What routing would have saved" in page
     assert "Peru" not in page + said
-    values["experts"]["left"] |= {"price": {"cache_read": 10.0}}
+    values["experts"]["left"]["price"] |= {"cache_read": 10.0}
     config.write_text(yaml.dump(values))
     usage = {"prompt_tokens": 20, "completion_tokens": 10, "prompt_tokens_details": {"cached_tokens": 20}}
     cached = written(tmp_path / "cached.jsonl", *(row | {"metadata": {"usage_object": usage}} for row in rows))
     assert run("eval log", [str(cached), "--import", "litellm", *where]) == 0
     assert "saved an estimated $4.80" in capsys.readouterr().out, "0.0012 of the 0.006 that a call cost"
-    values["experts"]["left"] |= {"price": {"cache_read": 10.0, "above": {19: {"cache_read": 20.0}}}}
+    values["experts"]["left"] |= {"price_above": {19: {"cache_read": 20.0}}}
     config.write_text(yaml.dump(values))
     assert run("eval log", [str(cached), "--import", "litellm", *where]) == 0
     assert "saved an estimated $4.60" in capsys.readouterr().out, "the price of prompts as long as these"

@@ -120,7 +120,7 @@ async def test_a_whole_conversation_becomes_turns() -> None:
         },
     ]
     system = [{"type": "text", "text": "Be brief."}, {"type": "text", "text": "Use tools.", "cache_control": {}}]
-    entries = {name: {"supports_images": True, "supports_tools": True} for name in ("ruby", "emerald", "plain")}
+    entries = {name: {"supports": ["images", "tools", "json"]} for name in ("ruby", "emerald", "plain")}
     async with (
         scripted(chat__completions=completion(content="ok")) as engine,
         running(echoes(ruby=wire(engine.url)), entries=entries) as gateway,

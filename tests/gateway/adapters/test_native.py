@@ -124,7 +124,7 @@ async def test_of_a_priced_expert_only_completions_are_asked_for_usage(path: str
     usage = b'data: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":2}}\n\n'
     body, _, end = STREAMS[path].partition(LAST[path])
     sent = body + usage + LAST[path] + end if path == "completions" else STREAMS[path]
-    priced = {"ruby": {**NATIVE["ruby"], "price_out_per_m_usd": 1.0}}
+    priced = {"ruby": {**NATIVE["ruby"], "price": {"output": 1.0}}}
     async with (
         scripted(**{path: sent}) as engine,
         running(echoes(ruby=wire(engine.url)), entries=priced, router=ROUTER) as gateway,

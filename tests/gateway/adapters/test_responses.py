@@ -123,7 +123,7 @@ async def test_a_whole_conversation_becomes_turns() -> None:
         {"type": "function_call_output", "call_id": "a", "output": "1"},
         {"type": "function_call_output", "call_id": "b", "output": [{"type": "input_text", "text": "2"}]},
     ]
-    entries = {name: {"supports_images": True} for name in ("ruby", "emerald", "plain")}
+    entries = {name: {"supports": ["images", "json"]} for name in ("ruby", "emerald", "plain")}
     async with (
         scripted(chat__completions=completion(content="ok")) as engine,
         running(echoes(ruby=wire(engine.url)), entries=entries) as gateway,
@@ -150,7 +150,7 @@ async def test_functions_in_a_namespace_have_both_names_on_the_way() -> None:
     output = {"type": "function_call_output", "call_id": "a", "output": "sunny"}
     calls = [call(0, '{"city": "Bern"}', id="b", name="mcp__sky__get_weather")]
     stream = events(chunk(tool_calls=calls), chunk("tool_calls"), SPENT)
-    entries = {"ruby": {"supports_tools": True}}
+    entries = {"ruby": {"supports": ["tools", "json"]}}
     async with (
         scripted(chat__completions=stream) as engine,
         running(echoes(ruby=wire(engine.url)), entries=entries) as gateway,

@@ -65,7 +65,7 @@ def test_a_backend_is_kept_where_only_what_is_said_of_the_expert_changes(tmp_pat
     swap = Swap(Gateway(parts), tmp_path, started, EngineAddresses(), lambda config: config)
     dearer = config_of(
         {
-            "one": {"engine": "openai", "model": "m", "url": URL, "price_in_per_m_usd": 9, "supports_tools": True},
+            "one": {"engine": "openai", "model": "m", "url": URL, "price": {"input": 9}, "supports": ["tools", "json"]},
             "other": {"engine": "openai", "model": "e", "url": URL},
         }
     )

@@ -38,7 +38,11 @@ TAKEN: list[tuple[Callable[[dict[str, Any]], object], list[str]]] = [
     (lambda c: c["experts"].pop("remote"), ["experts.remote: removed"]),
     (lambda c: c["experts"].pop("local"), ["experts.local: removed"]),
     (lambda c: c["experts"]["remote"].update(url=f"{URL}/b"), [f"experts.remote.url: {URL} -> {URL}/b"]),
-    (lambda c: c["experts"]["local"].update(price_in_per_m_usd=2), ["experts.local.price_in_per_m_usd: 0.0 -> 2.0"]),
+    (lambda c: c["experts"]["local"].update(price={"input": 2}), ["experts.local.price.input: added"]),
+    (
+        lambda c: c["experts"]["local"].update(supports=["tools", "json"]),
+        ["experts.local.supports: json -> json, tools"],
+    ),
     (lambda c: c["policies"].update(new={}), ["policies.new: added"]),
     (lambda c: c["policies"]["default"]["pins"].update(sql="local"), ["policies.default.pins.sql: added"]),
     (

@@ -15,7 +15,7 @@ from tests.training.trained_folder import CONFIG, make_trained
 
 
 def text_of(price: float) -> str:
-    entries = {"left": {"engine": "echo", "model": "left", "price_in_per_m_usd": price}}
+    entries = {"left": {"engine": "echo", "model": "left", "price": {"input": price}}}
     return yaml.dump({**CONFIG, "experts": entries})
 
 
@@ -35,7 +35,7 @@ def price_at_start(path: Path, data: Path) -> float:
     """The price of the configuration that a gateway started now would serve with, whose start is noted."""
     start = find_start(path, data)
     put_start(data, start)
-    return start.config.experts["left"].price_in_per_m_usd
+    return start.config.experts["left"].price["input"]
 
 
 def test_a_step_back_holds_over_restarts_until_the_file_changes(path: Path, data: Path) -> None:

@@ -105,7 +105,7 @@ async def test_two_workers_follow_every_change_and_no_request_fails(tmp_path: Pa
     gateway = make_gateway(tmp_path, config)
     async with fault_upstream() as upstream, all_serving(gateway) as client:
         async with asked_all_the_time(gateway) as statuses:
-            new = {"engine": "openai", "model": "m", "url": upstream.url, "price_out_per_m_usd": 3.0}
+            new = {"engine": "openai", "model": "m", "url": upstream.url, "price": {"output": 3.0}}
             edit(config, experts={"new": new}, policies={"default": {}, "other": {}})
             status, said = await asyncio.to_thread(coe, tmp_path, "config", "apply", "--dry-run")
             assert (status, said.splitlines()) == (0, ["experts.new: added", "policies.other: added"])

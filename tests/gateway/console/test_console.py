@@ -115,7 +115,7 @@ async def test_what_the_api_refuses_is_said_on_the_page(gateway: Running) -> Non
 
 async def test_a_thousand_experts_are_found_a_page_at_a_time() -> None:
     entries = {
-        f"expert{number:03}": {"model": f"weights-{number}", "params_b": number, "price_in_per_m_usd": 1000 - number}
+        f"expert{number:03}": {"model": f"weights-{number}", "params_b": number, "price": {"input": 1000 - number}}
         for number in range(1000)
     }
     experts = [*EXPERTS, *entries]

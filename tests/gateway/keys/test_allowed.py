@@ -72,11 +72,11 @@ async def test_a_failover_stays_among_allowed_experts() -> None:
 
 async def test_a_request_that_no_allowed_expert_can_serve_says_so() -> None:
     sees = {
-        name: Capabilities(context_tokens=4096, supports_images=name == "emerald")
+        name: Capabilities(context_tokens=4096, supports=frozenset({"images"} if name == "emerald" else ()))
         for name in ("ruby", "plain", "emerald")
     }
     image = [{"type": "image_url", "image_url": {"url": "https://x/y.png"}}]
-    entries = {"emerald": {"supports_images": True}}
+    entries = {"emerald": {"supports": ["images", "json"]}}
     async with (
         running(
             router=small_router(capabilities=sees), entries=entries, auth=Known(caller("ruby", "plain"))

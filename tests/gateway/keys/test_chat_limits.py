@@ -36,7 +36,7 @@ from tests.gateway.running import Running, echoes, faulty, running, wire
 from tests.served_app import app_of, serving
 from tests.waiting import until
 
-PRICES = {"price_in_per_m_usd": 1000.0, "price_out_per_m_usd": 10_000.0}
+PRICES = {"price": {"input": 1000.0, "output": 10_000.0}}
 USAGE = ANSWER["usage"]
 NANO_SPENT = USAGE["prompt_tokens"] * 1_000_000 + USAGE["completion_tokens"] * 10_000_000
 
@@ -105,7 +105,7 @@ async def test_cached_tokens_are_charged_at_their_own_price(redis_url: str, monk
     """By a cap and by the log: at the price of others, the fourth would find no money left."""
     usage = {"prompt_tokens": 100_000, "completion_tokens": 100, "prompt_tokens_details": {"cached_tokens": 95_000}}
     monkeypatch.setitem(ANSWER, "usage", usage)
-    prices = {"price_in_per_m_usd": 5.0, "price_out_per_m_usd": 25.0, "price": {"cache_read": 0.5}}
+    prices = {"price": {"input": 5.0, "output": 25.0, "cache_read": 0.5}}
     async with limited(redis_url, caller_with(usd=2.0), ruby=prices) as (gateway, _):
         for _ in range(4):
             async with gateway.chat("red", model="ruby") as answer:
@@ -138,7 +138,7 @@ async def test_usage_is_asked_for_only_where_it_counts() -> None:
             async with priced.chat("red", model="ruby", **body) as answer:
                 await answer.read()
         assert ["stream_options" in each for each in upstream.requests] == [True, False]
-    free = {"price_in_per_m_usd": 0.0, "price_out_per_m_usd": 0.0}
+    free = {"price": {"input": 0.0, "output": 0.0}}
     async with limited(None, Caller("acme/1"), "counting", ruby=free) as (gateway, upstream):
         async with gateway.chat("red", model="ruby", stream=True) as answer:
             await answer.read()
@@ -309,7 +309,7 @@ async def test_openais_client_hears_of_a_spent_budget_once(redis_url: str) -> No
 
 
 async def test_the_dearest_expert_that_may_be_tried_counts(redis_url: str) -> None:
-    dear = {"price_in_per_m_usd": 0.0, "price_out_per_m_usd": 100_000.0}
+    dear = {"price": {"input": 0.0, "output": 100_000.0}}
     async with limited(redis_url, caller_with(usd=1.0), plain=dear) as (gateway, _):
         async with gateway.chat("red", max_tokens=11) as routed:  # would go to ruby, and on to plain when that fails
             assert routed.status == 429
@@ -358,8 +358,12 @@ KINDS = ("cache_read", "cache_write", "cache_write_1h", "reasoning")
 EXPERTS = st.lists(
     st.builds(
         lambda low, high, more, longer: ExpertConfig.model_validate(
-            {"engine": "echo", "model": "m", "price_in_per_m_usd": low, "price_out_per_m_usd": high}
-            | {"price": more | {"above": {20: longer}}}
+            {
+                "engine": "echo",
+                "model": "m",
+                "price": {"input": low, "output": high} | more,
+                "price_above": {20: longer},
+            }
         ),
         st.floats(0, 100),
         st.floats(0, 100),
@@ -407,7 +411,7 @@ def test_what_counts_of_a_prompt() -> None:
     tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
     assert prompt_bound(request_of(tools=[tool]).body) > 1024 + 50
     assert prompt_bound(request_of(messages=[{"role": "user", "content": "é"}]).body) == 2 + 16
-    expert = ExpertConfig(engine="echo", model="m", price_out_per_m_usd=0.15, context_tokens=9000)
+    expert = ExpertConfig(engine="echo", model="m", price={"output": 0.15}, context_tokens=9000)
     image = {"type": "image_url", "image_url": {"url": "https://x/y.png"}}
     shown = request_of(messages=[{"role": "user", "content": [image]}], max_tokens=10)
     assert most(shown, [expert]) == Cost(9010, 1500)
@@ -434,8 +438,8 @@ def test_the_price_of_a_lasting_cache_is_reserved_where_the_body_asks_for_one(
     chat = request_of(messages=[message], tools=[tool], max_tokens=1)
     if place == "native":
         chat = chat._replace(native=Native(Wire.MESSAGES, asks, dict, "max_tokens"))
-    prices = {"cache_write": 1.25, "cache_write_1h": 2.0}
-    expert = ExpertConfig.model_validate({"engine": "echo", "model": "m", "price_in_per_m_usd": 1, "price": prices})
+    prices = {"input": 1, "cache_write": 1.25, "cache_write_1h": 2.0}
+    expert = ExpertConfig.model_validate({"engine": "echo", "model": "m", "price": prices})
     assert most(chat, [expert]).nano_usd == 1000 * dollars * prompt_bound(chat.body)
 
 
@@ -448,7 +452,7 @@ def test_the_larger_of_two_longest_answers_counts() -> None:
 
 
 def replace_prices(price_out: float) -> ExpertConfig:
-    return ExpertConfig(engine="echo", model="m", price_out_per_m_usd=price_out)
+    return ExpertConfig(engine="echo", model="m", price={"output": price_out})
 
 
 def test_prices_round_up_and_hide_no_digit() -> None:

@@ -25,7 +25,7 @@ BUDGET = 0.45
 def priced_config(folder: Path) -> Path:
     path = write_config(folder)
     values = yaml.safe_load(path.read_text())
-    values["experts"][EXPERT] |= {"price_in_per_m_usd": PRICE * 1e6, "price_out_per_m_usd": PRICE * 1e6}
+    values["experts"][EXPERT] |= {"price": {"input": PRICE * 1e6, "output": PRICE * 1e6}}
     path.write_text(yaml.safe_dump(values))
     return path
 

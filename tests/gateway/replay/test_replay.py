@@ -34,7 +34,7 @@ EXPERTS = ("left", "right")
 KEY = bytes(range(32))
 CONFIG = {
     "categories": {"facts": "questions", "sql": "queries", "general": "the rest"},
-    "experts": {name: {"engine": "echo", "model": name, "price_out_per_m_usd": 1.0} for name in EXPERTS},
+    "experts": {name: {"engine": "echo", "model": name, "price": {"output": 1.0}} for name in EXPERTS},
     "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic", "inverse_l2": 10.0}, "alpha": 0.5},
     "policies": {"default": {}, "wild": {"exploration": 1.0}},
 }

@@ -18,7 +18,7 @@ async def metrics_of_ruby(gateway: Running) -> dict[tuple[str, str | None], floa
 
 
 async def test_metrics_add_up_what_the_log_has() -> None:
-    priced = {"price_in_per_m_usd": 2.0, "price_out_per_m_usd": 8.0}
+    priced = {"price": {"input": 2.0, "output": 8.0}}
     async with running(entries={"ruby": priced}) as gateway:
         for number in range(3):
             async with gateway.chat("red and red" * (number + 1), stream=number == 1) as answer:

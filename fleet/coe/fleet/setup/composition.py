@@ -89,12 +89,12 @@ class Found:
         """Notes which experts have an unknown context length, which hosted ones an unknown price, and which others no
         price table has, so that nobody knows what they take."""
         hosted = {name: entry for name, entry in self.experts.items() if entry["engine"] == "litellm"}
-        unlisted = {name: entry for name, entry in self.experts.items() if "price_in_per_m_usd" not in entry}
+        unlisted = {name: entry for name, entry in self.experts.items() if "price" not in entry}
         others = {name: entry for name, entry in unlisted.items() if name not in hosted}
         for key, experts, reason in (
             ("context_tokens", self.experts, "set it: prompts above 4096 go elsewhere"),
-            ("price_in_per_m_usd", hosted, "set it and price_out_per_m_usd: budgets and caps count nothing for them"),
-            ("supports_tools", others, "set it where they do: requests with tools go elsewhere; supports_images too"),
+            ("price", hosted, "set it: budgets and caps count nothing for them"),
+            ("supports", others, "set it where they take tools or images: requests with them go elsewhere"),
             ("params_b", others, "set it where budgets of parameters are to count it"),
         ):
             if names := [name for name, entry in experts.items() if key not in entry]:

@@ -18,7 +18,7 @@ from coe.fleet.residency.vllm_actuator import VllmActuator
 from coe.fleet.vllm_addresses import read_vllm
 from coe.gateway.endpoints.access import CallerOf, Config, api_router, part
 from coe.gateway.live_router import LiveRouter
-from coe.router.expert_config import Engine, ExpertConfig
+from coe.router.expert_config import Engine, ExpertConfig, Feature
 from coe.router.types import Record
 
 api = api_router()
@@ -104,6 +104,7 @@ def view_of(
 ) -> ExpertView:
     if residency is Residency.AWAKE and entry.adapter is not None:
         residency = Residency.ADAPTER
+    price_in, price_out = entry.chat_price.of_text
     return ExpertView(
         name=name,
         description=entry.description,
@@ -117,7 +118,7 @@ def view_of(
         params_b=entry.params_b,
         active_params_b=entry.active_b,
         context_tokens=entry.context_tokens,
-        price_in_per_m_usd=entry.price_in_per_m_usd,
-        price_out_per_m_usd=entry.price_out_per_m_usd,
-        takes=tuple(name for name in ("images", "audio", "tools", "json") if getattr(entry, f"supports_{name}")),
+        price_in_per_m_usd=price_in,
+        price_out_per_m_usd=price_out,
+        takes=tuple(feature for feature in Feature if feature in entry.supports),
     )
