@@ -247,7 +247,7 @@ LITELLM = {
                 "timeout": 120,
                 "max_parallel_requests": 16,
             },
-            "model_info": {"input_cost_per_token": 2e-6, "max_input_tokens": 8192, "supports": ["vision", "json"]},
+            "model_info": {"input_cost_per_token": 2e-6, "max_input_tokens": 8192, "supports_vision": True},
         },
         {
             "model_name": "claude",

@@ -12,7 +12,7 @@ import aiohttp
 from yarl import URL
 
 from coe.base.errors import ConfigError, EngineError
-from coe.router.price_list import entry_keys, listed_facts
+from coe.router.price_list import entry_keys, listed
 
 ADDRESS = re.compile(r"https?://[^/\s@]+(/\S*)?$")
 SIZE = re.compile(r"(?<![A-Za-z0-9.])(\d+(?:\.\d+)?)[bB](?![A-Za-z0-9])")
@@ -113,9 +113,9 @@ class Endpoint:
             made["api_key_env"] = self.key_env
         if size := SIZE.search(model):
             made["params_b"] = float(size[1])
-        if URL(self.url).host == "api.openai.com":
-            made |= listed_facts(f"openai/{model}")
-        made |= entry_keys({**facts, "max_tokens": None})  # which bounds an answer, not the context
+        known = listed(f"openai/{model}") if URL(self.url).host == "api.openai.com" else {}
+        said = {key: value for key, value in facts.items() if key != "max_tokens"}  # which bounds an answer
+        made |= entry_keys({**known, **said})
         if context := context_tokens(facts):
             made["context_tokens"] = context
         return made
