@@ -20,6 +20,7 @@ from coe.fleet.vllm_addresses import (
     VllmSleepers,
     claim_vllm,
     mark_asleep,
+    mark_stopped,
     read_vllm,
     renew_vllm,
     vllm_file,
@@ -49,6 +50,18 @@ def test_what_a_living_process_wrote_is_read(tmp_path: Path) -> None:
     write_vllm(tmp_path, [engine_record("coder", FIRST, "law"), engine_record("coder", SECOND, "law")])
     assert read_vllm(tmp_path).urls == {"coder": (FIRST, SECOND), "law": (FIRST, SECOND)}
     assert sorted(file.name for file in (tmp_path / "engines").iterdir()) == ["lock", "vllm.json"]
+    lock.release()
+
+
+def test_an_engine_that_others_want_stopped_stays_so_whatever_process_it_has(tmp_path: Path) -> None:
+    lock = claim_vllm(tmp_path)
+    engines = [engine_record("coder", FIRST), engine_record("maths", SECOND)]
+    write_vllm(tmp_path, engines)
+    mark_stopped(tmp_path, {"vllm-coder"}, True)
+    renew_vllm(tmp_path, engines, [engine_record("coder", FIRST, pid=2), engines[1]])
+    assert [each.is_stopped for each in read_vllm(tmp_path).engines] == [True, False]
+    mark_stopped(tmp_path, {"vllm-coder"}, False)
+    assert not any(each.is_stopped for each in read_vllm(tmp_path).engines)
     lock.release()
 
 

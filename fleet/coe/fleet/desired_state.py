@@ -1,52 +1,21 @@
-"""`<data>/engines/wishes.json`: which engines people and schedulers want stopped; who runs them and gateways follow."""
+"""Engines of this host that people and schedulers stop and start, by asking who runs them."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 
-from pydantic import BaseModel
-
 from coe.base.errors import BackendError, DataError, EngineError
-from coe.base.whole_files import locked, write_whole
 from coe.fleet.process import ProcessState
-from coe.fleet.vllm_addresses import EngineRecord, read_vllm, vllm_file
+from coe.fleet.vllm_addresses import EngineRecord, mark_stopped, read_vllm
 
 LOOK_EVERY_S = 0.1
 
 
-class DesiredState(BaseModel, frozen=True):
-    """Names of engines that are to be stopped."""
-
-    stopped: frozenset[str] = frozenset()
-
-
-def read_wishes(data_dir: Path) -> DesiredState:
-    """Raises DataError where the file is damaged."""
-    file = wishes_file(data_dir)
-    try:
-        return DesiredState.model_validate_json(file.read_bytes())
-    except FileNotFoundError:
-        return DesiredState()
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file} is damaged; delete it") from error
-
-
-def change_wishes(data_dir: Path, change: Callable[[DesiredState], DesiredState]) -> None:
-    """Replaces the wishes by what `change` makes of them; of two changes at once, none is lost."""
-    file = wishes_file(data_dir)
-    with locked(file.with_suffix(".lock")):
-        write_whole(file, change(read_wishes(data_dir)).model_dump_json())
-
-
-def wishes_file(data_dir: Path) -> Path:
-    return vllm_file(data_dir).with_name("wishes.json")
-
-
 class DesiredProcesses:
-    """Starts and stops the engines of this host by asking who runs them; for `VllmActuator`.
+    """For `VllmActuator`.
 
     Args:
         timeout_s: longest start or stop.
@@ -84,7 +53,7 @@ class DesiredProcesses:
         await self._stop(expert, frozenset(each.name for each in self._engines(expert)))
 
     async def _stop(self, expert: str, names: frozenset[str]) -> None:
-        change_wishes(self._data_dir, lambda was: DesiredState(stopped=was.stopped | names))
+        mark_stopped(self._data_dir, names, True)
         await self._until(expert, names, ProcessState.STOPPED)
 
     async def _until(
@@ -105,17 +74,14 @@ class DesiredProcesses:
                 for each in late:
                     if each.state is ProcessState.FAILED:
                         raise BackendError(f"the engine of {expert} does not start; log: {each.log}")
-                down = frozenset(each.name for each in late if each.state is ProcessState.STOPPED)
-                if not down.isdisjoint(read_wishes(self._data_dir).stopped):
-                    self._no_longer_stopped(down)
+                down = frozenset(each.name for each in late if each.state is ProcessState.STOPPED and each.is_stopped)
+                if down:
+                    mark_stopped(self._data_dir, down, False)
             if time.monotonic() > until_s:
                 raise BackendError(
                     f"the engine of {expert} is {late[0].state} after {self._timeout_s:g} s, not {state}"
                 )
             await asyncio.sleep(LOOK_EVERY_S)
-
-    def _no_longer_stopped(self, names: frozenset[str]) -> None:
-        change_wishes(self._data_dir, lambda was: DesiredState(stopped=was.stopped - names))
 
     def _engines(self, expert: str) -> list[EngineRecord]:
         """Raises BackendError where nobody runs them."""

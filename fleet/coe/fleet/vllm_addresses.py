@@ -6,7 +6,7 @@ another process may have it, in a container always the same one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, suppress
 from itertools import chain
 from pathlib import Path
@@ -25,7 +25,7 @@ NOBODY = "no vLLM engine runs on this data folder; `coe experts up` or `coe up` 
 
 class EngineRecord(BaseModel, frozen=True):
     """One engine process. `gpus` are the numbers of its GPUs, empty for a CPU; `state` is that of its process, which
-    knows all but sleep."""
+    knows all but sleep; `is_stopped` is what others want, until they wake it."""
 
     name: str
     experts: tuple[str, ...]
@@ -36,6 +36,7 @@ class EngineRecord(BaseModel, frozen=True):
     gpus: str
     log: str
     is_asleep: bool = False
+    is_stopped: bool = False
 
 
 class VllmRecord(BaseModel, frozen=True):
@@ -85,16 +86,18 @@ def write_vllm(data_dir: Path, engines: Sequence[EngineRecord]) -> None:
 
 
 def renew_vllm(data_dir: Path, told: Sequence[EngineRecord], engines: Sequence[EngineRecord]) -> None:
-    """Writes the engines as they are now. Of a process of before, what others have written stays: the adapter that it
-    has loaded, and that it sleeps, unless that is not as it was `told` before."""
+    """Writes the engines as they are now. What others have written stays: that an engine is to be stopped, and of a
+    process of before its experts, and that it sleeps, unless that is not as it was `told` before."""
     was_asleep = {(each.name, each.pid): each.is_asleep for each in told}
     with changing_vllm(data_dir):
         try:
             known = {(each.name, each.pid): each for each in read_vllm(data_dir).engines}
         except DataError:  # damaged, until this replaces it
             known = {}
+        stopped = {each.name for each in known.values() if each.is_stopped}
         kept = []
         for each in engines:
+            each = each.model_copy(update={"is_stopped": each.name in stopped})
             process = each.name, each.pid
             if (found := known.get(process)) is not None:
                 is_news = was_asleep.get(process) is not each.is_asleep
@@ -106,19 +109,24 @@ def renew_vllm(data_dir: Path, told: Sequence[EngineRecord], engines: Sequence[E
 
 def add_to_vllm(data_dir: Path, base: str, expert: str) -> None:
     """Notes that the engines of `base` have loaded an adapter, which is asked for as `expert`."""
-    change_vllm(data_dir, base, lambda each: each.model_copy(update={"experts": (*each.experts, expert)}))
+    change_vllm(data_dir, lambda each: {"experts": (*each.experts, expert)} if base in each.experts else {})
 
 
 def mark_asleep(data_dir: Path, expert: str, is_asleep: bool) -> None:
     """Tells gateways, before who runs the engines looks again."""
-    change_vllm(data_dir, expert, lambda each: each.model_copy(update={"is_asleep": is_asleep}))
+    change_vllm(data_dir, lambda each: {"is_asleep": is_asleep} if expert in each.experts else {})
 
 
-def change_vllm(data_dir: Path, expert: str, change: Callable[[EngineRecord], EngineRecord]) -> None:
-    """Writes the engines of an expert again, if there are any."""
+def mark_stopped(data_dir: Path, names: Collection[str], is_stopped: bool) -> None:
+    """Has who runs the engines of these names end them, or start them again."""
+    change_vllm(data_dir, lambda each: {"is_stopped": is_stopped} if each.name in names else {})
+
+
+def change_vllm(data_dir: Path, change: Callable[[EngineRecord], dict[str, object]]) -> None:
+    """Writes the engines again with other values, if there are any."""
     with changing_vllm(data_dir):
         record = read_vllm(data_dir)
-        changed = [change(each) if expert in each.experts else each for each in record.engines]
+        changed = [each.model_copy(update=change(each)) for each in record.engines]
         if changed != list(record.engines):
             write_vllm(data_dir, changed)
 

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coe.base.errors import DataError
-from coe.fleet.desired_state import DesiredState, change_wishes, read_wishes
 from coe.fleet.engines import Fleet
 from coe.fleet.orphans import end_orphans
 from coe.fleet.tasks import stop_task
-from coe.fleet.vllm_addresses import claim_vllm, renew_vllm, vllm_file, write_vllm
+from coe.fleet.vllm_addresses import claim_vllm, mark_stopped, read_vllm, renew_vllm, vllm_file, write_vllm
 from coe.router.config import CoeConfig
 from coe.router.expert_config import Engine
 from coe.router.residency_config import ResidencyConfig
@@ -50,7 +49,6 @@ async def hosted_vllm(
     try:
         write_vllm(data_dir, ())
         ended = await end_orphans(data_dir)
-        change_wishes(data_dir, lambda _: DesiredState())
         fleet = Fleet(config, folder, data_dir, environment, engines={Engine.VLLM})
         starting = asyncio.create_task(start_and_announce(fleet, data_dir, config.residency))
         following = asyncio.create_task(follow_wishes(fleet, data_dir, starting))
@@ -83,21 +81,17 @@ async def follow_wishes(fleet: Fleet, data_dir: Path, starting: asyncio.Task[Non
     while starting.exception() is None:
         now = fleet.engines
         try:
-            keep_stopped(data_dir, fleet.hold_ended())
+            if ended := fleet.hold_ended():
+                logger.warning("%s: ended asleep, and starts when it is woken", ", ".join(sorted(ended)))
+                mark_stopped(data_dir, ended, True)
             if now != told:
                 renew_vllm(data_dir, told, now)
                 told = now
-            await fleet.follow(read_wishes(data_dir).stopped)
+            await fleet.follow({each.name for each in read_vllm(data_dir).engines if each.is_stopped})
         except DataError as error:
             logger.warning("%s", error)
+            told = []  # so that it is written again
         if time.monotonic() - looked_at_s >= LOOK_EVERY_S:
             await fleet.look()
             looked_at_s = time.monotonic()
         await asyncio.sleep(FOLLOW_EVERY_S)
-
-
-def keep_stopped(data_dir: Path, engines: frozenset[str]) -> None:
-    """Has these engines stay as they are until somebody wakes them."""
-    if engines:
-        logger.warning("%s: ended asleep, and starts when it is woken", ", ".join(sorted(engines)))
-        change_wishes(data_dir, lambda was: DesiredState(stopped=was.stopped | engines))

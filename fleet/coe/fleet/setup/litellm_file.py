@@ -50,7 +50,7 @@ def litellm_experts(config: object, file: str) -> Found:
     for alias, target in aliases_of(config):
         found.name_also(alias, found.aliases.get(target, groups.get(target, ())))
     found.note_unknown()
-    found.notes += [f"{key}: not taken over; {where}" for key, where in left_out(config)]
+    found.notes += [f"{key}: not taken over; docs/migrate.md says what serves instead" for key in left_out(config)]
     return found
 
 
@@ -149,33 +149,12 @@ def fallbacks_of(config: Mapping[str, object]) -> Iterable[tuple[str, list[str]]
 
 
 SECTIONS = ("general_settings", "litellm_settings", "router_settings", "environment_variables")
-COUNTERPARTS = {
-    "master_key": "docs/keys.md: `coe keys create TEAM`",
-    "database_url": "DATABASE_URL in the environment",
-    "redis_host": "REDIS_URL in the environment",
-    "context_window_fallbacks": "`context_tokens` of each expert: longer prompts go to those that hold them",
-    "num_retries": "gateway.retries",
-    "request_timeout": "`timeout_s` of each expert",
-    "allowed_fails": "an expert that fails rests by itself; nothing is to be set",
-    "cooldown_time": "an expert that fails rests by itself; nothing is to be set",
-    "drop_params": "what an expert refuses is left out by itself: docs/clients.md",
-    "routing_strategy": "policies: the expert is chosen by measured quality within budgets",
-    "callbacks": "the decision log: docs/decision-log.md",
-    "success_callback": "the decision log: docs/decision-log.md",
-    "failure_callback": "the decision log: docs/decision-log.md",
-    "cache": "gateway.answer_cache_s",
-    "cache_params": "gateway.answer_cache_s",
-    "alerting": "alerts for Prometheus: docs/deploy.md",
-}
 
 
-def left_out(config: Mapping[str, object]) -> Iterable[tuple[str, str]]:
-    """Settings without a place in experts.yaml, each with where its purpose is met; values are not shown."""
+def left_out(config: Mapping[str, object]) -> Iterable[str]:
+    """Settings without a place in experts.yaml; values are not shown."""
     for section in SECTIONS:
         settings = config.get(section)
-        for key in settings if isinstance(settings, Mapping) else ():
-            if key not in ("model_group_alias", "fallbacks"):
-                yield f"{section}.{key}", COUNTERPARTS.get(str(key), "docs/configuration.md has every key of ours")
-    for key in config:
-        if key not in ("model_list", *SECTIONS):
-            yield str(key), "docs/configuration.md has every key of ours"
+        keys = settings if isinstance(settings, Mapping) else ()
+        yield from (f"{section}.{key}" for key in keys if key not in ("model_group_alias", "fallbacks"))
+    yield from (str(key) for key in config if key not in ("model_list", *SECTIONS))
