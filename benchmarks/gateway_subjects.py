@@ -25,7 +25,7 @@ from benchmarks.gateway_load import PATH
 from coe.base.shipped import DEFAULT_CONFIG, shipped_root
 from coe.eval.probe_set import load_probes
 from coe.fleet.engine_plans import free_port
-from coe.training.datasets.outcomes import write_outcomes
+from coe.training.datasets.outcome_rows import write_outcomes
 from coe.training.types import OutcomeTable
 
 NO_GATEWAY, REFERENCE, LITELLM = "no gateway", "pass-through", "LiteLLM proxy"

@@ -93,7 +93,7 @@ SINCE = {
         fleet/setup/* fleet/price_list.py eval/log/foreign_logs.py eval/log/savings.py
     """,
     "learning: carried evidence, exploration, takeovers, worth": """
-        training/carried_evidence.py training/off_policy.py training/change_points.py training/category_mix.py
+        training/off_policy.py training/change_points.py training/category_mix.py
         training/failover.py eval/log/*worth*.py
         training/feedback_bias.py training/probe_*.py router/exploration.py
     """,

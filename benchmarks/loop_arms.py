@@ -28,8 +28,7 @@ from benchmarks.loop_stage import Settings, Stage, router_of, shares_of, wanted_
 from coe.router.pipeline import Router
 from coe.router.quality import QualityMatrix
 from coe.router.types import Interval, Metric, Verdict
-from coe.training.candidate_fit import folds_of
-from coe.training.candidate_verdict import judged_rows, judging_pairs, without_passengers
+from coe.training.candidate import judged_rows, judging_pairs, without_passengers
 from coe.training.change_points import ChangePoint, find_change_points
 from coe.training.evidence import Evidence, beside_serving, gather_evidence
 from coe.training.expert_map import measure_quality
@@ -42,7 +41,7 @@ from coe.training.gate import (
 from coe.training.judged_pairs import JudgedPairs
 from coe.training.log_answers import AskedAnswers, LoggedChoices
 from coe.training.log_table import FOLDS, LogTable
-from coe.training.router_comparison import CrossFitted, LogComparison, Newcomers, RouterComparison
+from coe.training.router_comparison import CrossFitted, LogComparison, Newcomers, RouterComparison, folds_of
 from coe.training.types import OutcomeTable
 
 NOTHING = Metric(value=0.0, interval=Interval(low=0.0, high=0.0))

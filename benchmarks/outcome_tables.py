@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from coe.training.datasets.outcomes import ANSWERS_FILE, MODELS_FILE, PROMPTS_FILE, SCORES_FILE
+from coe.training.datasets.outcome_rows import ANSWERS_FILE, MODELS_FILE, PROMPTS_FILE, SCORES_FILE
 
 
 def write_chosen(

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.outcome_tables import write_chosen
-from coe.training.datasets.outcomes import read_outcomes, write_outcomes
+from coe.training.datasets.outcome_rows import write_outcomes
+from coe.training.datasets.outcomes import read_outcomes
 from tests.eval.routing.trial_data import SIZES, table
 
 

@@ -17,7 +17,7 @@ from coe.router.build import live_router
 from coe.router.config import load_config
 from coe.router.features import to_bytes
 from coe.router.types import GENERAL, Query, QueryFacts
-from coe.training.datasets.outcomes import write_outcomes
+from coe.training.datasets.outcome_rows import write_outcomes
 from coe.training.fit_inputs import labelled_queries, opened_encoder
 from coe.training.types import OutcomeTable
 from tests.training.log_records import record

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from coe.router.quality import QualityMatrix
-from coe.training.carried_evidence import Carried, carried_over, with_carried
 from coe.training.change_points import ChangePoint
+from coe.training.evidence import Carried, carried_over, with_carried
 
 ROWS = ("facts", "sql", "general")
 EXPERTS = ("left", "right", "tutor")

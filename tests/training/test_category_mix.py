@@ -24,7 +24,7 @@ from coe.router.features import to_bytes
 from coe.router.feedback_config import FeedbackConfig
 from coe.router.types import QueryFacts
 from coe.router.uncertainty import apply_mix, risk_threshold
-from coe.training.candidate_fit import fit_candidate
+from coe.training.candidate import fit_candidate
 from coe.training.category_mix import (
     LEAST_SHARE,
     MIX_MOVED,
@@ -37,8 +37,7 @@ from coe.training.category_mix import (
     shares_of,
     total_variation,
 )
-from coe.training.fit_inputs import labelled_queries
-from coe.training.retrain_inputs import RetrainRequest, read_inputs
+from coe.training.fit_inputs import RetrainRequest, labelled_queries, read_inputs
 from tests.training.log_records import record
 from tests.training.trained_folder import make_trained
 

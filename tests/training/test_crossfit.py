@@ -15,14 +15,14 @@ from coe.router.build import evidence_of
 from coe.router.config import load_config
 from coe.router.quality import cautious_quality
 from coe.router.types import Verdict
-from coe.training.candidate_fit import cross_fit, folds_of
+from coe.training.candidate import cross_fit
 from coe.training.evidence import Evidence
 from coe.training.expert_map import measure_quality
 from coe.training.fit import prepare
 from coe.training.fit_inputs import fit_request, labelled_queries, opened_encoder
 from coe.training.gate import Terms, judge
 from coe.training.log_table import FOLDS
-from coe.training.router_comparison import CrossFitted, RouterComparison
+from coe.training.router_comparison import CrossFitted, RouterComparison, folds_of
 from coe.training.types import OutcomeTable
 from tests.outcome_tables import scored_table
 from tests.training.test_retrain import CONFIG, NOW, outcome_table

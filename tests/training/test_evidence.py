@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from coe.training.carried_evidence import Carried
+from coe.training.candidate import logged_queries
 from coe.training.change_points import find_change_points
-from coe.training.evidence import beside_serving, gather_evidence, logged_queries
+from coe.training.evidence import Carried, beside_serving, gather_evidence
 from tests.gateway.small_router import EXPERTS
 from tests.training.small_comparison import asked, log_table, mapping, outcomes, small_comparison
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from coe.router.quality import QualityMatrix, cautious_quality
-from coe.training.candidate_verdict import MapChange
+from coe.training.candidate import MapChange
 from coe.training.change_points import ChangePoint
 from coe.training.evidence import Evidence
 from coe.training.failover import (

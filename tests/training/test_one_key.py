@@ -18,9 +18,9 @@ from sqlalchemy import create_engine, text
 from coe.cli.progress import silent
 from coe.router.artifact import load_artifact
 from coe.router.live_pointer import required_pointer
-from coe.training.datasets.outcomes import write_outcomes
+from coe.training.datasets.outcome_rows import write_outcomes
+from coe.training.fit_inputs import RetrainRequest, read_inputs
 from coe.training.retrain import RetrainResult, run_retrain
-from coe.training.retrain_inputs import RetrainRequest, read_inputs
 from tests.training.keyed_log import log_keyed
 from tests.training.test_retrain import CONFIG, NOW, outcome_table, retrainable
 from tests.training.trained_folder import put_first_router

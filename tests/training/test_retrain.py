@@ -22,15 +22,14 @@ from coe.router.build import load_router
 from coe.router.config import load_config
 from coe.router.live_pointer import Trial, TrialMode
 from coe.router.types import DecisionReason, Metric, Query, Verdict
-from coe.training.candidate_verdict import without_passengers
-from coe.training.datasets.outcomes import write_outcomes
-from coe.training.fit_inputs import TrainRequest, fit_configured, labelled_queries
+from coe.training.candidate import without_passengers
+from coe.training.datasets.outcome_rows import write_outcomes
+from coe.training.fit_inputs import RetrainRequest, TrainRequest, fit_configured, labelled_queries
 from coe.training.fit_options import FitOptions
 from coe.training.gate import Comparison, GateResult, judge
 from coe.training.log_answers import choices_on
 from coe.training.log_table import FOLDS, read_log_table
 from coe.training.retrain import run_retrain
-from coe.training.retrain_inputs import RetrainRequest
 from coe.training.router_comparison import Newcomers
 from coe.training.summary import print_retrain, retrain_json
 from coe.training.types import OutcomeTable, split_of
@@ -193,7 +192,7 @@ def test_a_candidate_that_differs_on_logged_queries_alone_is_judged(request_, mo
             else replace(found, chosen=1 - found.chosen)
         )
 
-    monkeypatch.setattr("coe.training.candidate_verdict.choices_on", other_on_the_log)
+    monkeypatch.setattr("coe.training.candidate.choices_on", other_on_the_log)
     log_answers(request_, {"left": 0.9, "right": 0.2})
     assert run_retrain(request_, now=NOW).gate.verdict is Verdict.NEED_MORE
 
@@ -396,7 +395,7 @@ def test_a_newcomer_takes_what_its_own_answers_show(request_, monkeypatch, possi
     def judge_nothing(*compared, **options):
         return replace(judge(*compared, **options), verdict=Verdict.NEED_MORE, more_decisions=10_238)
 
-    monkeypatch.setattr("coe.training.candidate_verdict.judge", judge_nothing)
+    monkeypatch.setattr("coe.training.candidate.judge", judge_nothing)
     log_answers(request_, {"left": 0.4}, n=100, only="left", possible=possible, propensity=possible[0])
     log_answers(request_, {"left": 0.4, "right": 0.9}, n=300, prefix="later", start=2000.0)
     result = run_retrain(request_, now=NOW)

@@ -15,7 +15,7 @@ from coe.router.artifact import load_artifact
 from coe.router.build import evidence_of, load_router
 from coe.router.config import load_config
 from coe.router.types import Query, Verdict
-from coe.training.datasets.outcomes import write_outcomes
+from coe.training.datasets.outcome_rows import write_outcomes
 from coe.training.failover import LEAST_MOVE, exploration_moved, explored_shares
 from coe.training.gate import Terms, judge
 from coe.training.log_table import read_log_table
@@ -109,7 +109,7 @@ def open_gate(monkeypatch):
     def judge_openly(*compared, **options):
         return replace(judge(*compared, **options), verdict=Verdict.PROMOTE)
 
-    monkeypatch.setattr("coe.training.candidate_verdict.judge", judge_openly)
+    monkeypatch.setattr("coe.training.candidate.judge", judge_openly)
 
 
 def put_on_the_map(request, score, now=NOW):

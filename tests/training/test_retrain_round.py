@@ -17,8 +17,8 @@ from coe.decision_log.database import Database
 from coe.retrieval.training.pilot_refresh import PilotRefresh, RefreshRequest
 from coe.router.types import Verdict
 from coe.training import retrain_command
+from coe.training.fit_inputs import RetrainRequest
 from coe.training.retrain_command import one_round
-from coe.training.retrain_inputs import RetrainRequest
 from coe.training.retrain_lock import LockLostError, Turns
 from tests.training.trained_folder import make_trained
 

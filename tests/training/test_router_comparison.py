@@ -14,14 +14,13 @@ from coe.router.capabilities import Capabilities
 from coe.router.preference import Preference
 from coe.router.solved_policy import SolvedPolicy
 from coe.router.types import CategoryProbs, FloatArray, Metric
-from coe.training.candidate_fit import folds_of
-from coe.training.candidate_verdict import judged_rows
+from coe.training.candidate import judged_rows
 from coe.training.change_points import ChangePoint
 from coe.training.feedback_bias import UNLIMITED
 from coe.training.gate import Comparison
 from coe.training.log_answers import chance_matrix, choices_on
 from coe.training.log_table import FOLDS
-from coe.training.router_comparison import CrossFitted, Newcomers, doubly_robust_gains, too_few_keys
+from coe.training.router_comparison import CrossFitted, Newcomers, doubly_robust_gains, folds_of, too_few_keys
 from coe.training.types import LabelledQuery
 from tests.gateway.small_router import CATEGORIES, EXPERTS, ColourClassifier, ColourEncoder, small_router
 from tests.training.small_comparison import asked, log_table, mapping, outcomes, small_comparison

@@ -23,10 +23,9 @@ from coe.router.quality import QualityMatrix, quality_from_arrays
 from coe.router.types import DecisionReason, Query
 from coe.router.usage import Usage
 from coe.training.evidence import gather_evidence
-from coe.training.expert_map import measure_quality
+from coe.training.expert_map import ENOUGH, TrafficTokens, measure_quality, with_traffic
 from coe.training.log_table import collect
 from coe.training.retrain import run_retrain
-from coe.training.traffic_tokens import ENOUGH, TrafficTokens, with_traffic
 from tests.logged import answered, decision_of
 from tests.outcome_tables import scored_table
 from tests.training.test_retrain import CONFIG, NOW, log_answers, request_

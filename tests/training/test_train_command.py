@@ -15,7 +15,7 @@ from coe.router.build import load_router
 from coe.router.config import load_config
 from coe.router.live_pointer import LIVE_FILE, Trial, TrialMode
 from coe.router.types import Query
-from coe.training.datasets.outcomes import write_outcomes
+from coe.training.datasets.outcome_rows import write_outcomes
 from coe.training.fit_inputs import TrainRequest, fit_configured
 from coe.training.fit_options import FitOptions
 from tests.training.trained_folder import CONFIG, NOW, make_trained, outcome_table

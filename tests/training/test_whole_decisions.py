@@ -20,7 +20,7 @@ from coe.router.config import load_config
 from coe.router.features import to_bytes
 from coe.router.pipeline import Router
 from coe.router.types import Query, QueryFacts
-from coe.training.datasets.outcomes import write_outcomes
+from coe.training.datasets.outcome_rows import write_outcomes
 from coe.training.log_answers import NOT_RECORDED, AskedAnswers, WholeDecisions, as_logged, choices_on, fetch_answers
 from coe.training.log_table import read_log_table
 from tests.logged import answered, decision_of

@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from coe.fleet.router_registry import Registry
-from coe.training.datasets.outcomes import write_outcomes
+from coe.training.datasets.outcome_rows import write_outcomes
 from coe.training.fit_inputs import TrainRequest, fit_configured
 from coe.training.types import OutcomeTable
 from tests.outcome_tables import scored_table

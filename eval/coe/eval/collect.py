@@ -20,7 +20,7 @@ from coe.eval.answers import Answer, Pair, asked_in_time
 from coe.eval.chat_client import CallError, ChatClient, Fault
 from coe.eval.collect_request import CollectRequest, Show, pairs_of
 from coe.eval.grading import graded_table
-from coe.training.datasets.outcomes import write_outcomes
+from coe.training.datasets.outcome_rows import write_outcomes
 from coe.training.types import OutcomeTable
 
 JOURNAL_FILE = "journal.jsonl"

@@ -28,8 +28,7 @@ from coe.router.build import configured_router, evidence_of
 from coe.router.config import load_config
 from coe.router.live_pointer import required_pointer
 from coe.router.types import GENERAL, Float64Array
-from coe.training.datasets.outcome_folders import read_outcome_folders
-from coe.training.datasets.outcomes import read_outcomes
+from coe.training.datasets.outcomes import read_outcome_folders, read_outcomes
 from coe.training.expert_map import cell_sums, row_numbers
 from coe.training.onboarding import Onboarding, bars_of, check_can_join, onboard
 from coe.training.probe_plan import MOST_LUCKY, chances_of_luck, run_plan

@@ -17,8 +17,8 @@ from coe.decision_log.router_versions import RouterVersions
 from coe.eval.log.loop_worth import exploration_cost, loop_sentences, measure_loop
 from coe.fleet.router_registry import Registry
 from coe.router.types import DecisionReason, Metric
+from coe.training.fit_inputs import RetrainRequest
 from coe.training.retrain import run_retrain
-from coe.training.retrain_inputs import RetrainRequest
 from coe.training.summary import in_points
 from tests.training.log_records import record
 from tests.training.test_retrain import NOW, log_answers, request_

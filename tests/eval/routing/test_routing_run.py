@@ -20,7 +20,8 @@ from coe.eval.routing.routing_run import load, table_request
 from coe.eval.routing.trial import mean_costs
 from coe.router import plugins
 from coe.router.policy_config import Budgets
-from coe.training.datasets.outcomes import read_outcomes, write_outcomes
+from coe.training.datasets.outcome_rows import write_outcomes
+from coe.training.datasets.outcomes import read_outcomes
 from coe.training.table_fit import fit_methods
 from coe.training.types import split_of
 from tests.eval.routing.trial_data import table

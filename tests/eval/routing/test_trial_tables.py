@@ -17,7 +17,7 @@ from coe.eval.routing.trial_tables import (
     require_amounts,
 )
 from coe.router.policy_config import Budgets
-from coe.training.datasets.outcomes import write_outcomes
+from coe.training.datasets.outcome_rows import write_outcomes
 from tests.eval.routing.trial_data import FIT_SCORES, table
 
 

@@ -24,7 +24,7 @@ from coe.router.config import load_config
 from coe.router.features import to_bytes
 from coe.router.pipeline import Router
 from coe.router.types import Query, QueryFacts
-from coe.training.datasets.outcomes import write_outcomes
+from coe.training.datasets.outcome_rows import write_outcomes
 from coe.training.fit_inputs import TrainRequest, fit_configured
 from coe.training.types import OutcomeTable
 from tests.outcome_tables import scored_table

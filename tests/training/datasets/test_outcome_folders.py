@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from coe.base.errors import DataError
-from coe.training.datasets.outcome_folders import read_outcome_folders
-from coe.training.datasets.outcomes import PROMPTS_FILE, SCORES_FILE, write_outcomes
+from coe.training.datasets.outcome_rows import PROMPTS_FILE, SCORES_FILE, write_outcomes
+from coe.training.datasets.outcomes import read_outcome_folders
 from coe.training.types import OutcomeTable
 from tests.outcome_tables import scored_table
 

@@ -16,9 +16,9 @@ import pytest
 
 from coe.base.errors import DataError
 from coe.cli.command_line import run
-from coe.training.datasets.outcome_import import ImportOptions, bounds_of, read_scores
-from coe.training.datasets.outcome_rows import Reasons, table_of_rows, told
-from coe.training.datasets.outcomes import read_outcomes, write_outcomes
+from coe.training.datasets.outcome_import import ImportOptions, Reasons, bounds_of, read_scores, table_of_rows, told
+from coe.training.datasets.outcome_rows import write_outcomes
+from coe.training.datasets.outcomes import read_outcomes
 from coe.training.types import OutcomeTable
 
 Rows = list[dict[str, Any]]

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from coe.base.errors import DataError
-from coe.training.datasets.outcomes import read_outcomes, write_outcomes
+from coe.training.datasets.outcome_rows import write_outcomes
+from coe.training.datasets.outcomes import read_outcomes
 from coe.training.types import split_of
 
 Rows = list[dict[str, Any]]

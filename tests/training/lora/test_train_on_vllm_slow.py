@@ -21,7 +21,7 @@ import yaml
 from benchmarks.chaos_fleet import Child, GatewayProcess, serving
 from coe.fleet.router_registry import Registry
 from coe.fleet.vllm_addresses import read_vllm
-from coe.training.datasets.outcomes import write_outcomes
+from coe.training.datasets.outcome_rows import write_outcomes
 from coe.training.fit_inputs import TrainRequest, fit_configured
 from tests.fleet.test_engines import first_of_free_ports
 from tests.json_server import JsonHandler, answering

@@ -26,7 +26,7 @@ from coe.router.build import evidence_of
 from coe.router.pipeline import Router
 from coe.router.quality import QualityMatrix, reference_of
 from coe.router.types import IntArray
-from coe.training.candidate_verdict import MapChange, map_changes, mean_costs
+from coe.training.candidate import MapChange, map_changes, mean_costs
 from coe.training.change_points import MIN_SIDE, ChangePoint
 from coe.training.evidence import Evidence
 from coe.training.gate import LEVEL, Terms, shown

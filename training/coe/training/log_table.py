@@ -34,9 +34,9 @@ from coe.decision_log.served_models import ModelChange, ModelHistory
 from coe.decision_log.sql_engine import open_log
 from coe.router.feedback_config import FeedbackConfig
 from coe.router.types import BoolArray, Float64Array, IntArray
+from coe.training.expert_map import TrafficTokens
 from coe.training.feedback_bias import UNLIMITED, Replies, clusters
 from coe.training.feedback_report import judge_agreements
-from coe.training.traffic_tokens import TrafficTokens
 from coe.training.types import question_of
 
 KEY_STRIDE = 7
@@ -63,7 +63,7 @@ class LogTable:
     answers are not learned from; `is_failure`: the expert failed, a reward of 0 without
     feedback. `traffic` counts the routed queries per category (the map's mass); `dropped` the decisions left out, by
     reason; `n_rows` the decisions read, without coe's own probes; `tokens` those of the traffic
-    (training.traffic_tokens); `model_changes` the last change of the model behind each expert;
+    (training.expert_map); `model_changes` the last change of the model behind each expert;
     `judged` the pairs of answers that a judge
     compared (training.judged_pairs).
     """

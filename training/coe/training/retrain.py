@@ -19,15 +19,14 @@ from coe.router.build import configured_router, expert_costs, load_router
 from coe.router.config import load_config
 from coe.router.pipeline import Router
 from coe.router.types import Metric, Verdict
-from coe.training.candidate_fit import FittedModel, fit_candidate
-from coe.training.candidate_verdict import Judgement, MapChange, decide_promotion, map_changes
+from coe.training.candidate import FittedModel, Judgement, MapChange, decide_promotion, fit_candidate, map_changes
 from coe.training.category_mix import MIX_MOVED
 from coe.training.change_points import ChangePoint, is_stale
 from coe.training.evidence import Evidence
 from coe.training.failover import can_renew, find_renewal, joined, renew
+from coe.training.fit_inputs import RetrainInputs, RetrainRequest, read_inputs
 from coe.training.gate import GateResult
 from coe.training.log_table import LogTable
-from coe.training.retrain_inputs import RetrainInputs, RetrainRequest, read_inputs
 from coe.training.router_comparison import CrossFitted, Newcomers, RouterComparison
 
 

@@ -21,8 +21,8 @@ from coe.retrieval.training.pilot_refresh import PilotRefresh, RefreshRequest, e
 from coe.router.config import load_config
 from coe.router.feedback_config import FeedbackConfig
 from coe.router.retrieval_config import RetrievalConfig
+from coe.training.fit_inputs import RetrainRequest
 from coe.training.retrain import run_retrain
-from coe.training.retrain_inputs import RetrainRequest
 from coe.training.retrain_lock import LockLostError, NoTurnError, Turns
 from coe.training.summary import print_round, retrain_json
 

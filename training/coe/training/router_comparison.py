@@ -5,22 +5,23 @@ Shapes: n rows, m experts (the columns of the evidence, then experts that only t
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from coe.base.text_identity import normalised_text
 from coe.router.pipeline import Router
 from coe.router.types import GENERAL, BoolArray, Float64Array, FloatArray, IntArray, RoutingDecision
-from coe.training.candidate_fit import folds_of
 from coe.training.evidence import Evidence, category_rows
 from coe.training.expert_map import row_numbers
 from coe.training.feedback_bias import counted_share, min_keys
 from coe.training.gate import DEFAULT_TERMS, MAX_UNSUPPORTED, Comparison, Terms
 from coe.training.judged_pairs import JudgedGains, JudgedPairs
 from coe.training.log_answers import AskedAnswers, LoggedChoices, batch_of, chance_matrix, choices_on
-from coe.training.log_table import LogTable
+from coe.training.log_table import FOLDS, LogTable
 from coe.training.off_policy import (
     FULL_CHANCE,
     MAX_WEIGHT,
@@ -66,7 +67,7 @@ class Newcomers:
 @dataclass(frozen=True)
 class RouterComparison:
     """Two routers over the same queries. `costs_usd` (k+1, m) are those of a query by the candidate's categories;
-    `cross_fitted` the candidate without each fold of what it learned from (`candidate_fit.py`), none where that is not
+    `cross_fitted` the candidate without each fold of what it learned from (`candidate.py`), none where that is not
     what is compared on; `rows` names the rows of the evidence where they are not the candidate's categories."""
 
     live: Router
@@ -370,3 +371,13 @@ def decide(router: Router, texts: Sequence[str], embeddings: FloatArray) -> Sequ
 def wanted(router: Router, texts: Sequence[str], embeddings: FloatArray) -> list[str]:
     """The expert that a router wants for each query, whomever exploration draws."""
     return [decision.ranking[0] for decision in decide(router, texts, embeddings)]
+
+
+def folds_of(table: OutcomeTable) -> IntArray:
+    """(n,) fold of each prompt, every category spread evenly; prompts of equal text share one. It follows from the
+    prompts alone, whatever their order."""
+    names = [normalised_text(text) or name for text, name in zip(table.texts, table.prompt_ids, strict=True)]
+    category_of = dict(zip(names, table.categories, strict=True))
+    ranked = sorted(category_of, key=lambda name: (category_of[name], hashlib.sha256(name.encode()).digest()))
+    fold = {name: place % FOLDS for place, name in enumerate(ranked)}
+    return np.array([fold[name] for name in names], dtype=np.int64)

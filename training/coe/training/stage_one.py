@@ -25,9 +25,17 @@ from coe.router.quality import QualityMatrix
 from coe.router.section import PluginConfig
 from coe.router.types import GENERAL, BoolArray, FloatArray, IntArray, Metric
 from coe.router.uncertainty import Uncertainty, apply_temperature, calibrated
-from coe.training.calibrate import fit_temperature, fit_uncertainty
+from coe.training.calibrate import (
+    RECOGNISED,
+    beside_strangers,
+    fit_temperature,
+    fit_uncertainty,
+    is_new,
+    spread_out,
+    sure_of,
+    usual_size,
+)
 from coe.training.category_mix import AskedQueries, CategoryMix, estimate_mix, reweighed
-from coe.training.few_examples import RECOGNISED, beside_strangers, is_new, spread_out, sure_of, usual_size
 from coe.training.graded_queries import LoggedQueries
 from coe.training.types import LabelledQuery, OutcomeTable
 

@@ -106,8 +106,8 @@ def retrain(
 ) -> None:
     """Learn a candidate from the decision log, compare it with the live router, promote it or say why not."""
     from coe.decision_log.default_database import database_url_of
+    from coe.training.fit_inputs import RetrainRequest
     from coe.training.retrain_command import retrain_again_and_again, retrain_once, retrain_when_due
-    from coe.training.retrain_inputs import RetrainRequest
 
     request = RetrainRequest(
         config=config,

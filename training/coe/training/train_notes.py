@@ -13,7 +13,7 @@ from coe.router.build import evidence_of
 from coe.router.config import CoeConfig, load_config
 from coe.router.live_pointer import LivePointer
 from coe.router.uncertainty import least_alpha, risk_threshold
-from coe.training.few_examples import RECOGNISED
+from coe.training.calibrate import RECOGNISED
 from coe.training.fit_inputs import TrainRequest
 
 

@@ -30,11 +30,11 @@ from coe.router.build import expert_costs, load_router
 from coe.router.config import load_config
 from coe.router.pipeline import Router
 from coe.router.types import GENERAL, DecisionReason, Metric, Record
-from coe.training.candidate_verdict import judge_on_log, map_changes
+from coe.training.candidate import judge_on_log, map_changes
 from coe.training.feedback_bias import UNLIMITED, clusters
+from coe.training.fit_inputs import RetrainRequest, read_inputs
 from coe.training.gate import MAX_UNSUPPORTED, MIN_EFFECTIVE_DECISIONS, Comparison
 from coe.training.off_policy import bootstrap_sums, weighted_mean
-from coe.training.retrain_inputs import RetrainRequest, read_inputs
 from coe.training.router_comparison import RouterComparison
 from coe.training.summary import in_points
 from coe.training.types import question_of

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -13,13 +16,13 @@ import typer
 from pydantic import Field, field_validator
 
 from coe.base.errors import ConfigError, DataError, allowed_values
+from coe.base.record_files import Record as FileRecord
 from coe.base.record_files import ending_of, read_records
 from coe.base.visible_text import echo
 from coe.cli.options import require_folder, with_options
 from coe.cli.progress import working
 from coe.router.types import Record
-from coe.training.datasets.outcome_rows import LeftOut, OutcomeRow, PromptRow, Reasons, ScoreRow, table_of_rows, told
-from coe.training.datasets.outcomes import PROMPTS_FILE, write_outcomes
+from coe.training.datasets.outcome_rows import PROMPTS_FILE, PromptRow, Scored, ScoreRow, table_of, write_outcomes
 from coe.training.types import OutcomeTable
 
 ENDINGS: Final = (".csv", ".jsonl", ".parquet")
@@ -28,6 +31,80 @@ FIELDS: Final = (
     *("metric", "output_tokens", "cost_usd", "latency_ms"),
 )
 """prompt, category and score are required, and model where no file argument names it."""
+
+
+UNIT_RANGE = (0.0, 1.0)
+ROUNDING = 1e-6
+"""Share of the range by which a score may leave it: scores of 1 / 3 were rounded."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeRow:
+    """Contents of a row of a file. `score_field` is its name of the score."""
+
+    record: FileRecord
+    prompt: PromptRow
+    score: ScoreRow
+    score_field: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Something of a file that is not in the table, and why."""
+
+    place: str
+    reason: str
+
+
+Reasons = Mapping[str, tuple[int, str]]
+"""Reasons to leave something out, each with how often and the first place."""
+
+
+def told(left_out: Reasons) -> list[str]:
+    """One line a reason, for a person."""
+    return [f"left out: {n} x {reason} (first: {first})" for reason, (n, first) in left_out.items()]
+
+
+def table_of_rows(
+    rows: Iterable[OutcomeRow | LeftOut], source: str, score_range: tuple[float, float] | None
+) -> tuple[OutcomeTable, Reasons]:
+    """An outcome table with the prompts in the order of the rows and the models sorted, and why others are not in it.
+
+    Args:
+        score_range: lowest and highest possible score, which become 0 and 1; None: scores are in [0, 1] already.
+
+    Raises:
+        DataError: as the rows do; a score out of range, a pair scored twice, rows that differ about a prompt, no row.
+    """
+    prompts: dict[str, tuple[str, PromptRow]] = {}
+    scores: list[Scored] = []
+    left_out: dict[str, tuple[int, str]] = {}  # not the rows: a metric or filter may leave out nearly all of a file
+    for row in rows:
+        if isinstance(row, LeftOut):
+            n, first = left_out.get(row.reason, (0, row.place))
+            left_out[row.reason] = n + 1, first
+            continue
+        place, prompt = row.record.place, row.prompt
+        score = scaled(row, score_range or UNIT_RANGE)
+        prompt_id = prompt.prompt_id or hashlib.sha256(json.dumps([prompt.text]).encode()).hexdigest()[:16]
+        first_place, known = prompts.setdefault(prompt_id, (place, prompt))
+        for name in ("text", "category", "split"):
+            if getattr(known, name) != getattr(prompt, name):
+                raise DataError(f"{place}: prompt '{prompt_id}' has another {name} than at {first_place}")
+        scores.append((place, row.score.model_copy(update={"score": score, "prompt_id": prompt_id})))
+    if not prompts:
+        raise DataError("; ".join([f"{source}: no score was found", *told(left_out)]))
+    return table_of({name: prompt for name, (_, prompt) in prompts.items()}, scores, source), left_out
+
+
+def scaled(row: OutcomeRow, score_range: tuple[float, float]) -> float:
+    """The score in [0, 1]. Raises DataError when it is out of range."""
+    (low, high), score = score_range, row.score.score or 0.0
+    slack = ROUNDING * (high - low)
+    if not low - slack <= score <= high + slack:
+        hint = "" if score_range != UNIT_RANGE else "; name the range of these scores with --score-range LOW:HIGH"
+        raise row.record.fault(row.score_field, f"{score:g} is not allowed; expected {low:g} to {high:g}{hint}")
+    return min(1.0, max(0.0, (score - low) / (high - low)))
 
 
 class ImportOptions(Record):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
@@ -14,13 +13,14 @@ import numpy as np
 from pydantic import BeforeValidator
 
 from coe.base.errors import DataError, allowed_values
-from coe.base.record_files import Amount, Number, OptionalText, Record, Row, Text
+from coe.base.record_files import Amount, Number, OptionalText, Row, Text
 from coe.router.types import FloatArray
-from coe.training.types import ModelFacts, OutcomeTable, SplitName, split_of
+from coe.training.types import NO_ANSWER, NOT_COMPARED, ModelFacts, OutcomeTable, SplitName, split_of
 
-UNIT_RANGE = (0.0, 1.0)
-ROUNDING = 1e-6
-"""Share of the range by which a score may leave it: scores of 1 / 3 were rounded."""
+PROMPTS_FILE, SCORES_FILE, ANSWERS_FILE, MODELS_FILE = (
+    f"{name}.parquet" for name in ("prompts", "scores", "answers", "models")
+)
+
 CHARS_PER_TOKEN = 4
 """The usual ratio for English text, as `QueryFacts.prompt_tokens` counts."""
 NO_FACTS = ModelFacts()
@@ -76,76 +76,8 @@ class ScoreRow(Row):
         return chars / CHARS_PER_TOKEN if self.output_tokens is None else self.output_tokens
 
 
-@dataclass(frozen=True, slots=True)
-class OutcomeRow:
-    """Contents of a row of a file. `score_field` is its name of the score."""
-
-    record: Record
-    prompt: PromptRow
-    score: ScoreRow
-    score_field: str
-
-
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """Something of a file that is not in the table, and why."""
-
-    place: str
-    reason: str
-
-
 Scored = tuple[str, ScoreRow]
 """A score with its place."""
-
-Reasons = Mapping[str, tuple[int, str]]
-"""Reasons to leave something out, each with how often and the first place."""
-
-
-def told(left_out: Reasons) -> list[str]:
-    """One line a reason, for a person."""
-    return [f"left out: {n} x {reason} (first: {first})" for reason, (n, first) in left_out.items()]
-
-
-def table_of_rows(
-    rows: Iterable[OutcomeRow | LeftOut], source: str, score_range: tuple[float, float] | None
-) -> tuple[OutcomeTable, Reasons]:
-    """An outcome table with the prompts in the order of the rows and the models sorted, and why others are not in it.
-
-    Args:
-        score_range: lowest and highest possible score, which become 0 and 1; None: scores are in [0, 1] already.
-
-    Raises:
-        DataError: as the rows do; a score out of range, a pair scored twice, rows that differ about a prompt, no row.
-    """
-    prompts: dict[str, tuple[str, PromptRow]] = {}
-    scores: list[Scored] = []
-    left_out: dict[str, tuple[int, str]] = {}  # not the rows: a metric or filter may leave out nearly all of a file
-    for row in rows:
-        if isinstance(row, LeftOut):
-            n, first = left_out.get(row.reason, (0, row.place))
-            left_out[row.reason] = n + 1, first
-            continue
-        place, prompt = row.record.place, row.prompt
-        score = scaled(row, score_range or UNIT_RANGE)
-        prompt_id = prompt.prompt_id or hashlib.sha256(json.dumps([prompt.text]).encode()).hexdigest()[:16]
-        first_place, known = prompts.setdefault(prompt_id, (place, prompt))
-        for name in ("text", "category", "split"):
-            if getattr(known, name) != getattr(prompt, name):
-                raise DataError(f"{place}: prompt '{prompt_id}' has another {name} than at {first_place}")
-        scores.append((place, row.score.model_copy(update={"score": score, "prompt_id": prompt_id})))
-    if not prompts:
-        raise DataError("; ".join([f"{source}: no score was found", *told(left_out)]))
-    return table_of({name: prompt for name, (_, prompt) in prompts.items()}, scores, source), left_out
-
-
-def scaled(row: OutcomeRow, score_range: tuple[float, float]) -> float:
-    """The score in [0, 1]. Raises DataError when it is out of range."""
-    (low, high), score = score_range, row.score.score or 0.0
-    slack = ROUNDING * (high - low)
-    if not low - slack <= score <= high + slack:
-        hint = "" if score_range != UNIT_RANGE else "; name the range of these scores with --score-range LOW:HIGH"
-        raise row.record.fault(row.score_field, f"{score:g} is not allowed; expected {low:g} to {high:g}{hint}")
-    return min(1.0, max(0.0, (score - low) / (high - low)))
 
 
 def table_of(
@@ -230,3 +162,57 @@ def of_metric(source: str, scores: Sequence[Scored], metric: str | None) -> Sequ
     if metric not in found:
         raise DataError(f"{source}: unknown metric '{metric}'{allowed_values(metric, found)}")
     return [each for each in scores if each[1].metric == metric]
+
+
+def write_outcomes(table: OutcomeTable, folder: Path) -> None:
+    """Writes a table so that `read_outcomes` gives it back; cells without a score are left out.
+
+    Raises:
+        DataError: a name is not UTF-8, as names of files and words of a command line may be; nothing is written then.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sizes = [{"model": name, "params_active_b": size} for name, size in table.active_params_b.items()]
+    rows = {PROMPTS_FILE: prompt_rows(table), SCORES_FILE: score_rows(table), ANSWERS_FILE: answer_rows(table)}
+    try:
+        files = {name: pa.Table.from_pylist(found) for name, found in (rows | {MODELS_FILE: sizes}).items() if found}
+    except UnicodeEncodeError as error:
+        raise DataError(f"{folder}: a name or text of the table cannot be written as UTF-8 ({error.reason})") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, file in files.items():
+        pq.write_table(file, folder / name, compression="zstd")
+
+
+def prompt_rows(table: OutcomeTable) -> list[dict[str, str]]:
+    columns = zip(table.prompt_ids, table.categories, table.splits, table.texts, strict=True)
+    return [
+        {"prompt_id": prompt_id, "source": table.source, "category": category}
+        | {"split": split, "messages": json.dumps([{"role": "user", "content": text}], ensure_ascii=False)}
+        for prompt_id, category, split, text in columns
+    ]
+
+
+def score_rows(table: OutcomeTable) -> list[dict[str, Any]]:
+    """Scores with what is known of them."""
+    amounts = {"output_tokens": table.output_tokens, "cost_usd": table.cost_usd, "latency_ms": table.latency_ms}
+    return [
+        cell_of(table, at) | {"source": table.source, "score": float(table.scores[at]), "metric": table.metric}
+        | {name: float(cells[at]) if np.isfinite(cells[at]) else None for name, cells in amounts.items()}
+        for at in zip(*np.nonzero(np.isfinite(table.scores)), strict=True)
+    ]  # fmt: skip
+
+
+def answer_rows(table: OutcomeTable) -> list[dict[str, Any]]:
+    """The answers that were compared, by their numbers."""
+    if table.answers is None:
+        return []
+    return [
+        cell_of(table, at) | {"answer": str(table.answers[at]) if table.answers[at] > NO_ANSWER else None}
+        | ({} if table.logprobs is None else {"logprob": float(table.logprobs[at])})
+        for at in zip(*np.nonzero(table.answers > NOT_COMPARED), strict=True)
+    ]  # fmt: skip
+
+
+def cell_of(table: OutcomeTable, at: tuple[Any, ...]) -> dict[str, Any]:
+    return {"prompt_id": table.prompt_ids[at[0]], "model": table.experts[at[1]]}

@@ -12,7 +12,6 @@ Shapes: n prompts, m experts.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -27,12 +26,17 @@ from coe.base.record_files import Amount, Finite, Number, OptionalText, Row, Tex
 from coe.router.config import CoeConfig
 from coe.router.cost import Price
 from coe.router.types import FloatArray, IntArray
-from coe.training.datasets.outcome_rows import PromptRow, Scored, ScoreRow, table_of
-from coe.training.types import NO_ANSWER, NOT_COMPARED, ModelFacts, OutcomeTable
-
-PROMPTS_FILE, SCORES_FILE, ANSWERS_FILE, MODELS_FILE = (
-    f"{name}.parquet" for name in ("prompts", "scores", "answers", "models")
+from coe.training.datasets.outcome_rows import (
+    ANSWERS_FILE,
+    MODELS_FILE,
+    PROMPTS_FILE,
+    SCORES_FILE,
+    PromptRow,
+    Scored,
+    ScoreRow,
+    table_of,
 )
+from coe.training.types import COLUMNS, NO_ANSWER, NOT_COMPARED, ModelFacts, OutcomeTable, unknown
 
 
 class StoredPrompt(PromptRow):
@@ -180,55 +184,106 @@ def facts_of_config(config: CoeConfig) -> dict[str, ModelFacts]:
     return {name: ModelFacts(entry.active_b or None, entry.chat_price) for name, entry in config.experts.items()}
 
 
-def write_outcomes(table: OutcomeTable, folder: Path) -> None:
-    """Writes a table so that `read_outcomes` gives it back; cells without a score are left out.
+def read_outcome_folders(root: Path, experts: Sequence[str]) -> OutcomeTable:
+    """Reads what was graded of some experts, in their order; ungraded ones are left out.
+
+    The same question of the same category, scored by the same metric, is one prompt, whichever table it is in. An
+    expert that was graded on it twice has the score of the table that was written later.
+
+    Args:
+        root: a folder with an outcome table, or with folders of them.
 
     Raises:
-        DataError: a name is not UTF-8, as names of files and words of a command line may be; nothing is written then.
+        DataError: there is no table, none grades any of the experts, or one that does cannot be read.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    sizes = [{"model": name, "params_active_b": size} for name, size in table.active_params_b.items()]
-    rows = {PROMPTS_FILE: prompt_rows(table), SCORES_FILE: score_rows(table), ANSWERS_FILE: answer_rows(table)}
-    try:
-        files = {name: pa.Table.from_pylist(found) for name, found in (rows | {MODELS_FILE: sizes}).items() if found}
-    except UnicodeEncodeError as error:
-        raise DataError(f"{folder}: a name or text of the table cannot be written as UTF-8 ({error.reason})") from error
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, file in files.items():
-        pq.write_table(file, folder / name, compression="zstd")
-
-
-def prompt_rows(table: OutcomeTable) -> list[dict[str, str]]:
-    columns = zip(table.prompt_ids, table.categories, table.splits, table.texts, strict=True)
-    return [
-        {"prompt_id": prompt_id, "source": table.source, "category": category}
-        | {"split": split, "messages": json.dumps([{"role": "user", "content": text}], ensure_ascii=False)}
-        for prompt_id, category, split, text in columns
+    folders = outcome_folders(root)
+    if not folders:
+        raise DataError(
+            f"{root}: holds no outcome table ({PROMPTS_FILE} and {SCORES_FILE}, there or in its folders); "
+            "run `coe eval collect`"
+        )
+    graded = {folder: graded_models(folder) for folder in folders}
+    known = [folder for folder in folders if graded[folder] & set(experts)]
+    if not known:
+        names = sorted(set().union(*graded.values()))
+        raise DataError(
+            f"{root}: no expert of experts.yaml was graded there (graded: {', '.join(names)}; "
+            f"experts.yaml: {', '.join(experts)}); run `coe eval collect`"
+        )
+    tables = [
+        read_outcomes(folder, experts=[name for name in experts if name in graded[folder]], keep_partial=True)
+        for folder in known
     ]
+    return tables[0] if len(tables) == 1 else merged(tables, experts)
 
 
-def score_rows(table: OutcomeTable) -> list[dict[str, Any]]:
-    """Scores with what is known of them."""
-    amounts = {"output_tokens": table.output_tokens, "cost_usd": table.cost_usd, "latency_ms": table.latency_ms}
-    return [
-        cell_of(table, at) | {"source": table.source, "score": float(table.scores[at]), "metric": table.metric}
-        | {name: float(cells[at]) if np.isfinite(cells[at]) else None for name, cells in amounts.items()}
-        for at in zip(*np.nonzero(np.isfinite(table.scores)), strict=True)
-    ]  # fmt: skip
+def outcome_folders(root: Path) -> tuple[Path, ...]:
+    """The folders with an outcome table, the one that was written last at the end."""
+    below = root.iterdir() if root.is_dir() else ()
+    places = [root] if is_table(root) else sorted(path for path in below if path.is_dir() and is_table(path))
+    return tuple(sorted(places, key=written_at))
 
 
-def answer_rows(table: OutcomeTable) -> list[dict[str, Any]]:
-    """The answers that were compared, by their numbers."""
-    if table.answers is None:
-        return []
-    return [
-        cell_of(table, at) | {"answer": str(table.answers[at]) if table.answers[at] > NO_ANSWER else None}
-        | ({} if table.logprobs is None else {"logprob": float(table.logprobs[at])})
-        for at in zip(*np.nonzero(table.answers > NOT_COMPARED), strict=True)
-    ]  # fmt: skip
+def is_table(folder: Path) -> bool:
+    """One of the files is enough: half a table is an error to tell of, and a folder of answers only is not one yet."""
+    return (folder / PROMPTS_FILE).exists() or (folder / SCORES_FILE).exists()
 
 
-def cell_of(table: OutcomeTable, at: tuple[Any, ...]) -> dict[str, Any]:
-    return {"prompt_id": table.prompt_ids[at[0]], "model": table.experts[at[1]]}
+def written_at(folder: Path) -> float:
+    """Unix seconds; 0 for half a table."""
+    path = folder / SCORES_FILE
+    return path.stat().st_mtime if path.exists() else 0.0
+
+
+def graded_models(folder: Path) -> set[str]:
+    """The models that a table grades. Raises DataError."""
+    return {record.read(ModelName).model for record in read_records(folder / SCORES_FILE)}
+
+
+def graded_at(root: Path) -> dict[str, float]:
+    """Unix time at which the newest grades of each model were written. Raises DataError."""
+    return {name: written_at(folder) for folder in outcome_folders(root) for name in graded_models(folder)}
+
+
+def merged(tables: Sequence[OutcomeTable], experts: Sequence[str]) -> OutcomeTable:
+    """One table of several, the later ones over the earlier ones. A score comes with the cost, length and latency of
+    its own answer; numbers of answers are of the last table that has some of the prompt, for those of two tables cannot
+    be compared."""
+    names = tuple(name for name in experts if any(name in table.experts for table in tables))
+    numbers: dict[tuple[str, str, str], int] = {}
+    asked = [[(table.metric, *pair) for pair in zip(table.categories, table.texts, strict=True)] for table in tables]
+    rows = [np.array([numbers.setdefault(each, len(numbers)) for each in own], dtype=np.int64) for own in asked]
+    shape, matrices = (len(numbers), len(names)), dict[str, Any]()
+    for table, row in zip(tables, rows, strict=True):
+        columns = np.array([names.index(name) for name in table.experts])
+        prompt, expert = np.nonzero(np.isfinite(table.scores))
+        for kind in (matrices.keys() | table.matrices) - {"answers"}:
+            values = table.matrices.get(kind, unknown(kind, table.scores.shape))
+            matrix = matrices.setdefault(kind, unknown(kind, shape))
+            matrix[row[prompt], columns[expert]] = values[prompt, expert]
+        if table.answers is not None:
+            answers = matrices.setdefault("answers", unknown("answers", shape))
+            answers[row] = NOT_COMPARED
+            answers[row[:, None], columns] = table.answers
+    _, first = np.unique(np.concatenate(rows), return_index=True)
+    texts_of = {name: [text for table in tables for text in getattr(table, name)] for name in COLUMNS}
+    kept: dict[str, Any] = {name: tuple(values[i] for i in first) for name, values in texts_of.items()}
+    return OutcomeTable(
+        **kept | {"prompt_ids": distinct(kept["prompt_ids"])},
+        **matrices,
+        experts=names,
+        metric=" + ".join(sorted({table.metric for table in tables})),
+        source=" + ".join(sorted({table.source for table in tables})),
+        active_params_b={name: size for table in tables for name, size in table.active_params_b.items()},
+        is_cost_estimated=any(table.is_cost_estimated for table in tables),
+    )
+
+
+def distinct(ids: Iterable[str]) -> tuple[str, ...]:
+    """The ids, made unique: one that came before gets a number."""
+    seen: dict[str, int] = {}
+    found = []
+    for name in ids:
+        seen[name] = seen.get(name, 0) + 1
+        found.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+    return tuple(found)

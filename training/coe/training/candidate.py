@@ -1,24 +1,146 @@
-"""Verdict on a candidate, by comparisons with the live router on labels, grades and the log."""
+"""A candidate for the place of the live router: its fit, and the verdict on it.
+
+It is fitted on everything that is not held out, and ten times more without a part each: what it learned from judges it
+by a model that was fitted without that. Shapes: n graded prompts.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from coe.router.artifact import RouterArtifact
 from coe.router.pipeline import Router
-from coe.router.types import Float64Array, IntArray, Verdict
+from coe.router.protocols import Encoder
+from coe.router.types import GENERAL, Float64Array, IntArray, Verdict
 from coe.training.change_points import ChangePoint, is_outdated
-from coe.training.fit_inputs import judged_outcomes
+from coe.training.evidence import Carried, Evidence, category_rows
+from coe.training.expert_map import row_numbers
+from coe.training.fit import Prepared, finish, prepare
+from coe.training.fit_inputs import RetrainInputs, fit_request, judged_outcomes
 from coe.training.gate import GateResult, judge, shown
+from coe.training.graded_queries import LoggedQueries
 from coe.training.judged_pairs import JudgedPairs, together
-from coe.training.log_answers import choices_on, sample_rows
-from coe.training.log_table import LogTable
-from coe.training.retrain_inputs import RetrainInputs
-from coe.training.router_comparison import LogComparison, Newcomers, RouterComparison
-from coe.training.stage_one import embed
-from coe.training.types import split_of
+from coe.training.log_answers import AskedAnswers, choices_on, drawn_rows, sample_rows
+from coe.training.log_table import FOLDS, LogTable
+from coe.training.off_policy import MAX_WEIGHT
+from coe.training.router_comparison import LogComparison, Newcomers, RouterComparison, folds_of
+from coe.training.stage_one import FitRequest, embed
+from coe.training.types import OutcomeTable, split_of
+
+MAX_LEARNED = 10_000
+"""Logged answers that a learned scorer is fitted on; the map counts all of them. More do not change a scorer enough to
+be waited for (ours)."""
+
+
+def fit_candidate(
+    root: Path, inputs: RetrainInputs, evidence: Evidence, parent: str
+) -> tuple[RouterArtifact, tuple[FittedModel, ...]]:
+    """Fits the candidate under `root`, and its cross-fitted models, which judge what it is fitted on."""
+    plain = fit_request(inputs.config, evidence.outcomes, inputs.queries)
+    logged = None
+    if plain.scorer.kind != "map" and len(inputs.log):
+        thinned = drawn_rows(inputs.log, evidence.counted)  # what a key says too much is left out by lot
+        asked = inputs.answers(inputs.log, thinned, MAX_LEARNED)
+        logged = logged_queries(asked, evidence, plain.categories) if len(asked) else None
+    wanted = replace(
+        plain,
+        evidence=evidence.matrix,
+        outcomes=with_measured(evidence, inputs.carried),
+        logged=logged,
+        asked=inputs.asked(),
+        parents=(parent,),
+        data_fingerprints=dict(plain.data_fingerprints) | {"log": inputs.log.fingerprint},
+    )
+    prepared = prepare(wanted, inputs.encoder, inputs.queries, inputs.rng, inputs.progress)
+    made = finish(root, wanted, inputs.encoder, prepared, inputs.now)
+    inputs.progress("fitting it again without each tenth of the graded prompts and of the logged answers")
+    table, folds = evidence.outcomes, folds_of(evidence.outcomes)
+
+    def part_of(fold: int) -> tuple[Evidence, set[str]]:
+        left_out = {name for name, own in zip(table.prompt_ids, folds, strict=True) if own == fold}
+        left_out |= {bytes(name).decode() for name in inputs.log.ids[inputs.log.fold == fold]}
+        return inputs.evidence(inputs.log.without(fold), table.rows(folds != fold)), left_out
+
+    return made, cross_fit(root, wanted, inputs.encoder, prepared, part_of, inputs.now)
+
+
+def with_measured(evidence: Evidence, carried: Carried | None) -> OutcomeTable:
+    """Graded prompts that a learned scorer is fitted on. A carried expert has no grades to learn from, so its column
+    says of every prompt what was measured of the category."""
+    table = evidence.outcomes
+    if carried is None:
+        return table
+    known = evidence.matrix.quality[row_numbers(table, carried.rows[:-1])]
+    is_carried = np.array([name in carried.experts for name in table.experts])
+    return replace(table, scores=np.where(is_carried, known, table.scores).astype(np.float32))
+
+
+class FittedModel(NamedTuple):
+    """The folder of a router, and the evidence that it was fitted on."""
+
+    folder: Path
+    evidence: Evidence
+
+
+def cross_fit(
+    root: Path,
+    request: FitRequest,
+    encoder: Encoder,
+    prepared: Prepared,
+    part_of: Callable[[int], tuple[Evidence, Collection[str]]],
+    now: datetime,
+) -> tuple[FittedModel, ...]:
+    """One router per fold, fitted as `request` is but for the prompts and the logged answers of the fold.
+
+    Args:
+        part_of: the evidence without a fold, and the ids of its prompts and answers.
+    """
+    found = []
+    for fold in range(FOLDS):
+        evidence, left_out = part_of(fold)
+        made = finish(root, replace(request, evidence=evidence.matrix), encoder, prepared.without(left_out), now)
+        found.append(FittedModel(root / made.manifest.version, evidence))
+    return tuple(found)
+
+
+def logged_queries(asked: AskedAnswers, evidence: Evidence, categories: Sequence[str]) -> LoggedQueries:
+    """Logged answers as graded queries of one expert each, on the scale of graded scores.
+
+    `worth` (n, m) is what a choice is judged by: the unbiased pseudo-outcome w[c, e] + 1[e = a] (r - w[c, a]) / p, with
+    weights clipped as everywhere (Dudik et al. 2011).
+    """
+    table, log = evidence.outcomes, asked.log
+    rows = (*(name for name in categories if name != GENERAL), GENERAL)
+    row, expert = category_rows(log, rows), log.expert_in(table.experts)
+    at = np.arange(len(log))
+    reward = log.reward - evidence.reward_offset
+    worth = evidence.matrix.quality[row].astype(np.float64)
+    worth[at, expert] += np.minimum(1.0 / log.propensity, MAX_WEIGHT) * (reward - worth[at, expert])
+    scores = np.full((len(log), len(table.experts)), np.nan, dtype=np.float32)
+    scores[at, expert] = np.clip(reward, 0.0, 1.0)
+    unknown = np.full(scores.shape, np.nan, dtype=np.float32)
+    rewarded = replace(
+        table,
+        prompt_ids=tuple(bytes(name).decode() for name in log.ids),
+        texts=asked.texts,
+        categories=tuple(rows[i] for i in row),
+        splits=("train",) * len(log),
+        scores=scores,
+        cost_usd=unknown,
+        output_tokens=unknown,
+        latency_ms=unknown,
+        answers=None,
+        logprobs=None,
+    )
+    return LoggedQueries(rewarded, asked.embeddings.astype(np.float32), worth.astype(np.float32))
+
 
 FAIR_ODDS = 5.0
 """Evidence, to 1, of their own answers without which new experts are given nothing by a candidate (ours)."""
