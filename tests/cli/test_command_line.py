@@ -98,11 +98,11 @@ LIBRARIES = {"numpy", "scipy", "sklearn", "onnxruntime", "tokenizers", "litellm"
 @pytest.mark.parametrize(
     ("command", "spared"),
     [
-        ("router ls", {*ROUTERS, *LIBRARIES, "sqlalchemy"}),
+        ("router", {*ROUTERS, *LIBRARIES, "sqlalchemy"}),
         ("log doctor --help", {*ROUTERS, *LIBRARIES}),
         ("log drain --help", {*ROUTERS, *LIBRARIES}),
         ("log erase --help", {*ROUTERS, *LIBRARIES}),
-        ("router promote --help", {*ROUTERS, *LIBRARIES}),
+        ("router --help", {*ROUTERS, *LIBRARIES}),
         ("categories propose --help", {*ROUTERS, *LIBRARIES}),
         ("keys ls --help", {*ROUTERS, *LIBRARIES}),
         ("check", LIBRARIES - {"numpy"}),
@@ -154,7 +154,7 @@ def test_a_reader_who_has_left_is_told_nothing():
     ("arguments", "message"),
     [
         (["chek"], "unknown command 'chek'; did you mean 'check'?"),
-        (["router", "lss"], "unknown command 'router lss'; did you mean 'ls'?"),
+        (["keys", "lss"], "unknown command 'keys lss'; did you mean 'ls'?"),
     ],
 )
 def test_a_wrong_command_is_one_clear_line_and_status_2(arguments, message, coe):
@@ -196,7 +196,7 @@ def test_the_places_of_files_are_given_before_or_after_a_command(words, read, co
     assert found.stderr.startswith(f"coe: {read}")
 
 
-@pytest.mark.parametrize("words", [["router"], ["eval"], ["keys", "--help"]])
+@pytest.mark.parametrize("words", [["log"], ["eval"], ["keys", "--help"]])
 def test_a_group_alone_shows_its_commands(words, coe):
     found = coe(*words)
     assert found.returncode == 0
@@ -210,8 +210,8 @@ def test_a_group_alone_shows_its_commands(words, coe):
     ("typed", "offered"),
     [
         ("coe re", {"replay", "retrain", "retrieval"}),
-        ("coe router ", {"ls", "promote"}),
-        ("coe router promote --sha", {"--share", "--shadow"}),
+        ("coe keys ", {"create", "ls", "update"}),
+        ("coe router --sha", {"--share", "--shadow"}),
         ("coe serve --wor", {"--workers"}),
     ],
 )

@@ -159,26 +159,26 @@ def test_the_commands_say_what_they_did(registry, tmp_path, capsys, monkeypatch)
     monkeypatch.setattr("coe.training.train_command.require_loadable", lambda config, folder: None)
     one, two = add(registry, 1.0), add(registry, 2.0)
 
-    def coe(name: str, *arguments: str) -> tuple[int, str]:
-        status = run(f"router {name}", [*arguments, "--data-dir", str(tmp_path)])
+    def coe(*arguments: str) -> tuple[int, str]:
+        status = run("router", [*arguments, "--data-dir", str(tmp_path)])
         seen = capsys.readouterr()
         return status, seen.out + seen.err
 
-    assert coe("ls", "live")[1].endswith("there is no live router yet; name a version\n")
-    assert coe("promote", one) == (0, f"router {one} is live\n")
+    assert coe("live")[1].endswith("there is no live router yet; name a version\n")
+    assert coe(one, "--promote") == (0, f"router {one} is live\n")
     for version, shown in ((two[:10], two), ("live", one)):
-        assert coe("ls", version)[1].startswith(f"router {shown}, ")
-    status, said = coe("promote", two[:10], "--share", "0.25")
+        assert coe(version)[1].startswith(f"router {shown}, ")
+    status, said = coe(two[:10], "--share", "0.25")
     assert status == 0
     assert said.startswith(f"router {two} serves 25.00% of the conversations, {one} the others\n")
-    assert "canary 25.0%" in coe("ls")[1]
-    assert coe("promote", "--back") == (0, f"router {one} is live, {two} no longer\n")
-    assert f"{two}: withdrawn by hand" in coe("ls")[1]
-    assert "one of --share, --shadow and --back" in coe("promote", two, "--shadow", "--share", "0.1")[1]
-    assert coe("promote", two, "--shadow")[1].startswith(f"router {two} decides in the shadow of {one}")
-    assert coe("promote", two)[0] == 0
-    assert coe("promote", "--back") == (0, f"router {one} is live, {two} no longer\n")
-    assert coe("promote", "zzz")[0] == 1
+    assert "canary 25.0%" in coe()[1]
+    assert coe("--back") == (0, f"router {one} is live, {two} no longer\n")
+    assert f"{two}: withdrawn by hand" in coe()[1]
+    assert "one of --promote, --share, --shadow and --back" in coe(two, "--shadow", "--share", "0.1")[1]
+    assert coe(two, "--shadow")[1].startswith(f"router {two} decides in the shadow of {one}")
+    assert coe(two, "--promote")[0] == 0
+    assert coe("--back") == (0, f"router {one} is live, {two} no longer\n")
+    assert coe("zzz", "--promote")[0] == 1
     database = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     assert [each[3:7] for each in AdminLog(database).actions()] == [
         ("promote", "router", "", one),
@@ -192,5 +192,5 @@ def test_the_commands_say_what_they_did(registry, tmp_path, capsys, monkeypatch)
     lock = registry.root / ".live.lock"
     lock.unlink()
     lock.mkdir()  # stands for every file that the system refuses: root may write to a read-only folder
-    assert coe("promote", one) == (1, f"coe: {lock}: cannot be read or written (Is a directory)\n")
-    assert coe("promote", two, "--share", "2")[0] == 2
+    assert coe(one, "--promote") == (1, f"coe: {lock}: cannot be read or written (Is a directory)\n")
+    assert coe(two, "--share", "2")[0] == 2

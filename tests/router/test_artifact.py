@@ -62,7 +62,7 @@ def test_an_edited_manifest_is_refused(folder):
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"schema_version": 9}'])
 def test_a_manifest_that_is_none_is_refused(folder, content):
     (folder / "manifest.json").write_text(content)
-    with pytest.raises(ArtifactError, match=r"not a router manifest.* `coe router promote --back` returns"):
+    with pytest.raises(ArtifactError, match=r"not a router manifest.* `coe router --back` returns"):
         load_artifact(folder)
 
 

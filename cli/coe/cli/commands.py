@@ -57,9 +57,8 @@ COMMANDS = {
         "Learn a better router, and better pilots of retrieval, from the decision log.",
         extras=("train",),
     ),
-    "router ls": Command("coe.training.train_command:router_ls", "List trained routers, or show one."),
-    "router promote": Command(
-        "coe.training.train_command:router_promote", "Make a router live, or try it out, or go back."
+    "router": Command(
+        "coe.training.train_command:router", "List trained routers, or show one, make it live, try it out, go back."
     ),
     "categories propose": Command(
         "coe.training.category_commands:categories_propose",

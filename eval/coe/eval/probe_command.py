@@ -89,7 +89,7 @@ def experts_probe(
         echo(f"router {found.artifact.manifest.version} is live")
     else:
         short = found.artifact.manifest.version[:8]
-        echo(f"nothing serves it yet: `coe router promote {short}`")
+        echo(f"nothing serves it yet: `coe router {short} --promote`")
 
 
 async def listed(request: CollectRequest, expert: str) -> None:

@@ -120,7 +120,7 @@ class Registry:
 
         def change(before: LivePointer | None) -> LivePointer:
             if before is None:
-                raise ConfigError(f"there is no live router to compare with; `coe router promote {trial.version}`")
+                raise ConfigError(f"there is no live router to compare with; `coe router {trial.version} --promote`")
             if before.version == trial.version:
                 raise ConfigError(f"router {trial.version} is live already, so there is nothing to try")
             return before.without_trial(at, "another trial began").model_copy(update={"trial": trial})

@@ -143,7 +143,7 @@ def read_manifest(folder: Path) -> RouterManifest:
         plain = json.loads(read_regular_file(path))
         manifest = RouterManifest.model_validate(plain)
     except ValueError as error:
-        advice = "if a later coe made it, `coe router promote --back` returns to the one before"
+        advice = "if a later coe made it, `coe router --back` returns to the one before"
         raise ArtifactError(f"{path}: is not a router manifest ({first_line(error)}); {advice}") from error
     expected = content_version(plain)
     if manifest.version != expected:

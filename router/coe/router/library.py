@@ -34,7 +34,7 @@ class Router:
 
     @classmethod
     def load(cls, config: str | PathLike[str] = "experts.yaml", data_dir: str | PathLike[str] = "data") -> Router:
-        """Loads what `coe train`, `coe retrain` or `coe router promote` made live.
+        """Loads what `coe train`, `coe retrain` or `coe router --promote` made live.
 
         Raises:
             RouterError: the file is invalid, no router is live, or it does not fit the file.

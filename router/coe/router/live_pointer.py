@@ -112,7 +112,9 @@ def read_pointer(root: Path) -> LivePointer | None:
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:
-        raise ArtifactError(f"{path}: is not a live pointer; `coe router promote VERSION` writes a new one") from error
+        raise ArtifactError(
+            f"{path}: is not a live pointer; `coe router VERSION --promote` writes a new one"
+        ) from error
 
 
 def required_pointer(root: Path) -> LivePointer:

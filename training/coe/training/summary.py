@@ -179,7 +179,7 @@ def print_retrain(result: RetrainResult) -> None:
     console.print(f"live {result.live}, candidate {result.candidate}")
     console.print(result.reason)
     if result.is_promoted:
-        console.print(f"router {result.candidate} is live; `coe router promote --back` goes back")
+        console.print(f"router {result.candidate} is live; `coe router --back` goes back")
 
 
 def print_quality_changes(console: Terminal, result: RetrainResult) -> None:

@@ -128,18 +128,62 @@ def retrain(
         retrain_again_and_again(request, every, [*sys.argv[1:], "--once"])
 
 
-def router_ls(
+def router(
     version: Annotated[
-        str, typer.Argument(help="show this one: a router version, an unambiguous beginning of one, or `live`")
+        str,
+        typer.Argument(help="a router version, an unambiguous beginning of one, or `live`; without, all are listed"),
     ] = "",
+    promote: Annotated[bool, typer.Option("--promote", help="make it the live one; a trial ends")] = False,
+    share: Annotated[
+        float | None,
+        typer.Option(min=0.0001, max=0.9, help="only on trial, for this share of the conversations, such as 0.05"),
+    ] = None,
+    margin: Annotated[
+        float, typer.Option(min=0, max=0.99, help="with --share: loss of mean reward that is tolerated")
+    ] = CanaryTerms().margin,
+    shadow: Annotated[
+        bool, typer.Option("--shadow", help="only decide alongside the live router, be logged, and serve no request")
+    ] = False,
+    back: Annotated[
+        bool, typer.Option("--back", help="end the trial if one runs, else return to the router that was live before")
+    ] = False,
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
 ) -> None:
-    """List trained routers, the live one marked; or show one: parents, metrics, map."""
+    """List trained routers, or show one: parents, metrics, map. Or change which is live; running gateways take that
+    over within two seconds, and a router on trial is withdrawn once it is shown to be worse."""
+    registry, now = Registry(data_dir / "routers"), datetime.now(UTC)
+    wanted = promote + shadow + back + (share is not None)
+    if not wanted:
+        show_routers(registry, version, config)
+        return
+    if wanted > 1:
+        raise ConfigError("allowed: one of --promote, --share, --shadow and --back")
+    if back == bool(version):
+        raise ConfigError("coe router: --back goes without a version, and the others need one")
+    from coe.decision_log.admin_log import note_command
+
+    if version:
+        require_loadable(config, registry.folder(version))
+    if shadow or share is not None:
+        terms = None if share is None else CanaryTerms(share=share, margin=margin)
+        trial = Trial.begun(registry.folder(version).name, now.timestamp(), terms)
+        pointer = registry.try_out(trial)
+        note_command(data_dir, "try", "router", pointer.version, trial.version)
+        show_trial(trial.version, pointer.version, terms)
+        return
+    before = registry.live()
+    pointer = registry.rollback(now) if back else registry.promote(version, now)
+    ended = "" if before is None else (before.trial if back and before.trial else before).version
+    note_command(data_dir, "rollback" if back else "promote", "router", ended, pointer.version)
+    echo(f"router {pointer.version} is live" + (f", {ended} no longer" if back else ""))
+
+
+def show_routers(registry: Registry, version: str, config: Path) -> None:
+    """Prints all routers, the live one marked, or one of them."""
     from coe.router.artifact import load_artifact
     from coe.training.summary import print_router, print_routers
 
-    registry = Registry(data_dir / "routers")
     if not version:
         print_routers(registry)
         return
@@ -162,55 +206,12 @@ def require_loadable(config: Path, folder: Path) -> None:
         raise ConfigError(f"nothing was changed: gateways could not load that router with {config}: {error}") from error
 
 
-def router_promote(
-    version: Annotated[str, typer.Argument(help="router version, or an unambiguous beginning of one")] = "",
-    share: Annotated[
-        float | None,
-        typer.Option(min=0.0001, max=0.9, help="only on trial, for this share of the conversations, such as 0.05"),
-    ] = None,
-    margin: Annotated[
-        float, typer.Option(min=0, max=0.99, help="with --share: loss of mean reward that is tolerated")
-    ] = CanaryTerms().margin,
-    shadow: Annotated[
-        bool, typer.Option("--shadow", help="only decide alongside the live router, be logged, and serve no request")
-    ] = False,
-    back: Annotated[
-        bool, typer.Option("--back", help="end the trial if one runs, else return to the router that was live before")
-    ] = False,
-    config: ConfigOption = Path("experts.yaml"),
-    data_dir: DataOption = Path("data"),
-) -> None:
-    """Make a router the live one; running gateways take it over within two seconds. On trial it is withdrawn
-    automatically once it is shown to be worse."""
-    from coe.decision_log.admin_log import note_command
-
-    if back == bool(version):
-        raise ConfigError("coe router promote: needs either a version or --back")
-    if back + shadow + (share is not None) > 1:
-        raise ConfigError("allowed: one of --share, --shadow and --back")
-    registry, now = Registry(data_dir / "routers"), datetime.now(UTC)
-    if version:
-        require_loadable(config, registry.folder(version))
-    if shadow or share is not None:
-        terms = None if share is None else CanaryTerms(share=share, margin=margin)
-        trial = Trial.begun(registry.folder(version).name, now.timestamp(), terms)
-        pointer = registry.try_out(trial)
-        note_command(data_dir, "try", "router", pointer.version, trial.version)
-        show_trial(trial.version, pointer.version, terms)
-        return
-    before = registry.live()
-    pointer = registry.rollback(now) if back else registry.promote(version, now)
-    ended = "" if before is None else (before.trial if back and before.trial else before).version
-    note_command(data_dir, "rollback" if back else "promote", "router", ended, pointer.version)
-    echo(f"router {pointer.version} is live" + (f", {ended} no longer" if back else ""))
-
-
 def show_trial(version: str, live: str, terms: CanaryTerms | None) -> None:
     """Says what a trial does, and what ends it; without terms it is in the shadow."""
     if terms is None:
-        echo(f"router {version} decides in the shadow of {live}; `coe router promote --back` ends that")
+        echo(f"router {version} decides in the shadow of {live}; `coe router --back` ends that")
         return
     echo(f"router {version} serves {terms.share:.2%} of the conversations, {live} the others")
     losses = f"lose {terms.margin:g} of mean reward, or to fail {terms.error_margin:g} more often"
     echo(f"it is withdrawn once shown to {losses}")
-    echo(f"`coe router promote {version[:8]}` makes it live, `coe router promote --back` withdraws it")
+    echo(f"`coe router {version[:8]} --promote` makes it live, `coe router --back` withdraws it")

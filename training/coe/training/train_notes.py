@@ -79,7 +79,7 @@ def require_sure(made: RouterArtifact, config: CoeConfig) -> None:
         f"router {version} is never sure of a category, so everything would go to general: with encoder "
         f"{made.manifest.encoder.kind}, {correct.mean():.0%} of {len(correct)} held-out queries are classified "
         f"right, too few for router.alpha={alpha:g}. It was not made live: {higher}choose an encoder that separates "
-        f"the categories (experts.yaml as shipped has one), or label more queries. `coe router promote {version}` "
+        f"the categories (experts.yaml as shipped has one), or label more queries. `coe router {version} --promote` "
         "makes it live all the same"
     )
 
