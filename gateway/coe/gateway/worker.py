@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from uvloop import run
 
 from coe.decision_log.admin_log import AdminLog
+from coe.decision_log.database import Database
 from coe.fleet.program_log import log_to_stderr
 from coe.fleet.stop_signal import Life, live_until_signal
 from coe.gateway.changes.live_config import LiveConfig
@@ -42,15 +43,36 @@ PlanArgument = Annotated[Path, typer.Argument()]
 
 def serve_worker(plan: PlanArgument, number: int, listener: int, parent: int) -> None:
     """Answer requests alongside other workers (`coe serve` starts this)."""
-    start(plan, worker_name(number), parent, partial(worker, number=number, listener=listener))
+    start(plan, worker_name(number), partial(worker, number=number, listener=listener, parent=parent))
 
 
 def serve_log(plan: PlanArgument, parent: int) -> None:
     """Keep the decision log of all workers (`coe serve` starts this)."""
-    start(plan, LOG, parent, keep_log)
+    start(plan, LOG, keep_log)
 
 
-def start(path: Path, name: str, parent: int, work: Callable[..., Coroutine[None, None, None]]) -> None:
+@dataclass(frozen=True)
+class Post:
+    """A process among the others, with what each of them opens."""
+
+    settings: Settings
+    plan: Plan
+    folder: Path
+    name: str
+    stack: AsyncExitStack
+    redis_url: str
+    database: Database
+    life: Life
+
+    async def serve(self, metrics: Callable[[], bytes]) -> None:
+        """Tells its metrics, and that it is ready; returns at a signal."""
+        await self.stack.enter_async_context(telling(socket_of(self.folder, self.name), metrics))
+        self.life.is_starting = False
+        ready_file(self.folder, self.name).touch(mode=0o600)
+        await self.life.stop.wait()
+
+
+def start(path: Path, name: str, work: Callable[[Post], Coroutine[None, None, None]]) -> None:
     """Runs `work` as the process of that name."""
     settings = environment_settings()
     log_to_stderr(settings.log_level, settings.log_format, name)
@@ -59,57 +81,37 @@ def start(path: Path, name: str, parent: int, work: Callable[..., Coroutine[None
 
     async def program(life: Life) -> None:
         async with AsyncExitStack() as stack:
-            await work(stack, Post(settings, plan, path.parent, parent, life))
+            redis_url, _ = await start_redis(stack, settings)
+            database = await open_database(stack, settings)
+            await work(Post(settings, plan, path.parent, name, stack, redis_url, database, life))
 
     run(live_until_signal(program))
 
 
-@dataclass(frozen=True)
-class Post:
-    """The place of a process among the others: their plan and folder, and the process id of their parent."""
-
-    settings: Settings
-    plan: Plan
-    folder: Path
-    parent: int
-    life: Life
-
-
-async def worker(stack: AsyncExitStack, post: Post, number: int, listener: int) -> None:
+async def worker(post: Post, number: int, listener: int, parent: int) -> None:
     """Serves until a signal, and drains."""
-    settings, plan, folder, life = post.settings, post.plan, post.folder, post.life
-    name = worker_name(number)
+    settings, plan, stack, urgent = post.settings, post.plan, post.stack, post.life.stop.urgent
     share = partial(share_of, workers=plan.workers, number=number)
-    config = share(plan.config)
-    redis_url, _ = await start_redis(stack, settings)
-    database = await open_database(stack, settings)
-    sink = await start_log(stack, settings, config, redis_url, database)
-    processes = Processes(folder, name, plan.names)
+    sink = await start_log(stack, settings, share(plan.config), post.redis_url, post.database)
+    processes = Processes(post.folder, post.name, plan.names)
     membership = Membership(socket.socket(fileno=listener), processes, share, runs_batches=number == 0)
-    live_config = LiveConfig(settings, plan.config, plan.found, AdminLog(database).note)
-    gateway = await start_gateway(stack, settings, live_config, plan.engines, sink, database, redis_url, membership)
-    await stack.enter_async_context(telling(socket_of(folder, name), gateway.parts.metrics.text))
+    live_config = LiveConfig(settings, plan.config, plan.found, AdminLog(post.database).note)
+    gateway = await start_gateway(
+        stack, settings, live_config, plan.engines, sink, post.database, post.redis_url, membership
+    )
     spare_what_is_there()
-    life.is_starting = False
-    ready_file(folder, name).touch(mode=0o600)
-    await life.stop.wait()
-    if os.getppid() != post.parent:  # it died: no one restarts workers then, and a new gateway may want the port
-        life.stop.urgent.set()
-    await gateway.drain(life.stop.urgent)
+    await post.serve(gateway.parts.metrics.text)
+    if os.getppid() != parent:  # it died: no one restarts workers then, and a new gateway may want the port
+        urgent.set()
+    await gateway.drain(urgent)
 
 
-async def keep_log(stack: AsyncExitStack, post: Post) -> None:
+async def keep_log(post: Post) -> None:
     """Keeps the log until a signal, and writes what is in the stream then."""
-    settings, plan, folder, life = post.settings, post.plan, post.folder, post.life
-    redis_url, _ = await start_redis(stack, settings)
-    database = await open_database(stack, settings)
-    metrics = await start_keeper(stack, settings, plan.config.log, redis_url, database)
     registry = CollectorRegistry()
+    metrics = await start_keeper(post.stack, post.settings, post.plan.config.log, post.redis_url, post.database)
     registry.register(ReadCollector(metrics))
-    await stack.enter_async_context(telling(socket_of(folder, LOG), partial(generate_latest, registry)))
-    life.is_starting = False
-    ready_file(folder, LOG).touch(mode=0o600)
-    await life.stop.wait()
+    await post.serve(partial(generate_latest, registry))
 
 
 def share_of(config: CoeConfig, workers: int, number: int) -> CoeConfig:
