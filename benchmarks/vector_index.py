@@ -25,10 +25,9 @@ from rich.console import Console
 
 from coe.decision_log.database import Database
 from coe.retrieval.index.local import LocalIndex, LocalIndexes
-from coe.retrieval.index.space import VectorSpace
 from coe.retrieval.routing.pilot_library import Pilots, make_library
 from coe.retrieval.routing.pilot_router import build_router
-from coe.retrieval.types import BASE, Arm
+from coe.retrieval.types import BASE, Arm, VectorSpace
 from coe.router.types import FloatArray
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results" / "retrieval-index.md"

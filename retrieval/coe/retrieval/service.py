@@ -15,7 +15,6 @@ from coe.retrieval.build_experts import build_experts, pilots_folder, require_st
 from coe.retrieval.fair_threads import FairThreads
 from coe.retrieval.index.local import LocalIndexes
 from coe.retrieval.index.pgvector import PgvectorIndexes
-from coe.retrieval.index.space import VectorIndexes, VectorSpace
 from coe.retrieval.reranker import Reranker
 from coe.retrieval.routing.live_pilots import LivePilots, make_choices
 from coe.retrieval.routing.query_routing import QueryRouting
@@ -28,6 +27,7 @@ from coe.retrieval.stores.files import Files, new_id, not_found
 from coe.retrieval.stores.ingestion import Ingestion
 from coe.retrieval.stores.store_records import Addition, StoreFile, VectorStore
 from coe.retrieval.stores.store_search import SearchAnswer, SearchRequest, StoreSearch
+from coe.retrieval.types import VectorIndexes, VectorSpace
 from coe.router.retrieval_config import IndexKind, RetrievalConfig, StoresConfig
 
 THREADS = 2  # of each kind: numpy and onnxruntime let go of the interpreter, so two requests make use of two cores

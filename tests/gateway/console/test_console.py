@@ -335,7 +335,7 @@ def test_a_gateway_loads_nothing_that_it_may_never_need() -> None:
         "coe.retrieval.service",
         "coe.retrieval.build_experts",
         "coe.retrieval.routing",
-        "coe.retrieval.index.held",
+        "coe.retrieval.index.local",
     }
     spared |= {
         "coe.fleet.residency.controller",

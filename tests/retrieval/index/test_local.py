@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from coe.base.errors import StoreError, VectorSpaceError
 from coe.decision_log.database import Database
-from coe.retrieval.index import held
+from coe.retrieval.index import local
 from coe.retrieval.index.local import LocalIndex, LocalIndexes
-from coe.retrieval.index.space import VectorSpace
+from coe.retrieval.types import VectorSpace
 from coe.router.types import FloatArray
 
 Opener = Callable[..., LocalIndexes]
@@ -31,7 +31,7 @@ import sys
 import numpy as np
 from coe.decision_log.database import Database
 from coe.retrieval.index.local import LocalIndexes
-from coe.retrieval.index.space import VectorSpace
+from coe.retrieval.types import VectorSpace
 rng = np.random.default_rng(0)
 index = LocalIndexes(Database(sys.argv[1]), "base", VectorSpace(fingerprint="base", dim=16), 1 << 20).open("x")
 for number in range(1_000_000):
@@ -121,7 +121,7 @@ def check_same(index: LocalIndex, there: dict[int, FloatArray], query: FloatArra
 
 @pytest.mark.parametrize("wanted", ["all", "a half", "a tenth", "the half that is far"])
 def test_recall_at_10_by_signs(wanted: str, opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(held, "RANKED", 200)
+    monkeypatch.setattr(local, "RANKED", 200)
     rng = np.random.default_rng(7)
     centres = unit_rows(rng, 40, 96)
     vectors, queries = clustered(rng, 9000, centres), clustered(rng, 100, centres)
@@ -179,7 +179,7 @@ def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path, opened: Open
 
 
 def test_those_searched_last_stay_in_memory(opened: Opener) -> None:
-    rows, bytes_each = unit_rows(np.random.default_rng(0), 100), 100 * (2 * 16 + held.BITS // 8 + 8)
+    rows, bytes_each = unit_rows(np.random.default_rng(0), 100), 100 * (2 * 16 + local.BITS // 8 + 8)
     indexes = opened(max_bytes=2 * bytes_each)
     for name in "abc":
         indexes.open(name).add(np.arange(100), rows)

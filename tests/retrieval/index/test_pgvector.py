@@ -9,7 +9,7 @@ import pytest
 
 from coe.base.errors import ConfigError, StoreError, VectorSpaceError
 from coe.retrieval.index.pgvector import PgvectorIndexes
-from coe.retrieval.index.space import VectorSpace
+from coe.retrieval.types import VectorSpace
 from coe.router.types import FloatArray
 from tests.postgres import running_postgres
 

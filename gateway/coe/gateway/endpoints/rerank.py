@@ -19,11 +19,10 @@ from coe.gateway.endpoints.retrieval_access import Desk, Service, check_tokens
 from coe.gateway.http_errors import invalid
 from coe.gateway.retrieval.store_api import Text
 from coe.retrieval.fair_threads import pieces
-from coe.retrieval.index.space import KeyArray
 from coe.retrieval.routing.fusion import Ranking, fuse
 from coe.retrieval.routing.query_routing import RoutedQueries, why
 from coe.retrieval.service import RetrievalService
-from coe.retrieval.types import DenseExpert, RetrievalReason, single
+from coe.retrieval.types import DenseExpert, KeyArray, RetrievalReason, single
 from coe.router.retrieval_config import RERANKER
 from coe.router.section import AUTO
 from coe.router.types import FloatArray, Record

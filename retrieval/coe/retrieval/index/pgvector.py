@@ -19,7 +19,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, Operationa
 from coe.base.errors import ConfigError, StoreError, VectorSpaceError
 from coe.base.extras import require_installed
 from coe.decision_log.sql_engine import close_engine, postgres_engine
-from coe.retrieval.index.space import Hits, KeyArray, VectorSpace, require_same_space, require_vectors
+from coe.retrieval.types import Hits, KeyArray, VectorSpace, require_same_space, require_vectors
 from coe.router.types import FloatArray
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import numpy as np
 from sqlalchemy import and_, func, select
 
 from coe.decision_log.database import Database
-from coe.retrieval.index.space import KeyArray
 from coe.retrieval.stores.store_records import Chunk, FileStatus, pairs_of
 from coe.retrieval.stores.tables import CHUNKS, FILES, STORE_FILES, delete_chunks
+from coe.retrieval.types import KeyArray
 
 ID_BATCH = 500
 """Ids in one statement, well below the databases' limits on parameters."""

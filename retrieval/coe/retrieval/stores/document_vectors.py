@@ -8,10 +8,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coe.retrieval.index.space import KeyArray, VectorIndex, VectorIndexes, VectorSpace
 from coe.retrieval.routing.fusion import Ranking
 from coe.retrieval.stores.chunk_table import ChunkTable
-from coe.retrieval.types import BASE, EVIDENCE, DenseExpert, LexicalExpert, LexicalIndex, RetrievalExpert
+from coe.retrieval.types import (
+    BASE,
+    EVIDENCE,
+    DenseExpert,
+    KeyArray,
+    LexicalExpert,
+    LexicalIndex,
+    RetrievalExpert,
+    VectorIndex,
+    VectorIndexes,
+    VectorSpace,
+)
 from coe.router.types import FloatArray
 
 MAX_WORD_INDEXES = 32

@@ -19,7 +19,6 @@ import numpy as np
 from coe.base.errors import RouterError, StoreError
 from coe.fleet.tasks import happens, stop_task
 from coe.retrieval.fair_threads import PIECE_CHARS, PIECE_TEXTS, FairThreads
-from coe.retrieval.index.space import KeyArray
 from coe.retrieval.stores.catalog import Catalog
 from coe.retrieval.stores.chunk_table import ChunkTable
 from coe.retrieval.stores.chunking import StaticChunking
@@ -28,6 +27,7 @@ from coe.retrieval.stores.document_reader import DocumentReader, ReaderDiedError
 from coe.retrieval.stores.document_text import UnreadableFileError
 from coe.retrieval.stores.document_vectors import DocumentVectors
 from coe.retrieval.stores.store_records import FileStatus, StoreFile
+from coe.retrieval.types import KeyArray
 
 CLAIM_S = 15.0  # extended while a file is read, so that those of a gateway that died are soon free
 LOOK_EVERY_S = 15.0  # for files that another gateway left, and stores past their time

@@ -10,7 +10,6 @@ from functools import partial
 import numpy as np
 
 from coe.base.errors import RequestError
-from coe.retrieval.index.space import KeyArray, VectorSpace, require_same_space
 from coe.retrieval.routing.fusion import POOL, fuse
 from coe.retrieval.routing.query_routing import QueryRouting, RoutedQueries
 from coe.retrieval.stores.catalog import Catalog
@@ -18,7 +17,16 @@ from coe.retrieval.stores.chunk_table import ChunkTable
 from coe.retrieval.stores.document_vectors import DocumentVectors
 from coe.retrieval.stores.filters import Filter, matches
 from coe.retrieval.stores.store_records import Chunk, VectorStore
-from coe.retrieval.types import BASE, DenseExpert, RetrievalDecision, RetrievalReason, single
+from coe.retrieval.types import (
+    BASE,
+    DenseExpert,
+    KeyArray,
+    RetrievalDecision,
+    RetrievalReason,
+    VectorSpace,
+    require_same_space,
+    single,
+)
 from coe.router.section import AUTO
 from coe.router.types import FloatArray
 
