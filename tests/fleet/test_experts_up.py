@@ -154,7 +154,7 @@ async def test_no_signal_cuts_the_end_of_the_engines_short(tmp_path: Path, monke
 
 async def test_each_engine_is_shown_by_a_line() -> None:
     def status(name: str, state: ProcessState, pid: int | None, reason: str | None) -> ProcessStatus:
-        return ProcessStatus(name, state, pid, restarts=2, since_s=7.0, reason=reason)
+        return ProcessStatus(name, state, pid, restarts=2, reason=reason)
 
     coder = status("vllm-coder", ProcessState.READY, 12, None), ("coder", "tester")
     writer = status("vllm-writer", ProcessState.FAILED, None, "no memory"), ("writer",)

@@ -82,13 +82,12 @@ class RestartPolicy:
 
 @dataclass(frozen=True, slots=True)
 class ProcessStatus:
-    """A snapshot for tables and metrics. `since_s` is how long the state lasts; `reason` says why it is not ready."""
+    """A snapshot for tables and metrics. `reason` says why it is not ready."""
 
     name: str
     state: ProcessState
     pid: int | None
     restarts: int
-    since_s: float
     reason: str | None
 
 
@@ -109,7 +108,6 @@ class SupervisedProcess:
         self.spec, self._may_restart = spec, may_restart
         self._policy = restarts or RestartPolicy()
         self._state = ProcessState.STOPPED
-        self._changed_at = time.monotonic()
         self._reason: str | None = None
         self._child: asyncio.subprocess.Process | None = None
         self._task: asyncio.Task[None] | None = None
@@ -120,8 +118,7 @@ class SupervisedProcess:
     @property
     def status(self) -> ProcessStatus:
         pid = self._child.pid if self._child is not None and self._child.returncode is None else None
-        since_s = time.monotonic() - self._changed_at
-        return ProcessStatus(self.spec.name, self._state, pid, self._restarts, since_s, self._reason)
+        return ProcessStatus(self.spec.name, self._state, pid, self._restarts, self._reason)
 
     def start(self) -> None:
         """Begins; `wait_ready` reports how it went."""
@@ -158,7 +155,7 @@ class SupervisedProcess:
         return None if self._child is None else self._child.returncode
 
     def _enter(self, state: ProcessState, reason: str | None = None) -> None:
-        self._state, self._changed_at, self._reason = state, time.monotonic(), reason
+        self._state, self._reason = state, reason
         if state in (ProcessState.READY, ProcessState.FAILED, ProcessState.STOPPED):
             self._settled.set()
         else:
