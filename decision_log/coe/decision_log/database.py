@@ -296,6 +296,7 @@ def row_of(logged: Logged) -> tuple[object, ...]:
         decision.category if decision else None,
         decision.reason if decision else None,
         decision.router_version if decision else None,
+        decision.policy if decision else None,
         logged.line,
         record.session_id,
         None if record.in_tool_loop else record.text_hash,

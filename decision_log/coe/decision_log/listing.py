@@ -176,17 +176,15 @@ def of_index(wanted: DecisionFilter) -> Iterator[ColumnElement[bool]]:
 
 
 def of_columns(wanted: DecisionFilter) -> Iterator[ColumnElement[bool]]:
-    """Those on columns. They are alone, because SQLite would read a record for what follows in the same expression,
-    which takes twice as long."""
-    for name in ("expert", "category", "state", "router_version"):
+    """Those on columns. They are alone, because SQLite would read a record for what follows in the same
+    expression, which takes twice as long."""
+    for name in ("expert", "category", "state", "router_version", "policy"):
         if (value := getattr(wanted, name)) is not None:
             yield DECISIONS.c[name] == value
 
 
 def conditions(connection: Connection, wanted: DecisionFilter) -> Iterator[ColumnElement[bool]]:
     """The others, in SQL."""
-    if wanted.policy is not None:
-        yield of_record(connection, "decision", "policy").as_string() == wanted.policy
     if wanted.doubt is not None:
         yield of_record(connection, "decision", "is_fallback").as_boolean() == (wanted.doubt is Doubt.UNSURE)
     if wanted.probe is not None:

@@ -34,6 +34,7 @@ class ChoicePart(Part):
     category: str
     reason: str
     router_version: str
+    policy: str | None = None
 
 
 class InputsPart(Part):

@@ -24,13 +24,14 @@ DECISIONS = Table(
     Column("category", Text),
     Column("reason", Text),
     Column("router_version", Text),
+    Column("policy", Text),
     text("record"),
     Column("session_id", Text),
     Column("text_hash", Text),  # NULL of what an agent continues: nobody asked again
     Column("embedding", LargeBinary),  # half precision, little-endian
     Column("encoder_fingerprint", Text),
     # With what lists are filtered by, so that rows which a filter leaves out are not read.
-    Index("decisions_at", "at", "expert", "category", "state", "router_version"),
+    Index("decisions_at", "at", "expert", "category", "state", "router_version", "policy"),
     Index("decisions_session", "session_id", "at"),
 )
 """`record` is the DecisionRecord as JSON without its embedding, which is `embedding`; the other columns are for
