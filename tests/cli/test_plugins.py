@@ -100,13 +100,11 @@ def test_an_installed_distribution_needs_no_entry_in_experts_yaml(folder: Path, 
 
 
 def test_a_classifier_of_ones_own_is_fitted_and_serves(tmp_path: Path) -> None:
-    """Its module is in both families."""
     folder = make_trained(tmp_path)
-    parts = "from coe.router.classifiers.logistic import *\nfrom coe.training.classifiers.logistic import *\n"
-    (folder / "mine.py").write_text(parts)
+    (folder / "mine.py").write_text("from coe.router.classifiers.logistic import *\n")
     values = yaml.safe_load((folder / "experts.yaml").read_text())
     values["router"]["classifier"] = {"kind": "mine"}
-    values["plugins"] = {family: {"mine": "mine.py"} for family in ("router.classifiers", "training.classifiers")}
+    values["plugins"] = {"router.classifiers": {"mine": "mine.py"}}
     (folder / "experts.yaml").write_text(yaml.safe_dump(values))
     request = TrainRequest(folder / "experts.yaml", folder / "data" / "outcomes" / "probes")
     fitted = fit_configured(folder / "data" / "routers", request, now=NOW)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib import import_module
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from coe.router import plugins
 from coe.router.protocols import ClassifierOf
 from tests.contracts.examples import cases_of
 
-FAMILY, FITTERS = "router.classifiers", "training.classifiers"
+FAMILY = "router.classifiers"
 CATEGORIES = ("code", "chat", "facts")
 CASES = cases_of(FAMILY)
 
@@ -37,13 +36,8 @@ def made_by(kind: str, number: int) -> ClassifierOf:
 def fitted_state(kind: str, number: int, k: int = 3) -> dict[str, NDArray[np.generic]]:
     embeddings, labels = toy(90, seed=1, k=k)
     options = plugins.load(FAMILY, kind).EXAMPLES[number]
-    state: dict[str, NDArray[np.generic]] = import_module(f"coe.{FITTERS}.{kind}").fit(options, embeddings, labels, k)
+    state: dict[str, NDArray[np.generic]] = plugins.load(FAMILY, kind).fit(options, embeddings, labels, k)
     return state
-
-
-def test_every_classifier_has_a_fitter_and_every_fitter_a_classifier() -> None:
-    assert {"knn", "logistic"} <= set(plugins.kinds(FAMILY))
-    assert plugins.kinds(FAMILY) == plugins.kinds(FITTERS)
 
 
 @pytest.mark.parametrize(("kind", "number"), CASES)

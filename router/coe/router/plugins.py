@@ -38,7 +38,6 @@ Family = Literal[
     "router.classifiers",
     "router.encoders",
     "router.scorers",
-    "training.classifiers",
 ]
 """The packages whose files are kinds."""
 

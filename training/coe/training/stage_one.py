@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import ModuleType
 from typing import cast
 
 import numpy as np
@@ -66,6 +65,7 @@ class FitRequest:
     """The labelled queries are a sample of the traffic: a category's mass is the share of them that is served as it."""
 
 
+FAMILY = "router.classifiers"
 BATCH_SIZE, CACHED_AT_ONCE = 64, 2048
 FOLDS = 10
 """Ten, because classifiers of nine tenths doubt almost as the served one does: with five, 2% fewer were accepted."""
@@ -175,8 +175,9 @@ def fit_stage_one(data: LabelledEmbeddings, request: FitRequest, rng: np.random.
     on what it was fitted on."""
     known = data.labels < len(request.categories)
     inside = data.take(known)
-    asked = plugins.validate_options("router.classifiers", request.classifier.kind, request.classifier.options)
-    options = fitter_of(request).choose(asked, inside.embeddings, inside.labels)
+    options = plugins.validate_options(FAMILY, request.classifier.kind, request.classifier.options)
+    if (choose := getattr(plugins.load(FAMILY, request.classifier.kind), "choose", None)) is not None:
+        options = choose(options, inside.embeddings, inside.labels)
     grown = None if request.asked is None else grown_examples(request, options, inside, request.asked)
     folds = stratified_folds(inside.labels, rng)
     out_of_fold = np.zeros((int(known.sum()), len(request.categories)), dtype=np.float32)
@@ -253,14 +254,9 @@ def fit_classifier(
     if new.any():
         spread = spread_out(taught.embeddings, taught.labels, new, np.random.default_rng(0))
         taught = taught.joined(LabelledEmbeddings(*spread))
-    state = fitter_of(request).fit(options, taught.embeddings, taught.labels, k)
-    fitted = cast(ClassifierOf, plugins.load("router.classifiers", request.classifier.kind).build(options))
-    return fitted(request.categories, state), state
-
-
-def fitter_of(request: FitRequest) -> ModuleType:
-    """The module that fits the requested kind of classifier; every kind of router.classifiers has one."""
-    return plugins.load("training.classifiers", request.classifier.kind)
+    kind = plugins.load(FAMILY, request.classifier.kind)
+    state = kind.fit(options, taught.embeddings, taught.labels, k)
+    return cast(ClassifierOf, kind.build(options))(request.categories, state), state
 
 
 def stratified_folds(labels: IntArray, rng: np.random.Generator) -> IntArray:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from coe.base.errors import ArtifactError
@@ -58,6 +59,13 @@ def build(options: Options) -> ClassifierOf:
         return KnnClassifier(options.neighbours, tuple(categories), embeddings, labels)
 
     return fitted
+
+
+def fit(
+    options: Options, embeddings: FloatArray, labels: IntArray, n_categories: int
+) -> dict[str, NDArray[np.generic]]:
+    """Arrays of the classifier; float16 halves the artifact and moves a cosine by less than 1e-3."""
+    return {"embeddings": embeddings.astype(np.float16), "labels": labels.astype(np.int64)}
 
 
 EXAMPLES = (Options(), Options(neighbours=3))

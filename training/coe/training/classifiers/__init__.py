@@ -1,1 +1,0 @@
-"""Fitting of each kind of classifier: one file per kind of router.classifiers, with `fit`."""
