@@ -19,11 +19,10 @@ from coe.gateway.batched_calls import BatchedCalls
 from coe.gateway.chat_request import ChatRequest, no_model
 from coe.gateway.conversations import Conversations
 from coe.gateway.exchange import ChatRow
-from coe.gateway.expert_errors import no_expert
 from coe.gateway.http_errors import ApiError
 from coe.gateway.keys.grants import EVERYBODY, Caller
 from coe.gateway.live_router import LiveRouter
-from coe.gateway.reach import Reach, WaitFor, wanted
+from coe.gateway.reach import Reach, WaitFor, no_expert, wanted
 from coe.gateway.shadow import CANDIDATE_FAULTS, ShadowAsk, Shadows
 from coe.router.answers import answer_kind
 from coe.router.capabilities import (

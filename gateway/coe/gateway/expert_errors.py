@@ -1,14 +1,11 @@
 """An expert's errors as clients may see them: with its status and words, without our key and what is not the client's
-fault; and the error where no expert can serve a request."""
+fault."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from coe.base.errors import NoEligibleExpertError
 from coe.base.json_text import JsonError, from_json, to_json
 from coe.fleet.backend import (
     ELSEWHERE,
@@ -24,21 +21,14 @@ from coe.gateway.http_errors import (
     CREDENTIALS,
     MAX_UPSTREAM_MESSAGE_CHARS,
     OUT_OF_QUOTA,
-    RATE_LIMITED,
     TOO_LONG,
     WRONG_ENTRY,
     ApiError,
     named,
     not_ours,
 )
-from coe.router.capabilities import FOR_NOW, LIMITED, NOT_ALLOWED, NOT_REACHABLE, Capabilities
-
-if TYPE_CHECKING:
-    from coe.fleet.pool import ExpertPool
-    from coe.gateway.chat_request import ChatRequest
 
 MASK = "***"
-MAX_SHOWN_LOSSES = 5
 
 MISCONFIGURED = frozenset({404, 405, 410})
 """Statuses of an expert whose entry in experts.yaml is wrong: no request of a client can cause these."""
@@ -167,43 +157,3 @@ def error_in_answer(expert: str, body: bytes, key: str | None) -> ApiError:
         return ApiError(message, status=502, code="expert_error", is_retryable=True)
     code = fields.get("code")
     return upstream_error(expert, code if isinstance(code, int) and 400 <= code < 600 else 502, body, {}, key)
-
-
-def no_expert(
-    error: NoEligibleExpertError, request: ChatRequest, able: Mapping[str, Capabilities], pool: ExpertPool
-) -> ApiError:
-    """The reason why no expert serves a request: what it asks for, or asks of its policy (400), or that those who could
-    are down (503) or all at their rate limit or without quota (429)."""
-    facts, native, names = request.facts, request.native, tuple(error.reasons)
-    down = {name: reason for name, reason in error.reasons.items() if reason in FOR_NOW}
-    forbidden = [name for name, reason in error.reasons.items() if reason == NOT_ALLOWED]
-    lacking = [name for name in names if able[name].lacks(facts) is not None]
-    outside = {name: error.reasons[name] for name in names if name not in {*down, *lacking, *forbidden}}
-    if down:
-        told = down | dict.fromkeys(down.keys() & pool.problems().keys(), "has a fault that /v1/experts names")
-        told |= dict.fromkeys(down.keys() & pool.spent, SPENT)
-        away = ", ".join(name if reason == NOT_REACHABLE else f"{name} {reason}" for name, reason in told.items())
-        kept_out = "".join(f"; {name}: {reason}" for name, reason in outside.items())
-        are_limited, rests_s = set(down.values()) == {LIMITED}, pool.rests_s()
-        limit = OUT_OF_QUOTA if set(told.values()) == {SPENT} else RATE_LIMITED
-        return ApiError(
-            f"no expert that can serve this request is reachable now ({away}{kept_out})",
-            status=429 if are_limited else 503,
-            code=limit if are_limited else "no_expert_alive",
-            retry_after_s=min(rests_s.get(name, 0.0) for name in down) if are_limited else RETRY_AFTER_S,
-        )
-    if outside:
-        return ApiError(str(error), code="outside_policy", param="model")
-    if native is not None and native.losses:
-        shown = ", ".join(f"'{name}'" for name in native.losses[:MAX_SHOWN_LOSSES])
-        return ApiError(
-            f"{shown}: a chat request cannot say this, and no expert that can serve this request speaks "
-            f"/v1/{native.wire} itself (`wires` of an expert in experts.yaml)",
-            code="unsupported_parameter",
-            param=native.losses[0].partition(" ")[0],
-        )
-    # Whoever would take a short prompt with the same demands lacks only context.
-    short = replace(facts, prompt_chars=0, max_output_tokens=None)
-    is_too_long = any(able[name].lacks(short) is None for name in names if name not in forbidden)
-    code = TOO_LONG if is_too_long else "unsupported_by_experts"
-    return ApiError(str(error), code=code, param="messages")

@@ -6,14 +6,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from coe.base.errors import NoEligibleExpertError
 from coe.router import plugins
-from coe.router.config import CoeConfig
 from coe.router.expert_config import Engine, Feature
 from coe.router.section import AUTO
 from coe.router.types import GENERAL, DecisionReason, QueryFacts, RoutingDecision
+
+if TYPE_CHECKING:
+    from coe.router.config import CoeConfig
 
 NOT_REACHABLE = "is not reachable"
 ASLEEP = "is asleep"
