@@ -9,6 +9,7 @@ import pytest
 from coe.decision_log import sink as sink_module
 from coe.decision_log import stream as stream_module
 from coe.decision_log.sink import DecisionLog, LogStats
+from coe.router.log_config import LogConfig
 from coe_offline.redis_server import RedisServer
 from tests.decision_log.running_log import FullDisk, append_new, make_record, running_log, streamed
 from tests.waiting import until
@@ -21,9 +22,10 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_full_disk_counts_the_gap_and_recovers_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LogConfig, "queue_max_records", 100)
     disk = FullDisk(monkeypatch)
     server = RedisServer(tmp_path / "redis")
-    async with running_log(tmp_path, server.url, queue_max_records=100) as log:
+    async with running_log(tmp_path, server.url) as log:
         append_new(log, 130)
         assert (log.stats().dropped, log.stats().gaps) == (30, 1)
         await until(lambda: log.stats().last_error == "spool: No space left on device")

@@ -141,8 +141,9 @@ async def test_while_the_disk_is_full_redis_makes_a_record_safe(
 
 
 async def test_a_full_queue_refuses_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LogConfig, "queue_max_records", 100)
     FullDisk(monkeypatch)
-    async with running_log(tmp_path, durability="sync", queue_max_records=100) as log:
+    async with running_log(tmp_path, durability="sync") as log:
         log.append(make_record(0))
         await until(lambda: log.stats().last_error is not None)
         for seq in range(1, 101):

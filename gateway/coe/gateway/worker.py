@@ -125,7 +125,7 @@ def share_of(config: CoeConfig, workers: int, number: int) -> CoeConfig:
     def part(value: int) -> int:
         return value // workers + (number < value % workers)
 
-    limits, log, judge = config.gateway, config.log, config.judge
+    limits, judge = config.gateway, config.judge
     parts = {
         name: part(getattr(limits, name)) for name in ("max_concurrency", "max_connections", "max_bytes_in_flight")
     }
@@ -138,7 +138,6 @@ def share_of(config: CoeConfig, workers: int, number: int) -> CoeConfig:
             for name, entry in config.experts.items()
         },
         "gateway": limits.model_copy(update=parts),
-        "log": log.model_copy(update={"queue_max_records": max(1, part(log.queue_max_records))}),
     }
     if judge is not None:
         budget = {

@@ -40,4 +40,4 @@ class LogConfig(Section):
     )
     keep_days: float | None = Field(default=None, gt=0, description="decisions older than this are removed from SQL")
     spool_max_mb: int = Field(default=512, ge=1)
-    queue_max_records: int = Field(default=20_000, ge=100)
+    queue_max_records: ClassVar = 20_000  # that may wait in memory for the disk

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from typing import ClassVar
 
 from pydantic import Field
 
 from coe.base.errors import allowed_values
-from coe.router.section import Name, Seconds, Section
+from coe.router.section import Name, Section
 
 
 class ResidencyConfig(Section):
@@ -18,7 +19,7 @@ class ResidencyConfig(Section):
     pins: tuple[Name, ...] = Field(default=(), description="experts that are woken at the start and stay awake")
     wait_price: float = Field(default=0.001, ge=0, description="quality that a second of a request's waiting is worth")
     max_waiting: int = Field(default=32, ge=0, description="requests that may wait for engines to wake")
-    wait_s: Seconds = Field(default=120.0, gt=0, description="longest wait for an engine that was asked by name")
+    wait_s: ClassVar = 120.0  # longest wait for an engine that was asked by name
 
 
 def residency_problems(residency: ResidencyConfig | None, engines: Collection[str]) -> Iterator[str]:

@@ -47,7 +47,7 @@ class AttachedStore(Section):
 
     store: str = Field(min_length=1, max_length=64, description="its id")
     results: int = Field(default=5, ge=1, le=50)
-    max_chars: int = Field(default=4000, ge=100, description="of all chunks together")
+    max_chars: ClassVar = 4000  # of all chunks together
     min_score: float = Field(default=0.0, ge=-1, le=1, description="chunks of lower scores are left out")
     timeout_s: ClassVar = 5.0  # the chat continues without sources that take longer
 

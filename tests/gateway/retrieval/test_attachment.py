@@ -92,8 +92,13 @@ async def test_chat_goes_on_without_a_store_that_is_gone(tmp_path: Path) -> None
         assert orjson.loads(raw)["choices"][0]["message"]["content"].endswith(ASK)
 
 
-@pytest.mark.parametrize(("options", "count"), [({"max_chars": 100, "results": 1}, 1), ({"min_score": 0.99}, 0)])
-async def test_limits_of_an_attachment(tmp_path: Path, options: dict[str, object], count: int) -> None:
+@pytest.mark.parametrize(
+    ("options", "chars", "count"), [({"results": 1}, 100, 1), ({}, 1, 0), ({"min_score": 0.99}, 4000, 0)]
+)
+async def test_limits_of_an_attachment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object], chars: int, count: int
+) -> None:
+    monkeypatch.setattr(AttachedStore, "max_chars", chars)
     store_id = await store_in(tmp_path)
     async with serving(tmp_path, config=attached(store_id, **options)) as running:
         raw, headers, _ = await chat(running, ASK)
