@@ -79,7 +79,7 @@ def test_a_replica_that_fell_silent_elsewhere_is_named() -> None:
     assert silent.silent_since == heard.at
     here = assess(account(range(5), heard=heard), status(5, ReplicaState.RUNNING), set(), NOW)
     assert here.silent_since is None
-    assert not Diagnosis((silent,), (), 0, 0, 0).is_healthy
+    assert not Diagnosis((silent,), 0, 0, 0).is_healthy
 
 
 def test_a_replica_nobody_counted_is_as_long_as_its_rows() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from coe.decision_log import ledger as ledger_module
 from coe.decision_log.database import Database
-from coe.decision_log.ledger import Account, Ledger, Repeated
+from coe.decision_log.ledger import Account, Ledger
 from coe.decision_log.replica_status import ReplicaState, ReplicaStatus
 from coe.decision_log.sql_removal import Removal
 from tests.decision_log.running_log import make_record
@@ -24,7 +24,6 @@ def test_accounts_have_rows_holes_and_repeats(store: Database) -> None:
     assert r1 == Account("r1", None, 3, [range(0, 2), range(4, 5)])
     assert (r1.decisions, r1.duplicates) == (5, 0)
     assert (r2.decisions, r2.rows, r2.duplicates) == (1, 2, 1)
-    assert ledger.repeated() == [Repeated("r2", 0, ("again", "r2-0"))]
 
 
 def test_a_life_counts_further_than_its_rows(store: Database) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from coe.base.json_text import JsonError, from_json
 from coe.decision_log.database import Database
-from coe.decision_log.ledger import Account, Ledger, Repeated
+from coe.decision_log.ledger import Account, Ledger
 from coe.decision_log.payloads import json_line
 from coe.decision_log.ranges import complement, count, merged, without
 from coe.decision_log.replica_status import BEAT_S, ReplicaState, ReplicaStatus, read_status
@@ -68,7 +68,6 @@ class Diagnosis:
     """All replicas, and how many decisions wait in each place."""
 
     findings: tuple[Finding, ...]
-    repeated: tuple[Repeated, ...]
     in_spool: int
     in_stream: int
     dead: int
@@ -145,9 +144,8 @@ async def diagnose(root: Path, client: RedisClient, stream: str, database: Datab
         )
         for name in names
     ]
-    repeated = await asyncio.to_thread(ledger.repeated)
     policy = await eviction_policy(client)
-    return Diagnosis(tuple(findings), tuple(repeated), spooled.records, streamed.records, dead.records, policy)
+    return Diagnosis(tuple(findings), spooled.records, streamed.records, dead.records, policy)
 
 
 def assess(account: Account, local: ReplicaStatus | None, elsewhere: set[int], now: float) -> Finding:

@@ -77,8 +77,6 @@ def verdict(found: Diagnosis) -> Iterator[str]:
     for finding in found.findings:
         if finding.lost:
             yield f"lost: {finding.replica} numbers {named(finding.lost)}"
-    for repeated in found.repeated:
-        yield f"duplicate: {repeated.replica} number {repeated.seq}: {', '.join(repeated.decision_ids)}"
     for finding in found.silent:
         since = datetime.fromtimestamp(finding.silent_since or 0.0, UTC).isoformat(timespec="seconds")
         yield (

@@ -13,8 +13,6 @@ from coe.decision_log.replica_status import ReplicaState, ReplicaStatus
 from coe.decision_log.tables import DECISIONS, REMOVED, REPLICAS
 from coe.decision_log.tombstones import hold_view, note_removed
 
-MAX_REPEATED = 20
-
 
 @dataclass(slots=True)
 class Account:
@@ -36,15 +34,6 @@ class Account:
     def duplicates(self) -> int:
         """Rows that repeat a number."""
         return self.rows - count(self.written)
-
-
-@dataclass(frozen=True, slots=True)
-class Repeated:
-    """Rows that share a number although each was given once."""
-
-    replica: str
-    seq: int
-    decision_ids: tuple[str, ...]
 
 
 class Ledger:
@@ -92,18 +81,6 @@ class Ledger:
         for each in found.values():
             each.removed = merged(each.removed)
         return [found[name] for name in sorted(found)]
-
-    def repeated(self) -> list[Repeated]:
-        """The first `MAX_REPEATED` numbers that more than one row has. Raises StoreError."""
-        replica, seq = DECISIONS.c.replica, DECISIONS.c.seq
-        numbers = select(replica, seq).group_by(replica, seq).having(func.count() > 1).limit(MAX_REPEATED)
-        found = []
-        with self._database.transaction("count") as connection:
-            for row in connection.execute(numbers).all():
-                rows = select(DECISIONS.c.decision_id).where(replica == row.replica, seq == row.seq)
-                ids = connection.execute(rows.order_by(DECISIONS.c.decision_id)).scalars()
-                found.append(Repeated(row.replica, row.seq, tuple(ids)))
-        return found
 
 
 def islands() -> Select[tuple[str, int, int, int]]:
