@@ -192,13 +192,9 @@ class Replies:
             self.bins.append(reply_bin)
             self.rewards.append(reward)
 
-    def reward_array(self) -> Float64Array:
-        """(n,) in [0, 1]."""
-        return np.array(self.rewards, dtype=np.float64)
-
     def agreements(self) -> dict[ImplicitKind, SignalAgreement]:
         """Of every kind of signal, on the answers that have feedback."""
-        rewards = self.reward_array()
+        rewards = np.array(self.rewards, dtype=np.float64)
         found = {}
         for kind in ImplicitKind:
             has_signal = np.array([kind in each.signals for each in self.bins], dtype=bool)

@@ -84,8 +84,6 @@ class Terms(Record):
     that the log grows by per row of its held-out part."""
 
     margin: float = Field(default=0.02, ge=0, le=1, description="largest loss of quality that is tolerated")
-    max_cost_rise: float = 0.0  # largest relative rise of the mean cost of a query that is tolerated
-    gain_for_double_cost: float = GAIN_FOR_DOUBLE_COST  # shown gain of quality that pays for twice the cost
     decisions_per_row: float = 1.0
 
     def least_gain(self, live_usd: float, candidate_usd: float) -> float:
@@ -94,8 +92,8 @@ class Terms(Record):
         if live_usd <= 0:
             return float(candidate_usd > 0)
         rise = candidate_usd / live_usd - 1.0
-        above, below = max(rise - self.max_cost_rise - COST_TOLERANCE, 0.0), min(rise + COST_TOLERANCE, 0.0)
-        return max(self.gain_for_double_cost * (above + below), -self.margin)
+        above, below = max(rise - COST_TOLERANCE, 0.0), min(rise + COST_TOLERANCE, 0.0)
+        return max(GAIN_FOR_DOUBLE_COST * (above + below), -self.margin)
 
 
 DEFAULT_TERMS = Terms()
@@ -168,7 +166,7 @@ def judge(
     grades = crossed or outcomes
     gain = max(grades.low, 0.0) if grades.can_decide else 0.0
     if gain < terms.least_gain(cost_live_usd, cost_candidate_usd):
-        price = f"{terms.gain_for_double_cost:g} would pay for twice the cost"
+        price = f"{GAIN_FOR_DOUBLE_COST:g} would pay for twice the cost"
         reason = (
             f"mean cost would rise from {cost_live_usd:.3g} to {cost_candidate_usd:.3g} USD a query, and a shown "
             f"gain of {gain:.3f} does not pay for that ({price})"
