@@ -64,7 +64,7 @@ SINCE = {
         gateway/changes/* gateway/swap.py gateway/config_commands.py gateway/endpoints/admin.py
     """,
     "several processes": """
-        gateway/work*.py gateway/siblings.py
+        gateway/work*.py
     """,
     "fleet: residency, replicas, GPUs": """
         fleet/residency* fleet/replicas.py fleet/vllm_[ghs]*.py fleet/desired_state.py
