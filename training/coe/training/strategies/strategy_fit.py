@@ -1,8 +1,9 @@
 """Learns strategies from graded prompts whose answers are known: the weights of votes, and ways to ask.
 
-The score that is recorded of a way was measured on prompts that its votes and rules were not fitted on; how often it
-asks each expert, by the votes and rules that serve, on the prompts that these were fitted on. Shapes: n prompts, d
-dimensions, k + 1 rows of the map, m experts, v ways.
+The score that is recorded of a way was measured on prompts that its votes and rules were not fitted on; as asked count
+all whom they or the votes and rules that serve ask.
+
+Shapes: n prompts, d dimensions, k + 1 rows of the map, m experts, v ways.
 """
 
 from __future__ import annotations

@@ -86,8 +86,8 @@ class Company:
 
 @dataclass(frozen=True)
 class Way:
-    """A way with the `rules` (l - 1, SIGNALS) of all prompts. `played` has the scores by those of the other folds, and
-    who is asked by the rules themselves: near a threshold those of a fold ask three times as often as others."""
+    """A way with the `rules` (l - 1, SIGNALS) of all prompts, and how it was `played`: scores by those of the other
+    folds, and whom those or the rules themselves ask, because near a threshold one may ask three times as often."""
 
     experts: tuple[int, ...]
     rules: Float64Array
@@ -102,14 +102,16 @@ Play = Callable[[Float64Array], Played]
 def crossed(
     fit: Callable[[BoolArray], Float64Array], play: Play, serve: Play, folds: IntArray
 ) -> tuple[Float64Array, Played]:
-    """The rules of all prompts, the score of each prompt by the rules of the other folds, and who is asked by the rules
-    and, in `serve`, the votes that serve."""
-    score = np.zeros(len(folds))
+    """The rules of all prompts, and the play of each prompt by the rules of the other folds. As asked count all whom
+    these or the rules and, in `serve`, votes that serve ask: what costs less is no gain that the score knows of."""
+    rules = fit(np.ones(len(folds), dtype=bool))
+    score, asked = np.zeros(len(folds)), serve(rules).asked.copy()
     for fold in np.unique(folds):
         own = folds == fold
-        score[own] = play(fit(~own)).score[own]
-    rules = fit(np.ones(len(folds), dtype=bool))
-    return rules, Played(score, serve(rules).asked)
+        played = play(fit(~own))
+        score[own] = played.score[own]
+        asked[own] |= played.asked[own]
+    return rules, Played(score, asked)
 
 
 def votes(known: Known, folds: IntArray, company: Company, served: Known) -> Iterator[Way]:
