@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from coe.base.json_text import from_json
-from coe.fleet.backend import BackendRequest, BackendResponse, Unconnected
+from coe.fleet.backend import BackendRequest, BackendResponse, Unconnected, reply_json
 from coe.fleet.providers.echo import json_answer
 from coe.gateway import answer_reader, asgi
 from coe.gateway.asgi import LARGE_BYTES, MANY_VALUES, Application
@@ -120,11 +120,11 @@ async def test_a_large_answer_is_read_beside_the_loop(monkeypatch: pytest.Monkey
     async def pieces(body: bytes) -> AsyncGenerator[bytes, None]:
         yield body
 
-    def noted(raw: bytes, **options: Any) -> Any:
+    def noted(raw: bytes) -> Any:
         threads.append(threading.current_thread().name)
-        return from_json(raw, **options)
+        return reply_json(raw)
 
-    monkeypatch.setattr(answer_reader, "from_json", noted)
+    monkeypatch.setattr(answer_reader, "reply_json", noted)
     async with running(echoes(ruby=Expert())) as gateway:
         for _ in range(3):
             async with gateway.chat("red") as answer:

@@ -56,7 +56,7 @@ async def serve(settings, config, experts):
             await served.stop()
             await sink.aclose()
 
-gateway.live_router.load_router = lambda config, folder, encoder: support.small_router(version=folder.name)
+coe.gateway.live_router.load_router = lambda config, folder, encoder: support.small_router(version=folder.name)
 experts = support.echoes(ruby=support.wire(sys.argv[1], "ruby"))
 config = support.config_of(shutdown_grace_s=float(sys.argv[2]), drain_s=float(sys.argv[3]))
 try:

@@ -155,9 +155,9 @@ async def test_what_check_refuses_and_a_missing_extra_end_a_start_before_anythin
 
 
 def test_a_command_that_fails_is_named(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(EngineError, match=r"`coe router` failed with exit status \d+; its message is above"):
-        uvloop.run(run_coe(["router", "nonsense"], os.environ))  # as `coe up` does
-    assert "unknown command 'router nonsense'" in capfd.readouterr().err
+    with pytest.raises(EngineError, match=r"`coe log( nonsense)?` failed with exit status \d+; its message is above"):
+        uvloop.run(run_coe(["log", "nonsense"], os.environ))  # as `coe up` does
+    assert "unknown command 'log nonsense'" in capfd.readouterr().err
 
 
 def test_the_commands_of_a_first_start_are_complete() -> None:

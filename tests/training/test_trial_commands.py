@@ -32,12 +32,12 @@ CHANGES = {
 }
 
 
-def coe(folder: Path, name: str, *arguments: str) -> int:
+def coe(folder: Path, *arguments: str) -> int:
     where = ["--config", str(folder / "experts.yaml"), "--data-dir", str(folder / "data")]
-    return run(f"router {name}", [*arguments, *where])
+    return run("router", [*arguments, *where])
 
 
-@pytest.mark.parametrize("command", [["promote"], ["promote", "--share", "0.05"], ["promote", "--shadow"]])
+@pytest.mark.parametrize("command", [["--promote"], ["--share", "0.05"], ["--shadow"]])
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_router_that_no_gateway_could_load_stays_where_it_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str], change: str
@@ -46,7 +46,7 @@ def test_a_router_that_no_gateway_could_load_stays_where_it_is(
     before = registry.live()
     values, message = CHANGES[change]
     (tmp_path / "experts.yaml").write_text(yaml.dump({**CONFIG, **values}))
-    assert coe(tmp_path, *command, before.version) == 1
+    assert coe(tmp_path, before.version, *command) == 1
     said = capsys.readouterr().err
     assert said.startswith("coe: nothing was changed: gateways could not load that router with ")
     assert message in said
@@ -56,5 +56,5 @@ def test_a_router_that_no_gateway_could_load_stays_where_it_is(
 
 def test_one_that_they_can_load_goes_live(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     live = Registry(make_trained(tmp_path) / "data" / "routers").live()
-    assert coe(tmp_path, "promote", live.version) == 0
+    assert coe(tmp_path, live.version, "--promote") == 0
     assert capsys.readouterr().out == f"router {live.version} is live\n"

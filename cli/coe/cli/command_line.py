@@ -56,10 +56,10 @@ class Group(TyperGroup):
         typed, command, rest = super().resolve_command(ctx, args)
         name = " ".join((*self.words, str(typed)))
         if name in COMMANDS:
-            command = command_of(name)
-            rest = [*places_before(ctx, command, rest), *rest]
             is_asked = ctx.resilient_parsing or not {*rest}.isdisjoint(HELP["help_option_names"])
             ctx.with_resource(needing(f"`coe {name}`", () if is_asked else COMMANDS[name].extras))
+            command = command_of(name)
+            rest = [*places_before(ctx, command, rest), *rest]
             if not ctx.resilient_parsing:
                 keep_private(name, rest)
         return typed, command, rest
