@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -203,3 +204,27 @@ def test_a_new_spool_is_locked_before_it_can_be_seen(tmp_path: Path, monkeypatch
     assert taken == [None]
     assert [path.name for path in (tmp_path / "spool").iterdir()] == ["young"]
     spool.close()
+
+
+def test_a_call_that_was_cancelled_may_end_in_its_thread_after_the_spool_is_closed(tmp_path: Path) -> None:
+    spool = opened(tmp_path)
+    spool.write([b"a", b"b"])
+    spool.read(2)
+    spool.close()
+    other = opened(tmp_path)
+    spool.acknowledge(2)
+    assert (other.read(2), unsent_payloads(tmp_path)) == ([b"a", b"b"], [b"a", b"b"])
+    with pytest.raises(OSError, match="is closed"):
+        spool.write([b"c"])
+    other.close()
+
+
+def test_closing_waits_for_the_call_that_runs_in_another_thread(tmp_path: Path) -> None:
+    """Without that SQLite ends the process."""
+    for number in range(50):
+        spool = opened(tmp_path / str(number))
+        spool.write([b"x"] * 100)
+        spool.read(50)
+        with ThreadPoolExecutor(2) as threads:
+            calls = [threads.submit(spool.acknowledge, 50), threads.submit(spool.close)]
+        assert [call.exception() for call in calls] == [None, None]

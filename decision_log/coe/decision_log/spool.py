@@ -8,8 +8,11 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import wraps
 from itertools import chain
 from pathlib import Path
+from threading import RLock
+from typing import Concatenate, ParamSpec, TypeVar
 from urllib.parse import quote
 
 from coe.base.errors import StoreError
@@ -32,10 +35,24 @@ ALL = "SELECT id, payload FROM records ORDER BY id"
 
 CODES = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_CANTOPEN: errno.ENOENT, sqlite3.SQLITE_BUSY: errno.EBUSY}
 PRIMARY_CODE = 0xFF  # of SQLite's codes, which say more in their other bits
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def in_turn(method: Callable[Concatenate[Spool, P], T]) -> Callable[Concatenate[Spool, P], T]:
+    """Has calls of a spool from several threads wait for each other."""
+
+    @wraps(method)
+    def run(self: Spool, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._turn:
+            return method(self, *args, **kwargs)
+
+    return run
 
 
 class Spool:
-    """The spool in one folder, for one owner; calls must not overlap (one thread, or one at a time).
+    """The spool in one folder, for one owner. Threads take turns: a call that was cancelled may still run in its thread
+    while another closes the file, and SQLite does not survive that.
 
     Args:
         folder: made when missing.
@@ -52,6 +69,7 @@ class Spool:
         self._lock: FolderLock | None = None
         self._database: sqlite3.Connection | None = None
         self._sent = self._last = 0  # ids of the last record that was acknowledged, and that was written
+        self._turn = RLock()
         self._read: list[tuple[int, int]] = []  # ids and sizes of the records that `read` gave
 
     def lacks_room(self) -> bool:
@@ -83,6 +101,7 @@ class Spool:
             os.close(descriptor)
             path.unlink(missing_ok=True)
 
+    @in_turn
     def open(self) -> None:
         """Locks the folder and takes up what an earlier owner left in it.
 
@@ -114,6 +133,8 @@ class Spool:
     def _file(self) -> sqlite3.Connection:
         """Opened where it is not. Raises OSError."""
         if self._database is None:
+            if self._lock is None:
+                raise OSError(errno.EBADF, f"spool {self.folder} is closed")
             path = self.folder / FILE_NAME
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # its log gets the same mode
             with translated_errors(), ExitStack() as opened:
@@ -128,6 +149,7 @@ class Spool:
             self._database = database
         return self._database
 
+    @in_turn
     def write(self, payloads: Sequence[bytes]) -> int:
         """Appends as many payloads as there is room for, in one transaction, and says how many: at least one.
 
@@ -158,6 +180,7 @@ class Spool:
     def _full(self, code: int = errno.ENOSPC) -> OSError:
         return OSError(code, f"{os.strerror(code)} (spool of at most {self.max_bytes} bytes)")
 
+    @in_turn
     def read(self, max_records: int) -> list[bytes]:
         """The oldest payloads not acknowledged, at most `max_records`; the same ones until `acknowledge` is called,
         unless one was erased meanwhile. Raises OSError."""
@@ -167,6 +190,7 @@ class Spool:
         self._read = [(number, size_of(len(payload))) for number, payload in rows]
         return [payload for _, payload in rows]
 
+    @in_turn
     def acknowledge(self, count: int) -> None:
         """Forgets the `count` oldest payloads, which `read` gave: they are safely in the stream."""
         gone, self._read = self._read[:count], self._read[count:]
@@ -177,7 +201,7 @@ class Spool:
         with suppress(OSError):  # what was sent is sent again after a crash, which SQL ignores by decision id
             self._delete_sent()
             is_done = (self.folder / FILE_NAME).stat().st_size <= KEPT_BYTES
-        if not self.pending and not is_done:
+        if self._lock is not None and not self.pending and not is_done:
             # SQLite gives no room back by itself, and needs some in order to delete, which a full disk lacks.
             self._close_file()
             self._unlink()
@@ -195,6 +219,7 @@ class Spool:
         for name in (FILE_NAME, f"{FILE_NAME}-wal", f"{FILE_NAME}-shm"):  # whoever opens it meanwhile finds none
             (self.folder / name).unlink(missing_ok=True)
 
+    @in_turn
     def close(self, *, must_stay: bool = False) -> None:
         """Releases the folder and deletes it when everything in it was acknowledged, unless it `must_stay`."""
         self._close_file()
