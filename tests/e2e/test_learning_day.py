@@ -28,7 +28,7 @@ HOURS, AN_HOUR = (2, 4), 1500
 """Rounds of learning, too few to be sure that the change is seen or enough, and requests between two of them: as many
 as in a day."""
 
-KEYS, RATED, PROBES = 40, 0.3, 30
+KEYS, RATED, PROBES = 40, 0.3, 60
 OWN = {
     "arithmetic": "calculator",
     "extraction": "extractor",
@@ -43,12 +43,10 @@ FALLS, SHARE = "sql", 0.3
 def graded(
     truth: np.ndarray, rows: tuple[str, ...], experts: tuple[str, ...], rng: np.random.Generator
 ) -> OutcomeTable:
-    """Answers to `PROBES` probes of each row, of which an expert gets as large a share right as `truth` (rows, experts)
-    says, so that the first router does not hang on luck."""
+    """Right and wrong answers to `PROBES` probes of each row, right as often as `truth` (rows, experts) says. They are
+    drawn: shares without noise would look like less spread than there is."""
     prompts = [(name, i) for name in rows for i in range(PROBES)]
-    n_right = np.rint(truth * PROBES)[:, None, :]
-    ranks = rng.permuted(np.broadcast_to(np.arange(PROBES)[:, None], (len(rows), PROBES, len(experts))), axis=1)
-    scores = (ranks < n_right).reshape(len(prompts), len(experts)).astype(np.float32)
+    scores = (rng.random((len(prompts), len(experts))) < np.repeat(truth, PROBES, axis=0)).astype(np.float32)
     return outcome_table(prompts, experts, scores)
 
 
