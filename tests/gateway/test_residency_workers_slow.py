@@ -26,6 +26,7 @@ from tests.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
 
+ROOT = Path(__file__).parents[2]
 LEFT, RIGHT = "left", "right"
 WAKE_S = 8.0
 GPU_GIB = 80.0
@@ -46,7 +47,8 @@ async def engines(folder: Path) -> AsyncIterator[dict[str, str]]:
             words += ["--enable-sleep-mode", "--gpu-memory-utilization", str(50 / GPU_GIB)]
             words += ["--fake-card", str(folder / "card"), "--fake-wake-s", f"{WAKE_S},{WAKE_S}"]
             command = [sys.executable, "-P", "-m", "tests.fake_vllm", *words]
-            processes.append(subprocess.Popen(command, env={**os.environ, "VLLM_SERVER_DEV_MODE": "1"}))
+            environment = os.environ | {"VLLM_SERVER_DEV_MODE": "1", "PYTHONPATH": str(ROOT)}
+            processes.append(subprocess.Popen(command, env=environment))
             await until(lambda name=name: serves(name), f"the engine of {name}")
             if name == RIGHT:
                 await actuator.sleep(name, 2)
