@@ -76,8 +76,10 @@ def add_spend(connection: Connection, dialect_insert: Any, records: Iterable[Rec
 def forget_spend(connection: Connection, dialect_insert: Any, decision_ids: Iterable[str]) -> None:
     """Takes decisions that will be deleted out of the sums."""
     lines = connection.scalars(select(DECISIONS.c.record).where(DECISIONS.c.decision_id.in_(decision_ids)))
-    add_spend(connection, dialect_insert, map(RecordPart.model_validate_json, lines), sign=-1)
-    connection.execute(delete(SPEND).where(SPEND.c.decisions <= 0))  # also names of keys
+    gone = [RecordPart.model_validate_json(line) for line in lines]
+    add_spend(connection, dialect_insert, gone, sign=-1)
+    slots = {slot_at(record.at) for record in gone}
+    connection.execute(delete(SPEND).where(SPEND.c.slot.in_(slots), SPEND.c.decisions <= 0))  # also names of keys
 
 
 def spend_by_key(connection: Connection, tenant: str | None, slots: range) -> tuple[Spend, ...]:
