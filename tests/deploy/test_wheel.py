@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import distribution, packages_distributions
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 from coe.fleet.setup.composition import Found, composition_text
 from coe.router import plugins
 from coe.router.config import load_config, parse_text
+from tests.installed import absent_beside, brought
 
 ROOT = Path(__file__).parents[2]
 DISTRIBUTIONS = {
@@ -62,27 +63,12 @@ def requirements(name: str, extras: frozenset[str] = frozenset()) -> tuple[list[
     return places, others
 
 
-def brought(wanted: list[Requirement]) -> set[str]:
-    """Names of the distributions that an install of some brings."""
-    found, waiting = set[str](), [*wanted]
-    while waiting:
-        requirement = waiting.pop()
-        found.add(canonicalize_name(requirement.name))
-        for inner in map(Requirement, distribution(requirement.name).requires or ()):
-            extras = requirement.extras or {""}
-            is_needed = inner.marker is None or any(inner.marker.evaluate({"extra": extra}) for extra in extras)
-            if is_needed and canonicalize_name(inner.name) not in found:
-                waiting.append(inner)
-    return found
-
-
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 def test_a_distribution_imports_with_what_it_names_alone(name: str) -> None:
     """All but modules that an extra of it is for."""
     places, others = requirements(name)
-    present, owners = brought(others), packages_distributions()
-    absent = [each for each, own in owners.items() if each != "coe" and not {*map(canonicalize_name, own)} & present]
-    words = [sys.executable, "-c", IMPORT_ALL, ",".join(absent), *map(str, places)]
+    owners = packages_distributions()
+    words = [sys.executable, "-c", IMPORT_ALL, absent_beside(brought(others)), *map(str, places)]
     done = subprocess.run(words, cwd="/", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     own = [

@@ -9,7 +9,6 @@ import sys
 import tomllib
 from collections.abc import AsyncIterator
 from functools import cache
-from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 
 import aiohttp
@@ -18,46 +17,22 @@ import yaml
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from coe.cli.commands import COMMANDS, Command
 from tests.gateway.served import end_gateway, environment_of, start_gateway
+from tests.installed import absent_beside, brought
 from tests.training.trained_folder import CONFIG, EXPERTS, make_trained
 
 ROOT = Path(__file__).parents[2]
-OURS = {"coe"}
 RUN = "import sys; sys.modules.update(dict.fromkeys(sys.argv.pop(1).split(','))); from coe.__main__ import main; main()"
 """Runs `coe` as if the packages of the first argument were not installed."""
-
-
-def base_distributions() -> set[str]:
-    """All that an install without extras brings."""
-    wanted = [
-        Requirement(line) for line in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    ]
-    found: set[str] = set()
-    while wanted:
-        requirement = wanted.pop()
-        found.add(canonicalize_name(requirement.name))
-        for line in distribution(requirement.name).requires or ():
-            inner = Requirement(line)
-            needs = inner.marker is None or any(
-                inner.marker.evaluate({"extra": extra}) for extra in (requirement.extras or {""})
-            )
-            if needs and canonicalize_name(inner.name) not in found:
-                wanted.append(inner)
-    return found
 
 
 @cache
 def absent_packages() -> str:
     """Packages that are installed here and would not be with the base alone."""
-    base = base_distributions()
-    return ",".join(
-        package
-        for package, names in packages_distributions().items()
-        if package not in OURS and not {canonicalize_name(name) for name in names} & base
-    )
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    return absent_beside(brought(map(Requirement, needed)))
 
 
 @pytest.fixture
