@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from coe.base.errors import EngineError
-from coe.fleet.own_redis import redis_plugin, running_url
+from coe.fleet.own_redis import running_url
 from coe.gateway.services import start_redis
 from coe.gateway.settings import environment_settings
 
@@ -20,7 +20,7 @@ async def test_a_gateway_starts_the_plugins_server_and_stops_it(tmp_path: Path) 
         assert words == f"embedded Redis in {folder}"
         assert running_url(folder) == url
     assert running_url(folder) is None
-    assert (folder / redis_plugin().KEPT_FOLDER).is_dir()
+    assert (folder / "appendonlydir").is_dir()
 
 
 async def test_without_a_plugin_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

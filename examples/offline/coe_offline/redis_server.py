@@ -27,7 +27,6 @@ MAX_SOCKET_PATH_BYTES = 100  # the system's limit is 104 to 108
 CONFIG_LINES = 5  # of the reply to CONFIG GET: a list of two texts, each behind its length
 LOG_NAME = "valkey.log"
 URL_NAME = "url"
-KEPT_FOLDER = "appendonlydir"  # Valkey's own name of the folder of its append-only file
 ALWAYS = RestartPolicy(max_restarts=10**9, first_delay_s=0.1, max_delay_s=5.0)
 
 

@@ -26,9 +26,6 @@ class RedisServer(Protocol):
 class RedisPlugin(Protocol):
     """The names of the module."""
 
-    KEPT_FOLDER: str
-    """Where, in its folder, a server keeps its data."""
-
     def RedisServer(self, folder: Path) -> RedisServer: ...
 
     def running_url(self, folder: Path) -> str | None:

@@ -29,7 +29,7 @@ from coe.training.lora.serving import load_adapter
 PACKAGES = ("torch", "transformers", "peft", "numpy")
 KEPT = {"engine", "model", "url", "replica_urls", "replicas", "api_key_env", "engine_args", "engine_env", "params_b"}
 KEPT |= {"active_params_b", "context_tokens", "supports"}
-ASKS_MORE = {"embedding", "judge"}  # kinds that need an encoder, or a gateway to ask: not here
+ASKS_MORE = {"judge"}  # kinds that need a gateway to ask: not here
 
 
 @dataclass(frozen=True)
