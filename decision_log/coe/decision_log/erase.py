@@ -112,7 +112,7 @@ async def erase(
     spooled = await asyncio.to_thread(in_spools, root, match)
     streams = {name: await entries_in(name) for name in (stream, dead_stream(stream))}  # delivered or not
     streamed = [decision for entries in streams.values() for _, decision in entries]
-    # Before they go, so that nobody finds their numbers nowhere. What was said of them may be in SQL already.
+    # Noted before they are deleted, so that every number is accounted for. Feedback on them may be in SQL already.
     on_their_way = await asyncio.to_thread(removal.remove, [*spooled, *streamed], reason="erased", at=at)
     for name, entries in streams.items():
         for entry_id in {entry_id for entry_id, _ in entries}:

@@ -94,7 +94,7 @@ def socket_of(folder: Path, name: str) -> Path:
 
 @asynccontextmanager
 async def telling(path: Path, metrics: Callable[[], bytes]) -> AsyncIterator[None]:
-    """Tells the metrics to whoever connects to that socket, after their size: so a part of them is known as one."""
+    """Sends the metrics to whoever connects to that socket, after their size, so that a cut answer is noticed."""
 
     async def tell(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):  # who asked has left

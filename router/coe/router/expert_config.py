@@ -55,7 +55,7 @@ class Wire(StrEnum):
 
 
 class Feature(StrEnum):
-    """What a request may have or want that not every model takes."""
+    """Features of requests that not every model takes."""
 
     IMAGES = "images"
     AUDIO = "audio"  # also as the answer

@@ -46,7 +46,7 @@ def fit_candidate(
     plain = fit_request(inputs.config, evidence.outcomes, inputs.queries)
     logged = None
     if plain.scorer.kind != "map" and len(inputs.log):
-        thinned = drawn_rows(inputs.log, evidence.counted)  # what a key says too much is left out by lot
+        thinned = drawn_rows(inputs.log, evidence.counted)  # answers above a key's share are left out at random
         asked = inputs.answers(inputs.log, thinned, MAX_LEARNED)
         logged = logged_queries(asked, evidence, plain.categories) if len(asked) else None
     wanted = replace(

@@ -97,7 +97,7 @@ def bias_section(report: LogReport) -> Section:
 
 
 def feedback_sections(said: FeedbackReport) -> list[Section]:
-    """What was said by kind and by key, and how far signals of clients and judges agree with it."""
+    """Feedback by kind and by key, and how far signals of clients and judges agree with it."""
     kinds: list[Column[Any]] = [Column("Pieces", lambda one: one.pieces), Column("Mean", lambda one: one.mean, number)]
     keys = [
         *kinds,

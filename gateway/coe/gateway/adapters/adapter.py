@@ -4,6 +4,7 @@ came where the expert speaks that API, otherwise told on it."""
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -124,7 +125,7 @@ class NamedEvents(Surface):
         return b"event: " + str(event["type"]).encode() + b"\ndata: " + to_json(event) + b"\n\n"
 
 
-class Delivery:
+class Delivery(ABC):
     """The way of a streamed answer to its client, read along by `reader`. Its end waits until its row is safe."""
 
     def __init__(self, answer: StreamedAnswer, reader: StreamReader) -> None:
@@ -143,17 +144,17 @@ class Delivery:
         if not (reader.is_complete or reader.error_code):
             raise BackendError("the expert's answer was cut off", status=502)
 
+    @abstractmethod
     def _shown(self, chunk: bytes) -> bytes:
         """The bytes for the client that follow from a piece, which was read."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end(self) -> bytes:
         """The end, for a client whose row is safe."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fail(self, error: ApiError) -> bytes:
         """The last event of a stream that was cut."""
-        raise NotImplementedError
 
 
 class PassedOn(Delivery):

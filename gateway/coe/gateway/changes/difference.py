@@ -50,8 +50,8 @@ def differing(key: str, before: object, after: object) -> Iterator[tuple[str, st
 
 
 def shown(value: object) -> str:
-    several = ", ".join(sorted(value)) if isinstance(value, frozenset) else value
-    several = ", ".join(map(str, value)) if isinstance(value, tuple) else several
+    listed = tuple(sorted(value)) if isinstance(value, frozenset) else value
+    several = ", ".join(map(str, listed)) if isinstance(listed, tuple) else listed
     return "none" if several in (None, "") else f"{several}"
 
 

@@ -82,7 +82,7 @@ BATCHES = Table(
     real("created_at"),
     Index("vector_store_batches_store", "store_id"),
 )
-"""Batches of files. One outlives them: a file that is attached again, or taken out, is no longer in it."""
+"""Batches of files. A file that is attached again, or taken out, is no longer in its batch, which stays."""
 
 CHUNKS = Table(
     "retrieval_chunks",
