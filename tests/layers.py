@@ -61,7 +61,6 @@ PROCESS_FILES = frozenset(
         "training/lora/test_train_on_vllm_slow",
         "training/test_onboarding",
         "training/test_retrain_lock",
-        "training/test_categories",
         "training/test_schedule",
     )
 )
@@ -81,7 +80,6 @@ LONG_FILES = frozenset(
         "training/test_probe_plan",
         "training/test_retrain",
         "training/test_retrain_experts",
-        "training/test_topics",
         "training/test_train_command",
         "training/test_whole_decisions",
     )

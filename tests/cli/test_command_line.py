@@ -103,7 +103,6 @@ LIBRARIES = {"numpy", "scipy", "sklearn", "onnxruntime", "tokenizers", "litellm"
         ("log drain --help", {*ROUTERS, *LIBRARIES}),
         ("log erase --help", {*ROUTERS, *LIBRARIES}),
         ("router --help", {*ROUTERS, *LIBRARIES}),
-        ("categories propose --help", {*ROUTERS, *LIBRARIES}),
         ("keys ls --help", {*ROUTERS, *LIBRARIES}),
         ("check", LIBRARIES - {"numpy"}),
     ],

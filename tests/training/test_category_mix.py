@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,8 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coe.base.errors import DataError
-from coe.cli.command_line import run
 from coe.cli.progress import silent
 from coe.decision_log.database import Database
 from coe.decision_log.decision_record import DecisionInputs
@@ -32,7 +29,6 @@ from coe.training.category_mix import (
     estimate_mix,
     prior_ratio,
     read_asked,
-    read_mix,
     reweighed,
     shares_of,
     total_variation,
@@ -197,21 +193,6 @@ def test_a_retrained_stage_1_expects_what_is_asked(trained: Path) -> None:
     old, new = (router.predict_categories(asked).probs for router in (before, after))
     np.testing.assert_allclose(new, apply_mix(old, after.mix), atol=0.05)
     assert new[:, sql].mean() > old[:, sql].mean()
-
-
-def test_the_report_says_how_far_the_mix_has_moved(trained: Path, tmp_path: Path) -> None:
-    arguments = ["--out", str(tmp_path), "--data-dir", str(trained / "data"), "--config"]
-    assert run("eval log", [*arguments, str(trained / "experts.yaml")]) == 0
-    mix = json.loads((tmp_path / "report.json").read_text())["mix"]
-    assert mix["traffic"]["sql"]["value"] > 0.85 > mix["labelled"]["sql"]
-    assert mix["moved"]["interval"]["low"] > 0.2
-    assert not mix["is_followed"]
-    assert "How far the traffic has moved" in (tmp_path / "report.html").read_text()
-    assert run("eval log", [*arguments, str(tmp_path / "none.yaml")]) == 0
-    assert "none.yaml" in json.loads((tmp_path / "report.json").read_text())["mix_unknown"]
-    request = request_of(trained)
-    with pytest.raises(DataError, match="sure of 0 of the 0 newest queries"):
-        read_mix(request.config, request.routers, request.database_url, since=1e9, until=2e9)
 
 
 def live_artifact(request: RetrainRequest) -> RouterArtifact:

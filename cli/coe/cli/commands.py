@@ -60,11 +60,6 @@ COMMANDS = {
     "router": Command(
         "coe.training.train_command:router", "List trained routers, or show one, make it live, try it out, go back."
     ),
-    "categories propose": Command(
-        "coe.training.category_commands:categories_propose",
-        "Find topics that the router does not know and categories without traffic; write a change as files.",
-        extras=("train",),
-    ),
     "experts up": Command(
         "coe.gateway.experts_commands:up", "Start the vLLM engines of experts.yaml, without a gateway."
     ),

@@ -110,16 +110,13 @@ def read_records(connection: Connection, since: float) -> Iterator[DecisionRecor
         after, last = rows[-1].at, rows[-1].decision_id
 
 
-def read_newest(
-    connection: Connection, fingerprint: str, *, since: float, until: float, most: int
-) -> Iterator[DecisionRecord]:
-    """The newest decisions of a time (since <= at < until, Unix seconds) that an encoder's embedding was kept of, with
-    it."""
+def read_newest(connection: Connection, fingerprint: str, *, since: float, most: int) -> Iterator[DecisionRecord]:
+    """The newest decisions from `since` (Unix seconds) on that an encoder's embedding was kept of, with it."""
     query = text(
-        "SELECT decision_id, record, embedding FROM decisions WHERE at >= :since AND at < :until "
+        "SELECT decision_id, record, embedding FROM decisions WHERE at >= :since "
         "AND encoder_fingerprint = :fingerprint AND embedding IS NOT NULL ORDER BY at DESC, decision_id LIMIT :most"
     )
-    bounds = {"since": since, "until": min(until, 1e18), "fingerprint": fingerprint, "most": most}
+    bounds = {"since": since, "fingerprint": fingerprint, "most": most}
     yield from filter(is_chat, map(record_of, connection.execute(query, bounds)))
 
 

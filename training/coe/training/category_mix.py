@@ -14,27 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
-from coe.base.blas import one_thread
-from coe.base.errors import DataError
 from coe.decision_log.decision_record import DecisionRecord, TerminalState
 from coe.decision_log.read import NOT_OF_THE_MAP, read_newest
 from coe.decision_log.sql_engine import open_log
-from coe.router.artifact import RouterArtifact, load_artifact, require_array
-from coe.router.build import configured_router
-from coe.router.config import load_config
 from coe.router.features import from_bytes
 from coe.router.feedback_config import FeedbackConfig
-from coe.router.live_pointer import required_pointer
-from coe.router.pipeline import Router
 from coe.router.protocols import Encoder
-from coe.router.types import Float64Array, FloatArray, IntArray, Metric, Record
-from coe.router.uncertainty import apply_mix, apply_temperature, normalised_entropy
+from coe.router.types import Float64Array, FloatArray, IntArray, Metric
+from coe.router.uncertainty import apply_mix, normalised_entropy
 from coe.training.feedback_bias import UNLIMITED, clusters, counted_share, min_keys
 from coe.training.types import question_of
 
@@ -67,14 +58,11 @@ class AskedQueries:
 
 @dataclass(frozen=True)
 class CategoryMix:
-    """Shares (k,) of the traffic's queries with 95% intervals, and of the labelled ones; `moved` is the total variation
-    between the two, half the sum of the absolute differences. `ratio` (k,) is the one over the other, as stage 1's
-    prior takes it; None where the interval of `moved` holds 0."""
+    """Distance of the traffic's mix from that of the labelled queries: the total variation, half the sum of the
+    absolute differences. `ratio` (k,) is the traffic's shares over those of the labelled queries, as stage 1's prior
+    takes it; None where the interval of the distance holds 0."""
 
-    labelled: Float64Array
     shares: Float64Array
-    low: Float64Array
-    high: Float64Array
     moved: Metric
     ratio: FloatArray | None
 
@@ -102,12 +90,8 @@ def estimate_mix(
     shares, draws = of_all(found, sure, own), of_all(drawn, sure, own)
     away = float(np.quantile(total_variation(draws, shares), 0.95))
     moved = float(total_variation(shares, own))
-    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
     return CategoryMix(
-        labelled=own,
         shares=shares,
-        low=low,
-        high=high,
         moved=Metric.within(max(moved - away, 0.0), moved, min(moved + away, 1.0), len(probs)),
         ratio=prior_ratio(shares, own) if moved > away else None,
     )
@@ -171,25 +155,14 @@ def reweighed(
     }
 
 
-class TrafficMix(Record):
-    """Shares of the categories in the traffic, and how far they are from those of the labelled queries."""
-
-    moved: Metric = Field(description="total variation: the part of the queries that changed category; n looked at")
-    labelled: dict[str, float]
-    traffic: dict[str, Metric]
-    is_followed: bool = Field(description="the live router's prior is this or an earlier estimate")
-
-
-def read_asked(
-    database_url: str, encoder: Encoder, feedback: FeedbackConfig, *, since: float, until: float = float("inf")
-) -> AskedQueries:
-    """The newest routed queries of a time that have a vector of this encoder. Raises what `open_log` does.
+def read_asked(database_url: str, encoder: Encoder, feedback: FeedbackConfig, *, since: float) -> AskedQueries:
+    """The newest routed queries since a time that have a vector of this encoder. Raises what `open_log` does.
 
     Queries of a key are one cluster and at most its share of all, so nobody alone says what is asked. Trusted keys, and
     all keys where so few ask that such a share cannot be kept, are not limited: their questions are clusters.
     """
     with open_log(database_url) as connection:
-        newest = read_newest(connection, encoder.fingerprint, since=since, until=until, most=NEWEST)
+        newest = read_newest(connection, encoder.fingerprint, since=since, most=NEWEST)
         records = [record for record in newest if was_routed(record)]
     return asked_queries(records, encoder.dim, feedback)
 
@@ -213,54 +186,3 @@ def asked_queries(records: Sequence[DecisionRecord], dim: int, feedback: Feedbac
     together = np.zeros(len(known), dtype=np.int64)
     weight = counted_share(together, key, np.ones(len(known)), np.zeros(1), feedback.max_key_share)
     return AskedQueries(embeddings, clusters(question, key), weight)
-
-
-def measure_mix(router: Router, artifact: RouterArtifact, asked: AskedQueries) -> TrafficMix:
-    """Distance of the traffic from the queries that a router was taught by.
-
-    Raises:
-        DataError: too few queries that stage 1 is sure of.
-        ArtifactError: the router is of an earlier coe.
-    """
-    k = len(artifact.manifest.categories)
-    counts = [require_array(artifact.part("mix"), name, (k,)) for name in ("labelled", "accepted")]
-    known = np.stack([np.asarray(count, dtype=np.int64) for count in counts])
-    with one_thread():
-        judged = router.judge(asked.embeddings, router.predict_categories(asked.embeddings))
-        kept = np.array([each.row < k for each in judged], dtype=bool)
-        plain = apply_temperature(router.classifier.predict_proba(asked.embeddings[kept]).probs, router.temperature)
-        found = estimate_mix(plain, asked.cluster[kept], asked.weight[kept], known, np.random.default_rng(0))
-    if found is None:
-        raise DataError(
-            f"stage 1 is sure of {int(kept.sum())} of the {len(kept)} newest queries with an embedding of this "
-            f"encoder, and {MIN_QUERIES} are needed (log.embeddings)"
-        )
-    return in_names(found, artifact.manifest.categories, is_followed=router.mix is not None)
-
-
-def in_names(mix: CategoryMix, categories: Sequence[str], *, is_followed: bool) -> TrafficMix:
-    columns = zip(categories, mix.low.tolist(), mix.shares.tolist(), mix.high.tolist(), strict=True)
-    return TrafficMix(
-        moved=mix.moved,
-        labelled=dict(zip(categories, mix.labelled.tolist(), strict=True)),
-        traffic={name: Metric.within(*ends) for name, *ends in columns},
-        is_followed=is_followed,
-    )
-
-
-def read_mix(config: Path, routers: Path, database_url: str, *, since: float, until: float) -> TrafficMix:
-    """The same of the live router and a log. Raises RouterError as `load_router` and `open_log` do, too."""
-    configured, artifact = load_config(config), load_artifact(routers / required_pointer(routers).version)
-    router = configured_router(configured, artifact)
-    asked = read_asked(database_url, router.encoder, configured.feedback, since=since, until=until)
-    return measure_mix(router, artifact, asked)
-
-
-def mix_sentence(moved: Metric, *, is_followed: bool) -> str:
-    """The distance of the mix, in words."""
-    low, high = (moved.interval.low, moved.interval.high) if moved.interval else (0.0, 1.0)
-    follows = "stage 1's prior follows it" if is_followed else "stage 1 expects the mix of the labelled queries"
-    return (
-        f"The mix of categories is {moved.value:.2f} [{low:.2f}, {high:.2f}] from that of the labelled queries "
-        f"(total variation, {moved.n:,} queries); {follows}."
-    )

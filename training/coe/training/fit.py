@@ -21,7 +21,7 @@ from coe.router.artifact import RouterArtifact, save_artifact
 from coe.router.protocols import Encoder
 from coe.router.strategies.learned import PART as STRATEGIES
 from coe.router.strategies.learned import LearnedStrategies
-from coe.router.types import CategoryProbs, FloatArray, IntArray, Metric
+from coe.router.types import CategoryProbs, FloatArray, Metric
 from coe.training.category_mix import MIX_MOVED
 from coe.training.graded_queries import GradedQueries, LoggedQueries
 from coe.training.scorer_fit import FittedScorer, fit_scorer
@@ -32,7 +32,6 @@ from coe.training.stage_one import (
     embed,
     fit_stage_one,
     following_traffic,
-    label_counts,
     label_numbers,
     new_categories_of,
     recognised_shares,
@@ -72,12 +71,11 @@ def finish(root: Path, request: FitRequest, encoder: Encoder, prepared: Prepared
 class Prepared:
     """Stage 1 with its figures, and what scorers can be fitted on; None when nothing is. `strategies` are None where no
     answers are known. `served` (k+1,) is the share of the labelled queries that stage 1 serves as each category,
-    `general` last, at least one each; `labelled` are `label_counts`."""
+    `general` last, at least one each."""
 
     stage: StageOne
     metrics: Mapping[str, Metric]
     served: FloatArray
-    labelled: IntArray
     graded: GradedQueries | None
     strategies: LearnedStrategies | None
     rng: np.random.Generator
@@ -115,10 +113,8 @@ def prepare(
         learned = [query.text for query, is_out in zip(queries, held_out, strict=True) if not is_out]
         scored = graded_queries(request, encoder, stage, dict(zip(learned, stage.unseen, strict=True)), progress)
         strategies = None if scored is None else fit_strategies(scored, request.evidence, rng, progress)
-    fitted_on = data.take(~held_out)
-    served = served_shares(stage, fitted_on.embeddings, request.alpha)
-    labelled = label_counts(stage, fitted_on, request)
-    return Prepared(stage, metrics, served, labelled, scored, strategies, rng, progress)
+    served = served_shares(stage, data.embeddings[~held_out], request.alpha)
+    return Prepared(stage, metrics, served, scored, strategies, rng, progress)
 
 
 def graded_queries(
@@ -150,13 +146,6 @@ def with_log(scored: GradedQueries, logged: LoggedQueries, stage: StageOne) -> G
     )
 
 
-def mix_arrays(prepared: Prepared) -> dict[str, NDArray[np.generic]]:
-    """Start of a later estimate of the traffic's mix, and the prior's ratio where one is in force."""
-    counts: dict[str, NDArray[np.generic]] = dict(zip(("labelled", "accepted"), prepared.labelled, strict=True))
-    mix = prepared.stage.mix
-    return counts if mix is None or mix.ratio is None else {**counts, "ratio": mix.ratio}
-
-
 def without_secrets(value: object) -> object:
     """Options of a plugin, at any depth, without keys: a manifest is copied and shown."""
     if isinstance(value, Mapping):
@@ -184,7 +173,7 @@ def write_router(
         "scorer": scorer.arrays,
         "choice": scorer.choice,
         STRATEGIES: {} if prepared.strategies is None else prepared.strategies.arrays(),
-        "mix": mix_arrays(prepared),
+        "mix": {} if stage.mix is None or stage.mix.ratio is None else {"ratio": stage.mix.ratio},
     }
     arrays = {f"{part}.{name}": array for part, state in parts.items() for name, array in state.items()}
     manifest = {

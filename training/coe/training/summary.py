@@ -153,7 +153,6 @@ def round_json(chat: RetrainResult | RouterError, pilots: PilotRefresh | RouterE
 def print_retrain(result: RetrainResult) -> None:
     """Prints what was used and dropped, the comparison, and what was done and why."""
     from coe.decision_log.read import ASKED_BY_COE
-    from coe.training.category_mix import mix_sentence
 
     console = result_console()
     n_probes = result.log.dropped.get(ASKED_BY_COE, 0)
@@ -180,6 +179,16 @@ def print_retrain(result: RetrainResult) -> None:
     console.print(result.reason)
     if result.is_promoted:
         console.print(f"router {result.candidate} is live; `coe router --back` goes back")
+
+
+def mix_sentence(moved: Metric, *, is_followed: bool) -> str:
+    """The distance of the mix, in words."""
+    low, high = (moved.interval.low, moved.interval.high) if moved.interval else (0.0, 1.0)
+    follows = "stage 1's prior follows it" if is_followed else "stage 1 expects the mix of the labelled queries"
+    return (
+        f"The mix of categories is {moved.value:.2f} [{low:.2f}, {high:.2f}] from that of the labelled queries "
+        f"(total variation, {moved.n:,} queries); {follows}."
+    )
 
 
 def print_quality_changes(console: Terminal, result: RetrainResult) -> None:

@@ -76,12 +76,11 @@ def log(
 def read_learned(
     config: Path, data_dir: Path, traffic: Traffic, since: float, until: float, progress: Progress
 ) -> dict[str, Any]:
-    """The fields of the report on feedback, learning, the mix of categories and the worth of experts."""
+    """The fields of the report on feedback, learning and the worth of experts."""
     from coe.decision_log.default_database import database_url_of
     from coe.eval.log.expert_worth import read_worth
     from coe.eval.log.loop_worth import measure_loop, request_of
     from coe.router.config import load_config
-    from coe.training.category_mix import read_mix
     from coe.training.feedback_report import feedback_report
 
     url = database_url_of(data_dir)
@@ -92,9 +91,6 @@ def read_learned(
         "feedback": feedback_report(url, since=since, until=until, key_weights=weights),
         "loop": measure_loop(request_of(config, data_dir, last), last, progress),
     }
-    progress("comparing the mix of categories with that of the labelled queries")
-    routers = data_dir / "routers"
-    found["mix"], found["mix_unknown"] = found_or_why(lambda: read_mix(config, routers, url, since=since, until=until))
     progress("leaving each expert out of the map")
     asked = Counter(traffic.category[traffic.is_routed].tolist())
     found["worth"], found["worth_unknown"] = found_or_why(lambda: read_worth(config, data_dir / "outcomes", asked))

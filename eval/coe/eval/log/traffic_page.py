@@ -12,7 +12,6 @@ from coe.eval.log.traffic_sections import sections
 from coe.eval.report import drawing
 from coe.eval.report.numbers import counted, milliseconds, moment, percent, points
 from coe.eval.report.page import Cell, Chart, Figure, Page, cell_of, stated
-from coe.training.category_mix import mix_sentence
 
 SHOWN_EXPERTS = 5
 """Experts with a colour of their own over time, the busiest."""
@@ -61,8 +60,6 @@ def headline(report: LogReport) -> str:
             "The best expert per category in hindsight would change that by "
             f"{stated(lost_by_choice, points, ' points')}."
         )
-    if (mix := report.mix) is not None and cell_of(mix.moved, is_difference=True).tone:
-        said.append(mix_sentence(mix.moved, is_followed=mix.is_followed))
     if (worth := report.worth) is not None and (worth.dispensable or worth.doubt):
         said.append(sentence(worth))
     return " ".join(said)

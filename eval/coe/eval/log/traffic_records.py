@@ -14,7 +14,6 @@ from coe.eval.metrics.intervals import Gap, Rate
 from coe.eval.report.numbers import milliseconds, moment, percent, points, shares
 from coe.eval.report.page import InTable
 from coe.router.types import Record
-from coe.training.category_mix import TrafficMix
 from coe.training.feedback_report import FeedbackReport
 
 
@@ -164,7 +163,7 @@ class Totals(Record):
 
 
 class LogReport(Record):
-    """All of report.json of `coe eval log`. `loop` is of the last 30 days, `mix` of the newest decisions."""
+    """All of report.json of `coe eval log`. `loop` is of the last 30 days."""
 
     headline: str
     warnings: tuple[str, ...]
@@ -183,7 +182,5 @@ class LogReport(Record):
     model_changes: tuple[ModelChange, ...] = Field(default=(), description="of the models behind experts")
     feedback: FeedbackReport | None = None
     loop: LoopWorth | None = None
-    mix: TrafficMix | None = None
-    mix_unknown: str = ""
     worth: CompositionWorth | None = None
     worth_unknown: str = ""

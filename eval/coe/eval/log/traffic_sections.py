@@ -11,7 +11,6 @@ from coe.eval.log.traffic_records import Group, LogReport, Regret
 from coe.eval.report import drawing
 from coe.eval.report.numbers import moment, percent, points
 from coe.eval.report.page import Chart, Column, Section, Table, facts_of, record_table, stated, table_of
-from coe.training.category_mix import mix_sentence
 from coe.training.feedback_report import FeedbackReport
 
 SHOWN_CATEGORIES = 24
@@ -32,7 +31,6 @@ def sections(report: LogReport, served: Chart | None) -> list[Section]:
         bias_section(report),
         *(feedback_sections(report.feedback) if report.feedback else ()),
         predictions_section(report),
-        mix_section(report),
         loop_section(report),
         *switch_sections(report),
         worth_section(report),
@@ -140,19 +138,6 @@ def predictions_section(report: LogReport) -> Section:
             f"{points(found.bias)} points."
         )
     return Section("What the router promised", text)
-
-
-def mix_section(report: LogReport) -> Section:
-    """Distance of the traffic's mix of categories from the labelled queries that stage 1 learned from."""
-    title, mix = "How far the traffic has moved", report.mix
-    if mix is None:
-        return Section(title, report.mix_unknown and f"Not known: {report.mix_unknown}.")
-    columns: list[Column[str]] = [
-        Column("Labelled", lambda name: mix.labelled[name], percent),
-        Column("Traffic", lambda name: mix.traffic[name], percent),
-    ]
-    table = table_of("Category", [(name, name) for name in mix.traffic], columns)
-    return Section(title, mix_sentence(mix.moved, is_followed=mix.is_followed), table)
 
 
 def loop_section(report: LogReport) -> Section:
