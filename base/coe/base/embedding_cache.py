@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +25,6 @@ CACHE_FILE = "embeddings.db"
 BUSY_S = 60.0
 READ_ROWS = 500
 """Keys asked for at once; SQLite allows at least 999 parameters."""
-
-
-Spread = Callable[[Sequence[Sequence[str]]], Iterator[FloatArray]]
-"""Encodes batches elsewhere: vectors of each (n, d), in order."""
 
 
 class TextEncoder(Protocol):
@@ -48,14 +44,12 @@ class TextEncoder(Protocol):
 
 @dataclass(frozen=True)
 class CachedEncoder:
-    """An encoder that remembers its vectors in a folder. Safe for several processes: SQLite locks the file. What it
-    does not know is encoded by `spread`, if there is one."""
+    """An encoder that remembers its vectors in a folder. Safe for several processes: SQLite locks the file."""
 
     encoder: TextEncoder
     folder: Path
     batch_size: int = 64
     on_progress: Callable[[int], None] = lambda _: None
-    spread: Spread | None = None
 
     @property
     def dim(self) -> int:
@@ -98,14 +92,11 @@ class CachedEncoder:
     def add(self, db: sqlite3.Connection, missing: dict[bytes, str], known: dict[bytes, FloatArray]) -> None:
         """Encodes what is missing, batch by batch, each kept at once: an interrupted run continues where it was."""
         names = list(missing)
-        parts = [names[start : start + self.batch_size] for start in range(0, len(names), self.batch_size)]
-        batches = [[missing[key] for key in part] for part in parts]
-        done = 0
-        encoded = map(self.encoder.encode, batches) if self.spread is None else self.spread(batches)
-        for part, vectors in zip(parts, encoded, strict=True):
-            done += len(part)
+        for start in range(0, len(names), self.batch_size):
+            part = names[start : start + self.batch_size]
+            vectors = self.encoder.encode([missing[key] for key in part])
             known |= dict(zip(part, vectors, strict=True))
             rows = [(key, vector.astype("<f4").tobytes()) for key, vector in zip(part, vectors, strict=True)]
             with db:
                 db.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?)", rows)
-            self.on_progress(done)
+            self.on_progress(start + len(part))

@@ -21,11 +21,11 @@ from coe.eval.collect import collect as run_collect
 from coe.eval.collect_request import CollectInputs, CollectOptions, CollectRequest
 from coe.eval.command_options import ExpertsOption, split_names
 from coe.eval.probe_set import load_probe_file, load_probes
+from coe.eval.ray_engine import EngineOption, WorkEngine, cores_of
 from coe.fleet.expert_fingerprint import expert_fingerprint
 from coe.router.config import load_config
 from coe.router.section import PluginConfig
 from coe.training.datasets.outcomes import facts_of_config
-from coe.training.ray_engine import EngineOption, WorkEngine, cores_of
 from coe.training.types import ModelFacts
 
 

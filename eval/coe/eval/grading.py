@@ -11,13 +11,13 @@ from coe.eval.answers import Answer
 from coe.eval.chat_client import CallError, ChatClient
 from coe.eval.collect_request import CollectRequest, Show, pairs_of
 from coe.eval.probe_set import GraderSpec, Probe
+from coe.eval.ray_engine import spread
 from coe.router.answers import AnswerKind, Question, Score, compares_none, declared_kind
 from coe.router.cost import cost
 from coe.router.section import PluginConfig
 from coe.router.types import FloatArray
 from coe.router.usage import Usage
 from coe.training.datasets.outcomes import numbered_answers
-from coe.training.ray_engine import spread
 from coe.training.types import ModelFacts, OutcomeTable, split_of
 
 METRIC = "graded"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from coe.router.build import build_encoder
 from coe.router.config import CoeConfig, load_config
 from coe.router.protocols import Encoder
 from coe.router.section import PluginConfig
-from coe.router.types import GENERAL, BoolArray, FloatArray, IntArray
+from coe.router.types import GENERAL, BoolArray, IntArray
 from coe.training.category_mix import AskedQueries, read_asked
 from coe.training.change_points import ChangePoint, find_change_points, is_stale, replaced_models
 from coe.training.datasets.labelled_queries import read_seed
@@ -31,7 +30,6 @@ from coe.training.fit_options import FitOptions
 from coe.training.gate import DEFAULT_TERMS, Terms
 from coe.training.log_answers import AskedAnswers, WholeDecisions, fetch_answers, sample_rows
 from coe.training.log_table import LogTable, read_log_table
-from coe.training.ray_engine import spread
 from coe.training.stage_one import FitRequest, label_numbers
 from coe.training.types import LabelledQuery, OutcomeTable, split_of
 
@@ -103,30 +101,10 @@ def labelled_queries(config: CoeConfig, folder: Path | None) -> tuple[LabelledQu
     return queries
 
 
-def opened_encoder(config: PluginConfig, cache: Path | None, cores: int = 0) -> Encoder:
-    """The encoder, behind the cache if there is one, on so many cores of Ray if there are any."""
+def opened_encoder(config: PluginConfig, cache: Path | None) -> Encoder:
+    """The encoder, behind the cache if there is one."""
     encoder = build_encoder(config)
-    on_ray = partial(encode_on_ray, config, cores) if cores else None
-    return encoder if cache is None else CachedEncoder(encoder, cache, spread=on_ray)
-
-
-def encode_on_ray(config: PluginConfig, cores: int, batches: Sequence[Sequence[str]]) -> Iterator[FloatArray]:
-    """Vectors of each batch (n, d), in order, by as many processes as Ray has cores. Each is encoded as one process
-    would: every vector is the same to the bit. Where threads decide how an encoder sums, all have one."""
-    chosen = config.model_dump_json()
-    return spread(encode_batch, ((chosen, batch) for batch in batches), cores)
-
-
-def encode_batch(part: tuple[str, Sequence[str]]) -> FloatArray:
-    """Vectors (n, d) by an encoder's configuration, in a process that keeps the encoder for the next batch."""
-    config, texts = part
-    return kept_encoder(config).encode(texts)
-
-
-@lru_cache(maxsize=1)
-def kept_encoder(config: str) -> Encoder:
-    """The encoder of a configuration."""
-    return build_encoder(PluginConfig.model_validate_json(config))
+    return encoder if cache is None else CachedEncoder(encoder, cache)
 
 
 NO_OPTIONS = FitOptions()
@@ -135,14 +113,13 @@ NO_OPTIONS = FitOptions()
 @dataclass(frozen=True)
 class TrainRequest:
     """Inputs of a router for experts.yaml: `queries` is a folder of labelled queries, None the seed set; `cache` a
-    folder that keeps embeddings; `cores` those of Ray, 0 without it."""
+    folder that keeps embeddings."""
 
     config: Path
     outcomes: Path
     queries: Path | None = None
     cache: Path | None = None
     options: FitOptions = NO_OPTIONS
-    cores: int = 0
 
 
 def fit_configured(root: Path, request: TrainRequest, *, now: datetime, progress: Progress = silent) -> RouterArtifact:
@@ -157,7 +134,7 @@ def fit_configured(root: Path, request: TrainRequest, *, now: datetime, progress
     queries = labelled_queries(config, request.queries)
     table = learned_outcomes(usable_outcomes(config, request.outcomes))
     wanted = fit_request(config, table, queries, options)
-    encoder = opened_encoder(wanted.encoder_config, request.cache, request.cores)
+    encoder = opened_encoder(wanted.encoder_config, request.cache)
     rng = np.random.default_rng(options.seed)
     return fit_router(root, wanted, encoder, queries, now=now, rng=rng, progress=progress)
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from coe.base.calibration import calibration_error
-from coe.base.embedding_cache import CachedEncoder
 from coe.base.errors import DataError
 from coe.base.intervals import wilson_interval
 from coe.cli.progress import Progress
@@ -66,7 +65,7 @@ class FitRequest:
 
 
 FAMILY = "router.classifiers"
-BATCH_SIZE, CACHED_AT_ONCE = 64, 2048
+BATCH_SIZE = 512
 FOLDS = 10
 """Ten, because classifiers of nine tenths doubt almost as the served one does: with five, 2% fewer were accepted."""
 
@@ -113,12 +112,11 @@ class StageOne:
 
 
 def embed(encoder: Encoder, texts: Sequence[str], progress: Progress) -> FloatArray:
-    """(n, d) vectors of many texts, with a progress line per batch; a cache, which may be spread over machines, takes
-    many batches at once."""
-    parts, size = [], CACHED_AT_ONCE if isinstance(encoder, CachedEncoder) else BATCH_SIZE
-    for start in range(0, len(texts), size):
-        parts.append(encoder.encode(texts[start : start + size]))
-        progress(f"encoded {min(start + size, len(texts))} of {len(texts)} queries")
+    """(n, d) vectors of many texts, with a progress line per batch."""
+    parts = []
+    for start in range(0, len(texts), BATCH_SIZE):
+        parts.append(encoder.encode(texts[start : start + BATCH_SIZE]))
+        progress(f"encoded {min(start + BATCH_SIZE, len(texts))} of {len(texts)} queries")
     return np.concatenate(parts) if parts else np.zeros((0, encoder.dim), dtype=np.float32)
 
 

@@ -25,7 +25,6 @@ from coe.fleet.router_registry import Registry
 from coe.router.live_pointer import CanaryTerms, Trial
 from coe.training.fit_options import FitOptions
 from coe.training.gate import Terms
-from coe.training.ray_engine import EngineOption, WorkEngine, cores_of
 
 OutcomesOption = Annotated[
     Path | None,
@@ -46,7 +45,6 @@ def train(
         bool, typer.Option("--table", help="categories, queries and experts all come from --outcomes")
     ] = False,
     out: Annotated[Path | None, typer.Option(help="where routers go; default: <data>/routers")] = None,
-    engine: EngineOption = WorkEngine.LOCAL,
     *,
     options: FitOptions,
 ) -> None:
@@ -63,9 +61,7 @@ def train(
     registry, now = Registry(out or data_dir / "routers"), datetime.now(UTC)
     folder = outcomes or (data_dir / "outcomes" / "probes" if table else data_dir / "outcomes")
     notes: tuple[str, ...] = ()
-    if table and engine is WorkEngine.RAY:
-        raise ConfigError("--engine ray: not with --table; allowed: local")
-    with console_progress() as progress, cores_of(engine) as cores:
+    with console_progress() as progress:
         if table:
             given = options.model_dump(exclude_none=True)
             wanted = TableRequest(
@@ -73,7 +69,7 @@ def train(
             )
             artifact = fit_table(registry.root, wanted, now=now, progress=progress)
         else:
-            request = TrainRequest(config, folder, queries, data_dir / "cache", options, cores)
+            request = TrainRequest(config, folder, queries, data_dir / "cache", options)
             artifact = fit_configured(registry.root, request, now=now, progress=progress)
             notes = (*notes_on_new_categories(artifact), *notes_on_training(registry, artifact, request))
     print_router(artifact, None if table else config)
