@@ -174,8 +174,7 @@ class Host:
 
     def _note(self, request: int, number: int, now_s: float) -> None:
         category = self._arrivals.category[request]
-        name, quality = self._table.experts[number], self._table.predicted[category]
-        self._scheduler.note(now_s, self._names[category], quality, name)
+        self._scheduler.note(now_s, self._names[category], self._table.predicted[category])
         self.tally.served[request] = number
 
     def _fill(self, number: int, now_s: float) -> None:

@@ -9,16 +9,9 @@ import numpy as np
 
 from benchmarks.residency_arrivals import RATE_S, Arrivals
 from benchmarks.residency_clairvoyant import WINDOW_S, BoolArray
-from coe.fleet.residency.demand import CategoryDemand, Demand, Float64Array
+from coe.fleet.residency.demand import Demand, Float64Array
 from coe.fleet.residency.scheduler import Goal, ResidencyPolicy, Scheduler
 from coe.fleet.residency.types import Residency
-
-
-class Recent(Demand):
-    """Requests of late, whatever the hour."""
-
-    def _growth(self, category: CategoryDemand, now_s: float) -> float:
-        return 1.0
 
 
 class OnDemand(ResidencyPolicy):
@@ -28,8 +21,8 @@ class OnDemand(ResidencyPolicy):
     def __init__(self, n_residents: int) -> None:
         self._used_s = np.full(n_residents, -np.inf)
 
-    def note(self, now_s: float, category: str, quality: Float64Array, served: int, begins: bool | None) -> None:
-        self._used_s[served] = now_s
+    def note(self, now_s: float, category: str, quality: Float64Array, begins: bool | None) -> None:
+        self._used_s[quality.argmax()] = now_s
 
     def missed(self, now_s: float, view: Scheduler) -> Float64Array:
         asleep = np.array([view.states[each.name] is not Residency.AWAKE for each in view.residents])
@@ -42,9 +35,9 @@ class ExpectedUse(OnDemand):
 
     def __init__(self, n_residents: int, memory_s: float) -> None:
         super().__init__(n_residents)
-        self._m, self._demand = n_residents, Recent(n_residents, memory_s, 0.0)
+        self._m, self._demand = n_residents, Demand(n_residents, memory_s)
 
-    def note(self, now_s: float, category: str, quality: Float64Array, served: int, begins: bool | None) -> None:
+    def note(self, now_s: float, category: str, quality: Float64Array, begins: bool | None) -> None:
         self._demand.note(now_s, category, quality)
 
     def missed(self, now_s: float, view: Scheduler) -> Float64Array:
@@ -74,7 +67,7 @@ class TrueMix(Demand):
     how the rates go on."""
 
     def __init__(self, arrivals: Arrivals, quality: Float64Array, memory_s: float) -> None:
-        super().__init__(quality.shape[1], memory_s, float(arrivals.at_s[0]))
+        super().__init__(quality.shape[1], memory_s)
         self._arrivals, self._quality = arrivals, quality
 
     def rows(self, now_s: float) -> tuple[Float64Array, Float64Array]:

@@ -98,12 +98,12 @@ def static(case: Case, residents: tuple[Resident, ...], memory: Memory, first: B
 
 
 def regret(case: Case, residents: tuple[Resident, ...], memory: Memory, first: BoolArray) -> ResidencyPolicy:
-    return Regret(residents, float(case.arrivals.at_s[0]), OPTIONS)
+    return Regret(residents, OPTIONS)
 
 
 def informed(case: Case, residents: tuple[Resident, ...], memory: Memory, first: BoolArray) -> ResidencyPolicy:
     """`regret` that knows the present mix of requests."""
-    policy = Regret(residents, float(case.arrivals.at_s[0]), INFORMED)
+    policy = Regret(residents, INFORMED)
     policy.demand = TrueMix(case.arrivals, case.table.predicted, INFORMED.memory_s)
     return policy
 

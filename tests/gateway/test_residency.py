@@ -97,7 +97,7 @@ async def gateway_over(
 
 
 def eager() -> Regret:
-    return Regret(tuple(resident(name) for name in EXPERTS), 0.0, Terms(memory_s=60))
+    return Regret(tuple(resident(name) for name in EXPERTS), Terms(memory_s=60))
 
 
 async def asked(it: Running, text: str, model: str = "auto") -> str:

@@ -17,7 +17,6 @@ from coe.fleet.residency.changes import forward_clock
 from coe.fleet.residency.controller import Controller
 from coe.fleet.residency.coordination import Heard, Note, Report, View
 from coe.fleet.residency.memory import Memory
-from coe.fleet.residency.policies import Regret
 from coe.fleet.residency.scheduler import Goal, ResidencyPolicy, Scheduler, Step
 from coe.fleet.residency.types import Residency
 from coe.fleet.residency.vllm_actuator import VllmActuator
@@ -61,22 +60,19 @@ async def controller(redis_url: str, urls: Mapping[str, str], policy: ResidencyP
 async def test_what_the_holder_of_a_turn_says_after_it_has_ended_counts_for_nothing(redis_url: str) -> None:
     urls = dict.fromkeys(EXPERTS, "http://127.0.0.1:1/v1")
     first, second = coordination_of(redis_url, urls), coordination_of(redis_url, urls)
-    note = Note(category="red", quality={"ruby": 0.5}, served="ruby", begins=None)
+    note = Note(category="red", quality={"ruby": 0.5}, begins=None)
     try:
         assert (await first.exchange(Report(), [], 0, None)).turn == 1
         heard = await second.exchange(Report(running={"ruby": 2}), [note], 0, None)
         assert (heard.turn, heard.view, list(heard.reports)) == (0, None, [])
         heard = await first.exchange(Report(), [], 1, View(version="1.1"))
         assert (list(heard.notes), heard.reports) == ([note], {second.me: Report(running={"ruby": 2})})
-        await first.save(1, "of the first")
         await end_lease(first)
         assert (await second.exchange(Report(), [], 0, None)).turn == 2
         await second.exchange(Report(), [], 2, View(version="2.1"))
         heard = await first.exchange(Report(), [], 1, View(version="1.2"))
         assert heard.turn == 0
         assert heard.view == View(version="2.1")
-        await first.save(1, "too late")
-        assert await second.saved() == "of the first"
         await second.aclose()
         assert (await first.exchange(Report(), [], 1, View(version="1.3"))).turn == 3
         heard = await first.exchange(Report(), [], 3, None)
@@ -105,19 +101,6 @@ async def test_the_wake_that_a_killed_process_had_begun_is_ended_by_the_next(red
             assert not made["emerald"].is_sleeping
             assert next_one.view.serving == {"ruby", "emerald"}
         await killed.aclose()
-
-
-async def test_an_account_goes_on_in_the_next_process(redis_url: str) -> None:
-    async with engines(["emerald"]) as urls:
-        quality = {"ruby": 0.2, "emerald": 0.9, "plain": 0.5}
-        residents = tuple(resident(name) for name in EXPERTS)
-        async with controller(redis_url, urls, Regret(residents, 0.0)) as before:
-            before.note("green", quality, "plain", None)
-            before.scheduler.measured("ruby", wake_1_s=3.0)
-        async with controller(redis_url, urls, Regret(residents, 0.0)) as after:
-            found = after.outlook("emerald")
-            assert found.account == pytest.approx(0.4, abs=0.05)
-            assert after.scheduler.residents[0].times.wake_1_s == 3.0
 
 
 async def test_a_fault_does_not_leave_the_engines_to_nobody(

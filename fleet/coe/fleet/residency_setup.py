@@ -7,7 +7,7 @@ from pathlib import Path
 
 from coe.base.errors import ConfigError
 from coe.fleet.desired_state import DesiredProcesses
-from coe.fleet.residency.changes import forward_clock, known_state
+from coe.fleet.residency.changes import known_state
 from coe.fleet.residency.controller import Controller
 from coe.fleet.residency.coordination import Coordination
 from coe.fleet.residency.memory import Memory, Resident
@@ -58,7 +58,7 @@ async def keeper_of(
     devices = dict.fromkeys(sorted({device for each in residents for device in each.devices}), wanted.memory_gb)
     memory = Memory(devices, wanted.host_memory_gb)
     try:
-        policy = Regret(residents, forward_clock(), Terms(wait_price=wanted.wait_price))
+        policy = Regret(residents, Terms(wait_price=wanted.wait_price))
         scheduler = Scheduler(residents, memory, policy, states)
     except ValueError as error:
         await actuator.aclose()

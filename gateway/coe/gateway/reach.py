@@ -62,8 +62,9 @@ class Reach:
             if sleeping and self.alive.isdisjoint(experts):
                 one = len(sleeping) == 1
                 await (self._controller.wait_for(sleeping[0]) if one else self._controller.wait_for_one(sleeping))
-            first, serves = experts[0], next((name for name in experts if name in self.alive), experts[0])
-            self._controller.note(f"named {first}", {first: 1.0}, serves, None)  # a whole answer: no other one would do
+            self._controller.note(
+                f"named {experts[0]}", {experts[0]: 1.0}, None
+            )  # a whole answer: no other one would do
 
     async def wait_for_one(self, experts: Collection[str]) -> None:
         """Has the first of them woken that can be, and returns once any is awake. Raises as `wait_for` does."""
@@ -74,7 +75,7 @@ class Reach:
         """Counts a routed request for the engines; `ideal` is as of `decision_of_all_awake`, None where all are."""
         if self._controller is not None:
             weighed = ideal or served
-            self._controller.note(weighed.category, quality_of(weighed), served.expert, begins)
+            self._controller.note(weighed.category, quality_of(weighed), begins)
 
     def decision_of_all_awake(
         self, router: Router, policy: str, query: Query, embedding: FloatArray

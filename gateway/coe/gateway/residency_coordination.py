@@ -20,7 +20,6 @@ LEASE_S = 3.0
 """Longer than the pauses of a busy process (ours), and as long as a turn is empty when its holder was killed."""
 
 TIMEOUT_S = 1.0
-KEPT_S = 7 * 86400
 MOST_NOTES = 10_000
 """Kept while nobody has the turn."""
 
@@ -58,14 +57,6 @@ end
 return {tonumber(turn), redis.call('GET', KEYS[4]) or '', notes, others}
 """
 
-# KEYS: holder, turn, account. ARGV: this process, its turn, its account, seconds that it is kept.
-SAVE = """
-if redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('GET', KEYS[2]) == ARGV[2] then
-  redis.call('SET', KEYS[3], ARGV[3], 'EX', ARGV[4])
-end
-return 0
-"""
-
 # KEYS: holder, reports. ARGV: this process.
 LEAVE = """
 redis.call('HDEL', KEYS[2], ARGV[1])
@@ -101,16 +92,6 @@ class RedisCoordination:
         except ValueError as error:
             raise BackendError("what another version of `coe` left there cannot be read", status=503) from error
 
-    async def save(self, turn: int, account: str) -> None:
-        await self._ask(SAVE, ("holder", "turn", "account"), self.me, turn, account, KEPT_S)
-
-    async def saved(self) -> str | None:
-        try:
-            found = await self._client.get(f"{self._prefix}:account")
-        except REDIS_ERRORS as error:
-            raise unreachable(error) from error
-        return found.decode() if isinstance(found, bytes) else None
-
     async def aclose(self) -> None:
         try:
             await self._ask(LEAVE, ("holder", "reports"), self.me)
@@ -125,11 +106,7 @@ class RedisCoordination:
         try:
             return await client.eval(script, len(keys), *keys, *arguments)
         except REDIS_ERRORS as error:
-            raise unreachable(error) from error
-
-
-def unreachable(error: Exception) -> BackendError:
-    return BackendError(f"Redis cannot be asked ({type(error).__name__})", status=503)
+            raise BackendError(f"Redis cannot be asked ({type(error).__name__})", status=503) from error
 
 
 def scope_of(engines: Iterable[tuple[Sequence[str], str]]) -> str:

@@ -51,7 +51,7 @@ class Driver:
             self.waiting.append(expert)
         else:
             return None
-        self.scheduler.note(self.now_s, category, predicted, expert)
+        self.scheduler.note(self.now_s, category, predicted)
         self._pump()
         return expert
 

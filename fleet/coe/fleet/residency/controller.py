@@ -19,7 +19,6 @@ from coe.base.errors import BackendError
 from coe.fleet.pool import ExpertPool
 from coe.fleet.residency.changes import Changes, Made, forward_clock
 from coe.fleet.residency.coordination import Coordination, Note, Report, View
-from coe.fleet.residency.saved_account import account_text, take_account
 from coe.fleet.residency.scheduler import Outlook, Scheduler, Step
 from coe.fleet.residency.types import Residency
 from coe.fleet.residency.vllm_actuator import VllmActuator
@@ -29,7 +28,6 @@ from coe.router.residency_config import ResidencyConfig
 LOOK_EVERY_S = 0.5
 OBSERVE_EVERY_S = 5.0
 EXCHANGE_EVERY_S = 0.2
-SAVE_EVERY_S = 10.0
 RETRY_AFTER_S = 5.0
 MOST_NOTES = 1000
 """Kept while nobody can be told of them."""
@@ -86,7 +84,7 @@ class Controller:
         self._exchanging, self._catching_up = asyncio.Lock(), asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         self._versions = 0
-        self._heard_at_s = self._told_at_s = self._observed_at_s = self._saved_at_s = forward_clock()
+        self._heard_at_s = self._told_at_s = self._observed_at_s = forward_clock()
 
     async def start(self, pool: ExpertPool) -> None:
         """Hears who decides or takes over, and looks at every engine."""
@@ -107,7 +105,6 @@ class Controller:
         for task in self._tasks:
             await stop_task(task)
         if self._board is not None:
-            await self._save()
             await self._board.aclose()
         await self._changes.aclose()
         for waiter in self._waiters:
@@ -151,24 +148,21 @@ class Controller:
     def is_waking(self, expert: str) -> bool:
         return self.view.goal is not None and self.view.goal.wakes == self._resident_of.get(expert)
 
-    def note(self, category: str, quality: Mapping[str, float], served: str, begins: bool | None) -> None:
+    def note(self, category: str, quality: Mapping[str, float], begins: bool | None) -> None:
         """A request that was routed: predicted quality of each expert that might have served it, awake or not."""
-        if served not in self._resident_of:
-            return
         values: dict[str, float] = {}
         for expert, value in quality.items():
             if (name := self._resident_of.get(expert)) is not None:
                 values[name] = max(values.get(name, 0.0), value)
-        note = Note.model_construct(category=category, quality=values, served=self._resident_of[served], begins=begins)
+        note = Note.model_construct(category=category, quality=values, begins=begins)
         if self.decides:
             self._count(note)
         else:
             self._notes.append(note)
 
     def _count(self, note: Note) -> None:
-        if note.served in self.scheduler.index:
-            values = np.array([note.quality.get(each.name, 0.0) for each in self.scheduler.residents])
-            self.scheduler.note(forward_clock(), note.category, values, note.served, note.begins)
+        values = np.array([note.quality.get(each.name, 0.0) for each in self.scheduler.residents])
+        self.scheduler.note(forward_clock(), note.category, values, note.begins)
 
     async def wait_for_one(self, experts: Collection[str]) -> None:
         """Has the first of these experts woken that can be; returns once one is awake, or none can be woken. Raises
@@ -229,8 +223,6 @@ class Controller:
         if looks and now_s - self._observed_at_s >= self._observe_every_s:
             await self._changes.observe()
             self._observed_at_s = now_s
-        if now_s - self._saved_at_s >= SAVE_EVERY_S:
-            await self._save()
 
     def _next_step(self) -> Step | None:
         while self._heard:
@@ -336,26 +328,12 @@ class Controller:
             return True
 
     async def _take_over(self) -> None:
-        """Looks at every engine, and goes on with the account and with what the process before had begun."""
-        assert self._board is not None
+        """Looks at every engine, and goes on with what the process before had begun."""
         turn = self._turn
         await self._changes.observe()
         self.scheduler.resume(self.view.goal)
-        try:
-            saved = await self._board.saved()
-        except BackendError as error:
-            logger.warning("residency: the account begins again: %s", error)
-        else:
-            if saved is not None:
-                take_account(self.scheduler, saved)
         self.decides = self._turn == turn
         logger.info("residency: this process decides which engines are awake (turn %d)", turn)
-
-    async def _save(self) -> None:
-        self._saved_at_s = forward_clock()
-        if self._board is not None and self.decides:
-            with suppress(BackendError):  # the next time
-                await self._board.save(self._turn, account_text(self.scheduler))
 
 
 class CannotWakeError(BackendError):

@@ -16,11 +16,10 @@ from coe.fleet.residency.types import Residency
 
 
 class Note(BaseModel, frozen=True):
-    """A request that was routed: predicted quality by engine, and the engine that serves it."""
+    """A request that was routed: predicted quality by engine."""
 
     category: str
     quality: dict[str, float]
-    served: str
     begins: bool | None
 
 
@@ -73,14 +72,6 @@ class Coordination(Protocol):
             turn: the one that this process believes to have; 0: none.
             view: put in place of the one before if it has that turn; None leaves it.
         """
-        ...
-
-    async def save(self, turn: int, account: str) -> None:
-        """Keeps the account for whoever has a later turn; nothing happens once the turn is over."""
-        ...
-
-    async def saved(self) -> str | None:
-        """The account that was kept last."""
         ...
 
     async def aclose(self) -> None:

@@ -5,21 +5,15 @@ Shapes: m residents, r rows of remembered requests.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from coe.fleet.residency.demand import CategoryDemand, Demand, Float64Array
+from coe.fleet.residency.demand import Demand, Float64Array
 from coe.fleet.residency.memory import Resident
 from coe.fleet.residency.scheduler import Goal, Outlook, ResidencyPolicy, Scheduler
 from coe.fleet.residency.sets import BoolArray, best_of, losses, set_with
 from coe.fleet.residency.types import Residency
-
-FAIR_LEAD = 0.25
-"""Of the fairness bound, how much is left for the change itself and for other categories whose bound ends as well."""
-
-FAIR_LOSS = 0.05
-"""Mean loss of a category's requests from which the bound holds (ours)."""
 
 MOST_TRIED = 4
 """Engines whose sets are worked out at each look, those of the largest accounts."""
@@ -38,12 +32,10 @@ class Terms:
     Args:
         memory_s: a loss so long ago counts 1/e.
         wait_price: quality that a second of a request's waiting is worth.
-        fairness_s: a category that loses more than its share has its expert within it.
     """
 
     memory_s: float = 1800.0
     wait_price: float = 0.001
-    fairness_s: float = 14400.0
 
 
 class Regret(ResidencyPolicy):
@@ -57,16 +49,15 @@ class Regret(ResidencyPolicy):
     of it each.
     """
 
-    def __init__(self, residents: tuple[Resident, ...], now_s: float, options: Terms = Terms()) -> None:
+    def __init__(self, residents: tuple[Resident, ...], options: Terms = Terms()) -> None:
         self._options = options
-        self.demand = Demand(len(residents), options.memory_s, now_s)
+        self.demand = Demand(len(residents), options.memory_s)
         self._looked_at_s = -np.inf
         self._seen: tuple[float, frozenset[str]] | None = None
         self._outlooks: dict[str, Outlook] = {}
 
-    def note(self, now_s: float, category: str, quality: Float64Array, served: int, begins: bool | None) -> None:
-        lost = float(quality.max() - quality[served])
-        self.demand.note(now_s, category, quality, lost=lost, begins=begins)
+    def note(self, now_s: float, category: str, quality: Float64Array, begins: bool | None) -> None:
+        self.demand.note(now_s, category, quality, begins)
 
     def missed(self, now_s: float, view: Scheduler) -> Float64Array:
         weights, rows = self.demand.rows(now_s)
@@ -80,9 +71,7 @@ class Regret(ResidencyPolicy):
         weights, rows = self.demand.rows(now_s)
         if not len(weights):
             return None
-        found, most = self._fair(now_s, weights, rows, view), 0.0
-        if found is not None:
-            return found
+        found, most = None, 0.0
         accounts = weights @ np.maximum(rows - best_of(rows, view.mask)[:, None], 0.0)
         for number in np.argsort(-accounts)[:MOST_TRIED]:
             is_coming = view.states[view.residents[number].name] in (Residency.AWAKE, Residency.STARTING)
@@ -152,37 +141,3 @@ class Regret(ResidencyPolicy):
         lost = weights @ np.maximum(rows - best_of(rows, awake)[:, None], 0.0)
         longer_s = [each.times.cold_start_s - each.times.wake_s(view.states[each.name]) for each in view.residents]
         return np.asarray(lost * np.maximum(longer_s, 0.0) / self._options.memory_s)
-
-    def _fair(self, now_s: float, weights: Float64Array, rows: Float64Array, view: Scheduler) -> Goal | None:
-        """The goal for the category that has lost more than its share for longest, if its bound is near."""
-        for category in self._overdue(now_s, view):
-            number = int(category.rows[-1].argmax())
-            judged = self._judged(number, now_s, weights, rows, view)
-            if judged is not None:
-                goal = judged[0]
-                dwell_s = FAIR_LEAD * self._options.fairness_s / (2 * len(self.demand.categories))
-                view.hold(goal.wakes, now_s + dwell_s)
-                return replace(goal, reason="fairness")
-        return None
-
-    def _overdue(self, now_s: float, view: Scheduler) -> list[CategoryDemand]:
-        """Categories whose bound is near, the longest first; notes since when each loses more than its share. One whose
-        best engine serves has what it is due, and begins again."""
-        found = []
-        categories = list(self.demand.categories.values())
-        decays = np.exp([(each.at_s - now_s) / self._options.memory_s for each in categories])
-        mass = decays * [each.mass for each in categories]
-        lost = decays * [each.lost for each in categories]
-        mean = lost.sum() / max(mass.sum(), 1e-12)
-        for each, one_mass, one_lost in zip(categories, mass, lost, strict=True):
-            own = one_lost / max(one_mass, 1e-12)
-            is_served = view.mask[int(each.rows[-1].argmax())]
-            if is_served:
-                each.lost = 0.0
-            if is_served or one_mass < 1.0 or own <= max(mean, FAIR_LOSS):
-                each.unfair_since_s = None
-            elif each.unfair_since_s is None:
-                each.unfair_since_s = now_s
-            elif now_s - each.unfair_since_s >= (1 - FAIR_LEAD) * self._options.fairness_s:
-                found.append(each)
-        return sorted(found, key=lambda each: each.unfair_since_s or 0.0)

@@ -53,8 +53,8 @@ class Outlook:
 class ResidencyPolicy:
     """Decides what is worth a change: by itself nothing, so that only what is asked for or pinned is woken."""
 
-    def note(self, now_s: float, category: str, quality: Float64Array, served: int, begins: bool | None) -> None:
-        """A request of a category with predicted quality (m,) that resident `served` answers."""
+    def note(self, now_s: float, category: str, quality: Float64Array, begins: bool | None) -> None:
+        """A request of a category with predicted quality (m,)."""
 
     def missed(self, now_s: float, view: Scheduler) -> Float64Array:
         """(m,) what is lost if an engine is put a step further from awake: the least is put away first."""
@@ -118,13 +118,9 @@ class Scheduler:
     def is_failing(self, name: str, now_s: float) -> bool:
         return name in self._failures and now_s < self._failures[name][1]
 
-    def hold(self, name: str, until_s: float) -> None:
-        """Keeps an engine awake until then."""
-        self._held_until_s[name] = max(self._held_until_s[name], until_s)
-
-    def note(self, now_s: float, category: str, quality: Float64Array, served: str, begins: bool | None = None) -> None:
-        """Tells the policy of a request and who answers it."""
-        self.policy.note(now_s, category, quality, self.index[served], begins)
+    def note(self, now_s: float, category: str, quality: Float64Array, begins: bool | None = None) -> None:
+        """Tells the policy of a request."""
+        self.policy.note(now_s, category, quality, begins)
 
     def started(self, name: str) -> None:
         """A request is with an engine; follow it with `ended`."""
@@ -293,7 +289,7 @@ class Scheduler:
         self._failures.pop(step.resident, None)
         if step.state is Residency.AWAKE:
             times = self.residents[self.index[step.resident]].times
-            self.hold(step.resident, now_s + self._hold_cycles * min(times.cycle_s(s) for s in SLEEPS))
+            self._held_until_s[step.resident] = now_s + self._hold_cycles * min(times.cycle_s(s) for s in SLEEPS)
             self.goal = None
         self._refresh()
 
