@@ -22,8 +22,9 @@ from typing import Annotated, Any
 import typer
 
 from coe.base.intervals import wilson_interval
+from coe.base.journal import Journal
 from coe.base.shipped import answers_file
-from coe.eval.answers import read_answers
+from coe.eval.answers import Answer
 from coe.eval.grading import kind_of_probe
 from coe.eval.probe_set import load_probes
 from coe.router import plugins
@@ -45,7 +46,7 @@ class Graded:
 def shipped() -> Iterable[tuple[str, AnswerKind, Graded]]:
     """Kind, how its grader would compare, and the answers of each shipped probe that can be compared."""
     given: dict[str, dict[str, str]] = defaultdict(dict)
-    for answer in read_answers(answers_file()):
+    for answer in Journal(answers_file(), Answer).read():
         given[answer.probe_id][answer.expert] = answer.text
     for probe in load_probes():
         own = kind_of_probe(probe, {})

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from coe.base.journal import Journal
 from coe.base.shipped import answers_file
-from coe.eval.answers import answer_key, read_answers
+from coe.eval.answers import Answer, answer_key
 from coe.eval.collect_command import load_inputs
 from coe.router.config import load_config
 
 ROOT = Path(__file__).parents[2]
 RENEW = (
     "make run, then coe eval collect --base-url http://127.0.0.1:8000/v1 --experts-file experts.yaml "
-    "--out data/outcomes/probes --answers-to examples/smollm2/answers.jsonl"
+    "--experts (all but plugins) --out data/renewed && cp data/renewed/journal.jsonl examples/smollm2/answers.jsonl"
 )
 
 
@@ -20,7 +21,7 @@ def test_every_shipped_expert_has_an_answer_to_every_shipped_probe_and_none_is_l
     inputs = load_inputs(None, ROOT / "experts.yaml", None, "http://127.0.0.1/v1")
     models = [name for name, entry in load_config(ROOT / "experts.yaml").experts.items() if entry.engine != "plugin"]
     wanted = {answer_key(probe, inputs.fingerprints[expert]) for probe in inputs.probes for expert in models}
-    found = [answer.key for answer in read_answers(answers_file())]
+    found = [answer.key for answer in Journal(answers_file(), Answer).read()]
     assert len(wanted) > 1000
     assert (wanted - set(found), set(found) - wanted) == (set(), set()), f"an expert or a probe has changed: {RENEW}"
     assert len(found) == len(wanted)

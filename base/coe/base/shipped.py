@@ -25,6 +25,5 @@ def probes_folder() -> Path:
 
 
 def answers_file() -> Path:
-    """Answers of the demo's experts to these probes, as `coe eval collect --answers-to` wrote them; only a checkout has
-    them."""
+    """Answers of the demo's experts to these probes, from a journal of `coe eval collect`; only a checkout has them."""
     return shipped_root() / EXAMPLE / "answers.jsonl"

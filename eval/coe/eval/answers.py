@@ -11,22 +11,19 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from pydantic import Field
 
-from coe.base.errors import ABSTAINED, ABSTAINED_STATUS, DataError
-from coe.base.journal import line_of, parsed_lines
+from coe.base.errors import ABSTAINED, ABSTAINED_STATUS
 from coe.eval.chat_client import SAMPLING, CallError, ChatClient, Fault
 from coe.eval.probe_set import Probe
 from coe.router.types import Record
 from coe.router.usage import usage_of
 
 RETRY_WAITS_S = (0.5, 1.0, 2.0, 4.0)
-_DIGEST_KEY: Final = "sha256"
 _ABSTAINED: Final = f"HTTP {ABSTAINED_STATUS} ({ABSTAINED})"
 
 
@@ -112,38 +109,3 @@ async def asked_in_time(client: ChatClient, pair: Pair) -> Answer:
                 raise
             await asyncio.sleep(error.retry_after_s if error.retry_after_s is not None else wait_s)
     raise AssertionError("the last try returns or raises")
-
-
-def write_answers(path: Path, answers: Iterable[Answer]) -> None:
-    """Writes answers, without latencies, as a file that `read_answers` accepts on another machine. Failures are left
-    out, and answers without a token, which are made again in no time.
-
-    Its first line holds the SHA-256 of the others.
-    """
-    kept = [
-        answer.model_copy(update={"latency_ms": None})
-        for answer in answers
-        if not answer.failure and answer.output_tokens != 0
-    ]
-    body = b"".join(line_of(answer) for answer in sorted(kept, key=lambda answer: (answer.probe_id, answer.expert)))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(json.dumps({_DIGEST_KEY: hashlib.sha256(body).hexdigest()}).encode() + b"\n" + body)
-
-
-def read_answers(path: Path) -> list[Answer]:
-    """Answers that `write_answers` wrote.
-
-    Raises:
-        DataError: the file cannot be read, or is not as it was written.
-    """
-    try:
-        head, _, body = path.read_bytes().partition(b"\n")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    digest = hashlib.sha256(body).hexdigest()
-    if head != json.dumps({_DIGEST_KEY: digest}).encode():
-        raise DataError(
-            f"{path}: was changed after it was written (its lines have SHA-256 {digest[:12]}..., which the first line "
-            "does not say); restore it, or ask the experts again by `coe up --regrade`"
-        )
-    return parsed_lines(Answer, body.splitlines(), path, 2)

@@ -29,20 +29,15 @@ FIRST = 8
 """Calls to an expert after which the rest is not tried, when none was answered: one that fails at half of what it is
 asked does so eight times in a row once in 256 (ours)."""
 
-TIMED = 3
-"""Answers of an expert that this machine times itself; the latency of a given answer follows from its tokens."""
-
 
 @dataclass(frozen=True)
 class Collection:
     """The table, its answers, and how many of them were there already. As (expert, reason) -> count: `failures`, scored
-    0, and `errors`, not measured. By expert: `n_given`, answers of another machine. `stopped` says
-    in sentences which experts were given up."""
+    0, and `errors`, not measured. `stopped` says in sentences which experts were given up."""
 
     table: OutcomeTable
     answers: tuple[Answer, ...]
     n_reused: int
-    n_given: Counter[str]
     failures: Mapping[tuple[str, str], int]
     errors: Mapping[tuple[str, str], int]
     stopped: tuple[str, ...] = ()
@@ -65,7 +60,7 @@ async def collect(request: CollectRequest, *, show: Show) -> Collection:
     answers |= {answer.key: answer for answer in taken}
     wanted = [pair for pair in pairs if is_wanted(request, answers.get(pair.key))]
     asking = Asking(request, answers, journal, show)
-    await asking.ask(wanted + untimed(pairs, wanted, answers))
+    await asking.ask(wanted)
     known = [answers[pair.key] for pair in pairs if pair.key in answers]
     failures = Counter((answer.expert, answer.failure) for answer in known if answer.failure)
     if all(answer.failure for answer in known):
@@ -79,8 +74,7 @@ async def collect(request: CollectRequest, *, show: Show) -> Collection:
     return Collection(
         table=table,
         answers=tuple(known),
-        n_reused=len(pairs) - len(wanted) - len(taken),
-        n_given=Counter(answer.expert for answer in known if answer.latency_ms is None),
+        n_reused=len(pairs) - len(wanted),
         failures=failures,
         errors=asking.errors,
         stopped=tuple(asking.stopped),
@@ -88,12 +82,13 @@ async def collect(request: CollectRequest, *, show: Show) -> Collection:
 
 
 def taken_answers(request: CollectRequest, pairs: Sequence[Pair], known: Mapping[str, Answer]) -> list[Answer]:
-    """Answers of another machine to pairs without an answer here, unless something decisive has changed since."""
+    """Answers of another machine to pairs without an answer here, unless something decisive has changed since. Its
+    failures are left out, and its latencies, which are not those of this machine."""
     if request.options.again:
         return []
-    given = {answer.key: answer for answer in request.given}
+    given = {answer.key: answer for answer in request.given if not answer.failure}
     return [
-        given[pair.key].model_copy(update={"probe_id": pair.probe.id, "expert": pair.expert})
+        given[pair.key].model_copy(update={"probe_id": pair.probe.id, "expert": pair.expert, "latency_ms": None})
         for pair in pairs
         if pair.key in given and pair.key not in known
     ]
@@ -102,22 +97,6 @@ def taken_answers(request: CollectRequest, pairs: Sequence[Pair], known: Mapping
 def is_wanted(request: CollectRequest, known: Answer | None) -> bool:
     """Returns whether a pair is still to be asked."""
     return known is None or request.options.again or (request.options.retry_failed and bool(known.failure))
-
-
-def untimed(pairs: Sequence[Pair], wanted: Sequence[Pair], answers: Mapping[str, Answer]) -> list[Pair]:
-    """Pairs with an answer of another machine that are asked here too, so that `TIMED` latencies of each expert are
-    known here. They are the middle ones by length."""
-    timed = Counter(pair.expert for pair in wanted)
-    timed.update(pair.expert for pair in pairs if (a := answers.get(pair.key)) and a.latency_ms is not None)
-    found: list[Pair] = []
-    for expert in dict.fromkeys(pair.expert for pair in pairs):
-        rest = [pair for pair in pairs if pair.expert == expert and pair.key in answers]
-        rest = [pair for pair in rest if answers[pair.key].latency_ms is None]
-        rest.sort(key=lambda pair: answers[pair.key].output_tokens or 0)
-        lacking = min(max(0, TIMED - timed[expert]), len(rest))
-        start = (len(rest) - lacking) // 2
-        found += rest[start : start + lacking]
-    return found
 
 
 @dataclass

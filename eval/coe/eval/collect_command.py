@@ -12,10 +12,11 @@ import numpy as np
 import typer
 
 from coe.base.errors import ConfigError, allowed_values
+from coe.base.journal import Journal
 from coe.cli.options import api_key, require_folder, with_options
 from coe.cli.progress import console_progress
 from coe.cli.terminal import Grid, Terminal
-from coe.eval.answers import read_answers, write_answers
+from coe.eval.answers import Answer
 from coe.eval.collect import Collection
 from coe.eval.collect import collect as run_collect
 from coe.eval.collect_request import CollectInputs, CollectOptions, CollectRequest
@@ -41,9 +42,13 @@ def collect(
     ] = None,
     experts_file: Annotated[Path | None, typer.Option(help="experts.yaml with sizes and prices")] = None,
     answers_from: Annotated[
-        Path | None, typer.Option(help="answers of another machine; those of unchanged experts are not asked again")
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="journal.jsonl of another machine; what unchanged experts answered there is not asked again",
+        ),
     ] = None,
-    answers_to: Annotated[Path | None, typer.Option(help="file to write all answers to, for --answers-from")] = None,
     engine: EngineOption = WorkEngine.LOCAL,
     *,
     options: CollectOptions,
@@ -55,16 +60,14 @@ def collect(
         **vars(inputs),
         base_url=base_url,
         out=out,
-        given=tuple(read_answers(answers_from)) if answers_from else (),
+        given=tuple(Journal(answers_from, Answer).read()) if answers_from else (),
         kept=frozenset(inputs.facts) if experts_file else None,
         options=options,
         api_key=api_key(),
     )
     with console_progress() as progress, cores_of(engine) as cores:
         collection = asyncio.run(run_collect(replace(request, cores=cores), show=progress))
-    print_collection(collection, inputs, out, answers_from)
-    if answers_to is not None:
-        write_answers(answers_to, collection.answers)
+    print_collection(collection, out)
 
 
 def load_inputs(
@@ -101,9 +104,8 @@ def load_inputs(
     return CollectInputs(loaded, names, facts, fingerprints, compared_by)
 
 
-def print_collection(collection: Collection, inputs: CollectInputs, out: Path, answers_from: Path | None) -> None:
-    """One row an expert (what failed is among the graded), where the answers come from, then every kind of failure and
-    error with its count."""
+def print_collection(collection: Collection, out: Path) -> None:
+    """One row an expert (what failed is among the graded), then every kind of failure and error with its count."""
     outcomes = collection.table
     table = Grid("expert", "mean score", "graded", "failed", "mean latency", title=None)
     for e, expert in enumerate(outcomes.experts):
@@ -116,25 +118,10 @@ def print_collection(collection: Collection, inputs: CollectInputs, out: Path, a
         table.add_row(expert, mean, f"{known.sum()} of {len(known)}", str(failed), latency)
     console = Terminal(soft_wrap=True)
     console.print(table)
-    if collection.n_given:
-        console.print(given_answers(collection, inputs, answers_from))
     for (expert, reason), count in sorted(collection.failures.items()):
         console.print(f"{expert}: {reason}: {count} times, each a 0; --retry-failed asks again")
     for (expert, reason), count in sorted(collection.errors.items()):
         console.print(f"{expert}: {reason}: {count} times, not measured; run again to ask")
     for sentence in collection.stopped:
         console.print(sentence)
-    console.print(f"wrote {out} ({collection.n_reused} answers were there already)")
-
-
-def given_answers(collection: Collection, inputs: CollectInputs, answers_from: Path | None) -> str:
-    """Counts answers that were made elsewhere, by expert, and says how their latency was found."""
-    parts = [
-        f"{expert} {count} (key {inputs.fingerprints.get(expert, expert)[:12]})"
-        for expert, count in collection.n_given.items()
-    ]
-    n_asked = len(collection.answers) - collection.n_given.total()
-    return (
-        f"answers from {answers_from or 'another machine'}, graded here: {', '.join(parts)}; {n_asked} asked here. "
-        "A latency that was not measured here is estimated: the answer's tokens at the measured speed."
-    )
+    console.print(f"wrote {out} ({collection.n_reused} answers were known already)")

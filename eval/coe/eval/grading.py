@@ -39,7 +39,6 @@ async def graded_table(
         name: np.full(shape, np.nan, dtype=np.float32)
         for name in ("score", "cost_usd", "output_tokens", "latency_ms", "logprob")
     }
-    speeds = {expert: ms_per_token(answers.values(), expert) for expert in experts}
     cells = [
         (row, column, answers[pair.key])
         for column, expert in enumerate(experts)
@@ -52,7 +51,7 @@ async def graded_table(
             "score": score,
             "cost_usd": cost_usd(answer, request.facts.get(experts[column], ModelFacts())),
             "output_tokens": answer.output_tokens,
-            "latency_ms": latency_ms(answer, speeds[experts[column]]),
+            "latency_ms": answer.latency_ms,
             "logprob": answer.logprob,
         }
         for name, matrix in matrices.items():
@@ -123,20 +122,6 @@ async def compared(
     async with request.client() as client:
         texts, ask = request.probes, asks_by(client)
         return await keys_of(answers, kinds, {row: Question(texts[row].text, ask) for row in kinds})
-
-
-def ms_per_token(answers: Iterable[Answer], expert: str) -> float | None:
-    """Mean time of this machine per output token of an expert; None where nothing was timed."""
-    own = [answer for answer in answers if answer.expert == expert and answer.latency_ms and not answer.failure]
-    n_tokens = sum(answer.output_tokens or 0 for answer in own)
-    return sum(answer.latency_ms or 0.0 for answer in own) / n_tokens if n_tokens else None
-
-
-def latency_ms(answer: Answer, speed: float | None) -> float | None:
-    """Milliseconds as measured here, otherwise of the tokens at this machine's speed; None where neither is known."""
-    if answer.latency_ms is not None:
-        return answer.latency_ms
-    return None if speed is None or answer.output_tokens is None else speed * max(1, answer.output_tokens)
 
 
 def cost_usd(answer: Answer, facts: ModelFacts) -> float | None:

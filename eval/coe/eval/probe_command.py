@@ -79,7 +79,7 @@ def experts_probe(
     with console_progress() as progress:
         asking = Rounds(request, names, rows, progress)
         luck = chances_of_luck(bars, probes, *run_plan(bars, probes, asking))
-    print_collection(asking.whole(), inputs, out, None)
+    print_collection(asking.whole(), out)
     now = datetime.now(UTC)
     others = graded_others(outcomes or data_dir / "outcomes", artifact.manifest.experts)
     found = onboard(loaded, folder, name, asking.table(), others, now=now, luck=luck)
