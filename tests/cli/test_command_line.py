@@ -52,6 +52,7 @@ def test_help_names_every_command(coe):
 QUICK = {
     "up": "says each step, and waits for clients then",
     "serve": "waits for clients",
+    "experts up": "shows each engine as it changes",
     "serve-worker": "is a part of serve",
     "serve-log": "is a part of serve",
     "retrain": "its module only passes on to training.retrain_command, which shows it",

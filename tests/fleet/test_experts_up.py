@@ -6,7 +6,6 @@ import asyncio
 import io
 import logging
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -17,20 +16,18 @@ from types import SimpleNamespace
 
 import pytest
 
-from coe.base.errors import EngineError
+from coe.base.errors import BackendError, EngineError
 from coe.cli.terminal import Terminal
-from coe.fleet.connect import DisabledBackend, build_backends
+from coe.fleet.connect import build_backends
+from coe.fleet.desired_state import DesiredProcesses
 from coe.fleet.engines import Fleet
 from coe.fleet.experts_up import engine_lines, run_experts, watch
 from coe.fleet.orphans import OWNER, end_orphans, orphans
-from coe.fleet.pool import ExpertPool
 from coe.fleet.process import ProcessState, ProcessStatus
 from coe.fleet.replicas import Replicas
 from coe.fleet.residency.types import Residency
 from coe.fleet.residency.vllm_actuator import VllmActuator
-from coe.fleet.vllm_addresses import EngineRecord, VllmSleepers, read_vllm
-from coe.gateway import experts_commands
-from coe.gateway.experts_commands import State
+from coe.fleet.vllm_addresses import EngineRecord, read_vllm
 from coe.gateway.services import engines_of
 from coe.gateway.settings import Settings
 from coe.router.config import CoeConfig, parse_config
@@ -52,12 +49,15 @@ def config_of(tmp_path: Path) -> CoeConfig:
         "writer": {"engine": "vllm", "model": "w", "gpu_gib": 40},
     }
     vllm = {"python": fake_interpreter(tmp_path), "args": args, "gpus": {"0": 80}, "first_port": first_of_free_ports(2)}
-    return parse_config(composition_of(experts, engines={"vllm": vllm}))
+    return parse_config(composition_of(experts, engines={"vllm": vllm}, residency={"memory_gb": 76}))
 
 
-async def test_engines_take_turns_restart_stop_and_wake(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
+def actuator_of(data_dir: Path) -> VllmActuator:
+    """As a gateway with `residency` has it."""
+    return VllmActuator(lambda: read_vllm(data_dir).urls, DesiredProcesses(data_dir))
+
+
+async def test_engines_take_turns_restart_stop_and_wake(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "coe.fleet.engines")
 
     def engine(expert: str) -> EngineRecord:
@@ -67,27 +67,18 @@ async def test_engines_take_turns_restart_stop_and_wake(
     run = asyncio.create_task(
         run_experts(config_of(tmp_path), ROOT, tmp_path, dict(os.environ), once=False, console=Terminal(file=out))
     )
-    actuator = VllmActuator(lambda: read_vllm(tmp_path).urls)
-    pool = ExpertPool(dict.fromkeys(("coder", "writer"), DisabledBackend("none")), sleepers=VllmSleepers(tmp_path))
-    await pool.start()
+    actuator = actuator_of(tmp_path)
     try:
         await until(lambda: run.done() or bool(read_vllm(tmp_path).urls), "the engines")
         assert not run.done()
         assert [await actuator.state(name) for name in ("coder", "writer")] == [Residency.AWAKE, Residency.SLEEP_2]
         assert engine("coder").gpus == "0"
         await until(lambda: "vllm-writer: asleep, pid " in out.getvalue(), "a line about the one that sleeps")
-        assert "vllm-writer: no requests until" in caplog.text
-        await until(lambda: pool.asleep == {"writer"}, "the pool to hear of the sleeper")
-        with pytest.raises(EngineError, match=r"writer is sleep_2; `coe experts set writer awake` first"):
-            await asyncio.to_thread(experts_commands.set_state, "writer", State.SLEEP_1, tmp_path)
-        await asyncio.to_thread(experts_commands.set_state, "coder", State.SLEEP_1, tmp_path)
-        assert re.match(r"vllm-coder: sleep_1, .*\nwithout `residency`", capsys.readouterr().out)
-        assert pool.asleep == {"coder", "writer"}  # told before it slept
-        await asyncio.to_thread(experts_commands.set_state, "writer", State.AWAKE, tmp_path)
+        await actuator.sleep("coder", 1)
+        await actuator.wake("writer")
         assert [await actuator.state(name) for name in ("coder", "writer")] == [Residency.SLEEP_1, Residency.AWAKE]
         assert (await engine_lines(tmp_path))[1].startswith("vllm-writer: awake, pid ")
         assert "experts: writer, GPU 0, restarts: 0" in (await engine_lines(tmp_path))[1]
-        await until(lambda: pool.asleep == {"coder"}, "the pool to hear that it is awake")
         await until(lambda: "vllm-writer is awake" in caplog.text, "a look at who sleeps")
         killed = engine("writer").pid
         os.kill(killed, signal.SIGKILL)
@@ -98,34 +89,31 @@ async def test_engines_take_turns_restart_stop_and_wake(
         await until(lambda: engine("coder").state is ProcessState.STOPPED, "an engine that is left stopped")
         assert engine("coder").restarts == 0
         assert await actuator.state("coder") is Residency.STOPPED
-        await asyncio.to_thread(experts_commands.set_state, "writer", State.SLEEP_2, tmp_path)
-        await asyncio.to_thread(experts_commands.set_state, "coder", State.AWAKE, tmp_path)
+        await actuator.sleep("writer", 2)
+        await actuator.wake("coder")
         assert await actuator.state("coder") is Residency.AWAKE
-        await asyncio.to_thread(experts_commands.set_state, "coder", State.STOPPED, tmp_path)
+        await actuator.stop("coder")
         assert engine("coder").state is ProcessState.STOPPED
-        with pytest.raises(EngineError, match="no engine of this host serves 'codr'; did you mean 'coder'"):
-            await asyncio.to_thread(experts_commands.set_state, "codr", State.AWAKE, tmp_path)
+        with pytest.raises(BackendError, match="no engine of this host serves 'codr'; did you mean 'coder'"):
+            await actuator.wake("codr")
     finally:
         await actuator.aclose()
-        await pool.aclose()
         if not run.done():
             os.kill(os.getpid(), signal.SIGTERM)
         await run
     assert orphans(tmp_path) == ()
-    with pytest.raises(EngineError, match="no vLLM engine runs"):
-        await asyncio.to_thread(experts_commands.set_state, "coder", State.STOPPED, tmp_path)
+    with pytest.raises(BackendError, match="no vLLM engine runs"):
+        await actuator.stop("coder")
 
 
-async def test_coe_up_runs_the_engines_where_nobody_else_does(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_coe_up_runs_the_engines_where_nobody_else_does(tmp_path: Path) -> None:
     config = config_of(tmp_path)
     settings = Settings(config_path=tmp_path / "experts.yaml", data_dir=tmp_path)
     async with AsyncExitStack() as stack:
         addresses = await (await engines_of(stack, settings, config, runs_vllm=True)).start()
         assert addresses.urls == read_vllm(tmp_path).urls
-        await asyncio.to_thread(experts_commands.set_state, "coder", State.STOPPED, tmp_path)
-        assert capsys.readouterr().out.startswith("vllm-coder: stopped, experts: coder, GPU 0")
+        await DesiredProcesses(tmp_path).stop("coder")
+        assert (await engine_lines(tmp_path))[0].startswith("vllm-coder: stopped, experts: coder, GPU 0")
         with pytest.raises(EngineError, match=rf"process {os.getpid()}, another coe, runs the engines"):
             await run_experts(config, ROOT, tmp_path, dict(os.environ), once=True)
         async with AsyncExitStack() as second:
@@ -186,9 +174,7 @@ async def test_engines_whose_starter_is_gone_are_found_and_ended(tmp_path: Path)
 
 
 @pytest.mark.slow
-async def test_a_replica_that_is_killed_loses_no_request_and_comes_back(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_a_replica_that_is_killed_loses_no_request_and_comes_back(tmp_path: Path) -> None:
     values = config_of(tmp_path).model_dump(mode="json")
     values["experts"] = {"coder": values["experts"]["coder"] | {"replicas": 2}}
     values["engines"]["vllm"] |= {"gpus": {"0": 80, "1": 80}}
@@ -213,7 +199,7 @@ async def test_a_replica_that_is_killed_loses_no_request_and_comes_back(
                 choices = (await answer.json()).get("choices")
                 answered[answer.status] += bool(choices and choices[0]["finish_reason"] == "stop")
 
-    stack = AsyncExitStack()
+    stack, actuator = AsyncExitStack(), actuator_of(tmp_path)
     try:
         gateway = await stack.enter_async_context(running(echoes(ruby=backend)))
         clients = asyncio.gather(*(ask(client) for client in range(16)))
@@ -224,20 +210,21 @@ async def test_a_replica_that_is_killed_loses_no_request_and_comes_back(
         assert answered == {200: 96}
         await until(lambda: engines()[0].restarts == 1 and engines()[0].state is ProcessState.READY, "a new one")
         assert engines()[1].restarts == 0
-        await asyncio.to_thread(experts_commands.set_state, "coder", State.SLEEP_1, tmp_path)
+        await actuator.sleep("coder", 1)
         assert [line.split(", ")[0] for line in await engine_lines(tmp_path)] == [
             "vllm-coder: sleep_1",
             "vllm-coder@2: sleep_1",
         ]
-        await asyncio.to_thread(experts_commands.set_state, "coder", State.AWAKE, tmp_path)
-        await asyncio.to_thread(experts_commands.set_state, "coder", State.STOPPED, tmp_path)
+        await actuator.wake("coder")
+        await actuator.stop("coder")
         assert {each.state for each in engines()} == {ProcessState.STOPPED}
-        await asyncio.to_thread(experts_commands.set_state, "coder", State.AWAKE, tmp_path)
+        await actuator.wake("coder")
         await until(lambda: "ruby" in gateway.parts.pool.alive, "the engines")
         await asyncio.gather(*(ask(client) for client in range(16)))
         assert answered == {200: 192}
     finally:
         await stack.aclose()
+        await actuator.aclose()
         if not run.done():
             os.kill(os.getpid(), signal.SIGTERM)
         await run

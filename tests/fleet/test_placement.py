@@ -68,5 +68,5 @@ def test_what_has_no_room_is_named(need: Needs, problem: str) -> None:
 
 def test_engines_that_cannot_take_turns_are_told_how() -> None:
     needs = [Needs("a", 50.0), Needs("b", 50.0)]
-    with pytest.raises(ConfigError, match="hold a and then have no room for b; `enable-sleep-mode: true`"):
+    with pytest.raises(ConfigError, match="have no room for b; `residency`, and `enable-sleep-mode: true`"):
         place(needs, {"0": 80.0}, can_sleep=False)

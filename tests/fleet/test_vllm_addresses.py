@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import subprocess
@@ -13,21 +12,15 @@ import pytest
 
 from coe.base.errors import DataError, EngineError
 from coe.fleet.process import ProcessState
-from coe.fleet.residency.types import Residency
-from coe.fleet.residency.vllm_actuator import VllmActuator
 from coe.fleet.vllm_addresses import (
     EngineRecord,
-    VllmSleepers,
     claim_vllm,
-    mark_asleep,
     mark_stopped,
     read_vllm,
     renew_vllm,
     vllm_file,
     write_vllm,
 )
-from coe.gateway import experts_commands
-from coe.gateway.experts_commands import State
 
 FIRST, SECOND = "http://127.0.0.1:8101/v1", "http://127.0.0.1:8102/v1"
 
@@ -58,7 +51,7 @@ def test_an_engine_that_others_want_stopped_stays_so_whatever_process_it_has(tmp
     engines = [engine_record("coder", FIRST), engine_record("maths", SECOND)]
     write_vllm(tmp_path, engines)
     mark_stopped(tmp_path, {"vllm-coder"}, True)
-    renew_vllm(tmp_path, engines, [engine_record("coder", FIRST, pid=2), engines[1]])
+    renew_vllm(tmp_path, [engine_record("coder", FIRST, pid=2), engines[1]])
     assert [each.is_stopped for each in read_vllm(tmp_path).engines] == [True, False]
     mark_stopped(tmp_path, {"vllm-coder"}, False)
     assert not any(each.is_stopped for each in read_vllm(tmp_path).engines)
@@ -72,61 +65,10 @@ def test_nothing_is_read_when_there_is_no_file(tmp_path: Path) -> None:
 def test_an_engine_keeps_the_expert_that_it_loaded_later_until_it_starts_again(tmp_path: Path) -> None:
     lock = claim_vllm(tmp_path)
     write_vllm(tmp_path, [engine_record("coder", FIRST, "added"), engine_record("law", SECOND)])
-    renew_vllm(tmp_path, [], [engine_record("coder", FIRST), engine_record("law", SECOND, pid=2)])
+    renew_vllm(tmp_path, [engine_record("coder", FIRST), engine_record("law", SECOND, pid=2)])
     assert read_vllm(tmp_path).urls == {"coder": (FIRST,), "added": (FIRST,), "law": (SECOND,)}
-    renew_vllm(tmp_path, [], [engine_record("coder", FIRST, pid=3), engine_record("law", SECOND, pid=2)])
+    renew_vllm(tmp_path, [engine_record("coder", FIRST, pid=3), engine_record("law", SECOND, pid=2)])
     assert "added" not in read_vllm(tmp_path).urls
-    lock.release()
-
-
-def test_who_sleeps_is_told_until_the_engines_end(tmp_path: Path) -> None:
-    sleepers, lock = VllmSleepers(tmp_path), claim_vllm(tmp_path)
-    write_vllm(tmp_path, [engine_record("coder", FIRST, "law"), engine_record("writer", SECOND)])
-    assert sleepers() == frozenset()
-    mark_asleep(tmp_path, "law", True)
-    assert sleepers() == {"coder", "law"}
-    lock.release()  # as when it is killed
-    assert sleepers() == frozenset()
-    lock = claim_vllm(tmp_path)
-    mark_asleep(tmp_path, "writer", True)
-    assert sleepers() == {"coder", "law", "writer"}
-    vllm_file(tmp_path).unlink()
-    assert sleepers() == frozenset()
-    lock.release()
-
-
-def test_a_mark_stays_while_another_engine_changes_and_goes_once_it_is_seen_awake(tmp_path: Path) -> None:
-    sleepers, lock = VllmSleepers(tmp_path), claim_vllm(tmp_path)
-    awake, law = engine_record("coder", FIRST), engine_record("law", SECOND)
-    asleep = awake.model_copy(update={"is_asleep": True})
-    write_vllm(tmp_path, [awake, law])
-    mark_asleep(tmp_path, "coder", True)  # it still ends its requests
-    renew_vllm(tmp_path, [awake, law], [awake, engine_record("law", SECOND, pid=2)])
-    assert sleepers() == {"coder"}
-    renew_vllm(tmp_path, [awake], [asleep])
-    renew_vllm(tmp_path, [asleep], [awake])
-    assert sleepers() == frozenset()
-    lock.release()
-
-
-def test_a_command_that_is_interrupted_leaves_nobody_marked_as_asleep(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def state(_actuator: VllmActuator, _expert: str) -> Residency:
-        return Residency.AWAKE
-
-    async def sleep(_actuator: VllmActuator, _expert: str, _level: int) -> None:
-        assert read_vllm(tmp_path).engines[0].is_asleep
-        raise asyncio.CancelledError
-
-    monkeypatch.setattr("coe.fleet.pool.PROBE_EVERY_S", 0.0)
-    monkeypatch.setattr(VllmActuator, "state", state)
-    monkeypatch.setattr(VllmActuator, "sleep", sleep)
-    lock = claim_vllm(tmp_path)
-    write_vllm(tmp_path, [engine_record("coder", FIRST)])
-    with pytest.raises(asyncio.CancelledError):
-        experts_commands.set_state("coder", State.SLEEP_1, tmp_path)
-    assert not read_vllm(tmp_path).engines[0].is_asleep
     lock.release()
 
 
@@ -166,5 +108,5 @@ def test_a_damaged_file_is_named_and_replaced_when_an_engine_changes(tmp_path: P
     vllm_file(tmp_path).write_text(text)
     with pytest.raises(DataError, match=r"vllm\.json is damaged"):
         read_vllm(tmp_path)
-    renew_vllm(tmp_path, [], [engine_record("coder", FIRST)])
+    renew_vllm(tmp_path, [engine_record("coder", FIRST)])
     assert FIRST in vllm_file(tmp_path).read_text()

@@ -15,13 +15,14 @@ from coe.router.config import CoeConfig
 from tests.small_composition import config_of
 
 TWO = {"0": 80.0, "1": 80.0}
+SLEEPING, TURNS = {"args": {"enable-sleep-mode": True}}, {"residency": {"memory_gb": 76}}
 
 
 def composition(
-    experts: dict[str, dict[str, object]], vllm: dict[str, object] | None = None
+    experts: dict[str, dict[str, object]], vllm: dict[str, object] | None = None, **sections: object
 ) -> tuple[CoeConfig, tuple[VllmProcess, ...]]:
     entries = {name: {"engine": "vllm", "model": name, **entry} for name, entry in experts.items()}
-    config = config_of(entries, engines={"vllm": vllm or {}})
+    config = config_of(entries, engines={"vllm": vllm or {}}, **sections)
     return config, each_replica(vllm_processes(config, Path(), {}))
 
 
@@ -46,7 +47,7 @@ def test_an_engine_needs_what_its_entry_tells(entry: dict[str, object], gib: flo
 
 def test_replicas_are_spread_and_awake_or_asleep_together() -> None:
     several: dict[str, dict[str, object]] = {"a": {"gpu_gib": 30, "replicas": 2}, "b": {"gpu_gib": 60, "replicas": 2}}
-    config, processes = composition(several, {"args": {"enable-sleep-mode": True}})
+    config, processes = composition(several, SLEEPING, **TURNS)
     placed = [
         (each.name, each.env["CUDA_VISIBLE_DEVICES"], level) for each, _, level in on_gpus(config, processes, TWO)
     ]
@@ -78,14 +79,14 @@ def test_engines_that_share_a_gpu_start_one_after_the_other() -> None:
 
 
 def test_those_that_take_turns_wait_at_a_level_that_they_can_wake_from() -> None:
-    sleeping = {"args": {"enable-sleep-mode": True}}
     experts = {"a": {"gpu_gib": 60}, "b": {"gpu_gib": 60}, "c": {"gpu_gib": 60}}
-    config, processes = composition(experts, sleeping)
+    config, processes = composition(experts, SLEEPING, **TURNS)
     waves = {p.experts[0]: (wave, level) for p, wave, level in on_gpus(config, processes, {"0": 80.0})}
     assert waves == {"a": (2, None), "b": (1, 2), "c": (0, 2)}
-    config, processes = composition(experts)
-    with pytest.raises(ConfigError, match="`enable-sleep-mode: true`"):
-        on_gpus(config, processes, {"0": 80.0})
+    for vllm, sections in (({}, TURNS), (SLEEPING, {})):  # without sleep mode, or without anybody to wake them
+        config, processes = composition(experts, vllm, **sections)
+        with pytest.raises(ConfigError, match="`residency`, and `enable-sleep-mode: true`"):
+            on_gpus(config, processes, {"0": 80.0})
 
 
 def test_without_gpus_or_with_names_that_are_not_numbers_nothing_changes() -> None:

@@ -63,7 +63,6 @@ COMMANDS = {
     "experts up": Command(
         "coe.gateway.experts_commands:up", "Start the vLLM engines of experts.yaml, without a gateway."
     ),
-    "experts set": Command("coe.gateway.experts_commands:set_state", "Wake an engine, have it sleep, or stop it."),
     "experts probe": Command(
         "coe.eval.probe_command:experts_probe",
         "Score a new expert on a few graded probes and put it on the map.",

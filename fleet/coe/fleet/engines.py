@@ -73,7 +73,6 @@ class Fleet:
     @property
     def engines(self) -> list[EngineRecord]:
         """Each process as other commands see it."""
-        asleep = self.asleep
         return [
             EngineRecord(
                 name=plan.spec.name,
@@ -84,7 +83,6 @@ class Fleet:
                 restarts=status.restarts,
                 gpus=",".join(gpus_of(plan)),
                 log=str(plan.spec.log),
-                is_asleep=plan.spec.name in asleep,
             )
             for plan, (status, _) in zip(self._plans, self.statuses, strict=True)
         ]

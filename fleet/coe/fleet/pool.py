@@ -130,16 +130,13 @@ class ExpertPool:
     Args:
         backends: by expert name.
         clock: seconds, only forward.
-        sleepers: names the experts whose engine sleeps, at every look; None where others call `set_asleep`.
     """
 
     def __init__(
         self,
         backends: Mapping[str, ExpertBackend],
         clock: Callable[[], float] = time.monotonic,
-        sleepers: Callable[[], frozenset[str]] | None = None,
     ) -> None:
-        self._sleepers = sleepers
         self._backends = dict(backends)
         self._replicas = {
             name: each if isinstance(each, Replicas) else Replicas(name, {"": each}) for name, each in backends.items()
@@ -177,7 +174,7 @@ class ExpertPool:
     def changed(self, backends: Mapping[str, ExpertBackend]) -> ExpertPool:
         """A pool of other backends. Those that both have share their breakers and the fields that they refuse, and are
         not probed at its start."""
-        pool = ExpertPool(backends, self.clock, self._sleepers)
+        pool = ExpertPool(backends, self.clock)
         kept = {name for name, backend in backends.items() if self._backends.get(name) is backend}
         pool._unprobed -= kept
         pool._replicas |= {name: self._replicas[name] for name in kept}
@@ -282,7 +279,6 @@ class ExpertPool:
 
     async def start(self) -> None:
         """Probes every expert once, then those that are down again and again."""
-        self._ask_who_sleeps()
         await self.probe_all()
         self._prober = asyncio.create_task(self._probe_forever(), name="expert-probes")
 
@@ -333,10 +329,6 @@ class ExpertPool:
                 each.breaker.open(self.clock())
         self.refresh()
 
-    def _ask_who_sleeps(self) -> None:
-        if self._sleepers is not None:
-            self.set_asleep(self._sleepers() & self._replicas.keys())
-
     async def probe_due(self) -> None:
         """Probes the engines whose back-off has passed; one that answers gets a trial request."""
         engines = [each for replicas in self._replicas.values() for each in replicas.all]
@@ -354,7 +346,6 @@ class ExpertPool:
     async def _probe_forever(self) -> None:
         while True:
             await asyncio.sleep(PROBE_EVERY_S)
-            self._ask_who_sleeps()
             await self.probe_due()
 
     def _words(self, name: str) -> str:

@@ -7,8 +7,7 @@ another process may have it, in a container always the same one.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager, suppress
-from itertools import chain
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -35,7 +34,6 @@ class EngineRecord(BaseModel, frozen=True):
     restarts: int
     gpus: str
     log: str
-    is_asleep: bool = False
     is_stopped: bool = False
 
 
@@ -85,36 +83,31 @@ def write_vllm(data_dir: Path, engines: Sequence[EngineRecord]) -> None:
     write_whole(vllm_file(data_dir), VllmRecord(engines=tuple(engines)).model_dump_json())
 
 
-def renew_vllm(data_dir: Path, told: Sequence[EngineRecord], engines: Sequence[EngineRecord]) -> None:
-    """Writes the engines as they are now. What others have written stays: that an engine is to be stopped, and of a
-    process of before its experts, and that it sleeps, unless that is not as it was `told` before."""
-    was_asleep = {(each.name, each.pid): each.is_asleep for each in told}
+def renew_vllm(data_dir: Path, engines: Sequence[EngineRecord]) -> None:
+    """Writes the engines as they are now. What others have written stays: that an engine is to be stopped, and the
+    experts of a process of before."""
     with changing_vllm(data_dir):
         try:
-            known = {(each.name, each.pid): each for each in read_vllm(data_dir).engines}
+            known = read_vllm(data_dir).engines
         except DataError:  # damaged, until this replaces it
-            known = {}
-        stopped = {each.name for each in known.values() if each.is_stopped}
-        kept = []
-        for each in engines:
-            each = each.model_copy(update={"is_stopped": each.name in stopped})
-            process = each.name, each.pid
-            if (found := known.get(process)) is not None:
-                is_news = was_asleep.get(process) is not each.is_asleep
-                is_asleep = each.is_asleep if is_news else found.is_asleep
-                each = each.model_copy(update={"experts": found.experts, "is_asleep": is_asleep})
-            kept.append(each)
+            known = ()
+        stopped = {each.name for each in known if each.is_stopped}
+        experts = {(each.name, each.pid): each.experts for each in known}
+        kept = [
+            each.model_copy(
+                update={
+                    "is_stopped": each.name in stopped,
+                    "experts": experts.get((each.name, each.pid), each.experts),
+                }
+            )
+            for each in engines
+        ]
         write_vllm(data_dir, kept)
 
 
 def add_to_vllm(data_dir: Path, base: str, expert: str) -> None:
     """Notes that the engines of `base` have loaded an adapter, which is asked for as `expert`."""
     change_vllm(data_dir, lambda each: {"experts": (*each.experts, expert)} if base in each.experts else {})
-
-
-def mark_asleep(data_dir: Path, expert: str, is_asleep: bool) -> None:
-    """Tells gateways, before who runs the engines looks again."""
-    change_vllm(data_dir, lambda each: {"is_asleep": is_asleep} if expert in each.experts else {})
 
 
 def mark_stopped(data_dir: Path, names: Collection[str], is_stopped: bool) -> None:
@@ -152,23 +145,3 @@ def read_vllm(data_dir: Path) -> VllmRecord:
     except ValueError as error:
         raise DataError(f"{file} is damaged; delete it and start the engines again") from error
     return record if is_held(file.parent) else VllmRecord(engines=())
-
-
-class VllmSleepers:
-    """Experts of this host whose engine sleeps, read again when the file has changed or nobody runs the engines."""
-
-    def __init__(self, data_dir: Path) -> None:
-        self._data_dir, self._seen = data_dir, (0, 0)
-        self._names: frozenset[str] = frozenset()
-
-    def __call__(self) -> frozenset[str]:
-        try:
-            found = vllm_file(self._data_dir).stat()
-            now = found.st_ino, found.st_mtime_ns
-        except OSError:
-            now = 0, 0  # nobody runs engines
-        if now != self._seen or (self._names and not is_held(vllm_file(self._data_dir).parent)):
-            with suppress(DataError):
-                sleepers = [each.experts for each in read_vllm(self._data_dir).engines if each.is_asleep]
-                self._names, self._seen = frozenset(chain(*sleepers)), now
-        return self._names

@@ -55,7 +55,7 @@ def place(needs: Sequence[Needs], memory_gib: Mapping[str, float], *, can_sleep:
     Args:
         needs: the first ones are awake at the end, as far as they fit.
         memory_gib: of each GPU that may be used.
-        can_sleep: engines can take turns.
+        can_sleep: engines can take turns, which somebody gives them.
 
     Raises:
         ConfigError: an engine has no room, or not all fit and they cannot take turns.
@@ -83,7 +83,7 @@ def place(needs: Sequence[Needs], memory_gib: Mapping[str, float], *, can_sleep:
         others = ", ".join(name for wave in waves[1:] for name in wave)
         raise ConfigError(
             f"the GPUs hold {', '.join(waves[0])} and then have no room for {others}; "
-            "`enable-sleep-mode: true` in engines.vllm.args lets engines take turns"
+            "`residency`, and `enable-sleep-mode: true` in engines.vllm.args, let engines take turns"
         )
     return Placement(devices, tuple(reversed(waves)))
 
@@ -148,7 +148,8 @@ def on_gpus(
     if any(device not in gpus for need in needs for device in need.devices) and not config.engines.vllm.gpus:
         return [(process, 0, None) for process in processes]
     usable_gib = {number: gib * USABLE_SHARE for number, gib in gpus.items()}
-    placement = place(needs, usable_gib, can_sleep=all(each.flags.get(SLEEP_FLAG) is True for each in processes))
+    have_sleep_mode = all(each.flags.get(SLEEP_FLAG) is True for each in processes)
+    placement = place(needs, usable_gib, can_sleep=have_sleep_mode and config.residency is not None)
     placed: list[tuple[VllmProcess, int, SleepLevel | None]] = []
     steps = steps_of(placement)
     for process, need in zip(processes, needs, strict=True):

@@ -17,7 +17,6 @@ from coe.fleet.tasks import stop_task
 from coe.fleet.vllm_addresses import claim_vllm, mark_stopped, read_vllm, renew_vllm, vllm_file, write_vllm
 from coe.router.config import CoeConfig
 from coe.router.expert_config import Engine
-from coe.router.residency_config import ResidencyConfig
 
 FOLLOW_EVERY_S = 0.2
 LOOK_EVERY_S = 1.0
@@ -50,7 +49,7 @@ async def hosted_vllm(
         write_vllm(data_dir, ())
         ended = await end_orphans(data_dir)
         fleet = Fleet(config, folder, data_dir, environment, engines={Engine.VLLM})
-        starting = asyncio.create_task(start_and_announce(fleet, data_dir, config.residency))
+        starting = asyncio.create_task(start_and_announce(fleet, data_dir))
         following = asyncio.create_task(follow_wishes(fleet, data_dir, starting))
         try:
             yield VllmHost(fleet, starting, ended)
@@ -63,14 +62,9 @@ async def hosted_vllm(
         lock.release()
 
 
-async def start_and_announce(fleet: Fleet, data_dir: Path, residency: ResidencyConfig | None) -> None:
+async def start_and_announce(fleet: Fleet, data_dir: Path) -> None:
     await fleet.start()
     write_vllm(data_dir, fleet.engines)
-    if fleet.asleep and residency is None:
-        logger.warning(
-            "%s: no requests until `coe experts set`; with `residency` in experts.yaml the gateway wakes engines",
-            ", ".join(sorted(fleet.asleep)),
-        )
 
 
 async def follow_wishes(fleet: Fleet, data_dir: Path, starting: asyncio.Task[None]) -> None:
@@ -85,7 +79,7 @@ async def follow_wishes(fleet: Fleet, data_dir: Path, starting: asyncio.Task[Non
                 logger.warning("%s: ended asleep, and starts when it is woken", ", ".join(sorted(ended)))
                 mark_stopped(data_dir, ended, True)
             if now != told:
-                renew_vllm(data_dir, told, now)
+                renew_vllm(data_dir, now)
                 told = now
             await fleet.follow({each.name for each in read_vllm(data_dir).engines if each.is_stopped})
         except DataError as error:

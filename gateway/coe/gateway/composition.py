@@ -29,7 +29,6 @@ from coe.fleet.learning import Learning
 from coe.fleet.pool import ExpertPool
 from coe.fleet.router_registry import Registry
 from coe.fleet.tasks import Poller
-from coe.fleet.vllm_addresses import VllmSleepers
 from coe.gateway.auth import Auth
 from coe.gateway.batches.batch_store import BatchStore
 from coe.gateway.batches.runner import Asker, BatchRunner, Places
@@ -185,10 +184,7 @@ async def start_gateway(
     addresses, retrieval, _ = await asyncio.gather(start_engines(), opening, live.refresh())
     parts = Parts(
         config,
-        ExpertPool(
-            build_backends(config, addresses.urls, addresses.lora_ids, secrets),
-            sleepers=VllmSleepers(settings.data_dir) if config.residency is None else None,
-        ),
+        ExpertPool(build_backends(config, addresses.urls, addresses.lora_ids, secrets)),
         live,
         sink,
         database,
