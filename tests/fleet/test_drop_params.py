@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping
 import orjson
 import pytest
 
-from coe.fleet.backend import BackendRequest, BackendResponse, Unconnected, read_all
-from coe.fleet.chat_completions import chunks_of
+from coe.fleet.backend import BackendRequest, BackendResponse, Unconnected, chunks_of, read_all
 from coe.fleet.pool import ExpertPool
 
 Body = Mapping[str, object]

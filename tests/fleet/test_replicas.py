@@ -7,9 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-import aiohttp
 import pytest
-from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,11 +16,11 @@ from coe.fleet.backend import BackendRequest, read_all, retry_after_s
 from coe.fleet.connect import build_backends
 from coe.fleet.pool import ExpertPool
 from coe.fleet.providers.echo import EchoBackend, Options
-from coe.fleet.replicas import FIRST_BACKOFF_S, LOAD_BOUND, Queue, Replica, Replicas, chosen, engine_load
+from coe.fleet.replicas import FIRST_BACKOFF_S, LOAD_BOUND, Queue, Replica, Replicas, chosen
 from tests.fake_vllm.command import FakeOptions
 from tests.fake_vllm.engine import FakeEngine
 from tests.fake_vllm.server import FakeServer
-from tests.served_app import app_of, serving
+from tests.served_app import serving
 from tests.small_composition import config_of
 from tests.waiting import until
 
@@ -50,16 +48,8 @@ def test_a_conversation_keeps_its_engine_and_loses_it_only_with_the_engine() -> 
 def test_no_engine_gets_more_than_its_share_and_a_quarter(loads: list[int], conversation: str) -> None:
     made = replicas(len(loads), loads)
     share = (sum(loads) + 1) / len(loads)
-    assert chosen(made, conversation).load <= LOAD_BOUND * share
-    assert chosen(made, "").load == min(loads)
-
-
-def test_load_is_what_the_engine_told_and_what_was_sent_since() -> None:
-    (each,) = replicas(1)
-    each.told, each.running = (7, 2), 5
-    assert each.load == 10
-    each.told, each.running = (0, 3), 4
-    assert each.load == 4
+    assert chosen(made, conversation).running <= LOAD_BOUND * share
+    assert chosen(made, "").running == min(loads)
 
 
 @asynccontextmanager
@@ -205,26 +195,3 @@ async def test_an_engine_that_comes_back_gets_one_of_those_who_wait_and_more_onc
     assert both.queue is not None
     assert (both.queue.taken, well.running, back.running) == (0, 0, 0)
     await pool.aclose()
-
-
-async def test_engines_tell_their_load() -> None:
-    async with served(max_num_seqs=1, tokens_per_s=0.5, answer_tokens=50) as (engine, url):
-        pool = pool_of(url, most=3)
-        running = [asyncio.create_task(ask(pool)) for _ in range(3)]
-        await until(lambda: (engine.running, engine.waiting) == (1, 2))
-        async with aiohttp.ClientSession() as session:
-            assert await until(lambda: engine_load(session, url)) == 3  # a late answer is none
-            assert await engine_load(session, "http://127.0.0.1:1/v1") is None
-            assert await engine_load(session, url.replace("/v1", "/nothing")) is None
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
-        await pool.aclose()
-
-
-async def test_a_load_that_is_no_number_is_none() -> None:
-    async def metrics(request: web.Request) -> web.Response:
-        return web.Response(text="vllm:num_requests_running 1e999\n")
-
-    async with serving(app_of({"GET /metrics": metrics})) as url, aiohttp.ClientSession() as session:
-        assert await engine_load(session, f"{url}/v1") is None

@@ -12,8 +12,7 @@ from openai import AsyncOpenAI
 
 from coe.base.errors import RouterError
 from coe.decision_log.read import has_failed
-from coe.fleet.backend import BackendResponse
-from coe.fleet.chat_completions import chunks_of
+from coe.fleet.backend import BackendResponse, chunks_of
 from coe.fleet.replicas import FAILURES_TO_OPEN, BreakerState
 from coe.gateway import expert_answer, expert_call
 from coe.gateway.expert_answer import key_pattern

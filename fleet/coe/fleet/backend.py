@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from types import MappingProxyType
@@ -133,6 +133,12 @@ async def read_all(chunks: ChunkStream, max_bytes: int) -> bytes:
         if size > max_bytes:
             raise BackendError(f"the expert's answer is larger than {max_bytes} bytes", status=502)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+async def chunks_of(pieces: Iterable[bytes]) -> AsyncGenerator[bytes, None]:
+    """A body that is here already."""
+    for piece in pieces:
+        yield piece
 
 
 def reply_json(text: bytes) -> Any:

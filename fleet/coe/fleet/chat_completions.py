@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from coe.base.json_text import to_json
-from coe.fleet.backend import BackendRequest, BackendResponse
+from coe.fleet.backend import BackendRequest, BackendResponse, chunks_of
 
 
 def last_question(body: Mapping[str, object]) -> str:
@@ -55,11 +55,6 @@ def frames(answer: Mapping[str, Any], has_usage: bool) -> Iterator[bytes]:
     if has_usage and answer.get("usage"):
         yield event({**frame, "choices": [], "usage": answer["usage"]})
     yield b"data: [DONE]\n\n"
-
-
-async def chunks_of(pieces: Iterable[bytes]) -> AsyncGenerator[bytes, None]:
-    for piece in pieces:
-        yield piece
 
 
 def event(value: Mapping[str, object]) -> bytes:

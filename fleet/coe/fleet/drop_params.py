@@ -6,12 +6,10 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection
 
 from coe.base.json_text import JsonError, from_json, to_json
-from coe.fleet.backend import MAX_ERROR_BYTES, BackendRequest, BackendResponse, ChatBackend, read_all
-from coe.fleet.chat_completions import chunks_of
+from coe.fleet.backend import MAX_ERROR_BYTES, BackendRequest, BackendResponse, ChatBackend, chunks_of, read_all
 
 REFUSALS = (400, 422)
 
@@ -44,86 +42,85 @@ FORGOTTEN_AFTER_S = 3600.0
 MAX_KEPT, MAX_SWITCH_BYTES = 200, 200
 """Of what is known, and of the values that tell requests apart: those are a client's."""
 
-Kind = tuple[object, ...]
+Kind = tuple[str, bytes, frozenset[str]]
 
 logger = logging.getLogger(__name__)
 
 
-class Refused(NamedTuple):
-    """A field that a refusal names: by a code that says so, and beside others, on which it may depend."""
-
-    field: str
-    by_code: bool = False
-    is_beside: bool = False
-
-
 class TakenFields:
-    """Sends requests to an expert without the fields that it was found to refuse."""
+    """Sends requests to an expert without the fields that it was found to refuse.
+
+    `known` has them by kind of request, each until a time.
+    """
 
     def __init__(self, expert: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._expert, self._clock = expert, clock
-        self._refused: dict[tuple[str, Kind], float] = {}  # a field, of what requests, and until when
+        self.known: dict[Kind, tuple[frozenset[str], float]] = {}
 
-    async def send(self, backend: ChatBackend, request: BackendRequest, added: Collection[str] = ()) -> BackendResponse:
+    async def send(
+        self,
+        backend: ChatBackend,
+        request: BackendRequest,
+        added: Collection[str] = (),
+        response: BackendResponse | None = None,
+    ) -> BackendResponse:
         """Sends a request as the backend does, and after a refusal again without the field that it names first: some go
         on to list those that are known.
 
-        What helped is remembered for an hour, for requests like this one (`kinds_of`), unless only words said it and
+        What helped is remembered for an hour, for requests of this kind (`kind_of`), unless only words said it and
         the request itself has such words. Some servers repeat what they got, and then a client could have fields of all
         others left out.
 
         Args:
             added: fields that are not the client's, which are left out after a refusal that names none, too.
+            response: a refusal of the request, which was sent as it is.
         """
-        refused = self._known(request) if self._refused else frozenset[str]()
-        new: list[Refused] = []
+        kind, is_by_code = kind_of(request), True
+        refused, until_s = self.known.get(kind, (frozenset[str](), 0.0))
+        if self._clock() >= until_s:
+            refused = frozenset()
+        before = refused
         while True:
             sent = without(request, refused)
-            response = await backend.send(sent)
+            response = response or await backend.send(sent)
             if response.status not in REFUSALS:
-                if new and response.status < 300:
-                    self._remember(request, new)
-                if refused:
-                    own = refused & request.body.keys() - LIMIT_NAMES.keys() - set(added)
-                    response.left_out = tuple(sorted(own))
+                has_helped = refused != before and response.status < 300
+                if has_helped and (is_by_code or not says_not_taken(to_json(request.body))):
+                    self._remember(kind, refused, refused - before)
+                own = refused & request.body.keys() - LIMIT_NAMES.keys() - set(added)
+                response.left_out = tuple(sorted(own))
                 return response
             try:
                 refusal = await read_all(response.chunks, MAX_ERROR_BYTES)
             finally:
                 await response.chunks.aclose()
-            ours = (Refused(name) for name in added if name in sent.body)
-            found = refused_in(refusal, sent) or next(ours, None)
-            if found is None or found.field in refused:
+            field, by_code = refused_in(refusal, sent)
+            if field is None:
+                field = next((name for name in added if name in sent.body), None)
+            if field is None or field in refused:
                 response.chunks = chunks_of([refusal])
                 return response
-            refused |= {found.field}
-            new.append(found)
+            refused |= {field}
+            is_by_code, response = is_by_code and by_code, None
 
-    def _known(self, request: BackendRequest) -> frozenset[str]:
-        kinds, now_s = kinds_of(request), self._clock()
-        return frozenset(field for (field, kind), ends_s in self._refused.items() if kind in kinds and now_s < ends_s)
-
-    def _remember(self, request: BackendRequest, new: Sequence[Refused]) -> None:
-        if says_not_taken(to_json(request.body)) and not all(each.by_code for each in new):
-            return
-        if len(self._refused) > MAX_KEPT:
-            self._refused.clear()
-        kinds, ends_s = kinds_of(request), self._clock() + FORGOTTEN_AFTER_S
-        self._refused |= {(each.field, kinds[each.is_beside]): ends_s for each in new}
-        names = ", ".join(sorted(each.field for each in new))
-        logger.info("expert %s refuses %s, and is asked without for an hour", self._expert, names)
+    def _remember(self, kind: Kind, refused: frozenset[str], new: Collection[str]) -> None:
+        if len(self.known) > MAX_KEPT:
+            self.known.clear()
+        self.known[kind] = refused, self._clock() + FORGOTTEN_AFTER_S
+        logger.info("expert %s refuses %s, and is asked without for an hour", self._expert, ", ".join(sorted(new)))
 
 
-def kinds_of(request: BackendRequest) -> tuple[Kind, Kind]:
-    """The two kinds of request that a refusal may hold for: of the same path, since wires have different fields of one
-    name, and the same values of some fields; and those that have the same fields beside it, too."""
+def kind_of(request: BackendRequest) -> Kind:
+    """Requests for which a refusal holds alike: of the same path, since wires have different fields of one name, with
+    the same fields beside it, on which it may depend, and the same values of some."""
     body = request.body
-    usual = request.path, to_json({name: body[name] for name in SWITCHES if name in body})[:MAX_SWITCH_BYTES]
-    return usual, (*usual, frozenset(body.keys() & {*OPTIONAL, *LIMIT_NAMES}))
+    values = to_json({name: body[name] for name in SWITCHES if name in body})[:MAX_SWITCH_BYTES]
+    return request.path, values, frozenset(body.keys() & {*OPTIONAL, *LIMIT_NAMES})
 
 
-def refused_in(refusal: bytes, sent: BackendRequest) -> Refused | None:
-    """The first field of a request that its refusal names as one that is not taken at all; None for other faults."""
+def refused_in(refusal: bytes, sent: BackendRequest) -> tuple[str | None, bool]:
+    """The first field of a request that its refusal names as one that is not taken at all, None for other faults; and
+    whether it says so by a code."""
     try:
         error = from_json(refusal, has_unique_keys=False)["error"]
         code, param = error.get("code"), str(error.get("param")).partition(".")[0]
@@ -131,11 +128,11 @@ def refused_in(refusal: bytes, sent: BackendRequest) -> Refused | None:
         code, param = None, ""
     by_code = code in CODES and bool(NAMES.fullmatch(param.encode()))
     if not (by_code or says_not_taken(refusal)):
-        return None
+        return None, False
     named = [name.decode() for name in NAMES.findall(refusal)]
     first = [param] if param in named else named
     field = next((name for name in first if name in sent.body and (sent.path, name) != NOT_STORED), None)
-    return None if field is None else Refused(field, by_code, bool({*named} - {field, LIMIT_NAMES.get(field)}))
+    return field, by_code
 
 
 def says_not_taken(text: bytes) -> bool:

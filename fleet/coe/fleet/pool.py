@@ -11,7 +11,7 @@ from typing import Protocol
 from coe.base.errors import BusyError
 from coe.fleet.backend import SPENT, BackendRequest, BackendResponse, read_all
 from coe.fleet.connect import DisabledBackend
-from coe.fleet.drop_params import TakenFields
+from coe.fleet.drop_params import REFUSALS, TakenFields
 from coe.fleet.replicas import Breaker, BreakerState, ExpertBackend, Replica, Replicas
 from coe.fleet.tasks import stop_task
 
@@ -51,7 +51,10 @@ class Call:
     async def send(self, request: BackendRequest, added: Collection[str] = ()) -> BackendResponse:
         """Sends a request without what the expert refuses; `added` are fields of ours. Raises as `ChatBackend.send`
         does."""
-        response = await self._pool.taken[self.expert].send(self._replica.backend, request, added)
+        backend, taken = self._replica.backend, self._pool.taken[self.expert]
+        response = None if taken.known else await backend.send(request)
+        if response is None or response.status in REFUSALS:
+            response = await taken.send(backend, request, added, response)
         if self._replicas.are_several or self.queue_ms is not None:
             response.engine = 1 + self._replicas.all.index(self._replica)
         return response

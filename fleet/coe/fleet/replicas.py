@@ -13,34 +13,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-import re
-import time
+import random
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-import aiohttp
-
 from coe.base.errors import BusyError
 from coe.fleet.backend import SPENT_REST_S, ChatBackend
-from coe.fleet.tasks import stop_task
 
 LOAD_BOUND = 1.25
-POLL_EVERY_S = 1.0
-IDLE_S = 10.0
-"""So long after the last request, nobody asks engines for their load."""
-
 QUEUED_PER_PLACE = 2
-
-MAX_METRICS_BYTES = 4 << 20
-METRICS_TIMEOUT = aiohttp.ClientTimeout(total=1.0)
-GAUGES = re.compile(
-    rb"^(?:vllm:num_requests_(?:running|waiting)|llamacpp:requests_(?:processing|deferred)"
-    rb"|sglang:num_(?:running|queue)_reqs)(?:\{[^}\n]*\})? ([0-9.e+]+)$",
-    re.MULTILINE,
-)
-"""Requests that run and that wait, in vLLM, llama.cpp (`--metrics`) and SGLang; one line for each of its ranks."""
 
 FAILURES_TO_OPEN = 5
 FIRST_BACKOFF_S = 1.0
@@ -151,21 +134,12 @@ ORDER = {state: place for place, state in enumerate(BreakerState)}
 
 @dataclass(eq=False)
 class Replica:
-    """One engine of an expert. `told` is the load that it reported, and ours at that time."""
+    """One engine of an expert, and the requests of this process that it has."""
 
     url: str
     backend: ChatBackend
     breaker: Breaker = field(default_factory=Breaker)
     running: int = 0
-    told: tuple[int, int] | None = None
-
-    @property
-    def load(self) -> int:
-        """Requests that it has: those of all gateways where it tells, otherwise ours."""
-        if self.told is None:
-            return self.running
-        theirs, ours = self.told
-        return max(self.running, theirs + self.running - ours)
 
     def places(self, most: float) -> float:
         """Requests that it may have now."""
@@ -233,8 +207,6 @@ class Replicas:
         self.own: dict[tuple[str, Replica], Breaker] = {}  # of callers whose last requests failed at an engine
         self.are_several = len(self.all) > 1
         self.queue = None if max_running is None else Queue(expert, self._places)
-        self._poller: asyncio.Task[None] | None = None
-        self._asked_at_s = 0.0
 
     @property
     def best(self) -> Breaker:
@@ -252,7 +224,6 @@ class Replicas:
         """The engine that is asked next, any where none gets requests: its breaker was asked before."""
         if not self.are_several:
             return self.all[0]
-        self._watch()
         left, most = self.left(tried, caller) or self.all, self._max_running or math.inf
         return chosen([each for each in left if each.running < most] or left, conversation)
 
@@ -261,28 +232,12 @@ class Replicas:
         return any(await asyncio.gather(*(each.backend.is_alive() for each in self.all)))
 
     async def aclose(self) -> None:
-        await stop_task(self._poller)
         await asyncio.gather(*(each.backend.aclose() for each in self.all))
 
     def _places(self) -> float:
         """An engine that comes back has one for a trial, beside what it has not ended."""
         most = math.inf if self._max_running is None else self._max_running
         return max(most, sum(each.places(most) for each in self.all))
-
-    def _watch(self) -> None:
-        """Begins to ask engines for their load."""
-        self._asked_at_s = time.monotonic()
-        if self._poller is None or self._poller.done():
-            self._poller = asyncio.create_task(self._poll(), name=f"load of {self._expert}")
-
-    async def _poll(self) -> None:
-        """Notes what the engines tell of their load, while there are requests."""
-        async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
-            while time.monotonic() - self._asked_at_s < IDLE_S:
-                loads = await asyncio.gather(*(engine_load(session, each.url) for each in self.all))
-                for replica, load in zip(self.all, loads, strict=True):
-                    replica.told = None if load is None else (load, replica.running)
-                await asyncio.sleep(POLL_EVERY_S)
 
 
 ExpertBackend = ChatBackend | Replicas
@@ -292,28 +247,12 @@ ExpertBackend = ChatBackend | Replicas
 def chosen(replicas: Collection[Replica], conversation: str) -> Replica:
     """The conversation's engine, or the next in its order that has room; without a conversation the least loaded."""
     if not conversation:
-        return min(replicas, key=lambda each: each.load)
-    bound = math.ceil(LOAD_BOUND * (sum(each.load for each in replicas) + 1) / len(replicas))
+        return min(replicas, key=lambda each: (each.running, random.random()))  # not all processes the same one
+    bound = math.ceil(LOAD_BOUND * (sum(each.running for each in replicas) + 1) / len(replicas))
     ranked = sorted(replicas, key=lambda each: weight(conversation, each.url), reverse=True)
-    return next((each for each in ranked if each.load < bound), ranked[0])
+    return next((each for each in ranked if each.running < bound), ranked[0])
 
 
 def weight(conversation: str, url: str) -> bytes:
     """Rank of an engine for a conversation; the highest has it (rendezvous hashing, Thaler and Ravishankar 1996)."""
     return hashlib.blake2b(f"{url}\0{conversation}".encode("utf-8", "replace"), digest_size=8).digest()
-
-
-async def engine_load(session: aiohttp.ClientSession, url: str) -> int | None:
-    """Requests that run or wait on the engine at an API root; None where it does not tell."""
-    address = url.rstrip("/").removesuffix("/v1") + "/metrics"
-    try:
-        async with session.get(address, timeout=METRICS_TIMEOUT, allow_redirects=False) as response:
-            text = b""
-            while (
-                response.status == 200 and len(text) < MAX_METRICS_BYTES and (more := await response.content.readany())
-            ):
-                text += more
-        told = [float(value) for value in GAUGES.findall(text)]
-        return int(sum(told)) if told else None
-    except (aiohttp.ClientError, OSError, ValueError, OverflowError):
-        return None

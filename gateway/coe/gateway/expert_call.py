@@ -10,8 +10,8 @@ from typing import cast
 
 from coe.base.errors import BackendError, BusyError, RouterError
 from coe.decision_log.privacy import keyed_hash
-from coe.fleet.backend import ELSEWHERE, RETRY_AFTER_S, BackendRequest, BackendResponse, reply_json
-from coe.fleet.chat_completions import chunks_of, frames, response_of, wants_usage
+from coe.fleet.backend import ELSEWHERE, RETRY_AFTER_S, BackendRequest, BackendResponse, chunks_of, reply_json
+from coe.fleet.chat_completions import frames, response_of, wants_usage
 from coe.fleet.pool import Call, ExpertPool
 from coe.fleet.replicas import Replica
 from coe.gateway.answer_reader import chat_completion

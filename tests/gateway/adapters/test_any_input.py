@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coe.base.errors import BackendError
-from coe.fleet.chat_completions import chunks_of
+from coe.fleet.backend import chunks_of
 from coe.gateway.adapters.adapter import Surface, Translated, whole_told
 from coe.gateway.answer_reader import StreamReader, read_answer
 from coe.gateway.app import SURFACES

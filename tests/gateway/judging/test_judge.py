@@ -13,8 +13,8 @@ from coe.base.errors import ConfigError
 from coe.decision_log.database import Database
 from coe.decision_log.feedback_types import JudgedAnswer
 from coe.decision_log.sql_removal import Removal
-from coe.fleet.backend import BackendRequest, BackendResponse, Unconnected
-from coe.fleet.chat_completions import chunks_of, last_question
+from coe.fleet.backend import BackendRequest, BackendResponse, Unconnected, chunks_of
+from coe.fleet.chat_completions import last_question
 from coe.fleet.providers import echo
 from coe.gateway.judge import Judge
 from coe.router.config import parse_config

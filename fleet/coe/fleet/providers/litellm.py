@@ -26,9 +26,9 @@ from coe.fleet.backend import (
     ChatBackend,
     Unconnected,
     WholeLines,
+    chunks_of,
     visible_headers,
 )
-from coe.fleet.chat_completions import chunks_of
 from coe.fleet.providers._post import Connections
 from coe.router.gateway_config import listed
 from coe.router.section import HttpUrl, Section
