@@ -167,7 +167,7 @@ async def test_who_waited_for_an_engine_that_asked_for_a_rest_meanwhile_is_not_s
     first = await pool.call("coder")
     waiting = [asyncio.create_task(pool.call("coder")) for _ in range(2)]
     await asyncio.sleep(0)
-    first.at_limit(30.0)
+    first.cool_down(30.0)
     for each in waiting:
         with pytest.raises(BusyError, match="expert coder takes requests now"):
             await each

@@ -70,7 +70,7 @@ async def test_an_expert_without_quota_rests_for_long_and_everyone_is_told(
                 error = (await answer.json())["error"]
                 assert (answer.status, answer.headers["retry-after"], error["code"]) == (429, "500", OUT_OF_QUOTA)
                 assert error["message"].endswith("(ruby is without quota or credit at its provider)")
-            sent_before.at_limit(1.0)
+            sent_before.cool_down(1.0)
             assert pool.problems() == {"ruby": f"{told} 500 s"}
             assert (await gateway.record()).failures == {"ruby": "expert_out_of_quota"}
             assert len(upstream.requests) == 1
@@ -147,13 +147,13 @@ async def test_an_answer_during_a_probe_counts_more_than_the_probe() -> None:
     async with faulty("busy") as (gateway, _):
         pool, now = gateway.parts.pool, 0.0
         pool.clock = lambda: now
-        (await pool.call("ruby")).at_limit(7.0)
+        (await pool.call("ruby")).cool_down(7.0)
         now = 7.0
 
         async def is_alive() -> bool:
-            (await pool.call("ruby")).at_limit(7.0)
+            (await pool.call("ruby")).cool_down(7.0)
             return True
 
         vars(pool.backend("ruby"))["is_alive"] = is_alive
         await pool.probe_due()
-        assert pool.rests_s() == {"ruby": 7.0}
+        assert pool.cooldowns_s() == {"ruby": 7.0}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from coe.base.errors import ConfigError
-from coe.fleet.replicas import FAILURES_TO_OPEN, FIRST_BACKOFF_S, MAX_BACKOFF_S, MAX_REST_S, Breaker, BreakerState
+from coe.fleet.replicas import FAILURES_TO_OPEN, FIRST_BACKOFF_S, MAX_BACKOFF_S, MAX_COOLDOWN_S, Breaker, BreakerState
 from coe.gateway.expert_call import RetryBudget
 from coe.gateway.http_errors import ApiError
 from coe.gateway.intake import Admission
@@ -102,14 +102,14 @@ def test_an_expert_at_its_limit_rests_for_as_long_as_it_asks_and_needs_no_trial_
     breaker.limit(0.0, 7.0)
     breaker.limit(1.0, 2.0)  # the longer rest counts
     breaker.succeed()  # a request that was sent before
-    assert (breaker.state, breaker.rest_s(3.0), breaker.failures) == (BreakerState.LIMITED, 4.0, 0)
+    assert (breaker.state, breaker.cooldown_s(3.0), breaker.failures) == (BreakerState.LIMITED, 4.0, 0)
     assert not breaker.admits
     assert not breaker.wants_probe(6.9)
     assert breaker.wants_probe(7.0)
     breaker.probed(True, 7.0)
-    assert (breaker.state, breaker.rest_s(7.0)) == (BreakerState.CLOSED, 0.0)
+    assert (breaker.state, breaker.cooldown_s(7.0)) == (BreakerState.CLOSED, 0.0)
     breaker.limit(10.0, 3600.0)
-    assert breaker.rest_s(10.0) == MAX_REST_S
+    assert breaker.cooldown_s(10.0) == MAX_COOLDOWN_S
     breaker.probed(False, 70.0)  # it went down meanwhile
     assert breaker.state is BreakerState.OPEN
 
@@ -128,7 +128,7 @@ def test_a_probe_that_ends_after_a_request_told_more_says_nothing() -> None:
     breaker.open(0.0)
     breaker.limit(1.0, 7.0)  # a request that was sent before
     breaker.probed(True, 2.0)
-    assert breaker.rest_s(2.0) == 6.0
+    assert breaker.cooldown_s(2.0) == 6.0
     breaker = Breaker()
     breaker.probed(False, 2.0)
     assert breaker.state is BreakerState.CLOSED

@@ -112,7 +112,7 @@ async def test_a_failure_is_told_where_no_other_engine_takes_the_request_after_i
         failing.breaker.failures = FAILURES_TO_OPEN - 1
         asking = asyncio.create_task(ask(gateway, model=model))
         await until(lambda: failing.breaker.state is BreakerState.OPEN)  # and so the request waits for the other one
-        held.at_limit(30.0)
+        held.cool_down(30.0)
         assert await asking == seen
         record = await gateway.record()
         assert "boom" in {record.error_code, *record.failures.values()}

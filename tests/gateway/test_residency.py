@@ -20,7 +20,7 @@ from coe.fleet.residency.policies import Regret, Terms
 from coe.fleet.residency.scheduler import ResidencyPolicy, Scheduler
 from coe.fleet.residency.types import Residency
 from coe.fleet.residency.vllm_actuator import VllmActuator
-from coe.fleet.residency_setup import keeper_of
+from coe.fleet.residency_setup import controller_of
 from coe.gateway.replay import replay
 from coe.router.capabilities import Capabilities
 from coe.router.config import parse_config
@@ -238,10 +238,10 @@ async def test_a_request_whose_best_expert_cannot_be_woken_waits_for_the_next() 
 
 async def kept(values: dict[str, Any], urls: dict[str, list[str]]) -> Controller:
     config = parse_config(values)
-    return await keeper_of(config, config.residency, Path("no-data"), urls)
+    return await controller_of(config, config.residency, Path("no-data"), urls)
 
 
-async def test_the_keeper_of_a_configuration_counts_what_its_engines_take() -> None:
+async def test_the_controller_of_a_configuration_counts_what_its_engines_take() -> None:
     experts = {name: {"engine": "vllm", "model": "m", "gpu_gib": 20} for name in EXPERTS}
     async with engines(("emerald",)) as urls:
         entries = {name: entry | {"url": urls[name]} for name, entry in experts.items()}

@@ -126,7 +126,7 @@ async def test_a_process_without_redis_is_not_taken_for_one_that_was_stopped(
         raise BackendError("Redis cannot be asked", status=503)
 
     async with engines(["emerald"]) as urls, controller(redis_url, urls, ResidencyPolicy()) as kept:
-        monkeypatch.setattr(kept._board, "exchange", away)
+        monkeypatch.setattr(kept._coordination, "exchange", away)
         await stop_task(kept._tasks[0])  # else its looks count
         kept._told_at_s = earlier = forward_clock() - 30.0
         await until(lambda: kept._told_at_s > earlier + 29.0)
@@ -191,8 +191,8 @@ async def test_no_engine_sleeps_under_a_request_of_another_gateway(redis_url: st
             gateways.append(
                 await stack.enter_async_context(gateway_over(urls, eager(), ["emerald"], coordination=coordination))
             )
-        keepers = [each.parts.residency for each in gateways]
-        assert sum(each is not None and each.decides for each in keepers) == 1
+        controllers = [each.parts.residency for each in gateways]
+        assert sum(each is not None and each.decides for each in controllers) == 1
         for colour, best in (("green", "emerald"), ("red", "ruby")) * 2:
             answers = 0
             while not all(best in each.parts.pool.alive for each in gateways):
@@ -201,7 +201,7 @@ async def test_no_engine_sleeps_under_a_request_of_another_gateway(redis_url: st
             others: Sequence[str] = await asyncio.gather(*(asked(each, colour) for each in gateways))
             assert set(others) == {best}
         assert asleep_when_asked == []
-        assert sum(each.count for kept in keepers if kept is not None for each in kept.made.values()) >= 2
+        assert sum(each.count for kept in controllers if kept is not None for each in kept.made.values()) >= 2
 
 
 def watch(name: str, engine: FakeEngine, asleep_when_asked: list[str]) -> None:

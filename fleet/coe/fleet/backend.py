@@ -22,7 +22,7 @@ MAX_EVENT_BYTES = 8 << 20
 """Of an event of a stream, and of a line of one."""
 
 RETRY_AFTER_S = 1.0
-SPENT, SPENT_REST_S = "is without quota or credit at its provider", 600.0
+SPENT, SPENT_COOLDOWN_S = "is without quota or credit at its provider", 600.0
 """Wait before another try where nobody says for how long."""
 
 ELSEWHERE = frozenset({408, 429, 498, 500, 502, 503, 504, *range(520, 525), 529})

@@ -33,7 +33,7 @@ class Watcher(Protocol):
 
 class Call:
     """A request's place at an engine of an expert, until the end, which says something of that engine: `succeeded`,
-    `failed`, `at_limit` or `abandoned`.
+    `failed`, `cool_down` or `abandoned`.
 
     Args:
         queue_ms: time that it waited for its place; None where any number has one.
@@ -60,7 +60,7 @@ class Call:
         return response
 
     @property
-    def has_sibling(self) -> bool:
+    def has_another(self) -> bool:
         """The engine was at fault, and another one of the expert may do better."""
         return self._is_at_fault and bool(self._replicas.left(self.tried, self._caller))
 
@@ -105,12 +105,12 @@ class Call:
         self._is_at_fault = True
         self._end()
 
-    def at_limit(self, rest_s: float, *, is_spent: bool = False) -> None:
+    def cool_down(self, cooldown_s: float, *, is_spent: bool = False) -> None:
         """The engine refused the request and asks for a rest (s), or no quota is left, for which all engines of the
         expert rest: they have one account."""
         self._pool.saw(self.expert)
         for each in self._replicas.all if is_spent else (self._replica,):
-            each.breaker.limit(self._pool.clock(), rest_s, is_spent=is_spent)
+            each.breaker.limit(self._pool.clock(), cooldown_s, is_spent=is_spent)
         self._is_at_fault = not is_spent
         self._end()
 
@@ -276,9 +276,9 @@ class ExpertPool:
         else:
             self._seen_at_s.pop(name, None)
 
-    def rests_s(self) -> dict[str, float]:
+    def cooldowns_s(self) -> dict[str, float]:
         """Seconds until each expert that rests gets requests again."""
-        return {name: self.breaker(name).rest_s(self.clock()) for name in self.limited}
+        return {name: self.breaker(name).cooldown_s(self.clock()) for name in self.limited}
 
     async def start(self) -> None:
         """Probes every expert once, then those that are down again and again."""
@@ -358,7 +358,7 @@ class ExpertPool:
             return "answers again"
         if breaker.state is BreakerState.LIMITED:
             limit = SPENT if breaker.is_spent else "is at its limit"
-            return f"{limit} and is skipped for {breaker.rest_s(self.clock()):.0f} s"
+            return f"{limit} and is skipped for {breaker.cooldown_s(self.clock()):.0f} s"
         if breaker.state is BreakerState.OPEN:
             why = breaker.cause or "it does not answer a probe"
             return f"is failing ({why}) and is skipped for {max(breaker.probe_at_s - self.clock(), 0.0):.0f} s"

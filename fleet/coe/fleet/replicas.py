@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from coe.base.errors import BusyError
-from coe.fleet.backend import SPENT_REST_S, ChatBackend
+from coe.fleet.backend import SPENT_COOLDOWN_S, ChatBackend
 
 LOAD_BOUND = 1.25
 QUEUED_PER_PLACE = 2
@@ -28,7 +28,7 @@ QUEUED_PER_PLACE = 2
 FAILURES_TO_OPEN = 5
 FIRST_BACKOFF_S = 1.0
 MAX_BACKOFF_S = 30.0
-MAX_REST_S = 60.0
+MAX_COOLDOWN_S = 60.0
 
 
 class BreakerState(StrEnum):
@@ -75,17 +75,17 @@ class Breaker:
         if self.state is not BreakerState.LIMITED:  # a request that was sent before ends no rest
             self.state = BreakerState.CLOSED
 
-    def limit(self, now_s: float, rest_s: float, *, is_spent: bool = False) -> None:
+    def limit(self, now_s: float, cooldown_s: float, *, is_spent: bool = False) -> None:
         """The expert refused a request because of its rate limit, and asks for so long a rest: a sign of life. Without
-        quota it rests for SPENT_REST_S."""
-        until_s = now_s + (SPENT_REST_S if is_spent else min(rest_s, MAX_REST_S))
+        quota it rests for SPENT_COOLDOWN_S."""
+        until_s = now_s + (SPENT_COOLDOWN_S if is_spent else min(cooldown_s, MAX_COOLDOWN_S))
         if self.state is BreakerState.LIMITED:  # of two reasons to rest, the longer rest and the graver one remain
             until_s, is_spent = max(until_s, self.probe_at_s), is_spent or self.is_spent
         self.probe_at_s, self.is_spent = until_s, is_spent
         self.state = BreakerState.LIMITED
         self.succeed()
 
-    def rest_s(self, now_s: float) -> float:
+    def cooldown_s(self, now_s: float) -> float:
         """Seconds of rest that are left; 0 where the expert is not at a limit."""
         return max(self.probe_at_s - now_s, 0.0) if self.state is BreakerState.LIMITED else 0.0
 

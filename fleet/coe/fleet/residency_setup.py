@@ -24,23 +24,23 @@ from coe.router.residency_config import ResidencyConfig
 
 ONLY_GPU = "0"
 
-MakeBoard = Callable[[Sequence[tuple[Sequence[str], str]]], Coordination]
+MakeCoordination = Callable[[Sequence[tuple[Sequence[str], str]]], Coordination]
 """Makes the coordination of those who share engines, each given with its experts and its API root."""
 
 
-async def keeper_of(
+async def controller_of(
     config: CoeConfig,
     wanted: ResidencyConfig,
     data_dir: Path,
     urls: Mapping[str, Sequence[str]],
-    make_board: MakeBoard | None = None,
+    make_coordination: MakeCoordination | None = None,
 ) -> Controller:
     """A controller that has looked at every engine.
 
     Args:
         wanted: the section of experts.yaml.
         urls: API roots per expert whose engines this host runs; others have their `url`.
-        make_board: None where no other process shares these engines.
+        make_coordination: None where no other process shares these engines.
 
     Raises:
         ConfigError: what is awake, or is to be, exceeds the memory that experts.yaml names.
@@ -68,7 +68,7 @@ async def keeper_of(
         scheduler,
         actuator,
         wanted,
-        coordination=None if make_board is None else make_board(engines),
+        coordination=None if make_coordination is None else make_coordination(engines),
     )
 
 

@@ -38,7 +38,7 @@ class VllmHost:
 async def hosted_vllm(
     config: CoeConfig, folder: Path, data_dir: Path, environment: Mapping[str, str]
 ) -> AsyncIterator[VllmHost]:
-    """Ends what an earlier run left, starts the engines, writes their addresses for gateways, and follows the wishes of
+    """Ends what an earlier run left, starts the engines, writes their addresses for gateways, and follows the desired state of
     other commands; stops the engines at the end.
 
     Raises:
@@ -50,7 +50,7 @@ async def hosted_vllm(
         ended = await end_orphans(data_dir)
         fleet = Fleet(config, folder, data_dir, environment, engines={Engine.VLLM})
         starting = asyncio.create_task(start_and_announce(fleet, data_dir))
-        following = asyncio.create_task(follow_wishes(fleet, data_dir, starting))
+        following = asyncio.create_task(follow_desired_state(fleet, data_dir, starting))
         try:
             yield VllmHost(fleet, starting, ended)
         finally:
@@ -67,7 +67,7 @@ async def start_and_announce(fleet: Fleet, data_dir: Path) -> None:
     write_vllm(data_dir, fleet.engines)
 
 
-async def follow_wishes(fleet: Fleet, data_dir: Path, starting: asyncio.Task[None]) -> None:
+async def follow_desired_state(fleet: Fleet, data_dir: Path, starting: asyncio.Task[None]) -> None:
     """Once the engines have started: stops and starts those that others name, leaves those stopped that have ended
     asleep, and keeps their file up to date."""
     await asyncio.wait({starting})

@@ -231,13 +231,13 @@ async def opened_retrieval(
 async def opened_controller(
     settings: Settings, config: CoeConfig, urls: Mapping[str, Sequence[str]], redis_url: str
 ) -> Controller | None:
-    """None where experts.yaml asks for none, and then nothing of it is loaded. Raises as `keeper_of` does."""
+    """None where experts.yaml asks for none, and then nothing of it is loaded. Raises as `controller_of` does."""
     if config.residency is None:
         return None
-    from coe.fleet.residency_setup import keeper_of
+    from coe.fleet.residency_setup import controller_of
     from coe.gateway.residency_coordination import RedisCoordination
 
-    return await keeper_of(config, config.residency, settings.data_dir, urls, partial(RedisCoordination, redis_url))
+    return await controller_of(config, config.residency, settings.data_dir, urls, partial(RedisCoordination, redis_url))
 
 
 def make_runner(gateway: Gateway, batches: BatchStore, name: str) -> BatchRunner:

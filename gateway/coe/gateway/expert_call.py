@@ -119,7 +119,7 @@ class ExpertCall:
             tries += failure.code not in UNSENT
             following = self._following(decision, failures, failure, budget) if tries <= self._retries else None
             if following is None:
-                if failure.status == 429 and failure.rest_s is not None:
+                if failure.status == 429 and failure.cooldown_s is not None:
                     failure.retry_after_s = self._shortest_wait_s(decision.ranking, failure)
                 raise failure.after(failures) if failures else failure
             failures[expert] = failure.cause
@@ -135,7 +135,7 @@ class ExpertCall:
 
     def _shortest_wait_s(self, ranking: Collection[str], failure: ApiError) -> float:
         """Seconds until the first that could serve may be asked, where the last one asked is at its limit."""
-        waits_s = dict.fromkeys(self.pool.alive, RETRY_AFTER_S) | self.pool.rests_s()
+        waits_s = dict.fromkeys(self.pool.alive, RETRY_AFTER_S) | self.pool.cooldowns_s()
         return min([failure.retry_after_s or 0.0, *(waits_s[name] for name in ranking if name in waits_s)])
 
     def _native(self, chat: ChatRequest, expert: str) -> Native | None:
@@ -241,7 +241,7 @@ class ExpertCall:
             tell(call, failure, context.session_id)
             if problem is None or failure.code not in UNSENT:
                 problem = failure
-            if not (failure.is_retryable and call.has_sibling):
+            if not (failure.is_retryable and call.has_another):
                 raise problem
             logger.info("an engine of expert %s failed (%s); another one is asked", expert, failure.cause)
 
@@ -286,8 +286,8 @@ def tell(call: Call, failure: ApiError, conversation: str) -> None:
     problem = failure.message if failure.code in OF_ENTRY else ""
     if problem:
         logger.warning("%s", problem)  # clients may not notice, since others answer them
-    if failure.rest_s is not None:
-        call.at_limit(failure.rest_s, is_spent=failure.code == OUT_OF_QUOTA)
+    if failure.cooldown_s is not None:
+        call.cool_down(failure.cooldown_s, is_spent=failure.code == OUT_OF_QUOTA)
     elif failure.status >= 500:
         blamed, is_down = conversation if failure.status == 500 else "", failure.status == 503
         call.failed(f"{failure.status} {failure.cause}", conversation=blamed, problem=problem, is_down=is_down)

@@ -11,7 +11,7 @@ from coe.fleet.backend import (
     ELSEWHERE,
     RETRY_AFTER_S,
     SPENT,
-    SPENT_REST_S,
+    SPENT_COOLDOWN_S,
     is_spent,
     is_too_large,
     reply_json,
@@ -73,8 +73,10 @@ def upstream_error(
     is_large = is_too_large(status, body)
     if is_spent(status, body):
         lack = "has too little credit for so long an answer at its provider" if is_large else SPENT
-        message, rest_s = f"expert {expert} {lack}", None if is_large else SPENT_REST_S
-        return ApiError(message, status=429, code=OUT_OF_QUOTA, retry_after_s=rest_s, rest_s=rest_s, is_retryable=True)
+        message, cooldown_s = f"expert {expert} {lack}", None if is_large else SPENT_COOLDOWN_S
+        return ApiError(
+            message, status=429, code=OUT_OF_QUOTA, retry_after_s=cooldown_s, cooldown_s=cooldown_s, is_retryable=True
+        )
     status = status if status < 600 else 502  # LinkedIn's 999 and others that HTTP does not know
     said_s, fields = retry_after_s(headers), error_fields(body)
     fault: tuple[str, str] | None = None
@@ -104,7 +106,7 @@ def upstream_error(
         param=param if isinstance(param, str) else None,
         error_type=kind if isinstance(kind, str) and code != TOO_LONG else None,
         retry_after_s=None if is_large else wait_s,
-        rest_s=None if is_large or not is_retryable else wait_s if status == 429 else said_s,
+        cooldown_s=None if is_large or not is_retryable else wait_s if status == 429 else said_s,
         is_retryable=is_retryable,
     )
 

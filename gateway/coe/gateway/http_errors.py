@@ -64,7 +64,7 @@ class ApiError(RequestError):
 
     Args:
         error_type: OpenAI's class of errors; by default the one of the status.
-        rest_s: seconds for which the expert wants no requests.
+        cooldown_s: seconds for which the expert wants no requests.
         is_retryable: another expert may be tried, nothing was generated.
     """
 
@@ -77,13 +77,13 @@ class ApiError(RequestError):
         param: str | None = None,
         error_type: str | None = None,
         retry_after_s: float | None = None,
-        rest_s: float | None = None,
+        cooldown_s: float | None = None,
         is_retryable: bool = False,
     ) -> None:
         super().__init__(message, status=status, code=code, param=param, retry_after_s=retry_after_s)
         self.message = message
         self.error_type = error_type or type_of(status)
-        self.rest_s, self.is_retryable = rest_s, is_retryable
+        self.cooldown_s, self.is_retryable = cooldown_s, is_retryable
         self.more_headers: dict[str, str] = {}
         self.expert: str | None = None  # the one that failed, once it is known
         self.is_logged = True  # False: the log has enough of its kind

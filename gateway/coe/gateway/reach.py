@@ -139,13 +139,13 @@ def no_expert(
         told |= dict.fromkeys(down.keys() & pool.spent, SPENT)
         away = ", ".join(name if reason == NOT_REACHABLE else f"{name} {reason}" for name, reason in told.items())
         kept_out = "".join(f"; {name}: {reason}" for name, reason in outside.items())
-        are_limited, rests_s = set(down.values()) == {LIMITED}, pool.rests_s()
+        are_limited, cooldowns_s = set(down.values()) == {LIMITED}, pool.cooldowns_s()
         limit = OUT_OF_QUOTA if set(told.values()) == {SPENT} else RATE_LIMITED
         return ApiError(
             f"no expert that can serve this request is reachable now ({away}{kept_out})",
             status=429 if are_limited else 503,
             code=limit if are_limited else "no_expert_alive",
-            retry_after_s=min(rests_s.get(name, 0.0) for name in down) if are_limited else RETRY_AFTER_S,
+            retry_after_s=min(cooldowns_s.get(name, 0.0) for name in down) if are_limited else RETRY_AFTER_S,
         )
     if outside:
         return ApiError(str(error), code="outside_policy", param="model")

@@ -67,7 +67,7 @@ class Controller:
         self.scheduler, self._wanted = scheduler, wanted
         self._changes = Changes(scheduler, actuator)
         self.made: Mapping[tuple[str, Residency], Made] = self._changes.made  # by this process
-        self._board, self._observe_every_s = coordination, observe_every_s
+        self._coordination, self._observe_every_s = coordination, observe_every_s
         self._resident_of = {expert: each.name for each in scheduler.residents for expert in each.experts}
         self._always = frozenset(each.name for each in scheduler.residents if not each.awake_gib)
         self.managed = frozenset(expert for expert, name in self._resident_of.items() if name not in self._always)
@@ -92,7 +92,7 @@ class Controller:
         await (self._changes.observe() if self.decides or not self._turn else self._take_over())
         self.use(pool)
         self._tasks = [asyncio.create_task(self._run(), name="residency")]
-        if self._board is not None:
+        if self._coordination is not None:
             self._tasks.append(asyncio.create_task(self._exchange_always(), name="residency-coordination"))
 
     def use(self, pool: ExpertPool) -> None:
@@ -104,8 +104,8 @@ class Controller:
     async def aclose(self) -> None:
         for task in self._tasks:
             await stop_task(task)
-        if self._board is not None:
-            await self._board.aclose()
+        if self._coordination is not None:
+            await self._coordination.aclose()
         await self._changes.aclose()
         for waiter in self._waiters:
             waiter.future.cancel()
@@ -126,7 +126,7 @@ class Controller:
     @property
     def is_behind(self) -> bool:
         """True in a process that was stopped for so long that others count without it, until it has heard from them."""
-        return self._board is not None and forward_clock() - self._told_at_s > self._board.lease_s
+        return self._coordination is not None and forward_clock() - self._told_at_s > self._coordination.lease_s
 
     async def _catch_up(self) -> None:
         """Hears who is awake now, once for all who wait for it; looks for itself where that is not possible."""
@@ -268,7 +268,7 @@ class Controller:
         """Returns once a change may be made: this process still has the turn, others know of it, and they send no
         requests to an engine that is to sleep. Raises BackendError."""
         self._publish()
-        while self._board is not None:
+        while self._coordination is not None:
             is_told = await self._exchange()
             if not self.decides:
                 raise BackendError("another process decides now")
@@ -282,13 +282,13 @@ class Controller:
 
     @property
     def _me(self) -> str:
-        return "" if self._board is None else self._board.me
+        return "" if self._coordination is None else self._coordination.me
 
     def _asked(self) -> frozenset[str]:
         return frozenset(each.name for each in self._waiters if not each.future.done())
 
     def _is_cut_off(self) -> bool:
-        return self._board is not None and forward_clock() - self._heard_at_s > self._board.lease_s
+        return self._coordination is not None and forward_clock() - self._heard_at_s > self._coordination.lease_s
 
     async def _exchange_always(self) -> None:
         while True:
@@ -299,7 +299,7 @@ class Controller:
 
     async def _exchange(self) -> bool:
         """Tells the others and hears from them. Returns False where that was not possible."""
-        if self._board is None:
+        if self._coordination is None:
             return True
         async with self._exchanging:
             notes = tuple(self._notes)
@@ -307,7 +307,9 @@ class Controller:
             running = {name: count for name, count in self._running.items() if count}
             report = Report.model_construct(view=self.view.version, running=running, asked=self._asked())
             try:
-                heard = await self._board.exchange(report, notes, self._turn, self.view if self.decides else None)
+                heard = await self._coordination.exchange(
+                    report, notes, self._turn, self.view if self.decides else None
+                )
             except BackendError as error:
                 self._notes.extendleft(reversed(notes))
                 if self._turn and self._is_cut_off():
