@@ -106,8 +106,8 @@ class Call:
         self._end()
 
     def cool_down(self, cooldown_s: float, *, is_spent: bool = False) -> None:
-        """The engine refused the request and asks for a rest (s), or no quota is left, for which all engines of the
-        expert rest: they have one account."""
+        """The engine refused the request and asks for a cooldown, or no quota is left, for which all engines of the
+        expert cool down: they have one account."""
         self._pool.saw(self.expert)
         for each in self._replicas.all if is_spent else (self._replica,):
             each.breaker.limit(self._pool.clock(), cooldown_s, is_spent=is_spent)
@@ -152,7 +152,7 @@ class ExpertPool:
         self._looking, self._looked_at_s = asyncio.Lock(), -LOOK_EVERY_S
         self.watcher: Watcher | None = None
         self.asleep: frozenset[str] = frozenset()  # of those that could be called, who has no weights on the GPU now
-        self.limited: frozenset[str] = frozenset()  # resting, at a limit of their provider's
+        self.limited: frozenset[str] = frozenset()  # cooling down, at a limit of their provider's
         self.alive: frozenset[str] = frozenset(backends)  # replaced on every change, so reading it costs nothing
 
     def problems(self) -> dict[str, str]:
@@ -277,7 +277,7 @@ class ExpertPool:
             self._seen_at_s.pop(name, None)
 
     def cooldowns_s(self) -> dict[str, float]:
-        """Seconds until each expert that rests gets requests again."""
+        """Seconds until each expert that cools down gets requests again."""
         return {name: self.breaker(name).cooldown_s(self.clock()) for name in self.limited}
 
     async def start(self) -> None:
@@ -296,7 +296,7 @@ class ExpertPool:
         await asyncio.gather(*(each.aclose() for each in self._backends.values() if id(each) not in used))
 
     async def is_answering(self) -> bool:
-        """Returns True when at least one expert is up that gets requests or rests at a limit: it answered
+        """Returns True when at least one expert is up that gets requests or cools down at a limit: it answered
         recently, or answers a probe now.
 
         Without requests a breaker hears of nothing. It hears nothing of these probes either: an engine that is slow to

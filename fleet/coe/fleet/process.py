@@ -191,7 +191,7 @@ class SupervisedProcess:
             self._enter(ProcessState.STARTING, failure)
 
     async def _live_once(self) -> str | None:
-        """One life of the child. Why it ended, or None when that was our wish."""
+        """One life of the child. Why it ended, or None when `stop` ended it."""
         try:
             child = self._child = await self._launch()
         except (OSError, ValueError) as error:  # no process or file is left; an argument that no program can get

@@ -1,7 +1,7 @@
 """An expert that several engines serve alike: which of them gets a request, and who waits when all are busy.
 
 Each engine has a circuit breaker: closed, open after failures in a row, then one trial at a time; or limited for the
-rest that the provider asks for.
+cooldown that the provider asks for.
 
 A conversation goes to the same engine, whose prefix cache knows it: the first by rendezvous hashing that is not above
 its share of the load by more than a quarter ("consistent hashing with bounded loads", Mirrokni et al. 2016). The hash
@@ -36,7 +36,7 @@ class BreakerState(StrEnum):
 
     CLOSED = "closed"  # all of them
     HALF_OPEN = "half_open"  # the next one, as a trial
-    LIMITED = "limited"  # none, because the expert asked for a rest, or is without quota
+    LIMITED = "limited"  # none, because the expert asked for a cooldown, or is without quota
     OPEN = "open"  # none
 
 
@@ -72,21 +72,21 @@ class Breaker:
 
     def succeed(self) -> None:
         self.failures, self.has_trial, self.backoff_s, self.problem, self.blamed = 0, False, FIRST_BACKOFF_S, "", ()
-        if self.state is not BreakerState.LIMITED:  # a request that was sent before ends no rest
+        if self.state is not BreakerState.LIMITED:  # a request that was sent before ends no cooldown
             self.state = BreakerState.CLOSED
 
     def limit(self, now_s: float, cooldown_s: float, *, is_spent: bool = False) -> None:
-        """The expert refused a request because of its rate limit, and asks for so long a rest: a sign of life. Without
-        quota it rests for SPENT_COOLDOWN_S."""
+        """The expert refused a request because of its rate limit, and asks for so long a cooldown: a sign of life.
+        Without quota it lasts SPENT_COOLDOWN_S."""
         until_s = now_s + (SPENT_COOLDOWN_S if is_spent else min(cooldown_s, MAX_COOLDOWN_S))
-        if self.state is BreakerState.LIMITED:  # of two reasons to rest, the longer rest and the graver one remain
+        if self.state is BreakerState.LIMITED:  # of two reasons the graver one remains, for the longer time
             until_s, is_spent = max(until_s, self.probe_at_s), is_spent or self.is_spent
         self.probe_at_s, self.is_spent = until_s, is_spent
         self.state = BreakerState.LIMITED
         self.succeed()
 
     def cooldown_s(self, now_s: float) -> float:
-        """Seconds of rest that are left; 0 where the expert is not at a limit."""
+        """Seconds of the cooldown that are left; 0 where the expert is not at a limit."""
         return max(self.probe_at_s - now_s, 0.0) if self.state is BreakerState.LIMITED else 0.0
 
     def fail(self, now_s: float, blamed: str = "", problem: str = "", cause: str = "") -> None:
@@ -117,7 +117,7 @@ class Breaker:
         return self.state in (BreakerState.OPEN, BreakerState.LIMITED) and now_s >= self.probe_at_s
 
     def probed(self, is_alive: bool, now_s: float) -> None:
-        """The verdict of a probe, unless a request has told more meanwhile. Behind a rest, requests need no trial: the
+        """The verdict of a probe, unless a request has told more meanwhile. After a cooldown, requests need no trial: the
         next refusal begins another."""
         if not self.wants_probe(now_s):
             return
