@@ -61,8 +61,8 @@ class DesiredProcesses:
     ) -> None:
         """Waits for a state, and for another process where that one `ended`. Raises BackendError.
 
-        Those that are to be ready are asked for whenever they are found stopped: whoever runs an engine gives it up where
-        it ends asleep, perhaps only now.
+        Those that are to be ready are asked for whenever they are found stopped: whoever runs an engine gives it up
+        where it ends asleep, perhaps only now.
         """
         until_s = time.monotonic() + self._timeout_s
         while late := [

@@ -117,8 +117,8 @@ class Breaker:
         return self.state in (BreakerState.OPEN, BreakerState.LIMITED) and now_s >= self.probe_at_s
 
     def probed(self, is_alive: bool, now_s: float) -> None:
-        """The verdict of a probe, unless a request has told more meanwhile. After a cooldown, requests need no trial: the
-        next refusal begins another."""
+        """The verdict of a probe, unless a request has told more meanwhile. After a cooldown, requests need no trial:
+        the next refusal begins another."""
         if not self.wants_probe(now_s):
             return
         if is_alive:

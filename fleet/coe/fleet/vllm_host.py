@@ -38,8 +38,8 @@ class VllmHost:
 async def hosted_vllm(
     config: CoeConfig, folder: Path, data_dir: Path, environment: Mapping[str, str]
 ) -> AsyncIterator[VllmHost]:
-    """Ends what an earlier run left, starts the engines, writes their addresses for gateways, and follows the state that
-    these desire; stops the engines at the end.
+    """Ends what an earlier run left, starts the engines, writes their addresses for gateways, and follows the state
+    that these desire; stops the engines at the end.
 
     Raises:
         EngineError: others run the engines of this folder.
