@@ -1,12 +1,11 @@
 """Rates at which a kind of answer takes two graded answers for the same wrongly, or for different wrongly.
 
-    python -m benchmarks.answer_kinds [--base-url http://127.0.0.1:8000/v1 --judge EXPERT] [--groups FILE]
+    python -m benchmarks.answer_kinds [--groups FILE]
 
 Graded answers are those of the shipped experts to the shipped probes, and those of answer_groups.jsonl, written by hand
 before the kinds were measured on them: two that are the same and one or two others. Of the former two right answers
-should have one key, a right and a wrong one should not; what two wrong answers should have nobody knows. A judge is
-measured on the groups of kind `judge`, where one is named. --groups names a file of your own, with a line
-{"kind": "judge", "prompt": ..., "same": [...], "other": [...]} each.
+should have one key, a right and a wrong one should not; what two wrong answers should have nobody knows. --groups names
+a file of your own, with a line {"kind": "code", "prompt": ..., "same": [...], "other": [...]} each.
 """
 
 from __future__ import annotations
@@ -28,8 +27,7 @@ from coe.eval.answers import Answer
 from coe.eval.grading import kind_of_probe
 from coe.eval.probe_set import load_probes
 from coe.router import plugins
-from coe.router.answers import FAMILY, AnswerKind, KeyOf, Question
-from coe.router.answers import judge as judge_kind
+from coe.router.answers import FAMILY, AnswerKind, KeyOf
 
 GROUPS = Path(__file__).with_name("answer_groups.jsonl")
 Ask = Callable[[str, Mapping[str, object]], str | None]
@@ -100,21 +98,7 @@ def row(kind: str, source: str, count: Counter[str]) -> str:
     return "| " + " | ".join([*cells, *(share(count, *rate) for rate in RATES)]) + " |"
 
 
-def asks_by(base_url: str) -> Ask:
-    from openai import OpenAI
-
-    client = OpenAI(base_url=base_url, api_key="unused")
-
-    def ask(expert: str, body: Mapping[str, object]) -> str | None:
-        made: Any = client.chat.completions.create(model=expert, **body)  # type: ignore[call-overload]
-        return str(made.choices[0].message.content)
-
-    return ask
-
-
 def main(
-    base_url: Annotated[str, typer.Option(help="API root of a composition")] = "",
-    judge: Annotated[str, typer.Option(help="expert to measure as a judge")] = "",
     groups: Annotated[Path, typer.Option(help="graded answers written by people")] = GROUPS,
 ) -> None:
     """Print both rates of error, with 95% intervals, for every kind."""
@@ -123,14 +107,9 @@ def main(
     print(f"| {' | '.join(heads)} |\n" + "| --- " * len(heads) + "|")
     cases: dict[tuple[str, str], list[tuple[KeyOf | None, Graded]]] = defaultdict(list)
     for kind, own, graded in answers:
-        cases[kind, "shipped experts"].append((own.key_for(Question(graded.prompt)), graded))
+        cases[kind, "shipped experts"].append((own.key_for(graded.prompt), graded))
     for kind, graded in hand:
-        if kind != "judge":
-            cases[kind, "people"].append((plugins.build(FAMILY, kind, {}).key_for(Question(graded.prompt)), graded))
-        elif judge:
-            asking = judge_kind.build(judge_kind.Options(expert=judge))
-            key = asking.key_for(Question(graded.prompt, ask=asks_by(base_url)))
-            cases[f"judge {judge}", "people"].append((key, graded))
+        cases[kind, "people"].append((plugins.build(FAMILY, kind, {}).key_for(graded.prompt), graded))
     for (kind, source), found in sorted(cases.items()):
         print(row(kind, source, counted(found)))
 

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coe.router import plugins
-from coe.router.answers import FAMILY, AnswerKind, KeyOf, Question, compares_none
+from coe.router.answers import FAMILY, AnswerKind, KeyOf, compares_none
 from tests.contracts.examples import cases_of
 
 
@@ -27,9 +27,8 @@ ANSWERS = st.one_of(st.text(max_size=200), st.lists(st.sampled_from(PIECES.split
 
 
 def keys_of(kind: str, number: int) -> KeyOf:
-    """The keys of answers to a prompt that shows an example and a table, beside a judge."""
-    question = Question("add(2, 3) == 5; users(id, name)", lambda expert, body: "different")
-    return built(kind, number).key_for(question)
+    """The keys of answers to a prompt that shows an example and a table."""
+    return built(kind, number).key_for("add(2, 3) == 5; users(id, name)")
 
 
 @pytest.mark.parametrize(("kind", "number"), [case for case in CASES if not built(*case.values).is_slow])

@@ -80,8 +80,8 @@ class CallState(StrEnum):
 
 class AskedExpert(Record):
     """One call of a strategy. Calls of one `answer` number gave the same answer; None: it stated none. The usage of a
-    cancelled call is an estimate of its prompt. `is_judge`: it was asked whether two answers are the same. `propensity`
-    is the probability of the call, given the replies before it."""
+    cancelled call is an estimate of its prompt. `propensity` is the probability of the call, given the replies before
+    it."""
 
     expert: str
     state: CallState
@@ -90,7 +90,6 @@ class AskedExpert(Record):
     cost_usd: float = Field(default=0.0, ge=0)
     latency_ms: float = Field(default=0.0, ge=0)
     error_code: str | None = None
-    is_judge: bool = False
     propensity: float = Field(default=0.0, ge=0, le=1)
 
 

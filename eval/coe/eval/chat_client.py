@@ -108,12 +108,9 @@ class ChatClient:
             "max_tokens": probe.max_tokens,
             **SAMPLING,
         }
-        return await self.send(body | {"logprobs": True} if wants_logprobs else body)
-
-    async def send(self, body: Mapping[str, object]) -> tuple[str, Mapping[str, object], float | None]:
-        """As `ask`, of a chat request as it is. Raises CallError."""
         try:
-            async with self._session.post(self._url, json=body) as response:
+            asked = body | {"logprobs": True} if wants_logprobs else body
+            async with self._session.post(self._url, json=asked) as response:
                 content = await response.read()
         except TimeoutError as error:
             raise CallError("no answer in time", Fault.EXPERT) from error

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from coe.eval.answers import Answer
-from coe.eval.chat_client import CallError, ChatClient
 from coe.eval.collect_request import CollectRequest, Show, pairs_of
 from coe.eval.probe_set import GraderSpec, Probe
 from coe.eval.ray_engine import spread
-from coe.router.answers import AnswerKind, Question, Score, compares_none, declared_kind
+from coe.router.answers import AnswerKind, Score, compares_none, declared_kind
 from coe.router.cost import cost
 from coe.router.section import PluginConfig
 from coe.router.types import FloatArray
@@ -22,8 +21,6 @@ from coe.training.types import ModelFacts, OutcomeTable, split_of
 
 METRIC = "graded"
 GRADED_IN_PART = 256
-
-Ask = Callable[[str, Mapping[str, object]], str | None]
 
 
 async def graded_table(
@@ -114,14 +111,18 @@ def grade_part(part: Sequence[tuple[str, str]]) -> list[float]:
 async def compared(
     request: CollectRequest, answers: Sequence[tuple[int, int, str]], show: Show
 ) -> list[tuple[int, int, str | None]]:
-    """The keys of the answers that can be compared; a judge is asked where experts.yaml declares one."""
-    found = {row: kind_of_probe(probe, request.compared_by) for row, probe in enumerate(request.probes)}
-    kinds = {row: kind for row, kind in found.items() if kind is not None}
+    """The keys of the answers that can be compared."""
+    declared = {row: kind_of_probe(probe, request.compared_by) for row, probe in enumerate(request.probes)}
+    kinds = {row: kind for row, kind in declared.items() if kind is not None}
     if any(kind.is_slow for kind in kinds.values()):
         show("comparing answers")
-    async with request.client() as client:
-        texts, ask = request.probes, asks_by(client)
-        return await keys_of(answers, kinds, {row: Question(texts[row].text, ask) for row in kinds})
+    keys = {row: kind.key_for(request.probes[row].text) for row, kind in kinds.items()}
+    found = []
+    for row, column, text in answers:
+        key = keys.get(row)
+        if key is not None:
+            found.append((row, column, await asyncio.to_thread(key, text) if kinds[row].is_slow else key(text)))
+    return found
 
 
 def cost_usd(answer: Answer, facts: ModelFacts) -> float | None:
@@ -139,29 +140,3 @@ def kind_of_probe(probe: Probe, declared: Mapping[str, PluginConfig]) -> AnswerK
     if own.key_for is not compares_none:
         return own
     return declared_kind(declared[probe.category]) if probe.category in declared else None
-
-
-async def keys_of(
-    answers: Iterable[tuple[int, int, str]], kinds: Mapping[int, AnswerKind], questions: Mapping[int, Question]
-) -> list[tuple[int, int, str | None]]:
-    """The key of every answer (row, column, text) to a prompt, by row, of which its kind can tell; in their order."""
-    keys = {row: kind.key_for(questions[row]) for row, kind in kinds.items()}
-    found = []
-    for row, column, text in answers:
-        key = keys.get(row)
-        if key is not None:
-            found.append((row, column, await asyncio.to_thread(key, text) if kinds[row].is_slow else key(text)))
-    return found
-
-
-def asks_by(client: ChatClient) -> Ask:
-    """Asks an expert over HTTP, for a thread that compares answers; None where it gives no reply."""
-    loop = asyncio.get_running_loop()
-
-    def ask(expert: str, body: Mapping[str, object]) -> str | None:
-        try:
-            return asyncio.run_coroutine_threadsafe(client.send({"model": expert, **body}), loop).result()[0]
-        except CallError:
-            return None
-
-    return ask

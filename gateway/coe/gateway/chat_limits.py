@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from coe.base.json_text import to_json
 from coe.decision_log.decision_record import StrategyTrace, TerminalState
@@ -23,9 +22,6 @@ from coe.router.expert_config import ExpertConfig
 from coe.router.strategies.types import Chosen
 from coe.router.types import RoutingDecision
 from coe.router.usage import Usage
-
-if TYPE_CHECKING:
-    from coe.router.answers import Judging
 
 MESSAGE_TOKENS = 16
 """Upper bound of what a chat template puts around one message (ours)."""
@@ -66,15 +62,12 @@ class ChatLimits:
             chosen: a strategy, which may ask further experts.
         """
         caller = context.caller
-        asked, judging = ((), None) if chosen is None else (chosen.asked, chosen.kind.judging)
-        prices = Prices(self._experts, chat, self._added_chars, context.is_batch, judging)
+        prices = Prices(self._experts, chat, self._added_chars, context.is_batch)
         held = NOTHING
         if caller.has_costs:
             held = prices.most(*decision.ranking)
-            for name in asked:
+            for name in () if chosen is None else chosen.asked:
                 held = held.plus(prices.most(name))
-            if judging is not None:
-                held = held.plus(prices.most_judging(judging).times(len(asked) * (len(asked) - 1) // 2))
         return ChatReservation(await self._limits.reserve(caller, held), prices)
 
 
@@ -84,23 +77,16 @@ class Prices:
 
     Args:
         experts, added_chars: as those of `ChatLimits`.
-        judging: who compares the answers of a strategy.
     """
 
     experts: Mapping[str, ExpertConfig]
     chat: ChatRequest
     added_chars: int = 0
     is_batch: bool = False
-    judging: Judging | None = None
 
     def most(self, *names: str) -> Cost:
         """The most that one of these can cost."""
         return most(self.chat, [self.experts[name] for name in names], self.added_chars, self.is_batch)
-
-    def most_judging(self, judging: Judging) -> Cost:
-        """Of one comparison of two answers."""
-        prompt, reply = judging.prompt_bytes + 2 * MESSAGE_TOKENS, judging.reply_tokens
-        return Cost(prompt + reply, price(prompt, reply, self.experts[judging.expert].rates(self.is_batch)))
 
     def spent(self, expert: str, usage: Usage) -> Cost:
         return spent(usage, self.experts[expert].rates(self.is_batch))
@@ -109,12 +95,8 @@ class Prices:
         """The cost of a strategy's calls; of one that was cancelled or not counted the most that it can have been."""
         total = NOTHING
         for call in trace.calls:
-            if not call.usage.is_estimated:
-                total = total.plus(self.spent(call.expert, call.usage))
-            elif call.is_judge and self.judging is not None:
-                total = total.plus(self.most_judging(self.judging))
-            else:
-                total = total.plus(self.most(call.expert))
+            is_known = not call.usage.is_estimated
+            total = total.plus(self.spent(call.expert, call.usage) if is_known else self.most(call.expert))
         return total
 
 

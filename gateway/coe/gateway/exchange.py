@@ -191,7 +191,7 @@ def response_headers(row: ChatRow, *, alias: str | None, left_out: tuple[str, ..
         headers["x-coe-alias"] = quote(alias[:MAX_MODEL_CHARS], safe=ALIAS_CHARS)
     trace = row.strategy
     if trace is not None and trace.declined is None:
-        answered = sum(call.state is CallState.ANSWERED and not call.is_judge for call in trace.calls)
+        answered = sum(call.state is CallState.ANSWERED for call in trace.calls)
         headers["x-coe-strategy"] = trace.name
         headers["x-coe-calls"] = str(len(trace.calls))
         headers["x-coe-agreement"] = f"{trace.agreed} of {answered}"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 from coe.base.errors import RouterError
 from coe.base.json_text import to_json
@@ -21,18 +20,18 @@ from coe.gateway.exchange import RequestContext
 from coe.gateway.expert_answer import StreamedAnswer, WholeAnswer
 from coe.gateway.expert_call import ExpertCall, streamed
 from coe.gateway.http_errors import api_error
-from coe.router.answers import KeyOf, Question, mean_logprob
+from coe.router.answers import KeyOf, mean_logprob
 from coe.router.expert_config import ExpertConfig
 from coe.router.strategies.machines import Escalate
 from coe.router.strategies.types import Chosen, Reply, Settled, Strategy
-from coe.router.types import QueryFacts, RoutingDecision
+from coe.router.types import RoutingDecision
 from coe.router.usage import Usage, chat_usage
 
 WAITING_S = 10.0
 """A proxy cuts a stream that is silent for 30 to 60 s."""
 
 COMPARER = ThreadPoolExecutor(max_workers=8, thread_name_prefix="coe-compare")
-"""For kinds of answers that run code or ask a judge; of one request one answer after the other."""
+"""For kinds of answers that run code; of one request one answer after the other."""
 
 NEW_ANSWER = "\0"
 """Key of an answer that nobody has given yet."""
@@ -75,12 +74,10 @@ class StrategyRun:
     decision: RoutingDecision
     chosen: Chosen
     calls: dict[int, Call] = field(default_factory=dict)
-    judgements: list[Call] = field(default_factory=list)
     settled: Settled | None = None
     declined: str | None = None
     key_of: KeyOf | None = None
     _comparing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _asking: set[Future[str | None]] = field(default_factory=set)
 
     async def answer(self, on_wait: Callable[[], Awaitable[None]]) -> StreamedAnswer | WholeAnswer | None:
         """The answer that is served, with the usage of all calls, as its client asked for it; None where nobody gave
@@ -99,25 +96,13 @@ class StrategyRun:
                     await on_wait()
             answer = asking.result()
         finally:
-            self.key_of = None  # a judge is asked nothing more
-            for future in self._asking:
-                future.cancel()
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
         return streamed(answer, self.chat) if answer and self.chat.is_stream else answer
 
     def _prepare(self) -> str | None:
         """Makes the keys of answers to this request, or says why there are none."""
-        judging, kind = self.chosen.kind.judging, self.chosen.kind
-        if judging is not None:
-            family = self.entries[judging.expert].family
-            same = next((name for name in self.chosen.asked if self.entries[name].family == family), None)
-            if same is not None:
-                return f"judge '{judging.expert}' is of the family of expert '{same}', whose answers it would compare"
-        loop = asyncio.get_running_loop()
-        text = "\n\n".join(text_of(message) for message in self.chat.messages)
-        ask = partial(self._ask, loop)
-        self.key_of = kind.key_for(Question(text, ask))
+        self.key_of = self.chosen.kind.key_for("\n\n".join(text_of(message) for message in self.chat.messages))
         return "the request shows nothing to compare answers by" if self.key_of is None else None
 
     async def _settled_answer(self) -> WholeAnswer | None:
@@ -147,7 +132,7 @@ class StrategyRun:
         served = None if self.settled.expert is None else self.calls[self.settled.expert].answer
         if served is None:
             return None
-        usage = Usage.total([call.usage for call in (*self.calls.values(), *self.judgements)])
+        usage = Usage.total([call.usage for call in self.calls.values()])
         body = await read_off_loop(lambda raw: with_usage(raw, usage), served.body)
         return replace(served, body=body, facts=served.facts._replace(usage=usage))
 
@@ -189,24 +174,6 @@ class StrategyRun:
         async with self._comparing:
             return await asyncio.get_running_loop().run_in_executor(COMPARER, self.key_of, text)
 
-    def _ask(self, loop: asyncio.AbstractEventLoop, expert: str, body: Mapping[str, object]) -> str | None:
-        """A judge's reply, for a thread that compares answers; None where it gives none, or nobody waits any longer."""
-        if self.key_of is None:
-            return None
-        future = asyncio.run_coroutine_threadsafe(self._judge(expert, body), loop)
-        self._asking.add(future)
-        try:
-            return future.result()
-        except CancelledError:
-            return None
-
-    async def _judge(self, expert: str, body: Mapping[str, object]) -> str | None:
-        facts = QueryFacts(prompt_chars=len(str(body["messages"])))
-        call = Call(expert, facts.prompt_tokens)
-        self.judgements.append(call)
-        asks = self.chat._replace(body={"model": expert, **body}, facts=facts, is_stream=False)
-        return await self._ask_into(call, asks)
-
     def trace(self) -> StrategyTrace:
         """The part of the row and the receipt. Answers are numbered; their text is nowhere."""
         keys = list(dict.fromkeys(call.key for call in self.calls.values() if call.key is not None))
@@ -219,10 +186,9 @@ class StrategyRun:
                 cost_usd=cost_usd(call.usage, self.entries.get(call.expert), self.context.is_batch),
                 latency_ms=call.latency_ms or 0.0,
                 error_code=call.error_code,
-                is_judge=i >= len(self.calls),
                 propensity=self.decision.propensity,
             )
-            for i, call in enumerate((*self.calls.values(), *self.judgements))
+            for call in self.calls.values()
         )
         settled = self.settled or Settled(None)
         return StrategyTrace(

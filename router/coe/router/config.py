@@ -301,9 +301,6 @@ def strategy_problems(config: CoeConfig) -> Iterator[str]:
         if category not in config.categories:
             yield f"answers.{category}: unknown category{allowed_values(category, config.categories)}"
         try:
-            judging = declared_kind(kind).judging
+            declared_kind(kind)
         except ConfigError as error:
             yield from (f"answers.{category}: {problem}" for problem in error.problems)
-            continue
-        if judging is not None:
-            yield from unknown(f"answers.{category}.expert: unknown expert", judging.expert, config.experts)

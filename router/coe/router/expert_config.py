@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from datetime import date
 from enum import StrEnum
@@ -157,13 +156,6 @@ class ExpertConfig(Section):
         """The model name that requests to its engine carry. An engine that others run knows `model`; one that we start
         serves each expert under the expert's own name, because several may share its model."""
         return self.served_model or (expert if self.url is None else self.model)
-
-    @property
-    def family(self) -> str:
-        """The letters that its model's name begins with: `qwen` of `Qwen/Qwen2.5-7B`. One family errs alike."""
-        name = re.split(r"[/:]", self.model.rstrip("/"))[-1]
-        letters = re.match(r"[A-Za-z]+", name)
-        return letters.group().lower() if letters else name
 
     @property
     def host_group(self) -> str:

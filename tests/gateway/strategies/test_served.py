@@ -255,12 +255,10 @@ async def test_answers_of_an_undeclared_kind_are_not_compared() -> None:
         record = await gateway.record()
         assert record.strategy.declined == "no kind of answers is declared for category 'red'"
         assert why_dropped(record, {record.decision_id: 1.0}) is None  # it teaches like any answer of one expert
-    for kind in ({"kind": "code"}, {"kind": "judge", "expert": "plain"}):
-        async with composition(TWO_AGREE, sections={"answers": {"red": kind}}) as (gateway, panel):
-            _, _, headers = await said(gateway)
-            assert (headers["x-coe-fallback"], panel.asked) == ("single", ["ruby"])
-            record = await gateway.record()
-            assert (record.strategy.declined or "").startswith(("the request shows nothing", "judge 'plain' is of the"))
+    async with composition(TWO_AGREE, sections={"answers": {"red": {"kind": "code"}}}) as (gateway, panel):
+        _, _, headers = await said(gateway)
+        assert (headers["x-coe-fallback"], panel.asked) == ("single", ["ruby"])
+        assert (await gateway.record()).strategy.declined.startswith("the request shows nothing")
 
 
 EQUAL = Votes(weights=(1.0, 1.0, 1.0), doubt=0.0)
@@ -273,40 +271,6 @@ async def test_where_no_reply_states_such_an_answer_the_first_is_served_as_one_e
         assert sorted(panel.asked) == sorted(EXPERTS)
         record = await gateway.record()
         assert (record.strategy.is_settled, record.strategy.agreed, record.served_expert) == (True, 0, "ruby")
-
-
-JUDGED = {"answers": {"red": {"kind": "judge", "expert": "plain"}}}
-
-
-@pytest.mark.parametrize(("verdict", "agreed"), [("same", 2), ("I say: different", 1), (FAIL, 1)])
-async def test_a_judge_of_another_family_compares_and_is_paid_for(verdict: str, agreed: int) -> None:
-    says = {"ruby": "long", "emerald": "longer", "plain": verdict}
-    entries = {name: PRICES | {"model": f"{name}-7b"} for name in EXPERTS}
-    pair = Vote((0, 1), EQUAL)
-    async with composition(says, pair, entries=entries, sections=JUDGED) as (gateway, panel):
-        text, usage, headers = await said(gateway)
-        assert headers["x-coe-agreement"] == f"{agreed} of 2"
-        assert text in (("long",) if agreed == 2 else ("long", "longer"))
-        assert sorted(panel.asked) == ["emerald", "plain", "ruby"]
-        assert usage["total_tokens"] == 12 * (2 if verdict == FAIL else 3)
-        record = await gateway.record()
-        judge = record.strategy.calls[-1]
-        assert (judge.expert, judge.is_judge, judge.answer) == ("plain", True, None)
-        assert record.cost_usd == pytest.approx(sum(call.cost_usd for call in record.strategy.calls))
-        assert {call.propensity for call in record.strategy.calls} == {1.0}
-
-
-async def test_a_client_that_leaves_cancels_the_judge() -> None:
-    says = {"ruby": "long", "emerald": "longer", "plain": HANG}
-    entries = {name: PRICES | {"model": f"{name}-7b"} for name in EXPERTS}
-    async with composition(says, Vote((0, 1), EQUAL), entries=entries, sections=JUDGED) as (gateway, panel):
-        asking = asyncio.create_task(said(gateway))
-        await until(lambda: panel.running == {"plain"})
-        asking.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asking
-        await until(lambda: panel.cancelled == {"plain"} and not panel.running)
-        assert (await gateway.record()).state is TerminalState.CLIENT_GONE
 
 
 @pytest.mark.parametrize("plain", ["4", HANG])

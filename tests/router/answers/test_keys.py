@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import pytest
 
 from coe.router import plugins
-from coe.router.answers import FAMILY, MORE_THAN_TEXT, AnswerKind, Question, answer_kind
+from coe.router.answers import FAMILY, MORE_THAN_TEXT, AnswerKind, answer_kind
 from coe.router.answers.sql import query_in, tables_in
 from coe.router.section import PluginConfig
 from coe.router.types import QueryFacts
 
-QUESTION = Question(
+QUESTION = (
     "Write add(a, b), e.g. add(2, 3) gives 5 and add('x', 'y') gives 'xy'. Also, on users(id, name, age) with "
     "orders(id, user_id, total): who is older than 5?"
 )
@@ -117,29 +115,9 @@ def test_what_states_nothing_of_the_kind_has_no_key(kind: str, options: dict[str
     assert plugins.build(FAMILY, kind, options).key_for(QUESTION)(answer) is None
 
 
-@pytest.mark.parametrize("kind", ["code", "sql", "judge"])
+@pytest.mark.parametrize("kind", ["code", "sql"])
 def test_a_request_that_shows_nothing_to_compare_by_is_declined(kind: str) -> None:
-    options = {"expert": "referee"} if kind == "judge" else {}
-    assert plugins.build(FAMILY, kind, options).key_for(Question("write add(a), which sums up")) is None
-
-
-def test_a_judge_is_asked_of_each_group_once_and_may_say_nothing_of_use() -> None:
-    asked: list[str] = []
-
-    def ask(expert: str, body: Mapping[str, object]) -> str | None:
-        asked.append(expert)
-        text = str(body["messages"])
-        return None if "riddle" in text else "Same." if text.count("rain") == 2 else "I say: different"
-
-    key = plugins.build(FAMILY, "judge", {"expert": "referee"}).key_for(Question("Weather?", ask=ask))
-    assert [key("rain it is"), key("sun"), key("rain, surely"), key("rain it is"), key("riddle")] == [
-        "0",
-        "1",
-        "0",
-        "0",
-        None,
-    ]
-    assert asked == ["referee"] * 3
+    assert plugins.build(FAMILY, kind, {}).key_for("write add(a), which sums up") is None
 
 
 def test_the_kind_follows_from_the_request_and_the_category() -> None:

@@ -117,16 +117,6 @@ def test_answers_are_compared_as_experts_yaml_declares_or_as_a_person_says(
     assert compare(found.answers, ["?"], ["spam" if wanted is None else "7"], [""], [given]).after == 1
 
 
-@pytest.mark.parametrize(("declared", "wanted"), [("judge, expert: base", None), ("text", "judge")])
-def test_kinds_that_compare_by_more_than_the_answers_are_refused(
-    declared: str, wanted: str | None, tmp_path: Path
-) -> None:
-    file = tmp_path / "experts.yaml"
-    file.write_text(f"{COMPOSITION}answers: {{code: {{kind: {declared}}}}}\n")
-    with pytest.raises(ConfigError, match=r"--answers: 'judge' .*allowed: code, json, label, number"):
-        candidate_of("poet", "code", file, tmp_path, AdapterOptions(answers=wanted), None)
-
-
 @pytest.mark.parametrize("is_last", [False, True])
 def test_an_expert_is_added_behind_the_others_and_the_rest_stays(is_last: bool, tmp_path: Path) -> None:
     file = tmp_path / "experts.yaml"

@@ -36,25 +36,7 @@ Score = Callable[[str], float]
 """The grade of an answer, in [0, 1]; 1 is right."""
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """Means by which a kind may compare the answers to one request: the text of its messages, and the text that an
-    expert replies to a chat body, None where it gives none."""
-
-    text: str = ""
-    ask: Callable[[str, Mapping[str, object]], str | None] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Judging:
-    """An expert that compares answers, two at a time; a call has a prompt and a reply of at most so much."""
-
-    expert: str
-    prompt_bytes: int
-    reply_tokens: int
-
-
-def compares_none(question: Question) -> KeyOf | None:
+def compares_none(prompt: str) -> KeyOf | None:
     """The keys of a kind that only grades."""
     return None
 
@@ -63,21 +45,20 @@ def compares_none(question: Question) -> KeyOf | None:
 class AnswerKind:
     """What `build` of a kind gives.
 
-    `key_for` gives the keys of answers to a request, or None where it cannot tell of this request. `score` grades; None
-    where the options have no reference values. `is_slow`: a key may take milliseconds or more, so that it belongs into
-    a thread, one key of a request after the other. `judging` says who is asked meanwhile.
+    `key_for` gives the keys of answers to the text of a request's messages, or None where it cannot tell of this
+    request. `score` grades; None where the options have no reference values. `is_slow`: a key may take milliseconds or
+    more, so that it belongs into a thread, one key of a request after the other.
     """
 
-    key_for: Callable[[Question], KeyOf | None] = compares_none
+    key_for: Callable[[str], KeyOf | None] = compares_none
     score: Score | None = None
     is_slow: bool = False
-    judging: Judging | None = None
 
 
 def kind_of_text(key: KeyOf, right: Collection[str | None] = (), score: Score | None = None) -> AnswerKind:
     """A kind whose keys follow from the answer alone; by default an answer with one of the keys `right` is right."""
     by_key: Score | None = (lambda answer: float(key(answer) in right)) if right else None
-    return AnswerKind(lambda question: key, score or by_key)
+    return AnswerKind(lambda prompt: key, score or by_key)
 
 
 def answer_kind(facts: QueryFacts, category: str, declared: Mapping[str, PluginConfig]) -> AnswerKind | str:

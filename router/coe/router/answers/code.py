@@ -11,7 +11,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, Field
 
 from coe.base.sandbox.runner import SandboxLimits, run_tests
-from coe.router.answers import MAX_PROMPT_CHARS, AnswerKind, KeyOf, Question, clip, fenced_blocks
+from coe.router.answers import MAX_PROMPT_CHARS, AnswerKind, KeyOf, clip, fenced_blocks
 from coe.router.types import Record
 
 _CODE_START: Final = re.compile(r"^(?:def |class |import |from |@|async def |\w+ *= *lambda)", re.MULTILINE)
@@ -50,8 +50,8 @@ def build(options: Options) -> AnswerKind:
     """
     limits = SandboxLimits(options.cpu_s, options.wall_s, options.memory_mib * 2**20)
 
-    def key_for(question: Question) -> KeyOf | None:
-        calls = calls_in(question.text[:MAX_PROMPT_CHARS])
+    def key_for(prompt: str) -> KeyOf | None:
+        calls = calls_in(prompt[:MAX_PROMPT_CHARS])
 
         def key(answer: str) -> str | None:
             code = code_in(clip(answer))

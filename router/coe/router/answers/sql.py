@@ -13,7 +13,7 @@ from typing import Final, Self
 
 from pydantic import Field, model_validator
 
-from coe.router.answers import MAX_PROMPT_CHARS, AnswerKind, KeyOf, Question, clip, fenced_blocks
+from coe.router.answers import MAX_PROMPT_CHARS, AnswerKind, KeyOf, clip, fenced_blocks
 from coe.router.types import Record
 
 Row = tuple[object, ...]
@@ -93,8 +93,8 @@ def build(options: Options) -> AnswerKind:
     run, or that gives no row anywhere, has no key.
     """
 
-    def key_for(question: Question) -> KeyOf | None:
-        text = question.text[:MAX_PROMPT_CHARS]
+    def key_for(prompt: str) -> KeyOf | None:
+        text = prompt[:MAX_PROMPT_CHARS]
         tables = tables_in(text)
         if not tables:
             return None

@@ -16,7 +16,7 @@ from coe.base.errors import ConfigError, DataError, allowed_values
 from coe.base.whole_files import write_whole
 from coe.cli.progress import Progress
 from coe.fleet.vllm_addresses import add_to_vllm, read_vllm
-from coe.router.answers import AnswerKind, Question, comparing, declared_kind
+from coe.router.answers import AnswerKind, declared_kind
 from coe.router.config import CoeConfig, config_text, load_config, parse_text
 from coe.router.expert_config import Engine, ExpertConfig
 from coe.router.section import PluginConfig, check_name
@@ -29,7 +29,6 @@ from coe.training.lora.serving import load_adapter
 PACKAGES = ("torch", "transformers", "peft", "numpy")
 KEPT = {"engine", "model", "url", "replica_urls", "replicas", "api_key_env", "engine_args", "engine_env", "params_b"}
 KEPT |= {"active_params_b", "context_tokens", "supports"}
-ASKS_MORE = {"judge"}  # kinds that need a gateway to ask: not here
 
 
 @dataclass(frozen=True)
@@ -87,10 +86,7 @@ def candidate_of(
     if base not in config.experts or config.experts[base].engine not in engines:
         raise ConfigError(f"--on: '{base}' is not an expert that takes an adapter{allowed_values(base, bases)}")
     declared = config.answers.get(category, PluginConfig(kind="text"))
-    if (wanted := options.answers or declared.kind) in ASKS_MORE:
-        others = set(comparing()) - ASKS_MORE
-        raise ConfigError(f"--answers: '{wanted}' compares by more than the answers{allowed_values(wanted, others)}")
-    kind = declared_kind(PluginConfig(kind=wanted) if options.answers else declared)
+    kind = declared_kind(PluginConfig(kind=options.answers) if options.answers else declared)
     return Candidate(name, category, file, data_dir, config, base, kind, options.out or data_dir / "lora" / name)
 
 
@@ -254,6 +250,6 @@ def compare(
 
 def is_right(kind: AnswerKind, prompt: str, right: str, given: str) -> bool:
     """Returns True where both have a key, and the same."""
-    key_of = kind.key_for(Question(prompt))
+    key_of = kind.key_for(prompt)
     key = None if key_of is None else key_of(right)
     return key_of is not None and key is not None and key == key_of(given)
