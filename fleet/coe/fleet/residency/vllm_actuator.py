@@ -56,11 +56,13 @@ class VllmActuator:
         await asyncio.gather(*(self._post(place, "sleep", asked) for place in there))
         if (state := await self.state(expert)) not in SLEEPS:
             raise BackendError(f"the engine of {expert} did not go to sleep: it is {state}")
+        self._desire(expert, state)
 
     async def wake(self, expert: str) -> None:
         """Wakes an engine from either level, or starts it where it is stopped. Raises BackendError."""
         states = await self._states(expert)
         absent = {place.root for place, state in states if state in ABSENT}
+        self._desire(expert, Residency.AWAKE)
         if absent or not states:
             await self._of_this_host(expert).start(expert, absent)
         await asyncio.gather(*(self._wake(place, state) for place, state in states))
@@ -130,6 +132,10 @@ class VllmActuator:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+
+    def _desire(self, expert: str, state: Residency) -> None:
+        if self._processes is not None:
+            self._processes.desire(expert, state)
 
     def _of_this_host(self, expert: str) -> DesiredProcesses:
         if self._processes is None:
