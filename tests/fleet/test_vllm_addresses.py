@@ -12,8 +12,8 @@ import pytest
 
 from coe.base.errors import DataError, EngineError
 from coe.fleet.process import ProcessState
-from coe.fleet.residency.types import Residency
 from coe.fleet.vllm_addresses import (
+    Desired,
     EngineRecord,
     claim_vllm,
     desire,
@@ -51,11 +51,11 @@ def test_an_engine_that_others_want_stopped_stays_so_whatever_process_it_has(tmp
     lock = claim_vllm(tmp_path)
     engines = [engine_record("coder", FIRST), engine_record("maths", SECOND)]
     write_vllm(tmp_path, engines)
-    desire(tmp_path, {"vllm-coder"}, Residency.STOPPED)
+    desire(tmp_path, {"vllm-coder"}, Desired.STOPPED)
     renew_vllm(tmp_path, [engine_record("coder", FIRST, pid=2), engines[1]])
-    assert [each.desired for each in read_vllm(tmp_path).engines] == [Residency.STOPPED, Residency.AWAKE]
-    desire(tmp_path, {"vllm-coder"}, Residency.AWAKE)
-    assert {each.desired for each in read_vllm(tmp_path).engines} == {Residency.AWAKE}
+    assert [each.desired for each in read_vllm(tmp_path).engines] == [Desired.STOPPED, Desired.AWAKE]
+    desire(tmp_path, {"vllm-coder"}, Desired.AWAKE)
+    assert {each.desired for each in read_vllm(tmp_path).engines} == {Desired.AWAKE}
     lock.release()
 
 

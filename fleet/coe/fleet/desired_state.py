@@ -9,8 +9,7 @@ from pathlib import Path
 
 from coe.base.errors import BackendError, DataError, EngineError
 from coe.fleet.process import ProcessState
-from coe.fleet.residency.types import Residency
-from coe.fleet.vllm_addresses import EngineRecord, desire, read_vllm
+from coe.fleet.vllm_addresses import Desired, EngineRecord, desire, read_vllm
 
 LOOK_EVERY_S = 0.1
 
@@ -47,14 +46,14 @@ class DesiredProcesses:
         ended = {each.pid for each in engines if each.state is ProcessState.READY and each.url in absent}
         names = {each.name for each in engines}
         await self._stop(expert, {each.name for each in engines if each.state is ProcessState.FAILED})
-        desire(self._data_dir, names, Residency.AWAKE)
+        desire(self._data_dir, names, Desired.AWAKE)
         await self._until(expert, names, ProcessState.READY, ended)
 
     async def stop(self, expert: str) -> None:
         """Ends the engines of an expert. Raises BackendError."""
         await self._stop(expert, {each.name for each in self._engines(expert)})
 
-    def desire(self, expert: str, state: Residency) -> None:
+    def desire(self, expert: str, state: Desired) -> None:
         """Says whether the engines of an expert are started again after they have ended. Nothing happens where this
         host runs none of them."""
         try:
@@ -64,7 +63,7 @@ class DesiredProcesses:
             raise BackendError(str(error), status=503) from error
 
     async def _stop(self, expert: str, names: Collection[str]) -> None:
-        desire(self._data_dir, names, Residency.STOPPED)
+        desire(self._data_dir, names, Desired.STOPPED)
         await self._until(expert, names, ProcessState.STOPPED)
 
     async def _until(

@@ -14,8 +14,7 @@ from pathlib import Path
 from coe.base.errors import BackendError, EngineError
 from coe.fleet.engine_plans import EnginePlan, llamacpp_plans, refuse_taken_ports, vllm_plans
 from coe.fleet.process import ProcessState, ProcessStatus, SupervisedProcess
-from coe.fleet.residency.types import SLEEPS, Residency
-from coe.fleet.vllm_addresses import EngineRecord
+from coe.fleet.vllm_addresses import Desired, EngineRecord
 from coe.fleet.vllm_command import named_gpus
 from coe.router.config import CoeConfig
 from coe.router.expert_config import Engine
@@ -59,7 +58,7 @@ class Fleet:
         self._running = {name: urls for name, urls in (running or {}).items() if name in config.experts}
         self._plans: list[EnginePlan] = []
         self._processes: list[SupervisedProcess] = []
-        self._desired: Mapping[str, Residency] = {}  # by engine; those left out are to be awake
+        self._desired: dict[str, Desired] = {}  # by engine; those left out are to be awake
 
     @property
     def engines(self) -> list[EngineRecord]:
@@ -74,7 +73,7 @@ class Fleet:
                 restarts=status.restarts,
                 gpus=",".join(gpus_of(plan)),
                 log=str(plan.spec.log),
-                desired=self._desired.get(plan.spec.name, Residency.AWAKE),
+                desired=self._desired.get(plan.spec.name, Desired.AWAKE),
             )
             for plan, (status, _) in zip(self._plans, self.statuses, strict=True)
         ]
@@ -108,14 +107,14 @@ class Fleet:
         """Stops every engine, all at once."""
         await asyncio.gather(*(process.stop() for process in self._processes))
 
-    async def follow(self, desired: Mapping[str, Residency]) -> None:
+    async def follow(self, desired: dict[str, Desired]) -> None:
         """Ends the engines that are to be stopped, and starts those that are to be awake and have ended: on one GPU one
         after the other, because vLLM measures the free memory while it starts."""
         self._desired = desired
         to_end = [
             number
             for number, plan in enumerate(self._plans)
-            if desired.get(plan.spec.name) is Residency.STOPPED and self._state(number) is not ProcessState.STOPPED
+            if desired.get(plan.spec.name) is Desired.STOPPED and self._state(number) is not ProcessState.STOPPED
         ]
         await asyncio.gather(*(self._processes[number].stop() for number in to_end))
         for number in to_end:
@@ -129,7 +128,7 @@ class Fleet:
 
     def _is_to_run(self, plan: EnginePlan) -> bool:
         """False for one that has ended asleep, too: others may have its GPU memory by then."""
-        return self._desired.get(plan.spec.name, Residency.AWAKE) is Residency.AWAKE
+        return self._desired.get(plan.spec.name, Desired.AWAKE) is Desired.AWAKE
 
     def _state(self, number: int) -> ProcessState:
         return self._processes[number].status.state
@@ -155,7 +154,7 @@ class Fleet:
             raise EngineError(str(error)) from error
         finally:
             await actuator.aclose()
-        self._desired = {**self._desired, **{plan.spec.name: SLEEPS[level - 1] for plan, level in sleepers}}
+        self._desired |= {plan.spec.name: Desired.ASLEEP for plan, _ in sleepers}
 
     def _plan(self) -> list[EnginePlan]:
         """Reads weights and adapters, so it may take a second: run it in a thread."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
+from enum import StrEnum
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -16,17 +17,24 @@ from coe.base.errors import DataError, EngineError, allowed_values
 from coe.base.whole_files import locked, write_whole
 from coe.fleet.folder_lock import FolderLock, holder_of, is_held
 from coe.fleet.process import ProcessState
-from coe.fleet.residency.types import Residency
 
 FILE_NAME = "vllm.json"
 
 NOBODY = "no vLLM engine runs on this data folder; `coe experts up` or `coe up` starts them"
 
 
+class Desired(StrEnum):
+    """What an engine is to be: started whenever it has ended; left ended, because others may have its memory by then;
+    or ended."""
+
+    AWAKE = "awake"
+    ASLEEP = "asleep"
+    STOPPED = "stopped"
+
+
 class EngineRecord(BaseModel, frozen=True):
     """One engine process. `gpus` are the numbers of its GPUs, empty for a CPU; `state` is that of its process, which
-    knows all but sleep. `desired` is what others want: one to be awake is started whenever it has ended, one that they
-    put to sleep is not, and one to be stopped is ended."""
+    knows all but sleep; `desired` is what others want."""
 
     name: str
     experts: tuple[str, ...]
@@ -36,7 +44,7 @@ class EngineRecord(BaseModel, frozen=True):
     restarts: int
     gpus: str
     log: str
-    desired: Residency = Residency.AWAKE
+    desired: Desired = Desired.AWAKE
 
 
 class VllmRecord(BaseModel, frozen=True):
@@ -112,7 +120,7 @@ def add_to_vllm(data_dir: Path, base: str, expert: str) -> None:
     change_vllm(data_dir, lambda each: {"experts": (*each.experts, expert)} if base in each.experts else {})
 
 
-def desire(data_dir: Path, names: Collection[str], state: Residency) -> None:
+def desire(data_dir: Path, names: Collection[str], state: Desired) -> None:
     """Tells who runs the engines of these names what they are to be."""
     change_vllm(data_dir, lambda each: {"desired": state} if each.name in names else {})
 
