@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from coe.router.pipeline import Router
 from coe.router.quality import Measured, QualityMatrix
 from coe.router.scorers.map import MapScorer
 from coe.router.solved_policy import SolvedPolicy
-from coe.router.types import CategoryProbs, FloatArray
+from coe.router.types import CategoryProbs, FloatArray, View
 from tests.router.exploring import explored
 
 MANIFEST: Mapping[str, object] = {
@@ -62,6 +62,10 @@ class MarginUncertainty:
     """1 - the largest probability."""
 
     threshold: float = 0.2
+    thresholds: Mapping[View, float] = field(default_factory=dict)
+
+    def threshold_of(self, view: View) -> float:
+        return self.thresholds.get(view, self.threshold)
 
     def score(self, embeddings: FloatArray, probs: FloatArray) -> FloatArray:
         return np.asarray(1 - probs.max(axis=1), dtype=np.float32)

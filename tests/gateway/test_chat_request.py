@@ -10,7 +10,7 @@ import pytest
 
 from coe.base.json_text import to_json
 from coe.gateway.asgi import decode_json
-from coe.gateway.chat_request import ChatRequest, chat_request, json_object, last_asks
+from coe.gateway.chat_request import MAX_SYSTEM_CHARS, ChatRequest, chat_request, json_object, last_asks
 from coe.gateway.http_errors import ApiError
 from coe.router.capabilities import resolve_model
 from coe.router.conversation import MAX_EARLIER
@@ -144,3 +144,11 @@ def test_earlier_asks_come_newest_first_and_only_so_many() -> None:
     assert (asked.text, asked.earlier) == ("three", ("two", "one"))
     assert decoded([user("alone")]).earlier == ()
     assert len(decoded([user(f"ask {i}") for i in range(50)]).earlier) == MAX_EARLIER
+
+
+@pytest.mark.parametrize("role", ["system", "developer"])
+def test_the_system_prompt_is_read_up_to_a_bound(role: str) -> None:
+    asked = decoded([{"role": role, "content": [{"type": "text", "text": " Translate. "}]}, user("three")])
+    assert (asked.system, asked.text) == ("Translate.", "three")
+    assert len(decoded([{"role": role, "content": "x" * 10_000}, user("three")]).system) == MAX_SYSTEM_CHARS
+    assert decoded([user("three")]).system == ""

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coe.router.types import CategoryProbs, DecisionReason, RoutingDecision
+from coe.router.types import CategoryProbs, DecisionReason, RoutingDecision, View
 
 if TYPE_CHECKING:
     from coe.cli.terminal import Grid
 
 TOP_CATEGORIES = 3
+READ_FROM = {View.WHOLE: "", View.ASK: " by the ask amid its material", View.TASK: " by the task in its system prompt"}
 TOP_LACKS = 3
 
 
 def reason_in_words(decision: RoutingDecision, threshold: float | None = None) -> str:
     """One sentence: why this expert. `threshold` is the uncertainty above which queries fall back to `general`."""
     sure = f"'{decision.likely_category}' with confidence {decision.confidence:.2f}"
-    seen = f"classified as {sure}"
+    seen = f"classified{READ_FROM[decision.view]} as {sure}"
     if decision.is_fallback:
         limit = "" if threshold is None else f" is above {threshold:.2f}"
         seen = f"most likely {sure}, but uncertainty {decision.uncertainty:.2f}{limit}: general"

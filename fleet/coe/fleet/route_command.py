@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,12 +50,12 @@ def route(
         still = router.without_exploration()
 
         def decide(text: str) -> RoutingDecision:
-            query = query_of(text)
-            return still.decide(query, policy=policy, rng=rng, embedding=still.embed(query.text, query.earlier))
+            return still.decide(query_of(text), policy=policy, rng=rng)
 
         return check_routes(tests, still, tuple(composition.experts), decide)
     query = query_of(text)
-    vector = router.embed(query.text, query.earlier)
+    vector, _, view = router.features(query)
+    query = replace(query, facts=replace(query.facts, view=view))
     decision = router.decide(query, policy=policy, rng=rng, embedding=vector)
     if as_json:
         echo(decision.model_dump_json(indent=1))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
-from enum import StrEnum
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -23,18 +22,9 @@ FILE_NAME = "vllm.json"
 NOBODY = "no vLLM engine runs on this data folder; `coe experts up` or `coe up` starts them"
 
 
-class Desired(StrEnum):
-    """What an engine is to be: started whenever it has ended; left ended, because others may have its memory by then;
-    or ended."""
-
-    AWAKE = "awake"
-    ASLEEP = "asleep"
-    STOPPED = "stopped"
-
-
 class EngineRecord(BaseModel, frozen=True):
     """One engine process. `gpus` are the numbers of its GPUs, empty for a CPU; `state` is that of its process, which
-    knows all but sleep; `desired` is what others want."""
+    knows all but sleep; `is_stopped` is what others want, until they wake it."""
 
     name: str
     experts: tuple[str, ...]
@@ -44,7 +34,7 @@ class EngineRecord(BaseModel, frozen=True):
     restarts: int
     gpus: str
     log: str
-    desired: Desired = Desired.AWAKE
+    is_stopped: bool = False
 
 
 class VllmRecord(BaseModel, frozen=True):
@@ -94,19 +84,19 @@ def write_vllm(data_dir: Path, engines: Sequence[EngineRecord]) -> None:
 
 
 def renew_vllm(data_dir: Path, engines: Sequence[EngineRecord]) -> None:
-    """Writes the engines as they are now. What others have written stays: the desired state of an engine, and the
+    """Writes the engines as they are now. What others have written stays: that an engine is to be stopped, and the
     experts of a process of before."""
     with changing_vllm(data_dir):
         try:
             known = read_vllm(data_dir).engines
         except DataError:  # damaged, until this replaces it
             known = ()
-        desired = {each.name: each.desired for each in known}
+        stopped = {each.name for each in known if each.is_stopped}
         experts = {(each.name, each.pid): each.experts for each in known}
         kept = [
             each.model_copy(
                 update={
-                    "desired": desired.get(each.name, each.desired),
+                    "is_stopped": each.name in stopped,
                     "experts": experts.get((each.name, each.pid), each.experts),
                 }
             )
@@ -120,9 +110,9 @@ def add_to_vllm(data_dir: Path, base: str, expert: str) -> None:
     change_vllm(data_dir, lambda each: {"experts": (*each.experts, expert)} if base in each.experts else {})
 
 
-def desire(data_dir: Path, names: Collection[str], state: Desired) -> None:
-    """Tells who runs the engines of these names what they are to be."""
-    change_vllm(data_dir, lambda each: {"desired": state} if each.name in names else {})
+def mark_stopped(data_dir: Path, names: Collection[str], is_stopped: bool) -> None:
+    """Has who runs the engines of these names end them, or start them again."""
+    change_vllm(data_dir, lambda each: {"is_stopped": is_stopped} if each.name in names else {})
 
 
 def change_vllm(data_dir: Path, change: Callable[[EngineRecord], dict[str, object]]) -> None:

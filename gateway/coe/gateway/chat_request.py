@@ -23,6 +23,10 @@ BEGIN = "begin:"
 
 IMAGE_PARTS = frozenset({"image_url", "input_image", "image"})
 AUDIO_PARTS = frozenset({"input_audio", "audio_url"})
+SYSTEM_ROLES = frozenset({"system", "developer"})
+MAX_SYSTEM_CHARS = 4000
+"""Of a system prompt, in which a task is looked for."""
+
 TOOL_ROLES = frozenset({"tool", "function"})
 JSON_FORMATS = frozenset({"json_object", "json_schema"})
 
@@ -71,6 +75,7 @@ class ChatRequest(NamedTuple):
     session: str
     native: Native | None = None
     earlier: tuple[str, ...] = ()
+    system: str = ""
 
     @property
     def messages(self) -> list[dict[str, object]]:
@@ -102,6 +107,7 @@ def chat_request(body: Mapping[str, object], bounds: GatewayConfig) -> ChatReque
         facts=facts,
         session=session_of(body, messages),
         earlier=tuple(earlier) if earlier else (),
+        system=system_text(messages),
     )
 
 
@@ -220,6 +226,12 @@ def last_asks(messages: list[dict[str, object]], max_chars: int, at_most: int) -
                 if not at_most:
                     break
     return found
+
+
+def system_text(messages: list[dict[str, object]]) -> str:
+    """The beginning of the system prompt; empty without one."""
+    first = messages[0]
+    return text_of(first)[:MAX_SYSTEM_CHARS].strip() if first["role"] in SYSTEM_ROLES else ""
 
 
 def session_of(body: Mapping[str, object], messages: list[dict[str, object]]) -> str:

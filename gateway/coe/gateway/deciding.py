@@ -38,7 +38,7 @@ from coe.router.pipeline import Router
 from coe.router.policy_config import Budgets
 from coe.router.section import AUTO, PluginConfig
 from coe.router.strategies.types import Chosen
-from coe.router.types import DecisionReason, FloatArray, Query, QueryFacts, RoutingDecision
+from coe.router.types import DecisionReason, FloatArray, Query, QueryFacts, RoutingDecision, View
 
 BY_PLAN = frozenset({DecisionReason.MAP, DecisionReason.QUERY, DecisionReason.UNCERTAIN, DecisionReason.NEXT_BEST})
 """Reasons of decisions that a strategy may widen. Pinned, kept and explored experts stay alone."""
@@ -194,7 +194,7 @@ class Decider:
                 slot = await self._cache.look_up(request, caller, router.version, policy, decision_id)
                 if slot is not None and slot.answer is not None:
                     return Decided(slot.answer.decision(router.version, policy), slot=slot)
-            query = Query(decision_id, request.text, facts, request.earlier)
+            query = Query(decision_id, request.text, facts, request.earlier, request.system)
             try:
                 routed = Routed(router, policy, query, serving.shadow, request)
                 decided = await self._route(routed)
@@ -256,7 +256,9 @@ class Decider:
     ) -> tuple[Decided, RoutingDecision | None]:
         """The decision, and that of all experts awake where some sleep. Raises NoEligibleExpertError, WaitFor."""
         router, policy, query = routed.router, routed.policy, routed.query
-        vector, stored = router.features(query.text, query.earlier)
+        vector, stored, view = router.features(query)
+        if view is not View.WHOLE:
+            query = replace(query, facts=replace(query.facts, view=view))
         ideal = self._reach.decision_of_all_awake(router, policy, query, vector)
         try:
             decision = router.decide(query, policy=policy, alive=alive, rng=rng, embedding=vector)

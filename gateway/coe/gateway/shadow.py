@@ -96,7 +96,7 @@ def shadow_decision(ask: ShadowAsk, rng: np.random.Generator) -> ShadowDecision:
     Raises: as `Router.decide` does.
     """
     is_same = ask.candidate.encoder.fingerprint == ask.live.encoder.fingerprint
-    vector = ask.vector if is_same else ask.candidate.embed(ask.query.text, ask.query.earlier)
+    vector = ask.vector if is_same else ask.candidate.features(ask.query).vectors
     policy = ask.decision.policy
     made = ask.candidate.decide(ask.query, policy=policy, alive=ask.alive, rng=rng, embedding=vector)
     probs = dict(zip(made.eligible, made.eligible_probs, strict=True))

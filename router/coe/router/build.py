@@ -18,6 +18,7 @@ from coe.router.config import CoeConfig
 from coe.router.cost import KINDS, PROMPT
 from coe.router.expert_config import ExpertConfig
 from coe.router.exploration import FLOOR, Exploration, dearness
+from coe.router.features import AskDetector
 from coe.router.hosting import kept_in_memory
 from coe.router.live_pointer import ROUTERS_FOLDER, check_categories, pin_problems, required_pointer
 from coe.router.map_solver import ExpertCosts, MapSolution, solve_map
@@ -171,6 +172,7 @@ def assemble(
     return Router(
         version=manifest.version,
         encoder=encoder,
+        detector=ask_detector(artifact),
         classifier=classifier,
         temperature=manifest.temperature,
         uncertainty=Uncertainty.from_state(artifact.part("uncertainty"), alpha=alpha),
@@ -182,6 +184,15 @@ def assemble(
         strategies=learned,
         mix=mix_of(artifact),
     )
+
+
+def ask_detector(artifact: RouterArtifact) -> AskDetector | None:
+    """What tells asks from material; None where training had no short queries. Raises ArtifactError."""
+    arrays = artifact.part("asks")
+    if not arrays:
+        return None
+    weights = require_finite(arrays, "weights", (artifact.manifest.encoder.dim,))
+    return AskDetector(weights, float(require_finite(arrays, "offset", (1,))[0]))
 
 
 def mix_of(artifact: RouterArtifact) -> FloatArray | None:

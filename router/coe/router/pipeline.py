@@ -14,7 +14,7 @@ import numpy as np
 from coe.base.errors import ConfigError, NoEligibleExpertError, allowed_values
 from coe.router.capabilities import FOR_NOW, NOT_ALLOWED, NOT_REACHABLE, Capabilities, why_away
 from coe.router.conversation import in_context, stay
-from coe.router.features import Features, features_of
+from coe.router.features import AskDetector, Features, features_of, read_ask, read_task, under_task
 from coe.router.map_solver import ExpertCosts
 from coe.router.protocols import CategoryClassifier, Encoder, ExpertScorer
 from coe.router.solved_policy import ActionDistribution, SolvedPolicy, action_distribution
@@ -30,6 +30,7 @@ from coe.router.types import (
     QueryFacts,
     RoutingDecision,
     Stay,
+    View,
 )
 from coe.router.uncertainty import Uncertainty, calibrated, calibrated_row
 
@@ -81,6 +82,7 @@ class Router:
     costs: ExpertCosts | None = None
     strategies: LearnedStrategies | None = None
     mix: FloatArray | None = None
+    detector: AskDetector | None = None
 
     @cached_property
     def categories(self) -> tuple[str, ...]:
@@ -119,7 +121,8 @@ class Router:
 
         A decision can only be made again where this is the same.
         """
-        shared = repr((self.experts, float(self.uncertainty.threshold), sorted(self.capabilities.items())))
+        limits = (float(self.uncertainty.threshold), sorted(self.uncertainty.thresholds.items()))
+        shared = repr((self.experts, limits, sorted(self.capabilities.items())))
         return {
             name: hashlib.sha256(f"{shared} {policy.fingerprint}".encode()).hexdigest()[:16]
             for name, policy in self.policies.items()
@@ -135,19 +138,25 @@ class Router:
         return cost, [[ms or None for ms in row] for row in wait]
 
     def embed(self, text: str, earlier: Sequence[str] = ()) -> FloatArray:
-        """(1, d) vector of `features`. Raises as it does."""
-        return self.features(text, earlier).vectors
+        """(1, d) vector of a text without a system prompt. Raises as `features` does."""
+        return self.features(Query("", text, earlier=tuple(earlier))).vectors
 
-    def features(self, text: str, earlier: Sequence[str] = ()) -> Features:
-        """The features that a query is decided from: of its text and, newest first, of the asks before it, as far as it
-        needs them.
+    def features(self, query: Query) -> Features:
+        """The features that a query is decided from: of its ask, of those before it as far as it needs them, and of the
+        task in its system prompt.
 
         Raises:
             BackendError: a remote encoder does not answer.
         """
-        if not earlier:
-            return features_of(self.encoder.encode([text]))
-        return features_of(in_context((text, *earlier), lambda ask: self.encoder.encode([ask]), self.top_probability))
+        encode, detector = self.encoder.encode, self.detector
+        reading = read_ask(query.text, encode, detector)
+        if query.earlier:
+            asks = (query.text, *query.earlier)
+            vector = in_context(asks, lambda ask: read_ask(ask, encode, detector).vector, self.top_probability)
+            reading = reading._replace(vector=vector)
+        if query.system:
+            reading = under_task(read_task(query.system, encode, detector, self.top_probability), reading)
+        return features_of(*reading)
 
     def top_probability(self, embedding: FloatArray) -> float:
         """Calibrated probability of the most likely category of one embedding (1, d)."""
@@ -167,7 +176,7 @@ class Router:
 
         Args:
             alive: experts that can be called now; None means all.
-            embedding: (1, d) when the caller has it already.
+            embedding: (1, d) when the caller has it already; the query's facts then say what it was read from.
             seed: of an earlier draw, to make it again; None draws again.
 
         Raises:
@@ -176,9 +185,11 @@ class Router:
                 does not let serve it.
         """
         self.policy(policy)  # refuses an unknown name before any work
-        vector = self.embed(query.text, query.earlier) if embedding is None else embedding
-        classified = self.judge_one(vector)
-        quality = self._quality(query, vector, classified)
+        if embedding is None:
+            embedding, _, view = self.features(query)
+            query = replace(query, facts=replace(query.facts, view=view))
+        classified = self.judge_one(embedding, query.facts.view)
+        quality = self._quality(query, embedding, classified)
         cached = self.cached_decision(policy, classified.row, quality, self.excluded(query.facts, alive))
         return self.decision(query, classified, cached, rng, seed)
 
@@ -194,7 +205,7 @@ class Router:
         probabilities. Raises as `decide` does."""
         self.policy(policy)
         probs = self.predict_categories(batch.embeddings)
-        judgement = self.judge(batch.embeddings, probs)
+        judgement = self.judge(batch.embeddings, probs, [query.facts.view for query in batch.queries])
         quality = self.scorer.score(batch, probs, [classified.row for classified in judgement]).quality
         found = []
         for query, classified, own in zip(batch.queries, judgement, quality, strict=True):
@@ -207,20 +218,24 @@ class Router:
         raw = self.classifier.predict_proba(embeddings)
         return CategoryProbs(raw.categories, calibrated(raw.probs, self.temperature, self.mix))
 
-    def judge(self, embeddings: FloatArray, probs: CategoryProbs) -> list[Classification]:
-        """Stage 1: the most likely category, or `general` where the classifier is unsure."""
+    def judge(
+        self, embeddings: FloatArray, probs: CategoryProbs, views: Sequence[View] | None = None
+    ) -> list[Classification]:
+        """Stage 1: the most likely category, or `general` where the classifier is unsure. `views` (n,) are what the
+        embeddings were read from; None: whole messages."""
         likely = probs.probs.argmax(axis=1)
         uncertainty = self.uncertainty.score(embeddings, probs.probs)
-        rows = np.where(uncertainty > self.uncertainty.threshold, len(probs.categories), likely)
+        thresholds = self.uncertainty.threshold if views is None else [*map(self.uncertainty.threshold_of, views)]
+        rows = np.where(uncertainty > thresholds, len(probs.categories), likely)
         columns = (probs.probs, likely, probs.probs.max(axis=1), uncertainty, rows)
         return list(map(Classification._make, zip(*(column.tolist() for column in columns), strict=True)))
 
-    def judge_one(self, embedding: FloatArray) -> Classification:
+    def judge_one(self, embedding: FloatArray, view: View = View.WHOLE) -> Classification:
         """`judge` for one embedding (1, d)."""
         probs = self._row_of_probs(embedding)
         confidence, uncertainty = max(probs), self.uncertainty.score_row(embedding, probs)
         likely = probs.index(confidence)
-        row = len(probs) if uncertainty > self.uncertainty.threshold else likely
+        row = len(probs) if uncertainty > self.uncertainty.threshold_of(view) else likely
         return Classification(probs, likely, confidence, uncertainty, row)
 
     def _row_of_probs(self, embedding: FloatArray) -> list[float]:
@@ -304,7 +319,14 @@ class Router:
             "seed": draw.seed,
             "propensity": odds.probs[odds.eligible.index(draw.expert)],
         }
+        if (view := query.facts.view) is not View.WHOLE:
+            changes |= {"view": view, "threshold": self._limit(view)}
         return usual.model_copy(update=changes)
+
+    def _limit(self, view: View) -> float | None:
+        """The uncertainty above which a request is sent to `general`; None: all are."""
+        threshold = float(self.uncertainty.threshold_of(view))
+        return threshold if np.isfinite(threshold) else None
 
     def _with_abstaining(self, cached: CachedDecision, probs: Sequence[float]) -> CachedDecision:
         """The decision on an unsure query of categories with probabilities (k,), where experts that can abstain and
@@ -357,7 +379,6 @@ class Router:
         odds = action_distribution(policy, row, eligible, quality)
         shut_out = [self.experts.index(name) for name in (*excluded, *outside)]
         cost, wait = self.expected[0][row], self.expected[1][row]
-        threshold = float(self.uncertainty.threshold)
         usual = RoutingDecision(
             expert=self.experts[odds.wanted],
             category=self.categories[row],
@@ -374,7 +395,7 @@ class Router:
             excluded_quality=within_bounds(quality, shut_out),
             predicted_cost_usd=tuple(cost[e] for e in (*eligible, *shut_out)),
             predicted_wait_ms=tuple(wait[e] for e in (*eligible, *shut_out)),
-            threshold=threshold if np.isfinite(threshold) else None,  # None: nothing passes
+            threshold=self._limit(View.WHOLE),
             propensity=1.0,
             policy=name,
             router_version=self.version,

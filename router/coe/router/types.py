@@ -43,6 +43,14 @@ class Record(BaseModel):
     )
 
 
+class View(StrEnum):
+    """The part of a request that its category is read from. Each has a threshold of its own for what is unsure."""
+
+    WHOLE = "whole"  # the user's message as it is
+    ASK = "ask"  # the part of a long message that asks, and the whole, by how likely each asks
+    TASK = "task"  # the system prompt, whose material is the user's message
+
+
 @dataclass(frozen=True, slots=True)
 class QueryFacts:
     """Demands of a request on an expert, read from its messages without looking at their meaning."""
@@ -61,6 +69,7 @@ class QueryFacts:
     last_expert: str | None = None  # of its conversation; None: it begins here, or nobody remembers
     asleep: tuple[str, ...] = ()  # experts whose engine has no weights on the GPU now
     limited: tuple[str, ...] = ()  # experts at their rate limit
+    view: View = View.WHOLE  # what its category was read from
 
     @property
     def has_media(self) -> bool:
@@ -79,13 +88,14 @@ class QueryFacts:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One request as the router sees it; `text` is the last human ask, already stripped and capped, and `earlier` are
-    those before it in its conversation, newest first."""
+    """One request as the router sees it; `text` is the last human message, already stripped and capped, `earlier` are
+    those before it in its conversation, newest first, and `system` is the system prompt, capped."""
 
     id: str
     text: str
     facts: QueryFacts = field(default_factory=QueryFacts)
     earlier: tuple[str, ...] = ()
+    system: str = ""
 
 
 @dataclass(frozen=True)
@@ -224,6 +234,7 @@ class RoutingDecision(Record):
     threshold: float | None = Field(
         default=None, description="above it the uncertainty leads to `general`; None: everything does, or no stage 1"
     )
+    view: View = Field(default=View.WHOLE, description="what the category was read from")
     seed: int | None = Field(default=None, ge=0, description="of the random draw; None when nothing was drawn")
     propensity: float = Field(
         gt=0, le=1, description="probability with which `expert` was chosen; 1.0 when deterministic"

@@ -5,8 +5,8 @@ Shapes: n queries, d dimensions, k categories, r reference embeddings, h held-ou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from math import log, tanh
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from coe.base.errors import ArtifactError
 from coe.router.artifact import require_array, require_finite
 from coe.router.protocols import ArrayState
-from coe.router.types import BoolArray, Float64Array, FloatArray
+from coe.router.types import BoolArray, Float64Array, FloatArray, View
 
 NEIGHBOURS = 5
 MAX_REFERENCE = 4096
@@ -145,6 +145,13 @@ def held_out_weight(state: ArrayState, n: int) -> FloatArray | None:
     return weight
 
 
+def view_threshold(state: ArrayState, view: View, alpha: float) -> float:
+    """The threshold of requests that were read from a part, by those that training made. Raises ArtifactError."""
+    scores = require_finite(state, f"{view}_scores", (None,))
+    correct = np.asarray(require_array(state, f"{view}_correct", scores.shape), dtype=bool)
+    return risk_threshold(scores, correct, alpha)
+
+
 @dataclass(frozen=True)
 class Uncertainty:
     """Fitted: `reference` (r, d), `held_out_distances` (h,) sorted, the weight of strangeness, the threshold for alpha.
@@ -159,6 +166,8 @@ class Uncertainty:
     weight: float
     threshold: float
     outside: FloatArray | None = None
+    thresholds: Mapping[View, float] = field(default_factory=dict)
+    """Of requests that were read from a part; the others have `threshold`."""
 
     @classmethod
     def from_state(cls, state: ArrayState, *, alpha: float) -> Uncertainty:
@@ -176,7 +185,12 @@ class Uncertainty:
             weight=weight,
             threshold=risk_threshold(scores, correct, alpha, held_out_weight(state, len(scores))),
             outside=outside,
+            thresholds={view: view_threshold(state, view, alpha) for view in View if f"{view}_scores" in state},
         )
+
+    def threshold_of(self, view: View) -> float:
+        """The uncertainty above which a request is sent to `general`."""
+        return self.thresholds.get(view, self.threshold)
 
     def score_row(self, embedding: FloatArray, probs: Sequence[float]) -> float:
         """`score` of one query with an embedding (1, d) and probabilities (k,)."""

@@ -18,11 +18,13 @@ from coe.base.blas import one_thread
 from coe.base.errors import DataError
 from coe.cli.progress import Progress, silent
 from coe.router.artifact import RouterArtifact, save_artifact
+from coe.router.features import AskDetector
 from coe.router.protocols import Encoder
 from coe.router.strategies.learned import PART as STRATEGIES
 from coe.router.strategies.learned import LearnedStrategies
 from coe.router.types import CategoryProbs, FloatArray, Metric
 from coe.training.category_mix import MIX_MOVED
+from coe.training.composites import detector_arrays, read_composites
 from coe.training.graded_queries import GradedQueries, LoggedQueries
 from coe.training.scorer_fit import FittedScorer, fit_scorer
 from coe.training.stage_one import (
@@ -74,6 +76,7 @@ class Prepared:
     `general` last, at least one each."""
 
     stage: StageOne
+    detector: AskDetector | None
     metrics: Mapping[str, Metric]
     served: FloatArray
     graded: GradedQueries | None
@@ -104,17 +107,20 @@ def prepare(
     )
     held_out = np.array([request.is_holding_out and split_of(query.text) == "test" for query in queries], dtype=bool)
     held_out &= ~np.append(new_categories_of(request, data.labels), False)[data.labels]  # a few examples are all needed
+    learned = [query.text for query, is_out in zip(queries, held_out, strict=True) if not is_out]
+    progress("telling asks from material")
+    with one_thread():
+        detector, made = read_composites(encoder.encode, learned, data.embeddings[~held_out], rng)
     progress("fitting the category classifier")
     with one_thread():
-        stage = fit_stage_one(data.take(~held_out), request, rng)
+        stage = fit_stage_one(data.take(~held_out), request, rng, made)
         metrics = stage_one_metrics(stage, data.take(held_out), request.alpha)  # as labelled, not as asked
         metrics |= recognised_shares(stage, data.take(~held_out), request)
         stage = following_traffic(stage, data.take(~held_out), request, rng)
-        learned = [query.text for query, is_out in zip(queries, held_out, strict=True) if not is_out]
         scored = graded_queries(request, encoder, stage, dict(zip(learned, stage.unseen, strict=True)), progress)
         strategies = None if scored is None else fit_strategies(scored, request.evidence, rng, progress)
     served = served_shares(stage, data.embeddings[~held_out], request.alpha)
-    return Prepared(stage, metrics, served, scored, strategies, rng, progress)
+    return Prepared(stage, detector, metrics, served, scored, strategies, rng, progress)
 
 
 def graded_queries(
@@ -167,6 +173,7 @@ def write_router(
         metrics[MIX_MOVED] = stage.mix.moved
     evidence = replace(request.evidence, mass=prepared.served) if request.is_traffic else request.evidence
     parts: dict[str, Mapping[str, NDArray[np.generic]]] = {
+        "asks": detector_arrays(prepared.detector),
         "classifier": stage.state,
         "uncertainty": stage.uncertainty,
         "map": evidence.arrays(),

@@ -21,7 +21,7 @@ from coe.router import plugins
 from coe.router.protocols import CategoryClassifier, ClassifierOf, Encoder
 from coe.router.quality import QualityMatrix
 from coe.router.section import PluginConfig
-from coe.router.types import GENERAL, BoolArray, FloatArray, IntArray, Metric
+from coe.router.types import GENERAL, BoolArray, FloatArray, IntArray, Metric, View
 from coe.router.uncertainty import Uncertainty, apply_temperature, calibrated
 from coe.training.calibrate import (
     RECOGNISED,
@@ -34,6 +34,7 @@ from coe.training.calibrate import (
     usual_size,
 )
 from coe.training.category_mix import AskedQueries, CategoryMix, estimate_mix, reweighed
+from coe.training.composites import Composites
 from coe.training.graded_queries import LoggedQueries
 from coe.training.types import LabelledQuery, OutcomeTable
 
@@ -168,9 +169,15 @@ def recognised_shares(stage: StageOne, data: LabelledEmbeddings, request: FitReq
     }
 
 
-def fit_stage_one(data: LabelledEmbeddings, request: FitRequest, rng: np.random.Generator) -> StageOne:
+def fit_stage_one(
+    data: LabelledEmbeddings, request: FitRequest, rng: np.random.Generator, made: Composites | None = None
+) -> StageOne:
     """Classifier on all of `data`; temperature and uncertainty from out-of-fold probabilities, so nothing is calibrated
-    on what it was fitted on."""
+    on what it was fitted on.
+
+    Args:
+        made: requests of rows of `data`, on which the thresholds of their views are found.
+    """
     known = data.labels < len(request.categories)
     inside = data.take(known)
     options = plugins.validate_options(FAMILY, request.classifier.kind, request.classifier.options)
@@ -179,8 +186,8 @@ def fit_stage_one(data: LabelledEmbeddings, request: FitRequest, rng: np.random.
     grown = None if request.asked is None else grown_examples(request, options, inside, request.asked)
     folds = stratified_folds(inside.labels, rng)
     out_of_fold = np.zeros((int(known.sum()), len(request.categories)), dtype=np.float32)
-    for fold in range(FOLDS):
-        part = fit_classifier(request, options, inside.take(folds != fold), grown)[0]
+    parts = [fit_classifier(request, options, inside.take(folds != fold), grown)[0] for fold in range(FOLDS)]
+    for fold, part in enumerate(parts):
         out_of_fold[folds == fold] = part.predict_proba(inside.embeddings[folds == fold]).probs
     classifier, state = fit_classifier(request, options, inside, grown)
     temperature = fit_temperature(out_of_fold, inside.labels)
@@ -197,7 +204,35 @@ def fit_stage_one(data: LabelledEmbeddings, request: FitRequest, rng: np.random.
     )
     unseen = apply_temperature(unseen, temperature)
     uncertainty = beside_strangers(uncertainty, unseen, data.labels, new_categories_of(request, data.labels))
+    if made is not None:
+        judges = np.full(len(known), FOLDS)
+        judges[known] = folds
+        uncertainty |= composite_scores(made, [*parts, classifier], judges, data.labels, temperature, uncertainty)
     return StageOne(classifier, state, temperature, uncertainty, unseen)
+
+
+def composite_scores(
+    made: Composites,
+    classifiers: Sequence[CategoryClassifier],
+    judges: IntArray,
+    labels: IntArray,
+    temperature: float,
+    uncertainty: Mapping[str, NDArray[np.generic]],
+) -> dict[str, NDArray[np.generic]]:
+    """For each view, the uncertainty of its composites and whether they are classified right, each by the classifier
+    that has not seen its query: `judges` (n,) for labels (n,) of the queries."""
+    doubt, found = Uncertainty.from_state(uncertainty, alpha=1.0), dict[str, NDArray[np.generic]]()
+    probs = np.zeros((len(made.source), len(classifiers[0].categories_)), dtype=np.float32)
+    for number, classifier in enumerate(classifiers):
+        own = judges[made.source] == number
+        if own.any():
+            probs[own] = classifier.predict_proba(made.vectors[own]).probs
+    probs = apply_temperature(probs, temperature)
+    scores, right = doubt.score(made.vectors, probs), probs.argmax(axis=1) == labels[made.source]
+    for view in (View.ASK, View.TASK):
+        own = np.array([each is view for each in made.views], dtype=bool)
+        found |= {f"{view}_scores": scores[own], f"{view}_correct": right[own].astype(np.uint8)}
+    return found
 
 
 def grown_examples(

@@ -1,0 +1,120 @@
+"""What a request is read from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coe.router.features import (
+    MAX_ASK_CHARS,
+    MAX_CANDIDATES,
+    MAX_SENTENCE_CHARS,
+    MIN_CHARS,
+    TASK_SHARE,
+    AskDetector,
+    Reading,
+    ask_candidates,
+    read_ask,
+    read_task,
+    task_candidates,
+    under_task,
+)
+from coe.router.types import FloatArray, Query, QueryFacts, View
+from tests.gateway.small_router import small_router
+
+ASKING = AskDetector(np.array([8.0, 8.0], dtype=np.float32), -4.0)
+"""Texts with a colour ask for something, in the space of small_router's encoder."""
+
+ROUTER = replace(small_router(), detector=ASKING)
+STORY = "\n".join(f"The ferry left at {hour} and came back with nobody on board." for hour in range(5, 20))
+PERSONA = "You are friendly. You never promise anything."
+
+
+def sure(vector: FloatArray) -> float:
+    return 1.0
+
+
+@given(st.text(max_size=600))
+def test_candidates_are_few_short_parts_of_the_text(text: str) -> None:
+    found = ask_candidates(text)
+    assert len(found) <= MAX_CANDIDATES
+    assert all(0 < len(each) <= MAX_ASK_CHARS and each in text for each in found)
+    assert len(set(found)) == len(found)
+    assert not found or len(text) >= MIN_CHARS
+    assert all(0 < len(each) <= MAX_SENTENCE_CHARS and each in text for each in task_candidates(text))
+
+
+@pytest.mark.parametrize("gap", ["\n", "\n\n", "\n---\n", '\n"""\n', "\n```text\n"])
+@pytest.mark.parametrize("ask", ["translate", "What does the writer complain about?", "要約してください"])
+def test_an_ask_at_an_end_is_a_candidate(ask: str, gap: str) -> None:
+    assert ask in ask_candidates(f"{ask}{gap}{STORY}")
+    assert ask in ask_candidates(f"{STORY}{gap}{ask}")
+
+
+def test_an_ask_amid_its_material_or_before_a_colon_is_a_candidate() -> None:
+    assert "list the hours" in ask_candidates(f"{STORY}\n\nlist the hours\n\n{STORY}")
+    line = STORY.replace("\n", " ")
+    assert "Shorten this:" in ask_candidates(f"Shorten this: {line}")
+    assert "Shorten it." in ask_candidates(f"{line} Shorten it.")
+
+
+@given(st.text(max_size=MIN_CHARS - 1))
+def test_a_short_message_keeps_its_vector_to_the_last_bit(text: str) -> None:
+    plain = small_router()
+    assert np.array_equal(ROUTER.embed(text), plain.embed(text))
+
+
+def test_the_share_of_an_ask_is_how_much_likelier_it_asks_than_the_whole() -> None:
+    vectors = np.array([[0.6, 0.8], [1.0, 0.0]], dtype=np.float32)
+    detector = AskDetector(np.array([2.0, 1.0], dtype=np.float32), 0.3)
+
+    def encode(texts: Sequence[str]) -> FloatArray:
+        return np.concatenate([vectors[:1], np.repeat(vectors[1:], len(texts) - 1, axis=0)])
+
+    share = 1 / (1 + np.exp(2.0 - (2 * 0.6 + 0.8)))  # the offset cancels
+    mixed = (1 - share) * vectors[0] + share * vectors[1]
+    found = read_ask(f"{STORY}\n\nred", encode, detector)
+    assert found.view is View.ASK
+    assert np.allclose(found.vector[0], mixed / np.linalg.norm(mixed), atol=1e-6)
+
+
+def test_an_ask_is_found_around_material_and_a_message_without_one_keeps_its_vector() -> None:
+    assert np.allclose(ROUTER.embed(f"{STORY}\n\na red one"), ROUTER.embed("red"), atol=0.05)
+    assert np.array_equal(ROUTER.embed(STORY), small_router().embed(STORY))
+
+
+def test_a_task_in_the_system_prompt_counts_and_a_persona_does_not() -> None:
+    task = read_task(f"{PERSONA} Paint what you get green.", ROUTER.encoder.encode, ASKING, sure)
+    assert task is not None
+    reading = under_task(task, Reading(ROUTER.embed("red")))
+    green, red = float(reading.vector[0, 1]), float(reading.vector[0, 0])
+    assert (green / red, reading.view) == (pytest.approx(TASK_SHARE / (1 - TASK_SHARE), rel=1e-4), View.TASK)
+    assert read_task(PERSONA, ROUTER.encoder.encode, ASKING, sure) is None
+    assert read_task("Paint it green.", ROUTER.encoder.encode, ASKING, lambda _: 0.1) is None
+    assert read_task("Paint it green.", ROUTER.encoder.encode, None, sure) is None
+    kept = Reading(ROUTER.embed("red"))
+    assert under_task(None, kept) is kept
+
+
+def test_each_view_has_its_own_threshold() -> None:
+    strict = replace(ROUTER.uncertainty, thresholds={View.TASK: -1.0})
+    router, rng = replace(ROUTER, uncertainty=strict), np.random.default_rng(0)
+    tasked = router.decide(Query("a", STORY, system="Paint it green."), rng=rng)
+    assert (tasked.category, tasked.likely_category, tasked.view) == ("general", "green", View.TASK)
+    assert tasked.threshold == -1.0
+    assert router.decide(Query("b", "green"), rng=rng).category == "green"
+
+
+def test_a_decision_is_made_again_from_its_vector_and_view() -> None:
+    router = replace(ROUTER, uncertainty=replace(ROUTER.uncertainty, thresholds={View.ASK: -1.0}))
+    query = Query("a", f"{STORY}\n\na red one")
+    vector, _, view = router.features(query)
+    first = router.decide(query, rng=np.random.default_rng(1))
+    again = router.decide(Query("a", "", QueryFacts(view=view)), rng=np.random.default_rng(1), embedding=vector)
+    assert again == first
+    assert first.category == "general"

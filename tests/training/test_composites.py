@@ -1,0 +1,80 @@
+"""Requests made of labelled queries, and the detector that is fitted with them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from coe.router.encoders.hashing import Options, build
+from coe.router.types import View
+from coe.training.composites import (
+    COMPOSITES,
+    MIN_ASKS,
+    fit_detector,
+    make_composites,
+    material,
+    parts_that_ask_nothing,
+    pasted,
+    read_composites,
+)
+
+ENCODER = build(Options(dim=256))
+ASKS = [
+    f"{verb} {thing}?"
+    for verb in ("Could you translate", "How do I cook", "Please shorten", "What is the price of", "Find the bug in")
+    for thing in ("this letter", "a goose", "the report", "my code", "an apple", "the poem", "two pumps", "the minutes")
+]
+
+
+def test_the_material_has_each_kind_and_personas() -> None:
+    pieces, personas = material()
+    assert len(pieces) >= 40
+    assert len(personas) >= 20
+    assert all(len(piece) >= 90 for piece in pieces)
+    assert not set(parts_that_ask_nothing(pieces, personas)) & set(ASKS)
+
+
+def test_the_detector_tells_asks_from_parts_that_it_has_not_seen() -> None:
+    pieces, personas = material()
+    detector = fit_detector(ENCODER.encode, ENCODER.encode(ASKS[::2]), pieces[::2], personas[::2])
+    others = parts_that_ask_nothing(pieces[1::2], personas[1::2])
+    unseen = detector.log_odds(ENCODER.encode([*ASKS[1::2], *others]))
+    labels = np.repeat([1, 0], [len(ASKS[1::2]), len(others)])
+    assert roc_auc_score(labels, unseen) > 0.95
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_pasted_ask_keeps_its_words_and_all_of_the_material(seed: int) -> None:
+    piece = material()[0][0]
+    made = pasted("shorten it", piece, np.random.default_rng(seed))
+    assert made.count("shorten it") == 1
+    assert set(piece.split()) <= set(made.split())
+
+
+def test_composites_are_of_short_queries_and_of_both_views() -> None:
+    long = "word " * 100
+    texts = [*ASKS, long]
+    detector, made = read_composites(ENCODER.encode, texts, ENCODER.encode(texts), np.random.default_rng(0))
+    assert detector is not None
+    assert made is not None
+    assert set(made.views) == {View.ASK, View.TASK}
+    assert len(made.vectors) == len(made.source) == len(made.views) <= 2 * min(COMPOSITES, len(ASKS))
+    assert len(ASKS) not in made.source
+    assert np.allclose(np.linalg.norm(made.vectors, axis=1), 1, atol=1e-5)
+
+
+def test_few_short_queries_give_neither() -> None:
+    texts = ASKS[: MIN_ASKS - 1]
+    assert read_composites(ENCODER.encode, texts, ENCODER.encode(texts), np.random.default_rng(0)) == (None, None)
+
+
+def test_the_same_queries_give_the_same_composites() -> None:
+    pieces, personas = material()
+    vectors, short = ENCODER.encode(ASKS), np.arange(len(ASKS))
+    detector = fit_detector(ENCODER.encode, vectors, pieces, personas)
+    one, other = (
+        make_composites(ENCODER.encode, detector, ASKS, short, pieces, np.random.default_rng(3)) for _ in range(2)
+    )
+    assert np.array_equal(one.vectors, other.vectors)
+    assert one.views == other.views
