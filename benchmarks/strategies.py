@@ -47,6 +47,8 @@ PAIR = ("llama-3.1-8b-instruct", "llama-3.1-70b-instruct")
 OPTIONS = 10
 """Options of an answer that naive Bayes spreads wrong ones over."""
 
+THREE = "plurality of the best three"
+
 Arms = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
 """Name -> (n,) score of what was served, (n, m) 1 where an expert was asked."""
 
@@ -240,7 +242,7 @@ def frugal_cascade(trial: Trial) -> tuple[NDArray[np.float64], NDArray[np.float6
 
 PUBLISHED: Mapping[str, Callable[[Trial], tuple[NDArray[np.float64], NDArray[np.float64]]]] = {
     "plurality": plurality,
-    "plurality of the best three": plurality_of_three,
+    THREE: plurality_of_three,
     "naive Bayes vote": naive_bayes,
     "Dawid-Skene": dawid_skene,
     "agreement cascade": agreement_cascade,
@@ -268,33 +270,44 @@ def together(found: Sequence[Arms]) -> Arms:
 
 
 def lines_of(arms: Arms, sizes: NDArray[np.float64], rng: np.random.Generator) -> list[str]:
-    """The table of one case. Differences are paired with the best single expert."""
-    single, oracle = arms["best single"][0], arms["oracle"][0]
+    """The table of one case. Differences are paired."""
+    single, oracle, three = (arms[name][0] for name in ("best single", "oracle", THREE))
     lines = [
-        "| arm | mean score | against best single | gap closed | experts asked | active parameters (B) |",
-        "| --- " * 6 + "|",
+        "| arm | mean score | minus best single | minus plurality of three | gap closed | experts asked | active (B) |",
+        "| --- " * 7 + "|",
     ]
     gap = float(oracle.mean() - single.mean())
     for name, (score, asked) in arms.items():
-        draws = bootstrap_means(np.column_stack([score - single, oracle - single]), rng)
-        low, high = percentile_interval(draws[:, 0])
+        draws = bootstrap_means(np.column_stack([score - single, oracle - single, score - three]), rng)
         least, most = percentile_interval(draws[:, 0] / draws[:, 1])
         gain = float((score - single).mean())
         lines.append(
-            f"| {name} | {100 * score.mean():.1f} | {100 * gain:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}) | "
+            f"| {name} | {100 * score.mean():.1f} | {in_points(gain, draws[:, 0])} | "
+            f"{in_points(float((score - three).mean()), draws[:, 2])} | "
             f"{100 * gain / gap:.1f}% ({100 * least:.1f} to {100 * most:.1f}) | {asked.sum(axis=1).mean():.2f} | "
             f"{(asked @ sizes).mean():.1f} |"
         )
     return lines
 
 
-def strong_lines(arms: Arms) -> list[str]:
-    """Two experts, or three: the share of strong calls, and of the weak one's gap to the strong one that is closed."""
+def in_points(value: float, draws: NDArray[np.float64]) -> str:
+    low, high = percentile_interval(draws)
+    return f"{100 * value:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def strong_lines(
+    arms: Arms, weak: int, strong: int, scores: NDArray[np.float64], rng: np.random.Generator
+) -> list[str]:
+    """Two experts, or three: the share of strong calls, and of the weak one's gap to the strong one that is closed.
+    `scores` (n, m) of the experts, of which `weak` and `strong` are numbers."""
     lines = ["| arm | strong calls | of the gap from weak to strong |", "| --- | --- | --- |"]
-    weak, strong = arms["weak alone"][0].mean(), arms["strong alone"][0].mean()
+    low, high = scores[:, weak], scores[:, strong]
     for name, (score, asked) in arms.items():
-        closed = (score.mean() - weak) / (strong - weak)
-        lines.append(f"| {name} | {100 * asked[:, -1].mean():.0f}% | {100 * closed:.0f}% |")
+        draws = bootstrap_means(np.column_stack([score - low, high - low]), rng)
+        least, most = percentile_interval(draws[:, 0] / draws[:, 1])
+        closed = (score - low).mean() / (high - low).mean()
+        share = f"{100 * closed:.0f}% ({100 * least:.0f} to {100 * most:.0f})"
+        lines.append(f"| {name} | {100 * asked[:, strong].mean():.0f}% | {share} |")
     return lines
 
 
@@ -314,27 +327,24 @@ def main(
             continue
         table = read_outcomes(tables.parent / case.source, experts=sorted(case.experts) or None)
         sizes = np.array([table.active_params_b.get(name, np.nan) for name in table.experts])
-        found = {}
+        found, scores_of = {}, {}
         for name, (fit, test) in parts(table).items():
             if runs and name not in runs:
                 continue
             found[name] = cached(case, name, work, partial(measured, case, fit, test, work / "embeddings"))
-            if case.name.startswith("pair"):
-                scores = test.scores.astype(np.float64)
-                for label, e in (("weak alone", 0), ("strong alone", -1)):
-                    eye = np.zeros(scores.shape)
-                    eye[:, e] = 1
-                    found[name][label] = (scores[:, e], eye)
+            scores_of[name] = test.scores.astype(np.float64)
             print(f"{case.name}, {name}: done", file=sys.stderr)
-        groups = {"Test prompts": [found[n] for n in found if n == "test"]}
-        groups["All prompts, out of fold"] = [found[n] for n in found if n != "test"]
-        for heading, parts_found in groups.items():
-            if parts_found:
-                arms = together(parts_found)
+        groups = {"Test prompts": [n for n in found if n == "test"]}
+        groups["All prompts, out of fold"] = [n for n in found if n != "test"]
+        for heading, names in groups.items():
+            if names:
+                arms = together([found[n] for n in names])
                 print(f"\n### {case.name}: {heading} ({len(arms['oracle'][0])})\n")
                 print("\n".join(lines_of(arms, sizes, np.random.default_rng(0))))
                 if case.name.startswith("pair"):
-                    print("\n" + "\n".join(strong_lines(arms)))
+                    weak, strong = (table.experts.index(expert) for expert in PAIR)
+                    scores = np.concatenate([scores_of[n] for n in names])
+                    print("\n" + "\n".join(strong_lines(arms, weak, strong, scores, np.random.default_rng(0))))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ LINE = {
 def right_answer(probe: Probe) -> str:
     options = probe.grader.model_dump()
     match probe.grader.kind:
-        case "text" | "command":
+        case "text":
             return str(options["accepted"][0])
         case "number":
             return f"{options['value']:g}"
@@ -41,8 +41,6 @@ def right_answer(probe: Probe) -> str:
             return json.dumps(options["expected"])
         case "sql":
             return str(options["reference"])
-        case "chrf":
-            return str(options["references"][0])
         case _:
             return ANSWERS[probe.id]
 

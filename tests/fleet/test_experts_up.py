@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import logging
 import os
 import signal
 import subprocess
@@ -57,9 +56,7 @@ def actuator_of(data_dir: Path) -> VllmActuator:
     return VllmActuator(lambda: read_vllm(data_dir).urls, DesiredProcesses(data_dir))
 
 
-async def test_engines_take_turns_restart_stop_and_wake(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "coe.fleet.engines")
-
+async def test_engines_take_turns_restart_stop_and_wake(tmp_path: Path) -> None:
     def engine(expert: str) -> EngineRecord:
         return read_vllm(tmp_path).engines_of(expert)[0]
 
@@ -73,17 +70,16 @@ async def test_engines_take_turns_restart_stop_and_wake(tmp_path: Path, caplog: 
         assert not run.done()
         assert [await actuator.state(name) for name in ("coder", "writer")] == [Residency.AWAKE, Residency.SLEEP_2]
         assert engine("coder").gpus == "0"
-        await until(lambda: "vllm-writer: asleep, pid " in out.getvalue(), "a line about the one that sleeps")
+        await until(lambda: "vllm-writer: ready, pid " in out.getvalue(), "a line about the engine")
         await actuator.sleep("coder", 1)
         await actuator.wake("writer")
         assert [await actuator.state(name) for name in ("coder", "writer")] == [Residency.SLEEP_1, Residency.AWAKE]
         assert (await engine_lines(tmp_path))[1].startswith("vllm-writer: awake, pid ")
         assert "experts: writer, GPU 0, restarts: 0" in (await engine_lines(tmp_path))[1]
-        await until(lambda: "vllm-writer is awake" in caplog.text, "a look at who sleeps")
         killed = engine("writer").pid
         os.kill(killed, signal.SIGKILL)
-        await until(lambda: engine("writer").restarts == 1 and engine("writer").state is ProcessState.READY, "another")
-        assert engine("writer").pid != killed
+        await until(lambda: engine("writer").pid not in (None, killed), "another process")
+        await until(lambda: engine("writer").state is ProcessState.READY, "a restart")
         killed = engine("coder").pid
         os.kill(killed, signal.SIGKILL)  # asleep: awake it would not fit beside the other one
         await until(lambda: engine("coder").state is ProcessState.STOPPED, "an engine that is left stopped")
@@ -146,10 +142,10 @@ async def test_each_engine_is_shown_by_a_line() -> None:
 
     coder = status("vllm-coder", ProcessState.READY, 12, None), ("coder", "tester")
     writer = status("vllm-writer", ProcessState.FAILED, None, "no memory"), ("writer",)
-    fleet, out = SimpleNamespace(statuses=(coder, writer), asleep=frozenset({"vllm-coder"})), io.StringIO()
+    fleet, out = SimpleNamespace(statuses=(coder, writer)), io.StringIO()
     await watch(fleet, Terminal(file=out), lambda: True)
     assert out.getvalue().splitlines() == [
-        "vllm-coder: asleep, pid 12, experts: coder, tester",
+        "vllm-coder: ready, pid 12, experts: coder, tester",
         "vllm-writer: failed, experts: writer; no memory",
     ]
 

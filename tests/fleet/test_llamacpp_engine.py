@@ -14,14 +14,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from coe.base.shipped import EXAMPLE, shipped_root
+from coe.fleet.adapter_files import convert_adapter, read_heads
 from coe.fleet.connect import lora_selection
 from coe.fleet.engine_plans import free_port, is_healthy
 from coe.fleet.llamacpp import EngineOptions
-from coe.fleet.lora_gguf import convert_adapter, read_base_shape
+from coe.fleet.process import TAIL_LINES
 from coe.fleet.providers import vllm
+from tests.fleet.test_lora_gguf import write_adapter
 from tests.gateway.running import echoes, running
 from tests.processes import is_running
 from tests.waiting import DEADLINE_S, wait_until
@@ -46,9 +49,9 @@ def model() -> Path:
 @pytest.fixture(scope="module")
 def options(model: Path, tmp_path_factory: pytest.TempPathFactory) -> EngineOptions:
     folder, shipped = tmp_path_factory.mktemp("adapters"), shipped_root() / EXAMPLE / "adapters"
-    shape, adapters = read_base_shape(model), [folder / f"{expert}.gguf" for expert in EXPERTS]
+    heads, adapters = read_heads(model), [folder / f"{expert}.gguf" for expert in EXPERTS]
     for expert, file in zip(EXPERTS, adapters, strict=True):
-        convert_adapter(shipped / expert, shape, file)
+        convert_adapter(shipped / expert, heads, file)
     files = tuple(map(str, adapters))
     return EngineOptions(str(model), files, free_port(), threads=1, slots=2, context_tokens=256)
 
@@ -149,6 +152,16 @@ def test_missing_file(model: Path, tmp_path: Path, missing: str) -> None:
     options = EngineOptions(absent) if missing == "model" else EngineOptions(str(model), (absent,))
     ended = subprocess.run(command(options), capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (1, f"llamacpp: no such file: {absent}\n")
+
+
+def test_an_adapter_of_another_base_is_refused(model: Path, tmp_path: Path) -> None:
+    """By llama.cpp, whose words are the last in the log."""
+    name, file = "base_model.model.model.layers.0.mlp.down_proj.lora_{}.weight", tmp_path / "wide.gguf"
+    folder = write_adapter(tmp_path / "wide", {name.format("A"): np.zeros((2, 7)), name.format("B"): np.zeros((5, 2))})
+    convert_adapter(folder, read_heads(model), file)
+    ended = subprocess.run(command(EngineOptions(str(model), (str(file),))), capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert "'blk.0.ffn_down.weight' has incorrect shape" in "".join(ended.stderr.splitlines()[-TAIL_LINES:])
 
 
 @pytest.mark.parametrize("wires", [[], ["responses", "completions"]], ids=["translated", "native"])

@@ -74,7 +74,7 @@ def test_every_model_of_an_endpoint_becomes_an_expert(address, tmp_path, monkeyp
         (["host"], "'host' is not an endpoint"),
         (["10.0.0.7:8000/v1"], "'10.0.0.7:8000/v1' is not an endpoint"),
         (["{}", "--api-key-env", "ENGINE_KEY"], "status 404; an API root mostly ends in /v1"),
-        ([], "nobody is here to be asked"),
+        ([], "no endpoint is named; allowed: coe init ENDPOINT..."),
     ],
 )
 def test_an_endpoint_that_cannot_be_used_is_named_and_nothing_is_written(

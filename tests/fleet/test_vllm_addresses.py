@@ -13,9 +13,10 @@ import pytest
 from coe.base.errors import DataError, EngineError
 from coe.fleet.process import ProcessState
 from coe.fleet.vllm_addresses import (
+    Desired,
     EngineRecord,
     claim_vllm,
-    mark_stopped,
+    desire,
     read_vllm,
     renew_vllm,
     vllm_file,
@@ -50,11 +51,11 @@ def test_an_engine_that_others_want_stopped_stays_so_whatever_process_it_has(tmp
     lock = claim_vllm(tmp_path)
     engines = [engine_record("coder", FIRST), engine_record("maths", SECOND)]
     write_vllm(tmp_path, engines)
-    mark_stopped(tmp_path, {"vllm-coder"}, True)
+    desire(tmp_path, {"vllm-coder"}, Desired.STOPPED)
     renew_vllm(tmp_path, [engine_record("coder", FIRST, pid=2), engines[1]])
-    assert [each.is_stopped for each in read_vllm(tmp_path).engines] == [True, False]
-    mark_stopped(tmp_path, {"vllm-coder"}, False)
-    assert not any(each.is_stopped for each in read_vllm(tmp_path).engines)
+    assert [each.desired for each in read_vllm(tmp_path).engines] == [Desired.STOPPED, Desired.AWAKE]
+    desire(tmp_path, {"vllm-coder"}, Desired.AWAKE)
+    assert {each.desired for each in read_vllm(tmp_path).engines} == {Desired.AWAKE}
     lock.release()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from coe.base.errors import BackendError, DataError, EngineError
 from coe.fleet.process import ProcessState
-from coe.fleet.vllm_addresses import EngineRecord, mark_stopped, read_vllm
+from coe.fleet.vllm_addresses import Desired, EngineRecord, desire, read_vllm
 
 LOOK_EVERY_S = 0.1
 
@@ -44,39 +44,41 @@ class DesiredProcesses:
         """
         engines = self._engines(expert)
         ended = {each.pid for each in engines if each.state is ProcessState.READY and each.url in absent}
-        failed = frozenset(each.name for each in engines if each.state is ProcessState.FAILED)
-        await self._stop(expert, failed)
-        await self._until(expert, frozenset(each.name for each in engines), ProcessState.READY, ended)
+        names = {each.name for each in engines}
+        await self._stop(expert, {each.name for each in engines if each.state is ProcessState.FAILED})
+        desire(self._data_dir, names, Desired.AWAKE)
+        await self._until(expert, names, ProcessState.READY, ended)
 
     async def stop(self, expert: str) -> None:
         """Ends the engines of an expert. Raises BackendError."""
-        await self._stop(expert, frozenset(each.name for each in self._engines(expert)))
+        await self._stop(expert, {each.name for each in self._engines(expert)})
 
-    async def _stop(self, expert: str, names: frozenset[str]) -> None:
-        mark_stopped(self._data_dir, names, True)
+    def desire(self, expert: str, state: Desired) -> None:
+        """Says whether the engines of an expert are started again after they have ended. Nothing happens where this
+        host runs none of them."""
+        try:
+            engines = read_vllm(self._data_dir).engines
+            desire(self._data_dir, {each.name for each in engines if expert in each.experts}, state)
+        except DataError as error:
+            raise BackendError(str(error), status=503) from error
+
+    async def _stop(self, expert: str, names: Collection[str]) -> None:
+        desire(self._data_dir, names, Desired.STOPPED)
         await self._until(expert, names, ProcessState.STOPPED)
 
     async def _until(
-        self, expert: str, names: frozenset[str], state: ProcessState, ended: Collection[int | None] = ()
+        self, expert: str, names: Collection[str], state: ProcessState, ended: Collection[int | None] = ()
     ) -> None:
-        """Waits for a state, and for another process where that one `ended`. Raises BackendError.
-
-        Those that are to be ready are asked for whenever they are found stopped: whoever runs an engine gives it up
-        where it ends asleep, perhaps only now.
-        """
+        """Waits for a state, and for another process where that one `ended`. Raises BackendError."""
         until_s = time.monotonic() + self._timeout_s
         while late := [
             each
             for each in self._engines(expert)
             if each.name in names and (each.state is not state or each.pid in ended)
         ]:
-            if state is ProcessState.READY:
-                for each in late:
-                    if each.state is ProcessState.FAILED:
-                        raise BackendError(f"the engine of {expert} does not start; log: {each.log}")
-                down = frozenset(each.name for each in late if each.state is ProcessState.STOPPED and each.is_stopped)
-                if down:
-                    mark_stopped(self._data_dir, down, False)
+            failed = [each for each in late if each.state is ProcessState.FAILED]
+            if failed and state is ProcessState.READY:
+                raise BackendError(f"the engine of {expert} does not start; log: {failed[0].log}")
             if time.monotonic() > until_s:
                 raise BackendError(
                     f"the engine of {expert} is {late[0].state} after {self._timeout_s:g} s, not {state}"

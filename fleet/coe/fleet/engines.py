@@ -7,25 +7,17 @@ Two kinds run on this host: the embedded llama.cpp (one process per base model, 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from coe.base.errors import BackendError, EngineError
 from coe.fleet.engine_plans import EnginePlan, llamacpp_plans, refuse_taken_ports, vllm_plans
 from coe.fleet.process import ProcessState, ProcessStatus, SupervisedProcess
-from coe.fleet.residency.types import SLEEPS, Residency
-from coe.fleet.vllm_addresses import EngineRecord
-from coe.fleet.vllm_command import SLEEP_FLAG, named_gpus
+from coe.fleet.vllm_addresses import Desired, EngineRecord
+from coe.fleet.vllm_command import named_gpus
 from coe.router.config import CoeConfig
 from coe.router.expert_config import Engine
-
-if TYPE_CHECKING:
-    from coe.fleet.residency.vllm_actuator import VllmActuator
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +58,7 @@ class Fleet:
         self._running = {name: urls for name, urls in (running or {}).items() if name in config.experts}
         self._plans: list[EnginePlan] = []
         self._processes: list[SupervisedProcess] = []
-        self._held: set[int] = set()  # plans whose engine `follow` ended
-        self._asleep: set[int] = set()  # as of the last look
-        self._actuator: VllmActuator | None = None
+        self._desired: dict[str, Desired] = {}  # by engine; those left out are to be awake
 
     @property
     def engines(self) -> list[EngineRecord]:
@@ -83,6 +73,7 @@ class Fleet:
                 restarts=status.restarts,
                 gpus=",".join(gpus_of(plan)),
                 log=str(plan.spec.log),
+                desired=self._desired.get(plan.spec.name, Desired.AWAKE),
             )
             for plan, (status, _) in zip(self._plans, self.statuses, strict=True)
         ]
@@ -91,13 +82,6 @@ class Fleet:
     def statuses(self) -> tuple[tuple[ProcessStatus, tuple[str, ...]], ...]:
         """Each process with the experts it serves."""
         return tuple((process.status, plan.experts) for process, plan in zip(self._processes, self._plans, strict=True))
-
-    @property
-    def asleep(self) -> frozenset[str]:
-        """Names of the engines that run and slept at the last look."""
-        return frozenset(
-            self._plans[number].spec.name for number in self._asleep if self._state(number) is ProcessState.READY
-        )
 
     async def start(self) -> EngineAddresses:
         """Starts the engines, as many at once as the GPUs hold, and returns when all serve or sleep; when one fails,
@@ -122,83 +106,55 @@ class Fleet:
     async def stop(self) -> None:
         """Stops every engine, all at once."""
         await asyncio.gather(*(process.stop() for process in self._processes))
-        if self._actuator is not None:
-            await self._actuator.aclose()
 
-    async def follow(self, stopped: Collection[str]) -> None:
-        """Ends the engines of these names, and starts those again that this ended and that are no longer named: on
-        one GPU one after the other, because vLLM measures the free memory while it starts."""
-        wanted = {number for number, plan in enumerate(self._plans) if plan.spec.name in stopped}
-        to_end, to_start = wanted - self._held, self._held - wanted
-        self._held |= wanted
+    async def follow(self, desired: dict[str, Desired]) -> None:
+        """Ends the engines that are to be stopped, and starts those that are to be awake and have ended: on one GPU one
+        after the other, because vLLM measures the free memory while it starts."""
+        self._desired = desired
+        to_end = [
+            number
+            for number, plan in enumerate(self._plans)
+            if desired.get(plan.spec.name) is Desired.STOPPED and self._state(number) is not ProcessState.STOPPED
+        ]
         await asyncio.gather(*(self._processes[number].stop() for number in to_end))
         for number in to_end:
             self._processes[number] = self._supervised(number)
-        for number in sorted(to_start):
-            starting = [plan for place, plan in enumerate(self._plans) if self._state(place) is ProcessState.STARTING]
-            if {gpu for plan in starting for gpu in gpus_of(plan)}.isdisjoint(gpus_of(self._plans[number])):
+        for number, plan in enumerate(self._plans):
+            starting = [each for place, each in enumerate(self._plans) if self._state(place) is ProcessState.STARTING]
+            is_free = {gpu for each in starting for gpu in gpus_of(each)}.isdisjoint(gpus_of(plan))
+            if is_free and self._is_to_run(plan) and self._state(number) is ProcessState.STOPPED:
+                self._processes[number] = self._supervised(number)
                 self._processes[number].start()
-                self._held.discard(number)
 
-    def hold_ended(self) -> frozenset[str]:
-        """Gives up engines that have ended asleep, until `follow` says that they are not to be stopped any more.
-
-        They are not started of their own accord: others may have their GPU memory. Returns their names.
-        """
-        ended = {number for number in self._asleep - self._held if self._state(number) is ProcessState.STOPPED}
-        for number in ended:
-            self._processes[number] = self._supervised(number)
-        self._asleep -= ended
-        self._held |= ended
-        return frozenset(self._plans[number].spec.name for number in ended)
-
-    async def look(self) -> None:
-        """Notes which engines sleep, of those that have sleep mode."""
-        ready = [
-            number
-            for number, plan in enumerate(self._plans)
-            if f"--{SLEEP_FLAG}" in plan.spec.argv and self._state(number) is ProcessState.READY
-        ]
-        names = [self._plans[number].spec.name for number in ready]
-        states = await asyncio.gather(*(self._switch.state(name) for name in names), return_exceptions=True)
-        for number, state in zip(ready, states, strict=True):
-            is_asleep = state in SLEEPS
-            if is_asleep != (number in self._asleep) and (is_asleep or state is Residency.AWAKE):
-                self._asleep ^= {number}
-                logger.info("%s is %s", self._plans[number].spec.name, state)
+    def _is_to_run(self, plan: EnginePlan) -> bool:
+        """False for one that has ended asleep, too: others may have its GPU memory by then."""
+        return self._desired.get(plan.spec.name, Desired.AWAKE) is Desired.AWAKE
 
     def _state(self, number: int) -> ProcessState:
         return self._processes[number].status.state
 
     def _supervised(self, number: int) -> SupervisedProcess:
         plan = self._plans[number]
-        return SupervisedProcess(
-            plan.spec,
-            may_restart=lambda: number not in self._asleep,
-        )
-
-    @property
-    def _switch(self) -> VllmActuator:
-        """Changes engines, each by its name."""
-        from coe.fleet.residency.vllm_actuator import VllmActuator  # aiohttp, which the parent of workers does without
-
-        if self._actuator is None:
-            self._actuator = VllmActuator(lambda: {plan.spec.name: (plan.url,) for plan in self._plans})
-        return self._actuator
+        return SupervisedProcess(plan.spec, may_restart=lambda: self._is_to_run(plan))
 
     async def _start_step(self, numbers: Collection[int]) -> None:
         """Starts engines together; puts those to sleep that have to make room for others."""
         for number in numbers:
             self._processes[number].start()
         await all_ready([self._processes[number] for number in numbers])
-        sleepers = [(number, level) for number in numbers if (level := self._plans[number].sleeps_at)]
-        self._asleep.update(number for number, _ in sleepers)
+        sleepers = [(plan, level) for number in numbers if (level := (plan := self._plans[number]).sleeps_at)]
+        if not sleepers:
+            return
+        from coe.fleet.residency.vllm_actuator import VllmActuator  # aiohttp, which the parent of workers does without
+
+        actuator = VllmActuator(lambda: {plan.spec.name: (plan.url,) for plan, _ in sleepers})
         try:
-            await asyncio.gather(
-                *(self._switch.sleep(self._plans[number].spec.name, level) for number, level in sleepers)
-            )
+            await asyncio.gather(*(actuator.sleep(plan.spec.name, level) for plan, level in sleepers))
         except BackendError as error:
             raise EngineError(str(error)) from error
+        finally:
+            await actuator.aclose()
+        self._desired |= {plan.spec.name: Desired.ASLEEP for plan, _ in sleepers}
 
     def _plan(self) -> list[EnginePlan]:
         """Reads weights and adapters, so it may take a second: run it in a thread."""

@@ -66,29 +66,24 @@ def all_failed(fleet: Fleet) -> bool:
 
 async def watch(fleet: Fleet, console: Terminal, is_over: Callable[[], bool]) -> None:
     """Shows a line for each change of an engine until `is_over`, and what changed by then."""
-    told: dict[str, tuple[str, int]] = {}
+    told: dict[str, tuple[ProcessState, int]] = {}
     while True:
         was_over = is_over()
         for status, experts in fleet.statuses:
-            seen = (state_of(fleet, status), status.restarts)
+            seen = (status.state, status.restarts)
             if told.get(status.name) != seen:
                 told[status.name] = seen
-                console.print(status_line(status, seen[0], experts), soft_wrap=True)
+                console.print(status_line(status, experts), soft_wrap=True)
         if was_over:
             return
         await asyncio.sleep(REFRESH_S)
 
 
-def state_of(fleet: Fleet, status: ProcessStatus) -> str:
-    """State of an engine, of which a process knows all but sleep."""
-    return "asleep" if status.name in fleet.asleep else str(status.state)
-
-
-def status_line(status: ProcessStatus, state: str, experts: tuple[str, ...]) -> str:
+def status_line(status: ProcessStatus, experts: tuple[str, ...]) -> str:
     """`vllm-coder: ready, pid 12, experts: coder` and, when there is one, the reason."""
     pid = "" if status.pid is None else f", pid {status.pid}"
     reason = f"; {status.reason}" if status.reason and status.state is not ProcessState.READY else ""
-    return f"{status.name}: {state}{pid}, experts: {', '.join(experts)}{reason}"
+    return f"{status.name}: {status.state}{pid}, experts: {', '.join(experts)}{reason}"
 
 
 async def engine_lines(data_dir: Path, expert: str | None = None) -> list[str]:

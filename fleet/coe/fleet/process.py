@@ -25,7 +25,7 @@ from coe.base.parent_death import dying_with_parent
 from coe.fleet.tasks import happens
 
 TAIL_BYTES = 4096
-TAIL_LINES = 5
+TAIL_LINES = 7
 FIRST_POLL_S, MAX_POLL_S = 0.03, 0.5
 LOG_CHECK_S = 30.0
 

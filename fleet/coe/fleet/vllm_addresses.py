@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
+from enum import StrEnum
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -22,9 +23,18 @@ FILE_NAME = "vllm.json"
 NOBODY = "no vLLM engine runs on this data folder; `coe experts up` or `coe up` starts them"
 
 
+class Desired(StrEnum):
+    """What an engine is to be: started whenever it has ended; left ended, because others may have its memory by then;
+    or ended."""
+
+    AWAKE = "awake"
+    ASLEEP = "asleep"
+    STOPPED = "stopped"
+
+
 class EngineRecord(BaseModel, frozen=True):
     """One engine process. `gpus` are the numbers of its GPUs, empty for a CPU; `state` is that of its process, which
-    knows all but sleep; `is_stopped` is what others want, until they wake it."""
+    knows all but sleep; `desired` is what others want."""
 
     name: str
     experts: tuple[str, ...]
@@ -34,7 +44,7 @@ class EngineRecord(BaseModel, frozen=True):
     restarts: int
     gpus: str
     log: str
-    is_stopped: bool = False
+    desired: Desired = Desired.AWAKE
 
 
 class VllmRecord(BaseModel, frozen=True):
@@ -84,19 +94,19 @@ def write_vllm(data_dir: Path, engines: Sequence[EngineRecord]) -> None:
 
 
 def renew_vllm(data_dir: Path, engines: Sequence[EngineRecord]) -> None:
-    """Writes the engines as they are now. What others have written stays: that an engine is to be stopped, and the
+    """Writes the engines as they are now. What others have written stays: the desired state of an engine, and the
     experts of a process of before."""
     with changing_vllm(data_dir):
         try:
             known = read_vllm(data_dir).engines
         except DataError:  # damaged, until this replaces it
             known = ()
-        stopped = {each.name for each in known if each.is_stopped}
+        desired = {each.name: each.desired for each in known}
         experts = {(each.name, each.pid): each.experts for each in known}
         kept = [
             each.model_copy(
                 update={
-                    "is_stopped": each.name in stopped,
+                    "desired": desired.get(each.name, each.desired),
                     "experts": experts.get((each.name, each.pid), each.experts),
                 }
             )
@@ -110,9 +120,9 @@ def add_to_vllm(data_dir: Path, base: str, expert: str) -> None:
     change_vllm(data_dir, lambda each: {"experts": (*each.experts, expert)} if base in each.experts else {})
 
 
-def mark_stopped(data_dir: Path, names: Collection[str], is_stopped: bool) -> None:
-    """Has who runs the engines of these names end them, or start them again."""
-    change_vllm(data_dir, lambda each: {"is_stopped": is_stopped} if each.name in names else {})
+def desire(data_dir: Path, names: Collection[str], state: Desired) -> None:
+    """Tells who runs the engines of these names what they are to be."""
+    change_vllm(data_dir, lambda each: {"desired": state} if each.name in names else {})
 
 
 def change_vllm(data_dir: Path, change: Callable[[EngineRecord], dict[str, object]]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,12 +13,11 @@ from coe.base.errors import DataError
 from coe.fleet.engines import Fleet
 from coe.fleet.orphans import end_orphans
 from coe.fleet.tasks import stop_task
-from coe.fleet.vllm_addresses import claim_vllm, mark_stopped, read_vllm, renew_vllm, vllm_file, write_vllm
+from coe.fleet.vllm_addresses import claim_vllm, read_vllm, renew_vllm, vllm_file, write_vllm
 from coe.router.config import CoeConfig
 from coe.router.expert_config import Engine
 
 FOLLOW_EVERY_S = 0.2
-LOOK_EVERY_S = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -68,24 +66,18 @@ async def start_and_announce(fleet: Fleet, data_dir: Path) -> None:
 
 
 async def follow_desired_state(fleet: Fleet, data_dir: Path, starting: asyncio.Task[None]) -> None:
-    """Once the engines have started: stops and starts those that others name, leaves those stopped that have ended
-    asleep, and keeps their file up to date."""
+    """Once the engines have started: brings them into the states that others desire, and keeps their file up to
+    date."""
     await asyncio.wait({starting})
-    told, looked_at_s = fleet.engines, -LOOK_EVERY_S
+    told = fleet.engines
     while starting.exception() is None:
         now = fleet.engines
         try:
-            if ended := fleet.hold_ended():
-                logger.warning("%s: ended asleep, and starts when it is woken", ", ".join(sorted(ended)))
-                mark_stopped(data_dir, ended, True)
             if now != told:
                 renew_vllm(data_dir, now)
                 told = now
-            await fleet.follow({each.name for each in read_vllm(data_dir).engines if each.is_stopped})
+            await fleet.follow({each.name: each.desired for each in read_vllm(data_dir).engines})
         except DataError as error:
             logger.warning("%s", error)
             told = []  # so that it is written again
-        if time.monotonic() - looked_at_s >= LOOK_EVERY_S:
-            await fleet.look()
-            looked_at_s = time.monotonic()
         await asyncio.sleep(FOLLOW_EVERY_S)

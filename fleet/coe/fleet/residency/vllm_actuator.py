@@ -18,6 +18,7 @@ from coe.base.errors import BackendError
 from coe.base.json_text import from_json
 from coe.fleet.desired_state import DesiredProcesses
 from coe.fleet.residency.types import ABSENT, SLEEPS, Residency, SleepLevel
+from coe.fleet.vllm_addresses import Desired
 
 TRANSITION_S = 600.0
 """Running requests may take minutes to end before a sleep, and 72B of weights to be read from a disk."""
@@ -56,11 +57,13 @@ class VllmActuator:
         await asyncio.gather(*(self._post(place, "sleep", asked) for place in there))
         if (state := await self.state(expert)) not in SLEEPS:
             raise BackendError(f"the engine of {expert} did not go to sleep: it is {state}")
+        self._desire(expert, Desired.ASLEEP)
 
     async def wake(self, expert: str) -> None:
         """Wakes an engine from either level, or starts it where it is stopped. Raises BackendError."""
         states = await self._states(expert)
         absent = {place.root for place, state in states if state in ABSENT}
+        self._desire(expert, Desired.AWAKE)
         if absent or not states:
             await self._of_this_host(expert).start(expert, absent)
         await asyncio.gather(*(self._wake(place, state) for place, state in states))
@@ -130,6 +133,10 @@ class VllmActuator:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+
+    def _desire(self, expert: str, state: Desired) -> None:
+        if self._processes is not None:
+            self._processes.desire(expert, state)
 
     def _of_this_host(self, expert: str) -> DesiredProcesses:
         if self._processes is None:
