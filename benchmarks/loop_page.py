@@ -318,7 +318,7 @@ def page(found: Findings, world: World, command: str, minutes: float, margin: fl
             "",
             *newcomer_lines(found.joined),
             "",
-            f"*With a judge*: `judge:` with `queries: torn` and `share: {GPT4.share}` (docs/feedback.md). "
+            f"*With a judge*: `judge:` with `queries: uncertain` and `share: {GPT4.share}` (docs/feedback.md). "
             "Its verdicts are simulated: of two answers that differ in score it calls "
             f"{GPT4.tied:.0%} a tie, and of the rest names the better one in {GPT4.right:.0%}; of two that do not "
             f"it calls {GPT4.tied_alike:.0%} a tie, and of the rest names either. GPT-4 agrees with people in 85% of "

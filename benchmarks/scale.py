@@ -77,10 +77,7 @@ def peak_mib() -> float:
 def values_of(m: int, budgets: dict[str, float]) -> dict[str, Any]:
     """experts.yaml of m experts of 1 to 70 billion parameters on ten bases."""
     shipped = yaml.safe_load((ROOT / "experts.yaml").read_text(encoding="utf-8"))
-    experts = {
-        f"e{n}": {"engine": "echo", "model": f"base-{n % 10}", "params_b": float(1 + n % 70), "adapter_params_b": 0.01}
-        for n in range(m)
-    }
+    experts = {f"e{n}": {"engine": "echo", "model": f"base-{n % 10}", "params_b": float(1 + n % 70)} for n in range(m)}
     return {
         "categories": shipped["categories"],
         "experts": experts,

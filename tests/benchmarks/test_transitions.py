@@ -12,8 +12,8 @@ from tests.small_composition import config_of
 
 async def test_each_step_takes_the_time_that_the_engine_takes(tmp_path: Path) -> None:
     args = {"enable-sleep-mode": True, "fake-sleep-s": "0.05,0.02", "fake-wake-s": "0.1,0.2"}
-    engines = {"vllm": {"python": fake_interpreter(tmp_path), "args": args, "first_port": first_of_free_ports(1)}}
-    config = config_of({"coder": {"engine": "vllm", "model": "c"}}, engines=engines)
+    vllm = {"python": fake_interpreter(tmp_path), "args": args, "first_port": first_of_free_ports(1)}
+    config = config_of({"coder": {"engine": "vllm", "model": "c"}}, vllm=vllm)
     measured = await measure(config, tmp_path, tmp_path, repeats=2)
     times = measured["vllm-coder"]
     assert [len(times[step]) for step in STEPS] == [1, *[2] * 6]

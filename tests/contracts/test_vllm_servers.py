@@ -43,7 +43,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     args = {"dtype": "bfloat16", "enforce-eager": True, "max-num-seqs": 2}
     experts = {"generalist": engine, "calculator": {**engine, "adapter": str(ADAPTERS / "calculator")}}
     vllm = {"python": python, "args": args, "first_port": free_port(), "env": {**ENVIRONMENT, **DEV}}
-    config = config_of(experts, engines={"vllm": vllm})
+    config = config_of(experts, vllm=vllm)
     (process,) = vllm_processes(config, ROOT, read_adapter_ranks(config, ROOT))
     environment = {**os.environ, **process.env, "PYTHONPATH": str(ROOT)}
     with (folder / "log").open("wb") as log:

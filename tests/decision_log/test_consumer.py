@@ -27,6 +27,7 @@ from coe.decision_log.stream import GROUP, packed
 from coe.decision_log.stream_entries import dead_stream, waiting_entries
 from coe.decision_log.tables import DECISIONS
 from coe.fleet.tasks import stop_task
+from coe.router.log_config import LogConfig
 from coe.router.types import QueryFacts
 from coe_offline.redis_server import RedisServer
 from tests.decision_log.running_log import append_new, make_record, running_log
@@ -86,10 +87,11 @@ async def test_each_decision_becomes_one_row(redis_url: str, client: Redis, stor
 
 
 async def test_nothing_is_lost_when_more_comes_than_the_stream_may_hold_before_a_consumer_does(
-    tmp_path: Path, redis_url: str, client: Redis, store: Database
+    tmp_path: Path, redis_url: str, client: Redis, store: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the database is away the stream fills up, and the rest waits in the spool."""
-    async with running_log(tmp_path, redis_url, stream_max_entries=1000) as log:
+    monkeypatch.setattr(LogConfig, "stream_max_entries", 1000)
+    async with running_log(tmp_path, redis_url) as log:
         append_new(log, 4000)
         await until(lambda: "in no database yet" in (log.stats().last_error or ""))
         assert client.xlen(STREAM) < 4000

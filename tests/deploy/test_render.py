@@ -26,7 +26,7 @@ VALUES = {
         "hosted": {"engine": "litellm", "model": "openai/gpt", "api_key_env": "OPENAI_API_KEY"},
     },
     "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
-    "engines": {"vllm": {"env": {"CUDA_VISIBLE_DEVICES": "0,1", "HF_HOME": "/here"}, "start_timeout_s": 95}},
+    "vllm": {"env": {"CUDA_VISIBLE_DEVICES": "0,1", "HF_HOME": "/here"}},
 }
 
 
@@ -65,13 +65,13 @@ def test_rounds_of_learning_run_beside_the_gateways(deployment: Deployment) -> N
     assert learn["envFrom"] == gateway["envFrom"]
 
 
-def addresses(config: CoeConfig) -> dict[str, tuple[str | None, str]]:
+def addresses(config: CoeConfig) -> dict[str, tuple[str | tuple[str, ...] | None, str]]:
     return {name: (entry.url, entry.name_on_engine(name)) for name, entry in config.experts.items()}
 
 
 def test_replicas_are_services_of_compose_and_replicas_of_the_others(experts_file: Path, tmp_path: Path) -> None:
     file, values = tmp_path / "experts.yaml", yaml.safe_load(experts_file.read_text())
-    values |= {"experts": {"base": {**LLAMA, "replicas": 6}, "base-2": {**LLAMA, "model": "other"}}, "engines": {}}
+    values |= {"experts": {"base": {**LLAMA, "replicas": 6}, "base-2": {**LLAMA, "model": "other"}}, "vllm": {}}
     file.write_text(yaml.safe_dump(values))
     deployment = plan_deployment(file, image="coe:1", vllm_image="vllm/vllm-openai:v1")
     files = rendered(deployment, Target.COMPOSE)
@@ -253,7 +253,7 @@ def test_gateways_of_a_cluster_share_the_index_of_vector_stores_and_write_pilots
     shipped = plan_deployment(shipped_models(tmp_path), image="coe", vllm_image="v:1")
     text = documents(rendered(shipped, Target.KUBERNETES)["gateway.yaml"])["ConfigMap"]["data"]["experts.yaml"]
     retrieval = parse_text(text, file="experts.yaml").retrieval
-    assert (retrieval.stores.index, retrieval.pilots) == ("pgvector", "/data/pilots")
+    assert (retrieval.pgvector_url_env, retrieval.pilots) == ("DATABASE_URL", "/data/pilots")
 
 
 @pytest.mark.parametrize(

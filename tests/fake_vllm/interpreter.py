@@ -1,4 +1,4 @@
-"""An interpreter whose vLLM is the fake: for `engines.vllm.python`."""
+"""An interpreter whose vLLM is the fake: for `vllm.python`."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def test_one_llamacpp_process_per_base_model(tmp_path: Path) -> None:
             "c": {"engine": "llamacpp", "model": "one.gguf"},
             "d": {"engine": "vllm", "model": "m"},
         },
-        engines={"llamacpp": {"slots": 3, "context_tokens": 512, "threads": 5}},
+        llamacpp={"slots": 3, "context_tokens": 512, "threads": 5},
     )
     one, two = llamacpp_plans(config, tmp_path, tmp_path / "data", {"HOME": "/root"})
     assert (one.experts, two.experts) == (("a", "c"), ("b",))
@@ -50,7 +50,7 @@ def test_a_model_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
 def test_vllm_gets_our_environment_and_its_own(tmp_path: Path) -> None:
     config = config_of(
         {"a": {"engine": "vllm", "model": "m", "engine_env": {"CUDA_VISIBLE_DEVICES": "3"}}},
-        engines={"vllm": {"env": {"HF_HOME": "/models"}, "first_port": 9100, "start_timeout_s": 11}},
+        vllm={"env": {"HF_HOME": "/models"}, "first_port": 9100},
     )
     (plan,) = vllm_plans(config, tmp_path, tmp_path / "data", {"HF_TOKEN": "hf_secret", "HF_HOME": "/elsewhere"})
     assert plan.spec.env == {
@@ -62,7 +62,7 @@ def test_vllm_gets_our_environment_and_its_own(tmp_path: Path) -> None:
     }
     assert plan.spec.secrets == ("hf_secret",)
     assert plan.spec.is_ready.args == ("http://127.0.0.1:9100/health",)
-    assert (plan.spec.start_timeout_s, plan.url) == (11.0, "http://127.0.0.1:9100/v1")
+    assert (plan.spec.start_timeout_s, plan.url) == (1800.0, "http://127.0.0.1:9100/v1")
 
 
 def test_secrets_are_known_by_their_names_and_long_enough() -> None:
@@ -75,8 +75,8 @@ def test_a_taken_port_names_the_engine_and_the_key(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        config = config_of({"a": {"engine": "vllm", "model": "m"}}, engines={"vllm": {"first_port": port}})
+        config = config_of({"a": {"engine": "vllm", "model": "m"}}, vllm={"first_port": port})
         plans = vllm_plans(config, tmp_path, tmp_path, {})
-        with pytest.raises(EngineError, match=rf"^vllm-a cannot listen on port {port} .*engines\.vllm\.first_port$"):
+        with pytest.raises(EngineError, match=rf"^vllm-a cannot listen on port {port} .*vllm\.first_port$"):
             refuse_taken_ports(plans)
     refuse_taken_ports(plans)

@@ -48,8 +48,8 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])
 
 
 def config_of(experts: dict[str, object], vllm: dict[str, object] | None = None) -> CoeConfig:
-    engines = {"vllm": vllm or {}, "llamacpp": {"threads": 1, "slots": 1, "context_tokens": 256}}
-    return parse_config(composition_of(experts, engines=engines))
+    llamacpp = {"threads": 1, "slots": 1, "context_tokens": 256}
+    return parse_config(composition_of(experts, vllm=vllm or {}, llamacpp=llamacpp))
 
 
 def first_of_free_ports(count: int) -> int:
@@ -64,11 +64,11 @@ def first_of_free_ports(count: int) -> int:
 
 
 def stand_in(tmp_path: Path) -> dict[str, object]:
-    """`engines.vllm` with the stand-in as interpreter."""
+    """`vllm` with the stand-in as interpreter."""
     script = tmp_path / "python"
     script.write_text(STAND_IN)
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
-    return {"python": str(script), "first_port": first_of_free_ports(2), "start_timeout_s": DEADLINE_S}
+    return {"python": str(script), "first_port": first_of_free_ports(2)}
 
 
 async def complete(url: str, lora: list[dict[str, object]]) -> str:

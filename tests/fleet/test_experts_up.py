@@ -48,7 +48,7 @@ def config_of(tmp_path: Path) -> CoeConfig:
         "writer": {"engine": "vllm", "model": "w", "gpu_gib": 40},
     }
     vllm = {"python": fake_interpreter(tmp_path), "args": args, "gpus": {"0": 80}, "first_port": first_of_free_ports(2)}
-    return parse_config(composition_of(experts, engines={"vllm": vllm}, residency={"memory_gb": 76}))
+    return parse_config(composition_of(experts, vllm=vllm, residency={"memory_gb": 76}))
 
 
 def actuator_of(data_dir: Path) -> VllmActuator:
@@ -173,8 +173,8 @@ async def test_engines_whose_starter_is_gone_are_found_and_ended(tmp_path: Path)
 async def test_a_replica_that_is_killed_loses_no_request_and_comes_back(tmp_path: Path) -> None:
     values = config_of(tmp_path).model_dump(mode="json")
     values["experts"] = {"coder": values["experts"]["coder"] | {"replicas": 2}}
-    values["engines"]["vllm"] |= {"gpus": {"0": 80, "1": 80}}
-    values["engines"]["vllm"]["args"] |= {"fake-tokens-per-s": 50, "fake-answer-tokens": 25}
+    values["vllm"] |= {"gpus": {"0": 80, "1": 80}}
+    values["vllm"]["args"] |= {"fake-tokens-per-s": 50, "fake-answer-tokens": 25}
     config = parse_config(values)
 
     def engines() -> list[EngineRecord]:

@@ -68,9 +68,9 @@ def pool_of(url: str, *, most: int | None = None) -> ExpertPool:
 @pytest.mark.parametrize(
     ("entry", "problem"),
     [
-        ({"engine": "vllm", "replica_urls": ["http://b/v1"]}, "replica_urls: beside `url` alone"),
-        ({"engine": "litellm", "url": "http://a/v1", "replica_urls": ["http://b/v1"]}, "for engines vllm and openai"),
-        ({"engine": "vllm", "url": "http://a/v1", "replica_urls": ["http://a/v1"]}, "names an address twice"),
+        ({"engine": "vllm", "url": []}, "url: an empty list"),
+        ({"engine": "litellm", "url": ["http://a/v1", "http://b/v1"]}, "allowed with several: vllm, openai"),
+        ({"engine": "vllm", "url": ["http://a/v1", "http://a/v1"]}, "names an address twice"),
         ({"engine": "openai", "url": "http://a/v1", "max_concurrency": 0}, "max_concurrency"),
         ({"engine": "vllm", "url": "http://a/v1", "replicas": 2}, "replicas: of engine vllm without a `url` alone"),
     ],

@@ -33,11 +33,9 @@ def test_base_and_two_adapters_share_one_process() -> None:
                 "context_tokens": 4096,
             },
         },
-        engines={
-            "vllm": {
-                "python": "/opt/vllm/bin/python",
-                "args": {"gpu-memory-utilization": 0.9, "enable_prefix_caching": True},
-            }
+        vllm={
+            "python": "/opt/vllm/bin/python",
+            "args": {"gpu-memory-utilization": 0.9, "enable_prefix_caching": True},
         },
     )
     (process,) = vllm_processes(config, FOLDER, {"law": 8, "med": 12})
@@ -58,7 +56,7 @@ def test_replicas_have_ports_in_a_row_and_divide_the_gpus_that_are_named() -> No
             "a": {"engine": "vllm", "model": "m", "replicas": 2, "engine_env": {"CUDA_VISIBLE_DEVICES": "4,5,6,7"}},
             "b": {"engine": "vllm", "model": "m"},
         },
-        engines={"vllm": {"first_port": 9000}},
+        vllm={"first_port": 9000},
     )
     processes = each_replica(vllm_processes(config, FOLDER, {}))
     assert [(each.name, each.port, each.env.get("CUDA_VISIBLE_DEVICES")) for each in processes] == [
@@ -80,7 +78,7 @@ def test_other_arguments_or_environment_make_another_process() -> None:
             },
             "pinned": {"engine": "vllm", "model": "m", "engine_env": {"CUDA_VISIBLE_DEVICES": "7"}},
         },
-        engines={"vllm": {"first_port": 9000, "env": {"HF_HOME": "/models", "VLLM_NO_USAGE_STATS": "0"}}},
+        vllm={"first_port": 9000, "env": {"HF_HOME": "/models", "VLLM_NO_USAGE_STATS": "0"}},
     )
     big, small, pinned = vllm_processes(config, FOLDER, {})
     assert big.argv == (
@@ -123,7 +121,7 @@ def test_adapters_alone_leave_the_base_under_its_model_name() -> None:
 
 def test_an_engine_that_may_load_adapters_later_is_started_for_them() -> None:
     config = config_of(
-        {"base": {"engine": "vllm", "model": "m"}}, engines={"vllm": {"env": {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}}}
+        {"base": {"engine": "vllm", "model": "m"}}, vllm={"env": {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}}
     )
     (process,) = vllm_processes(config, FOLDER, {})
     assert process.argv[-1] == "--enable-lora"
@@ -133,7 +131,7 @@ def test_an_engine_that_may_load_adapters_later_is_started_for_them() -> None:
 def test_an_experts_arguments_win_over_the_engines_and_over_what_is_derived() -> None:
     config = config_of(
         {"a": {"engine": "vllm", "model": "m", "engine_args": {"max_model_len": 100, "dtype": "float16"}}},
-        engines={"vllm": {"args": {"--dtype": "auto", "max-num-seqs": 8}}},
+        vllm={"args": {"--dtype": "auto", "max-num-seqs": 8}},
     )
     (process,) = vllm_processes(config, FOLDER, {})
     assert process.argv[-6:] == ("--max-model-len", "100", "--dtype", "float16", "--max-num-seqs", "8")
@@ -171,9 +169,9 @@ def test_an_adapter_whose_name_another_expert_of_the_engine_has_is_refused(other
 def test_ports_that_run_out_are_named() -> None:
     config = config_of(
         {"a": {"engine": "vllm", "model": "m"}, "b": {"engine": "vllm", "model": "n"}},
-        engines={"vllm": {"first_port": 65535}},
+        vllm={"first_port": 65535},
     )
-    with pytest.raises(ConfigError, match=r"engines\.vllm\.first_port: 65535 leaves no port for 'b'"):
+    with pytest.raises(ConfigError, match=r"vllm\.first_port: 65535 leaves no port for 'b'"):
         vllm_processes(config, FOLDER, {})
 
 

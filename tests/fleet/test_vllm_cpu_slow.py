@@ -20,7 +20,7 @@ from coe.fleet.vllm_addresses import read_vllm
 from coe.router.config import CoeConfig, parse_config
 from tests.fleet.test_engines import first_of_free_ports
 from tests.small_composition import composition_of
-from tests.vllm_build import ENVIRONMENT, READY_S, ROOT, vllm_interpreter, write_base, write_small
+from tests.vllm_build import ENVIRONMENT, ROOT, vllm_interpreter, write_base, write_small
 
 ADAPTER = ROOT / "examples" / "smollm2" / "adapters" / "calculator"
 
@@ -47,11 +47,10 @@ def config_of(python: str, base: Path, small: Path) -> CoeConfig:
     vllm = {
         "python": python,
         "first_port": first_of_free_ports(2),
-        "start_timeout_s": READY_S,
         "args": {"dtype": "bfloat16", "enforce-eager": True, "max-num-seqs": 4},
         "env": ENVIRONMENT,
     }
-    return parse_config(composition_of(experts, engines={"vllm": vllm}))
+    return parse_config(composition_of(experts, vllm=vllm))
 
 
 async def answer_of(backend: ChatBackend, text: str) -> str:

@@ -22,7 +22,7 @@ def composition(
     experts: dict[str, dict[str, object]], vllm: dict[str, object] | None = None, **sections: object
 ) -> tuple[CoeConfig, tuple[VllmProcess, ...]]:
     entries = {name: {"engine": "vllm", "model": name, **entry} for name, entry in experts.items()}
-    config = config_of(entries, engines={"vllm": vllm or {}}, **sections)
+    config = config_of(entries, vllm=vllm or {}, **sections)
     return config, each_replica(vllm_processes(config, Path(), {}))
 
 

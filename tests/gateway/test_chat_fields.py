@@ -13,11 +13,11 @@ from coe.fleet.providers.litellm import FORWARDED
 from coe.gateway.chat_request import check_fields
 from coe.gateway.http_errors import ApiError
 from coe.router.config import parse_config
-from coe.router.gateway_config import ENTRIES, FIELDS, OPENAI, WHOLE_NUMBERS, RequestLimits
+from coe.router.gateway_config import ENTRIES, FIELDS, OPENAI, WHOLE_NUMBERS, GatewayConfig
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import Running, config_of, echoes, faulty, running, wire
 
-DEFAULTS = RequestLimits()
+DEFAULTS = GatewayConfig()
 TOOL = {"type": "function", "function": {"name": "f"}}
 PART = {"type": "text", "text": "red"}
 
@@ -60,13 +60,13 @@ def test_a_slip_of_the_pen_gets_a_suggestion() -> None:
 async def test_an_operator_may_allow_more() -> None:
     asked = {"chat_template_kwargs": {"enable_thinking": False}, "top_k": 3, "min_p": 0.1}
     async with (
-        faulty(limits={"extra_fields": ["chat_template_kwargs"]}) as (gateway, upstream),
+        faulty(extra_fields=["chat_template_kwargs"]) as (gateway, upstream),
         gateway.chat("red", **asked) as answer,
     ):
         assert answer.status == 200
     assert upstream.requests[0].items() >= asked.items()
-    with pytest.raises(ConfigError, match=r"limits\.extra_fields\.0: .*'cache_salt' keeps callers apart"):
-        config_of(limits={"extra_fields": ["cache_salt"]})
+    with pytest.raises(ConfigError, match=r"gateway\.extra_fields\.0: .*'cache_salt' keeps callers apart"):
+        config_of(extra_fields=["cache_salt"])
 
 
 @pytest.mark.parametrize(
@@ -111,14 +111,14 @@ async def test_check_21_parts_are_bounded(gateway: Running) -> None:
 
 
 async def test_check_21_bounds_come_from_the_file() -> None:
-    async with running(limits={"max_output_tokens": 50}) as gateway:
+    async with running(max_output_tokens=50) as gateway:
         for fields, status in (({"max_tokens": 50}, 200), ({"n": 17}, 400), ({"max_tokens": 51}, 400)):
             async with gateway.chat("red", **fields) as answer:
                 assert answer.status == status, fields
         async with gateway.chat(messages=[{"role": "user", "content": "red"}] * 2049) as answer:
             assert (await answer.json())["error"]["message"] == "'messages' has 2049 entries; allowed: at most 2048"
     with pytest.raises(ConfigError, match="max_output: unknown key; did you mean 'max_output_tokens'"):
-        config_of(limits={"max_output": 2})
+        config_of(max_output=2)
 
 
 KEYS = ("canary-7f3a9c51e2b84d06", "other-0b1c2d3e4f5a6978")

@@ -19,6 +19,7 @@ from coe.gateway.expert_answer import key_pattern
 from coe.gateway.expert_errors import MASK, upstream_error, without_keys
 from coe.gateway.http_errors import TOO_LONG
 from coe.gateway.settings import expert_keys
+from coe.router.expert_config import ExpertConfig
 from tests.gateway.fault_upstream import ERROR_EVENT, STREAM, WORDS, events, fault_upstream
 from tests.gateway.running import Running, config_of, echoes, faulty, running, wire
 from tests.waiting import until
@@ -127,19 +128,21 @@ async def test_log_and_receipt_say_why_where_the_expert_names_no_code_and_where_
             assert (await receipt.json())["why"] == "no expert was chosen (unsupported_by_experts)."
 
 
-async def test_an_answer_that_never_ends_is_ended_by_the_total_time() -> None:
-    async with faulty("drips", entries={"ruby": {"total_timeout_s": 0.5}}) as (gateway, _):
+async def test_an_answer_that_never_ends_is_ended_by_the_total_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ExpertConfig, "total_timeout_s", 0.5)
+    async with faulty("drips") as (gateway, _):
         async with gateway.chat("red", stream=True) as answer:
             received = await answer.text()
         record = await gateway.record()
     error = orjson.loads(received.strip().split("\n\n")[-1].removeprefix("data: "))["error"]
-    assert error["message"] == "expert ruby's answer took longer than total_timeout_s=0.5"
+    assert error["message"] == "expert ruby's answer took longer than 0.5 s"
     assert (error["code"], record.state.value) == ("expert_timeout", "timed_out")
 
 
-async def test_an_answer_in_one_piece_has_the_same_total_time() -> None:
+async def test_an_answer_in_one_piece_has_the_same_total_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ExpertConfig, "total_timeout_s", 0.3)
     async with (
-        faulty("hang", entries={"ruby": {"total_timeout_s": 0.3}}) as (gateway, _),
+        faulty("hang") as (gateway, _),
         gateway.chat("red") as answer,
     ):
         assert (answer.status, (await answer.json())["error"]["code"]) == (504, "expert_timeout")

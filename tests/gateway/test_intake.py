@@ -81,7 +81,8 @@ async def test_300_slow_large_bodies_leave_room_for_everybody_else() -> None:
 async def test_a_slow_body_makes_room_once_others_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake, "PATIENCE_S", 0.0)
     monkeypatch.setattr(intake, "SLOW_BYTES_PER_S", 1e9)
-    async with running(max_bodies_per_client=2) as gateway, hanging(gateway, 2) as cut:
+    monkeypatch.setattr(intake, "MAX_LARGE", 2)
+    async with running() as gateway, hanging(gateway, 2) as cut:
         await until(lambda: len(gateway.parts.intake._arriving) == 2)
         async with gateway.chat("x" * LARGE, model="ruby") as answer:
             assert (await answer.json())["error"]["code"] == "context_length_exceeded"
@@ -90,8 +91,9 @@ async def test_a_slow_body_makes_room_once_others_wait(monkeypatch: pytest.Monke
         assert len(gateway.parts.intake._arriving) == 1
 
 
-async def test_one_key_does_not_take_the_room_of_another() -> None:
-    async with running(keys=[KEY, OTHER_KEY], max_bodies_per_client=3) as gateway:
+async def test_one_key_does_not_take_the_room_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "MAX_LARGE", 3)
+    async with running(keys=[KEY, OTHER_KEY]) as gateway:
         gateway.parts.intake._sending["address:127.0.0.1", True] = -100  # as from many addresses
         async with hanging(gateway, 5, key=KEY) as refused:
             await until(lambda: len(refused) == 2)
@@ -134,8 +136,9 @@ async def test_a_body_is_counted_until_its_answer_has_ended() -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/route", "/v1/feedback", "/v1/embeddings"])
-async def test_every_path_that_takes_a_body_counts(path: str) -> None:
-    async with running(max_bodies_per_client=1) as gateway, hanging(gateway, 1):
+async def test_every_path_that_takes_a_body_counts(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "MAX_LARGE", 1)
+    async with running() as gateway, hanging(gateway, 1):
         await until(lambda: len(gateway.parts.intake._arriving) == 1)
         async with gateway.client.post(gateway.root + path, data=body_of(LARGE)) as answer:
             assert answer.status == 429
@@ -185,8 +188,8 @@ def test_room_for_less_than_one_body_is_refused_in_the_file() -> None:
 async def test_no_order_of_requests_passes_the_limits_and_all_is_given_back(
     requests: list[tuple[str, str | None, int, int]],
 ) -> None:
-    max_bytes, max_large = 12 * SMALL_BODY_BYTES * COPIES, 3
-    whole = Intake(max_bytes, max_large, 12)
+    max_bytes = 12 * SMALL_BODY_BYTES * COPIES
+    whole = Intake(max_bytes, 12)
     waiting: list[ExitStack] = []
     for address, key, size, leaves in requests:
         stack = ExitStack()
@@ -203,7 +206,7 @@ async def test_no_order_of_requests_passes_the_limits_and_all_is_given_back(
         for client in ("address:1", "address:2", "key:a", "key:b"):
             of_client = [each for each in claims if client in each.clients]
             assert sum(each.held_bytes for each in of_client) <= max_bytes // 2
-            assert sum(each.is_large for each in of_client) <= max_large
+            assert sum(each.is_large for each in of_client) <= intake.MAX_LARGE
             assert len(of_client) <= 6
         for _ in range(min(leaves, len(waiting))):
             waiting.pop(0).close()
@@ -215,7 +218,7 @@ async def test_no_order_of_requests_passes_the_limits_and_all_is_given_back(
 async def test_all_clients_together_have_a_limit_of_503(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake, "PATIENCE_S", 1e9)  # nobody makes room
     half = ROOM // 2
-    bytes_full, bodies_full = Intake(ROOM, 8, 8), Intake(ROOM, 8, 4)
+    bytes_full, bodies_full = Intake(ROOM, 8), Intake(ROOM, 4)
     for client in ("address:1", "address:2"):
         Claim(bytes_full, client).take(half)
         for _ in range(2):
@@ -228,8 +231,9 @@ async def test_all_clients_together_have_a_limit_of_503(monkeypatch: pytest.Monk
         assert (refused.status, refused.code, refused.headers) == (503, "overloaded", {"retry-after": "1"})
 
 
-async def test_what_is_short_takes_no_room() -> None:
-    full = Intake(ROOM, 1, 8)
+async def test_what_is_short_takes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "MAX_LARGE", 1)
+    full = Intake(ROOM, 8)
     Claim(full, "address:1").take(ROOM // 2)
     Claim(full, "address:1").expect(SMALL_BODY_BYTES)
     with pytest.raises(ApiError):
@@ -241,14 +245,14 @@ async def test_what_is_short_takes_no_room() -> None:
     [(-1.0, 0, False), (1.0, 0, True), (1.0, 5 * 65536, True), (1.0, 1000 * 65536, False)],
 )
 async def test_a_body_is_slow_by_its_rate_and_not_at_once(beyond_s: float, received: int, is_slow: bool) -> None:
-    claim = Claim(Intake(ROOM, 8, 8), "address:1")
+    claim = Claim(Intake(ROOM, 8), "address:1")
     claim._began_at_s = asyncio.get_running_loop().time() - intake.PATIENCE_S - beyond_s
     claim.received_bytes = received
     assert claim.is_slow is is_slow
 
 
 async def test_whoever_is_cut_says_that_it_was_too_slow() -> None:
-    whole = Intake(ROOM, 2, 8)
+    whole = Intake(ROOM, 8)
     with Claim(whole, "address:1") as claim:
         with pytest.raises(ApiError, match="too slowly") as refused:
             await cut_while_arriving(claim)

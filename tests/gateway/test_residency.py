@@ -79,14 +79,13 @@ async def gateway_over(
     urls: Mapping[str, str],
     policy: ResidencyPolicy,
     asleep: Sequence[str],
-    max_waiting: int = 32,
     aliases: Mapping[str, object] | None = None,
     **options: Any,
 ) -> AsyncIterator[Running]:
     """A gateway over engines, with GPU memory for two that are awake and one that sleeps."""
     states = {name: Residency.SLEEP_2 if name in asleep else Residency.AWAKE for name in EXPERTS}
     scheduler = Scheduler(tuple(resident(name) for name in EXPERTS), Memory({"0": 41.5}), policy, states)
-    wanted = ResidencyConfig(memory_gb=41.5, max_waiting=max_waiting)
+    wanted = ResidencyConfig(memory_gb=41.5)
     controller = Controller(
         scheduler, VllmActuator(lambda: {name: (url,) for name, url in urls.items()}), wanted, **options
     )
@@ -143,8 +142,11 @@ async def test_a_conversation_whose_expert_fell_asleep_counts_for_it_with_what_r
         assert record.decision.asleep.lost > 0.4 + 0.04  # 0.9 for 0.5, and 5,000 tokens at 0.01 a thousand
 
 
-async def test_an_expert_asked_by_name_is_woken_and_others_wait_no_longer_than_there_is_room() -> None:
-    async with host(IDLE, max_waiting=1) as it:
+async def test_an_expert_asked_by_name_is_woken_and_others_wait_no_longer_than_there_is_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ResidencyConfig, "max_waiting", 1)
+    async with host(IDLE) as it:
         it.parts.pool.breaker("emerald").open(time.monotonic())  # as a probe of an engine without a process does
         answers = await asyncio.gather(asked(it, "any", "emerald"), refused(it, "emerald"))
         assert answers[0] == "emerald"
@@ -249,11 +251,10 @@ async def test_the_controller_of_a_configuration_counts_what_its_engines_take() 
         controller = await kept(values, {})
         assert controller.scheduler.serving == {"ruby", "plain"}
         await controller.aclose()
-        values["experts"]["plain"]["replica_urls"] = ["http://127.0.0.1:1/v1"]
+        values["experts"]["plain"]["url"] = [urls["plain"], "http://127.0.0.1:1/v1"]
         controller = await kept(values, {})
         assert [each.awake_gib for each in controller.scheduler.residents] == [20, 20, 0]
         await controller.aclose()
-        del values["experts"]["plain"]["replica_urls"]
         del values["experts"]["plain"]["url"]
         del values["experts"]["plain"]["gpu_gib"]
         values["experts"]["plain"] |= {"replicas": 2, "engine_args": {"gpu_memory_utilization": 0.25}}

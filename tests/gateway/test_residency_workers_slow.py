@@ -100,7 +100,7 @@ async def test_another_worker_ends_the_wake_that_a_killed_one_had_begun(tmp_path
         values["experts"] = {
             name: {"engine": "vllm", "model": name, "url": urls[name], "gpu_gib": 50} for name in (LEFT, RIGHT)
         }
-        values["residency"] = {"wait_price": 1e9, "memory_gb": GPU_GIB}
+        values["residency"] = {"memory_gb": GPU_GIB}
         config.write_text(yaml.safe_dump(values))
         gateway = GatewayProcess(config, tmp_path / "data", {}, tmp_path / "gateway.log", workers=2)
         client = await stack.enter_async_context(serving(gateway))

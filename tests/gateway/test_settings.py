@@ -81,7 +81,7 @@ def test_secrets_are_those_of_experts_of_every_plugin_and_of_the_index() -> None
         retrieval={
             "encoder": far("OF_DOCUMENTS") | {"kind": "openai", "dim": 2},
             "experts": {"words": {"kind": "bm25"}, "far": far("OF_SEARCH") | {"kind": "openai", "dim": 2}},
-            "stores": {"index_url_env": "OF_INDEX"},
+            "pgvector_url_env": "OF_INDEX",
         },
     )
     assert secret_variables(config) == ["OF_DOCUMENTS", "OF_EXPERT", "OF_INDEX", "OF_PART", "OF_SEARCH"]

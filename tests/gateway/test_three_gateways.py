@@ -36,7 +36,7 @@ COUNT, ASKERS = 3, 6
 SECTIONS = """\
 log: {durability: sync}
 gateway: {drain_s: 300}
-retrieval: {encoder: {kind: hashing}, experts: {}, stores: {index: pgvector}}
+retrieval: {encoder: {kind: hashing}, experts: {}, pgvector_url_env: DATABASE_URL}
 policies: {default: {exploration: 10%}}
 """
 RATED = 300

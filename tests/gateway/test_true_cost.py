@@ -156,7 +156,7 @@ def reference_usd(litellm: Any, provider: str, model: str, usage: Any) -> float:
 
 
 def price_at(provider: str, model: str) -> Price:
-    keys: Json = VLLM if provider == "hosted_vllm" else {"cost": "auto"}
+    keys: Json = VLLM if provider == "hosted_vllm" else {"price": "auto"}
     return ExpertConfig.model_validate({"engine": "litellm", "model": model, **keys}).chat_price
 
 

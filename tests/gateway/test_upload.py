@@ -116,7 +116,7 @@ async def test_a_large_file_is_never_whole_in_memory(tmp_path: Path) -> None:
             yield line
         yield b"\r\n--xx--\r\n"
 
-    async with serving(tmp_path, config=retrieval_config(stores={"max_file_mb": 32})) as running:
+    async with serving(tmp_path, config=retrieval_config(max_file_mb=32)) as running:
         tracemalloc.start()
         try:
             status, file = await send(running, pieces())
@@ -142,7 +142,8 @@ async def test_a_large_file_is_never_whole_in_memory(tmp_path: Path) -> None:
             assert connection.execute(FILE_PARTS.select()).all() == []
 
 
-async def test_an_upload_takes_a_fixed_room_and_a_place(tmp_path: Path) -> None:
+async def test_an_upload_takes_a_fixed_room_and_a_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coe.gateway.intake.MAX_LARGE", 2)
     gate = asyncio.Event()
 
     async def held_back() -> AsyncIterator[bytes]:
@@ -150,7 +151,7 @@ async def test_an_upload_takes_a_fixed_room_and_a_place(tmp_path: Path) -> None:
         await gate.wait()
         yield FILE + b"\r\n--xx--\r\n"
 
-    async with serving(tmp_path, max_bodies_per_client=2) as running:
+    async with serving(tmp_path) as running:
         intake = running.gateway.parts.intake
         sending = [asyncio.create_task(send(running, held_back())) for _ in range(2)]
         await until(lambda: intake.held_bytes == 2 * MEMORY_BYTES)

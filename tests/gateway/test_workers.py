@@ -321,7 +321,7 @@ def test_a_wrong_number_of_workers_is_refused(count: str, capsys: pytest.Capture
 
 
 def test_limits_are_divided_to_the_last_one() -> None:
-    judge = {"expert": "ruby", "share": 0.1, "max_per_hour": 4, "max_running_beside": 1}
+    judge = {"expert": "ruby", "share": 0.1}
     entries = {"ruby": {"max_concurrency": 5}}
     config = config_of(sections={"judge": judge}, entries=entries, max_concurrency=10, max_connections=20)
     parts = [share_of(config, 3, number) for number in range(3)]
@@ -331,7 +331,6 @@ def test_limits_are_divided_to_the_last_one() -> None:
     assert [part.experts["ruby"].max_concurrency for part in parts] == [2, 2, 1]
     assert {part.experts["plain"].max_concurrency for part in parts} == {None}
     budgets = [part.judge for part in parts if part.judge is not None]
-    assert sum(each.max_per_hour for each in budgets) == 4
     assert sum(each.max_usd_per_day for each in budgets) == pytest.approx(1.0)
     assert share_of(config, 1, 0) == config
 

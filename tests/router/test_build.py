@@ -26,7 +26,7 @@ CONFIG: dict[str, Any] = {
     "categories": {"code": "programs", "facts": "questions", "general": "the rest"},
     "experts": {
         "base": {"engine": "llamacpp", "model": "m.gguf", "params_b": 2.0},
-        "tuned": {"engine": "llamacpp", "model": "m.gguf", "adapter": "a", "params_b": 2.0, "adapter_params_b": 0.1},
+        "tuned": {"engine": "llamacpp", "model": "m.gguf", "adapter": "a", "params_b": 2.0},
         "far": {"engine": "openai", "model": "x", "url": "http://127.0.0.1:9/v1", "price": {"output": 10.0}},
     },
     "router": {"encoder": {"kind": "hashing", "dim": 8}, "classifier": {"kind": "logistic"}},
@@ -103,7 +103,7 @@ def test_costs_come_from_the_file_and_tokens_from_the_evidence():
     costs = expert_costs(entries, evidence(3))
     assert costs.group.tolist() == [0, 0, 1]
     assert costs.group_params_b.tolist() == [2.0, 0.0]
-    assert costs.active_params_b == pytest.approx([2.0, 2.1, 0.0])
+    assert costs.active_params_b == pytest.approx([2.0, 2.0, 0.0])
     assert costs.cost_usd[0] == pytest.approx([0.0, 0.0, 200 * 10 / 1e6])
 
 
@@ -142,7 +142,7 @@ def test_rows_of_the_sample_that_fit_nothing_are_refused(tmp_path, rows):
 
 def test_a_slot_of_the_embedded_engine_bounds_the_context_of_its_experts():
     values = CONFIG | {"experts": {**CONFIG["experts"], "short": CONFIG["experts"]["base"] | {"context_tokens": 512}}}
-    found = capabilities(parse_config(values | {"engines": {"llamacpp": {"context_tokens": 1024}}}))
+    found = capabilities(parse_config(values | {"llamacpp": {"context_tokens": 1024}}))
     tokens = {name: capability.context_tokens for name, capability in found.items()}
     assert tokens == {"base": 1024, "tuned": 1024, "far": 4096, "short": 512}
 

@@ -141,7 +141,7 @@ def test_the_only_key_of_a_log_is_learned_from(request_, key):
 
 @pytest.mark.parametrize(
     ("feedback", "is_heard"),
-    [({}, False), ({"trusted_keys": ["key-0", "key-1", "key-2"]}, True), ({"max_key_share": 1.0}, True)],
+    [({}, False), ({"trusted_keys": ["key-0", "key-1", "key-2"]}, True)],
 )
 def test_a_few_keys_decide_only_where_the_file_says_so(request_, feedback, is_heard):
     request_.config.write_text(yaml.dump(CONFIG | {"feedback": feedback}))

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 PAGE_ROWS = 500
 HOUR_S = 3600.0
 KEY_LOCK = 0x636F6666  # "coff", for Postgres's advisory locks
-NO_CAPS = FeedbackConfig(max_per_hour=2**31, max_per_decision=2**31)
+NO_CAPS = FeedbackConfig(max_per_hour=2**31)
 
 
 class SomeAreThereError(Exception):
@@ -170,7 +170,7 @@ class Database:
         the earlier one.
 
         Args:
-            caps: in an hour, a key has one for answers and one for documents; in a decision, one for kinds.
+            caps: in an hour, a key has one for answers and one for documents.
             about: the decision, which may not have reached SQL yet; nothing is kept of one that was erased. None: the
                 caller knows.
 
@@ -194,8 +194,6 @@ class Database:
                 earlier = table.update().where(is_mine, table.c[subject] == row[subject])
                 connection.execute(earlier.values(value=feedback.value, at=feedback.at))
                 return FeedbackStatus.REPLACED
-            if not of_document and len(said) >= caps.max_per_decision:
-                return FeedbackStatus.OVER_DECISION
             lately = and_(table.c.key_id == row["key_id"], table.c.at > feedback.at - HOUR_S)
             if connection.scalars(select(func.count()).select_from(table).where(lately)).one() >= caps.max_per_hour:
                 return FeedbackStatus.OVER_HOUR

@@ -64,7 +64,6 @@ class FeedbackStatus(StrEnum):
     REPLACED = "replaced"  # the same key had said something else of that kind
     REPEATED = "repeated"  # or just the same
     OVER_HOUR = "over_hour"  # refused: that key has said enough for an hour
-    OVER_DECISION = "over_decision"  # refused: or of this decision
     ERASED = "erased"  # refused: the decision is gone
 
 

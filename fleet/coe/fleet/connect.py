@@ -25,8 +25,7 @@ WIRES, OPENAI_WIRE = "fleet.providers", "vllm"
 
 DECLARED = listed(
     """
-    wires params_b active_params_b adapter_params_b cost price price_above price_batch context_tokens supports
-    total_timeout_s description
+    wires params_b active_params_b price price_above price_batch context_tokens supports description
     """
 )
 """Fields of an entry that its backend does not need."""
@@ -112,7 +111,7 @@ def backend_at(
             options["extra_body"] = lora_selection(lora_ids.get(name), lora_ids)
             options["renames_answer"] = True  # llama.cpp answers with the path of its weights as `model`
     elif entry.engine is Engine.LITELLM:
-        options |= {"model": entry.model, "timeout_s": entry.timeout_s, "api_base": entry.url}
+        options |= {"model": entry.model, "timeout_s": entry.timeout_s, "api_base": url}
         options["params"] = {**entry.params, **secret_params}
     return cast(ChatBackend, plugins.build(WIRES, wire, options))
 

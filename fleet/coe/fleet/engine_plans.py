@@ -94,7 +94,7 @@ def llamacpp_plan(
     environment: Mapping[str, str],
 ) -> EnginePlan:
     """The process for `names`, which share a base. Its port is fixed, so a restart keeps the address."""
-    engine = config.engines.llamacpp
+    engine = config.llamacpp
     model = weights_of(names[0], config.experts[names[0]].model, folder)
     with_adapter = {n: adapter_folder(config.experts[n], folder) for n in names if config.experts[n].adapter}
     adapters = converted_adapters(with_adapter, model, data_dir / "adapters")
@@ -137,7 +137,7 @@ def vllm_plans(config: CoeConfig, folder: Path, data_dir: Path, environment: Map
     Raises:
         ConfigError, ArtifactError: as `vllm_processes`, `read_adapter_ranks` and `on_gpus` do.
     """
-    engine = config.engines.vllm
+    engine = config.vllm
     plans = []
     processes = each_replica(vllm_processes(config, folder, read_adapter_ranks(config, folder)))
     for process, step, level in on_gpus(config, processes, engine.gpus or visible_gpus(environment)):
@@ -180,7 +180,7 @@ def refuse_taken_ports(plans: Sequence[EnginePlan]) -> None:
             except OSError as error:
                 raise EngineError(
                     f"{plan.spec.name} cannot listen on port {plan.port} ({error.strerror}); "
-                    "choose another range by engines.vllm.first_port"
+                    "choose another range by vllm.first_port"
                 ) from error
 
 

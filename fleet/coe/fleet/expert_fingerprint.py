@@ -32,4 +32,11 @@ def expert_fingerprint(entry: ExpertConfig, folder: Path) -> str:
             adapter = adapter_digest(adapter_folder(entry, folder))
     except (MissingWeightsError, OSError):
         pass  # asked from a machine that does not hold them
-    return fingerprint(entry.engine, model, adapter, entry.url, entry.served_model, sorted(entry.engine_args.items()))
+    return fingerprint(
+        entry.engine,
+        model,
+        adapter,
+        next(iter(entry.roots), None),
+        entry.served_model,
+        sorted(entry.engine_args.items()),
+    )

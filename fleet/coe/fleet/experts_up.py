@@ -119,7 +119,7 @@ def experts_table(config: CoeConfig, urls: Mapping[str, Sequence[str]]) -> Grid:
             f"{entry.params_b:g}B" if entry.params_b else "",
             f"{entry.active_b:g}B" if entry.active_b else "",
             str(entry.context_tokens),
-            "\n".join(urls.get(name, ())) or entry.url or address_hint(entry.engine),
+            "\n".join(urls.get(name, entry.roots)) or address_hint(entry.engine),
             entry.model if entry.adapter is None else f"{entry.model} + {entry.adapter}",
         )
     return table

@@ -11,7 +11,7 @@ from coe.fleet.residency.changes import known_state
 from coe.fleet.residency.controller import Controller
 from coe.fleet.residency.coordination import Coordination
 from coe.fleet.residency.memory import Memory, Resident
-from coe.fleet.residency.policies import Regret, Terms
+from coe.fleet.residency.policies import Regret
 from coe.fleet.residency.scheduler import Scheduler
 from coe.fleet.residency.types import Residency, published_times
 from coe.fleet.residency.vllm_actuator import VllmActuator
@@ -58,7 +58,7 @@ async def controller_of(
     devices = dict.fromkeys(sorted({device for each in residents for device in each.devices}), wanted.memory_gb)
     memory = Memory(devices, wanted.host_memory_gb)
     try:
-        policy = Regret(residents, Terms(wait_price=wanted.wait_price))
+        policy = Regret(residents)
         scheduler = Scheduler(residents, memory, policy, states)
     except ValueError as error:
         await actuator.aclose()
@@ -83,7 +83,7 @@ def residents_of(
             gpus.setdefault(name, []).extend(each.strip() for each in engine.gpus.split(",") if each.strip())
     groups: dict[tuple[str, ...], list[str]] = {}
     for name, entry in config.experts.items():
-        is_managed = entry.engine is Engine.VLLM and name in addresses and not entry.replica_urls
+        is_managed = entry.engine is Engine.VLLM and name in addresses and len(entry.roots) < 2
         groups.setdefault(addresses[name] if is_managed else (name,), []).append(name)
     return tuple(
         resident_of(config, wanted, tuple(names), gpus.get(names[0], []), is_managed=roots in addresses.values())

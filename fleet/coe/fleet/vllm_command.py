@@ -37,16 +37,16 @@ LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 OWN_FLAGS = {
     "model": "experts.<name>.model",
     "host": "nothing: engines listen on loopback",
-    "port": "engines.vllm.first_port",
+    "port": "vllm.first_port",
     "served-model-name": "experts.<name>.served_model",
-    "enable-lora": f"experts.<name>.adapter, or {LOADS_ADAPTERS} in engines.vllm.env",
+    "enable-lora": f"experts.<name>.adapter, or {LOADS_ADAPTERS} in vllm.env",
     "lora-modules": "experts.<name>.adapter",
     "api-key": "VLLM_API_KEY in the environment, which no process list shows",
 }
 """Flags that come from elsewhere in experts.yaml, and where they come from."""
 
 DEFAULT_ENV = {"VLLM_NO_USAGE_STATS": "1"}
-"""No call home unless `engines.vllm.env` says otherwise."""
+"""No call home unless `vllm.env` says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class VllmProcess:
 
 
 def vllm_processes(config: CoeConfig, folder: Path, ranks: Mapping[str, int]) -> tuple[VllmProcess, ...]:
-    """The processes that serve every vLLM expert without a `url`, on ports from `engines.vllm.first_port` upwards.
+    """The processes that serve every vLLM expert without a `url`, on ports from `vllm.first_port` upwards.
 
     Args:
         folder: where experts.yaml lies; relative adapters and models start there.
@@ -120,12 +120,12 @@ def vllm_process(
     config: CoeConfig, names: Sequence[str], index: int, folder: Path, ranks: Mapping[str, int]
 ) -> VllmProcess:
     """The process on port `index` of the range for `names`: the same model and arguments, different adapters."""
-    engine = config.engines.vllm
+    engine = config.vllm
     entries = {name: config.experts[name] for name in names}
     first = entries[names[0]]
     port = engine.first_port + index
     if port + first.replicas - 1 > 65535:
-        raise ConfigError(f"engines.vllm.first_port: {engine.first_port} leaves no port for '{names[0]}'")
+        raise ConfigError(f"vllm.first_port: {engine.first_port} leaves no port for '{names[0]}'")
     adapters = {n: e for n, e in entries.items() if e.adapter is not None}
     bare = [e.name_on_engine(n) for n, e in entries.items() if e.adapter is None]
     refuse_shared_names(adapters, bare)
@@ -138,7 +138,7 @@ def vllm_process(
         flags["enable-lora"] = True
     if adapters:
         flags |= {"max-loras": len(adapters), "max-lora-rank": served_rank({name: ranks[name] for name in adapters})}
-    flags |= checked_flags("engines.vllm.args", engine.args)
+    flags |= checked_flags("vllm.args", engine.args)
     flags |= checked_flags(f"experts.{names[0]}.engine_args", first.engine_args)
     model, served = model_argument(first.model, folder), bare or [first.model]
     folders = {entry.name_on_engine(name): adapter_folder(entry, folder) for name, entry in adapters.items()}
@@ -185,7 +185,7 @@ def checked_flags(where: str, args: Mapping[str, ScalarOption]) -> dict[str, Sca
 
 def engine_flags(config: CoeConfig, entry: ExpertConfig) -> dict[str, ScalarOption]:
     """The arguments of an expert's engine by flag name; of one at a `url` those that its entry tells of it."""
-    ours = config.engines.vllm.args if entry.url is None else {}
+    ours = config.vllm.args if entry.url is None else {}
     return by_flag({**ours, **entry.engine_args})
 
 

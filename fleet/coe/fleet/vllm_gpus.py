@@ -83,7 +83,7 @@ def place(needs: Sequence[Needs], memory_gib: Mapping[str, float], *, can_sleep:
         others = ", ".join(name for wave in waves[1:] for name in wave)
         raise ConfigError(
             f"the GPUs hold {', '.join(waves[0])} and then have no room for {others}; "
-            "`residency`, and `enable-sleep-mode: true` in engines.vllm.args, let engines take turns"
+            "`residency`, and `enable-sleep-mode: true` in vllm.args, let engines take turns"
         )
     return Placement(devices, tuple(reversed(waves)))
 
@@ -145,7 +145,7 @@ def on_gpus(
     if not gpus or not processes:
         return [(process, 0, None) for process in processes]
     needs = [needs_of(config, process, gpus) for process in processes]
-    if any(device not in gpus for need in needs for device in need.devices) and not config.engines.vllm.gpus:
+    if any(device not in gpus for need in needs for device in need.devices) and not config.vllm.gpus:
         return [(process, 0, None) for process in processes]
     usable_gib = {number: gib * USABLE_SHARE for number, gib in gpus.items()}
     have_sleep_mode = all(each.flags.get(SLEEP_FLAG) is True for each in processes)

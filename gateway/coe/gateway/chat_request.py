@@ -14,7 +14,7 @@ from coe.base.json_text import to_json
 from coe.gateway.http_errors import ApiError, invalid
 from coe.router.conversation import MAX_EARLIER
 from coe.router.expert_config import Wire
-from coe.router.gateway_config import ENTRIES, FIELDS, OPENAI, SAMPLING, WHOLE_NUMBERS, GatewayConfig, RequestLimits
+from coe.router.gateway_config import ENTRIES, FIELDS, OPENAI, SAMPLING, WHOLE_NUMBERS, GatewayConfig
 from coe.router.types import QueryFacts, ask_in, cap
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
@@ -95,8 +95,8 @@ def chat_request(body: Mapping[str, object], bounds: GatewayConfig) -> ChatReque
     model = body.get("model")
     if not isinstance(model, str) or not model:
         wrong("model", body, "a non-empty string such as 'auto'")
-    check_fields(body, bounds.limits)
-    messages = checked_messages(body, bounds.limits.max_parts)
+    check_fields(body, bounds)
+    messages = checked_messages(body, bounds.max_parts)
     facts = read_facts(body, messages)
     text, *earlier = last_asks(messages, bounds.max_text_chars, MAX_EARLIER + 1) or [""]
     return ChatRequest(
@@ -316,7 +316,7 @@ def json_type(value: object) -> str:
     return "null"
 
 
-def check_fields(body: Mapping[str, object], limits: RequestLimits) -> None:
+def check_fields(body: Mapping[str, object], limits: GatewayConfig) -> None:
     """Raises ApiError for the first field that is not allowed, or that asks for more than is allowed."""
     for name in body:
         if name in WHOLE_NUMBERS:
@@ -331,13 +331,13 @@ def check_fields(body: Mapping[str, object], limits: RequestLimits) -> None:
 
 
 def unknown_field(
-    name: str, limits: RequestLimits, request: str = "a chat request", known: Collection[str] = OPENAI
+    name: str, limits: GatewayConfig, request: str = "a chat request", known: Collection[str] = OPENAI
 ) -> ApiError:
     close = get_close_matches(name[:80], [*known, *SAMPLING, *limits.extra_fields], n=1)
     hint = f"; did you mean '{close[0]}'?" if close else ";"
     return invalid(
         f"{shorten(name)} is not a field that {request} may have{hint} allowed: the API's own, the sampling fields of "
-        "vLLM and llama.cpp, and what the operator adds by gateway.limits.extra_fields",
+        "vLLM and llama.cpp, and what the operator adds by gateway.extra_fields",
         name[:80],
         code="unknown_parameter",
     )

@@ -86,7 +86,7 @@ def variable_problems(config: CoeConfig, environment: Mapping[str, str]) -> Iter
             parts = plugins.parts_of(key, family, plugin.kind, plugin.options)
             named |= {f"{where}.api_key_env": getattr(options, "api_key_env", None) for where, _, options in parts}
     if config.retrieval is not None:
-        named["retrieval.stores.index_url_env"] = config.retrieval.stores.index_url_env
+        named["retrieval.pgvector_url_env"] = config.retrieval.pgvector_url_env
     for key, variable in named.items():
         if variable is not None and not environment.get(variable):
             yield f"{key}: environment variable {variable} is not set"
@@ -186,7 +186,8 @@ def resolved_lines(config: CoeConfig) -> list[str]:
     if config.retrieval is not None:
         named = [f"base ({config.retrieval.encoder.kind})"]
         named += [f"{name} ({entry.kind})" for name, entry in config.retrieval.experts.items()]
-        lines.append(f"retrieval: experts {', '.join(named)}; vector stores {config.retrieval.stores.index}")
+        where = "in Postgres" if config.retrieval.pgvector_url_env else "in memory"
+        lines.append(f"retrieval: experts {', '.join(named)}; vectors {where}")
     return lines
 
 

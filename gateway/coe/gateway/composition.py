@@ -60,6 +60,9 @@ INCOMING = "incoming"
 """Folder of uploads while they arrive."""
 
 NEW_OBJECTS = 20_000
+
+BATCH_SHARE = 64
+"""Lines of batches begin while fewer requests run than this part of `max_concurrency`."""
 """Lists, dicts and other containers made, less those that ended, before the youngest are searched; Python's is 700. A
 large body makes thousands, and a batch of the log on its way to SQL ten thousand, which end with it: a search among
 them finds nothing, and stops all requests for some milliseconds."""
@@ -242,7 +245,7 @@ async def opened_controller(
 
 def make_runner(gateway: Gateway, batches: BatchStore, name: str) -> BatchRunner:
     limits, parts = gateway.parts.config.gateway, gateway.parts
-    places = Places(limits.batch_concurrency, lambda: parts.admission.running)
+    places = Places(max(1, limits.max_concurrency // BATCH_SHARE), lambda: parts.admission.running)
     asker = Asker(partial(gateway, is_batch=True), parts.auth.known, places, limits.max_body_bytes)
     return BatchRunner(batches, name, asker)
 

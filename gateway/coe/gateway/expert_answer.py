@@ -270,4 +270,4 @@ class GuardedChunks:
 
 
 def too_late(total_s: float) -> BackendError:
-    return BackendError(f"the expert's answer took longer than total_timeout_s={total_s:g}", status=504)
+    return BackendError(f"the expert's answer took longer than {total_s:g} s", status=504)

@@ -15,6 +15,9 @@ SMALL_BODY_BYTES = 64 * 1024
 """The server reads so much of a body ahead anyway. Below it only `max_bodies` counts, so that a short request is
 served while others send large ones."""
 
+MAX_LARGE = 32
+"""Larger bodies that one client may be sending at once."""
+
 CLIENT_SHARE = 2
 """One client may take up to one part in so many of all bytes and of all bodies."""
 
@@ -73,12 +76,11 @@ class Intake:
 
     Args:
         max_bytes: for all bodies larger than `SMALL_BODY_BYTES`, from their first byte to the end of their answer.
-        max_large: such bodies that one client may be sending at once.
         max_bodies: bodies of any size that are being sent at once.
     """
 
-    def __init__(self, max_bytes: int, max_large: int, max_bodies: int) -> None:
-        self._max_bytes, self._max_large, self._max_bodies = max_bytes, max_large, max_bodies
+    def __init__(self, max_bytes: int, max_bodies: int) -> None:
+        self._max_bytes, self._max_bodies = max_bytes, max_bodies
         self.held_bytes = 0
         self._held: Counter[str] = Counter()  # bytes, by client
         self._arriving: dict[Claim, None] = {}  # in order of arrival
@@ -102,10 +104,10 @@ class Intake:
         for client in claim.clients:
             if (
                 not claim.is_large
-                and self._sending[client, True] >= self._max_large
+                and self._sending[client, True] >= MAX_LARGE
                 and not self._cut_slow(client, large_only=True)
             ):
-                raise too_many_of(client, f"sends {self._max_large} large bodies at once")
+                raise too_many_of(client, f"sends {MAX_LARGE} large bodies at once")
             while self._held[client] + more > share:
                 if not self._cut_slow(client, large_only=True):
                     raise too_many_of(client, f"has bodies of {share} bytes in work")

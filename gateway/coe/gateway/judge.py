@@ -1,7 +1,7 @@
 """The worker that judges a sample of answers, one at a time, while the gateway has little else to do.
 
-For a sampled request some experts that were not chosen answer too, and the judge grades every answer by the rubric and
-compares the served one with each of the others, in both orders. Numbers are kept, texts are not.
+For a sampled request an expert that was not chosen answers too, and the judge grades both answers by the rubric and
+compares them, in both orders. Numbers are kept, texts are not.
 """
 
 from __future__ import annotations
@@ -41,13 +41,15 @@ MAX_WAITING = 8
 QUIET_POLL_S = 0.2
 MAX_WAIT_S = 60.0
 ENOUGH = 200
-"""Pairs by this judge and rubric after which an expert was compared enough: of torn requests only those of others are
-judged (ours)."""
+"""Pairs by this judge and rubric after which an expert was compared enough: of uncertain requests only those of others
+are judged (ours)."""
+
+MAX_RUNNING_BESIDE = 2
+"""Requests beside which it works (ours): it waits while more run."""
 
 NOT_ASKED = ("stream", "stream_options", "n", "best_of")
 """Fields of a sampled request that another expert is not sent: it gives one answer, as a whole."""
 
-HOUR_S = 3600.0
 DAY_S = 86_400.0
 
 logger = logging.getLogger(__name__)
@@ -55,13 +57,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Sample:
-    """An answer to judge, while it waits in memory. `others` are the experts to ask besides the one that served."""
+    """An answer to judge, while it waits in memory. `other` is the expert to ask besides the one that served."""
 
     decision_id: str
     body: Mapping[str, object]
     expert: str
     answer: str
-    others: tuple[str, ...]
+    other: str | None
 
 
 class Judge:
@@ -89,7 +91,7 @@ class Judge:
         self._database = database
         self._running, self._tell = running, tell
         self._rng = random.Random(seed)
-        self._budget = Budget(settings.max_per_hour, settings.max_usd_per_day, time.monotonic)
+        self._budget = Budget(settings.max_usd_per_day, time.monotonic)
         self._compared: Counter[str] = Counter()
         self._queue: asyncio.Queue[Sample] = asyncio.Queue(MAX_WAITING)
         self._rubric_hash = hashlib.sha256(settings.rubric.encode()).hexdigest()[:12]
@@ -111,30 +113,28 @@ class Judge:
             return
         if row.state is not TerminalState.ANSWERED or facts.has_media or facts.has_tools:
             return
-        others = self._others(decision, served)
-        if others is None:
+        other = self._other(decision, served)
+        if other is None and self._settings.queries == "uncertain":
             return
-        if self._queue.full() or not self._budget.take():
+        if self._queue.full() or not self._budget.has_money():
             self.left_out += 1
             return
-        self._queue.put_nowait(Sample(row.context.decision_id, row.chat.body, served, answer, others))
+        self._queue.put_nowait(Sample(row.context.decision_id, row.chat.body, served, answer, other))
 
-    def _others(self, decision: RoutingDecision, served: str) -> tuple[str, ...] | None:
-        """Experts to answer besides the one that served, drawn by lot.
+    def _other(self, decision: RoutingDecision, served: str) -> str | None:
+        """An expert to answer besides the one that served, drawn by lot; None where no other can be called.
 
-        Of a `torn` request, the first is the one that a second draw of the router names, so the judge looks where
-        exploration does, and as often; the others are the most probable ones. None where that draw names who served or
-        cannot be called, or where both were compared enough.
+        Of `uncertain` requests it is the one that a second draw of the router names, so the judge looks where
+        exploration does, and as often. None where that draw names who served, or where both were compared enough.
         """
         candidates = [name for name in decision.eligible if name != served and name in self._pool.alive]
-        n = self._settings.shadow_experts
         if self._settings.queries == "all":
-            return tuple(self._rng.sample(candidates, min(n, len(candidates))))
+            return self._rng.choice(candidates) if candidates else None
         chance = dict(zip(decision.eligible, decision.eligible_probs, strict=True))
         drawn = self._rng.choices(list(chance), list(chance.values()))[0] if chance else served
         if drawn not in candidates or min(self._compared[served], self._compared[drawn]) >= ENOUGH:
             return None
-        return tuple(sorted(candidates, key=lambda name: (name != drawn, -chance[name]))[:n])
+        return drawn
 
     async def start(self) -> None:
         await self._count()
@@ -142,7 +142,7 @@ class Judge:
 
     async def _count(self) -> None:
         """Counts in the database, because other workers and gateways compare the same experts."""
-        if self._settings.queries == "torn":
+        if self._settings.queries == "uncertain":
             judge = self._settings.expert, self._rubric_hash
             self._compared = await asyncio.to_thread(self._database.count_compared, *judge)
 
@@ -167,13 +167,12 @@ class Judge:
     async def _judge(self, sample: Sample) -> None:
         """Raises BackendError: an expert or the judge did not answer, the money is spent, or the gateway is busy."""
         ask = conversation_text(sample.body)
-        answers = {sample.expert: sample.answer}
-        for other in sample.others:
+        found = [self._judgement(sample, sample.expert, "", await self._grade(ask, sample.answer))]
+        if (other := sample.other) is not None:
             body = {name: value for name, value in sample.body.items() if name not in NOT_ASKED}
-            answers[other] = await self._ask(other, body)
-        found = [self._judgement(sample, expert, "", await self._grade(ask, text)) for expert, text in answers.items()]
-        for other in sample.others:
-            value, is_consistent = await self._compare(ask, sample.answer, answers[other])
+            answer = await self._ask(other, body)
+            found.append(self._judgement(sample, other, "", await self._grade(ask, answer)))
+            value, is_consistent = await self._compare(ask, sample.answer, answer)
             found.append(self._judgement(sample, sample.expert, other, value, is_consistent))
         await asyncio.to_thread(self._database.put_judgements, found)
         await self._count()
@@ -223,9 +222,9 @@ class Judge:
         return answer_text(raw) or ""
 
     async def _quiet(self) -> None:
-        """Returns when no more than `max_running_beside` requests run. Raises BackendError after `MAX_WAIT_S`."""
+        """Returns when no more than `MAX_RUNNING_BESIDE` requests run. Raises BackendError after `MAX_WAIT_S`."""
         deadline = time.monotonic() + MAX_WAIT_S
-        while self._running() > self._settings.max_running_beside:
+        while self._running() > MAX_RUNNING_BESIDE:
             if time.monotonic() > deadline:
                 raise BackendError("the gateway was never quiet enough to judge", status=503)
             await asyncio.sleep(QUIET_POLL_S)
@@ -239,29 +238,16 @@ def understood(value: float | None) -> float:
 
 
 class Budget:
-    """At most so many samples in any hour and so many US dollars in any day. A call's price is known when it has ended,
-    so the last one may go beyond.
+    """At most so many US dollars in any day. A call's price is known when it has ended, so the last one may go beyond.
 
     Args:
         clock: seconds, only forward.
     """
 
-    def __init__(self, max_per_hour: int, max_usd_per_day: float, clock: Callable[[], float]) -> None:
-        self._max_per_hour = max_per_hour
+    def __init__(self, max_usd_per_day: float, clock: Callable[[], float]) -> None:
         self._max_usd_per_day = max_usd_per_day
         self._clock = clock
-        self._taken: deque[float] = deque()
         self._spent: deque[tuple[float, float]] = deque()
-
-    def take(self) -> bool:
-        """Counts one more sample if it fits; False when it does not."""
-        now = self._clock()
-        while self._taken and self._taken[0] <= now - HOUR_S:
-            self._taken.popleft()
-        if len(self._taken) >= self._max_per_hour or not self.has_money():
-            return False
-        self._taken.append(now)
-        return True
 
     def has_money(self) -> bool:
         """Returns True while less than the day's dollars were spent."""

@@ -84,7 +84,7 @@ class Parts:
         admission = self.admission = Admission(limits.max_concurrency)
         self.metrics, self.chat_counts = Metrics(), ChatCounts()
         self.metrics.watch(self.chat_counts.families)
-        self.intake = Intake(limits.max_bytes_in_flight, limits.max_bodies_per_client, limits.max_connections)
+        self.intake = Intake(limits.max_bytes_in_flight, limits.max_connections)
         self.limits = Limits(self.redis_url, lease_s=0.0)
         self.conversations = Conversations(self.redis_url, is_shared=self.shares_redis)
         self.retrieval_log = RetrievalLog(

@@ -103,8 +103,8 @@ def variables_of_experts(config: CoeConfig) -> set[str]:
 def secret_variables(config: CoeConfig) -> list[str]:
     """Names of the environment variables that the file names for secrets, sorted."""
     names = variables_of_experts(config)
-    if config.retrieval is not None and config.retrieval.stores.index_url_env is not None:
-        names.add(config.retrieval.stores.index_url_env)
+    if config.retrieval is not None and config.retrieval.pgvector_url_env is not None:
+        names.add(config.retrieval.pgvector_url_env)
     return sorted(names.union(*(key_variables(plugin.options) for _, plugin in config.every_plugin.values())))
 
 

@@ -72,9 +72,9 @@ def unstated(config: CoeConfig) -> list[str]:
     the experts that it does not choose, and cached tokens without a price are charged in full."""
     uncached = [
         f"experts.{name}.price.cache_read is missing, so prompt tokens that its provider had cached cost as much as "
-        "others; allowed: USD per million tokens, or 'cost: auto' for the prices of litellm's table"
+        "others; allowed: USD per million tokens, or 'price: auto' for the prices of litellm's table"
         for name, entry in config.experts.items()
-        if entry.price.get("input") and entry.cost is None and "cache_read" not in entry.price
+        if entry.price.get("input") and "cache_read" not in entry.price
     ]
     return uncached + [
         f"policies.{name}.exploration is missing, so '{name}' tries no expert but the planned one, and nothing is "

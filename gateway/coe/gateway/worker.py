@@ -129,7 +129,6 @@ def share_of(config: CoeConfig, workers: int, number: int) -> CoeConfig:
     parts = {
         name: part(getattr(limits, name)) for name in ("max_concurrency", "max_connections", "max_bytes_in_flight")
     }
-    parts["max_bodies_per_client"] = max(1, part(limits.max_bodies_per_client))
     changes: dict[str, object] = {
         "experts": {
             name: entry
@@ -140,12 +139,5 @@ def share_of(config: CoeConfig, workers: int, number: int) -> CoeConfig:
         "gateway": limits.model_copy(update=parts),
     }
     if judge is not None:
-        budget = {
-            "max_per_hour": part(judge.max_per_hour),
-            "max_usd_per_day": judge.max_usd_per_day / workers,
-            "max_running_beside": part(judge.max_running_beside),
-        }
-        changes["judge"] = judge.model_copy(update=budget)
-    if (residency := config.residency) is not None:
-        changes["residency"] = residency.model_copy(update={"max_waiting": part(residency.max_waiting)})
+        changes["judge"] = judge.model_copy(update={"max_usd_per_day": judge.max_usd_per_day / workers})
     return config.model_copy(update=changes)

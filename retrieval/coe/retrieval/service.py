@@ -28,10 +28,11 @@ from coe.retrieval.stores.ingestion import Ingestion
 from coe.retrieval.stores.store_records import Addition, StoreFile, VectorStore
 from coe.retrieval.stores.store_search import SearchAnswer, SearchRequest, StoreSearch
 from coe.retrieval.types import VectorIndexes, VectorSpace
-from coe.router.retrieval_config import IndexKind, RetrievalConfig, StoresConfig
+from coe.router.retrieval_config import RetrievalConfig
 
 THREADS = 2  # of each kind: numpy and onnxruntime let go of the interpreter, so two requests make use of two cores
-WALL_PER_CPU_S = 3  # reading a document takes so much longer on a machine that others use
+READING = ReadingLimits(cpu_s=60, wall_s=180, memory_bytes=512 << 20)  # a machine that others use takes longer
+AUTO_CHUNKING = StaticChunking(max_chunk_size_tokens=200, chunk_overlap_tokens=40)
 INDEX_BYTES = 1 << 30  # of vectors that a process holds of each document space
 
 T = TypeVar("T")
@@ -68,24 +69,13 @@ class RetrievalService:
         Raises:
             StoreError, ConfigError, VectorSpaceError, MissingExtraError: they cannot be opened.
         """
-        settings = self.config.stores
         catalog, chunks = Catalog(files), ChunkTable(files.database)
-        opener = index_opener(settings, files.database, secrets, database_url)
+        opener = index_opener(self.config, files.database, secrets, database_url)
         vectors = DocumentVectors(self.routing.experts, chunks, opener)
         searcher = StoreSearch(self.routing, catalog, chunks, vectors)
-        reader = DocumentReader(
-            ReadingLimits(
-                cpu_s=settings.read_cpu_s,
-                wall_s=WALL_PER_CPU_S * settings.read_cpu_s,
-                memory_bytes=settings.read_memory_mb << 20,
-            )
-        )
+        reader = DocumentReader(READING)
         ingestion = Ingestion(catalog, chunks, vectors, reader, self._pieces)
-        chunking = StaticChunking(
-            max_chunk_size_tokens=settings.chunk_tokens,
-            chunk_overlap_tokens=min(settings.chunk_overlap_tokens, settings.chunk_tokens // 2),
-        )
-        self._stores = VectorStores(catalog, chunks, vectors, searcher, ingestion, chunking)
+        self._stores = VectorStores(catalog, chunks, vectors, searcher, ingestion, AUTO_CHUNKING)
 
     async def start(self) -> None:
         """Follows the pilot library, and continues reading what an earlier process left. Raises StoreError."""
@@ -167,15 +157,15 @@ def retrieval_of(
 
 
 def index_opener(
-    settings: StoresConfig, database: Database, secrets: Mapping[str, str], database_url: str
+    settings: RetrievalConfig, database: Database, secrets: Mapping[str, str], database_url: str
 ) -> Callable[[str, VectorSpace], VectorIndexes]:
     """A function that opens the indexes of one document space. Raises ConfigError."""
-    if settings.index is IndexKind.LOCAL:
+    variable = settings.pgvector_url_env
+    if variable is None:
         return lambda name, space: LocalIndexes(database, name, space, INDEX_BYTES)
-    variable = settings.index_url_env
-    if variable is not None and variable not in secrets:
-        raise ConfigError(f"retrieval.stores.index_url_env: environment variable {variable} is not set")
-    url = database_url if variable is None else secrets[variable]
+    if variable not in secrets and variable != "DATABASE_URL":
+        raise ConfigError(f"retrieval.pgvector_url_env: environment variable {variable} is not set")
+    url = secrets.get(variable, database_url)
     return lambda name, space: PgvectorIndexes(url, name, space)
 
 

@@ -335,7 +335,7 @@ def expert_costs(entries: Sequence[ExpertConfig], evidence: QualityMatrix) -> Ex
     price_in, price_out = by_kind[..., is_prompt].sum(axis=2), by_kind[..., ~is_prompt].sum(axis=2)
     per_million = evidence.prompt_tokens[:, None] * price_in + typical_lengths(evidence.output_tokens) * price_out
     return ExpertCosts(
-        own_params_b=np.array([entry.adapter_params_b for entry in entries], dtype=np.float32),
+        own_params_b=np.zeros(len(entries), dtype=np.float32),
         group=np.array([groups[entry.host_group] for entry in entries], dtype=np.int64),
         group_params_b=np.array([group_size[group] for group in groups], dtype=np.float32),
         active_params_b=np.array([entry.active_b for entry in entries], dtype=np.float32),

@@ -63,7 +63,7 @@ def why_away(expert: str, facts: QueryFacts) -> str:
 
 def capabilities(config: CoeConfig) -> dict[str, Capabilities]:
     """Capabilities of each expert. A slot of the embedded engine bounds the contexts of its experts."""
-    slot_tokens = config.engines.llamacpp.context_tokens
+    slot_tokens = config.llamacpp.context_tokens
     return {
         name: Capabilities(
             min(entry.context_tokens, slot_tokens) if entry.engine is Engine.LLAMACPP else entry.context_tokens,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import types
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
@@ -27,7 +27,7 @@ from coe.router.plugins import Family
 from coe.router.policy_config import PolicyConfig
 from coe.router.residency_config import ResidencyConfig, residency_problems
 from coe.router.retrieval_config import RetrievalConfig
-from coe.router.section import AUTO, Name, PluginConfig, Seconds, Section
+from coe.router.section import AUTO, Name, PluginConfig, Section
 from coe.router.strategies.types import StrategyName
 from coe.router.types import GENERAL
 
@@ -64,14 +64,7 @@ class VllmConfig(Section):
         description="number of each GPU to use -> its memory in GiB; default: what nvidia-smi lists",
     )
     first_port: int = Field(default=8101, ge=1, le=65535)
-    start_timeout_s: Seconds = Field(default=900.0, gt=0)
-
-
-class EnginesConfig(Section):
-    """Settings per engine, shared by the experts on it."""
-
-    llamacpp: LlamaCppConfig = LlamaCppConfig()
-    vllm: VllmConfig = VllmConfig()
+    start_timeout_s: ClassVar = 1800.0  # a model of 70 billion parameters from a slow disk, compiled
 
 
 MAX_EXAMPLE_CHARS = 4000
@@ -102,7 +95,8 @@ class CoeConfig(Section):
     answers: dict[str, PluginConfig] = Field(
         default_factory=dict, description="category -> kind of its answers, by which a strategy compares them"
     )
-    engines: EnginesConfig = EnginesConfig()
+    llamacpp: LlamaCppConfig = LlamaCppConfig()
+    vllm: VllmConfig = VllmConfig()
     gateway: GatewayConfig = GatewayConfig()
     log: LogConfig = LogConfig()
     retrieval: RetrievalConfig | None = None

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from datetime import date
 from enum import StrEnum
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from coe.router.cost import Price, Rates
 from coe.router.price_list import entry_prices, listed
-from coe.router.section import Billions, EnvironmentName, HttpUrl, Seconds, Section
+from coe.router.section import HTTP_URL, Billions, EnvironmentName, Seconds, Section
 
 
 def check_scalar(value: object) -> object:
@@ -62,15 +62,21 @@ class Feature(StrEnum):
     JSON = "json"  # `response_format`
 
 
+def check_roots(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    for root in (value,) if isinstance(value, str) else value:
+        if not HTTP_URL.fullmatch(root):
+            raise ValueError("must begin with http:// or https://, in ASCII without spaces and line breaks")
+    return value
+
+
 class ExpertConfig(Section):
     """One expert LLM."""
 
     engine: Engine
     model: str = Field(min_length=1, description="package:PACKAGE/FILE, a path, a hub, provider's or kind's name")
     adapter: str | None = Field(default=None, description="PEFT LoRA folder on `model`; relative to experts.yaml")
-    url: HttpUrl | None = Field(default=None, description="API root, e.g. http://10.0.0.7:8000/v1")
-    replica_urls: tuple[HttpUrl, ...] = Field(
-        default=(), description="API roots of further engines that serve the same as `url`"
+    url: Annotated[str | tuple[str, ...], AfterValidator(check_roots)] | None = Field(
+        default=None, description="API root, e.g. http://10.0.0.7:8000/v1; a list: engines that serve the same"
     )
     replicas: int = Field(default=1, ge=1, le=64, description="engines of it that this host starts")
     max_concurrency: int | None = Field(default=None, ge=1, description="requests at once on each engine; others wait")
@@ -94,10 +100,11 @@ class ExpertConfig(Section):
     active_params_b: Billions | None = Field(
         default=None, gt=0, description="parameters used per token; default params_b"
     )
-    adapter_params_b: Billions = Field(default=0.0, description="further parameters of the adapter")
     gpu_gib: float | None = Field(default=None, gt=0, description="on each of its GPUs, of its base and cache; vllm")
-    cost: Literal["auto"] | None = Field(default=None, description="auto: the prices of litellm's table for `model`")
-    price: Rates = Field(default_factory=dict, description="kind of tokens -> USD per million")
+    price: Rates = Field(
+        default_factory=dict,
+        description="kind of tokens -> USD per million; auto: the prices of litellm's table for `model`",
+    )
     price_above: dict[Annotated[int, Field(gt=0)], Rates] = Field(
         default_factory=dict, description="prompt tokens -> prices of requests with more; those it does not name stay"
     )
@@ -105,34 +112,33 @@ class ExpertConfig(Section):
     context_tokens: int = Field(default=4096, gt=0)
     supports: frozenset[Feature] = frozenset({Feature.JSON})
     timeout_s: Seconds = Field(default=600.0, gt=0, description="longest silence, before the answer or within it")
-    total_timeout_s: Seconds = Field(default=3600.0, gt=0, description="longest time of an answer as a whole")
+    total_timeout_s: ClassVar = 3600.0  # longest time of an answer as a whole
     description: str = ""
 
     @model_validator(mode="before")
     @classmethod
     def with_listed_prices(cls, values: Any) -> Any:
         """The entry with the prices that it leaves to litellm's table."""
-        if not isinstance(values, dict) or values.get("cost") != "auto":
+        if not isinstance(values, dict) or values.get("price") != "auto":
             return values
         model = values.get("model")
         prices = entry_prices(listed(str(model)))
         if not prices:
             raise ValueError(
-                f"cost: litellm's price table has no model {model!r}; allowed: auto for a model that it has, where the "
-                "extra `providers` is installed; or USD per million tokens in `price`"
+                f"price: litellm's price table has no model {model!r}; allowed: auto for a model that it has, where "
+                "the extra `providers` is installed; or USD per million tokens, {input: 3, output: 15}"
             )
-        given = values.get("price", {})
-        return {**prices, **values, "price": {**prices["price"], **given} if isinstance(given, dict) else given}
+        return {**prices, **values, "price": prices["price"]}
 
     @property
     def roots(self) -> tuple[str, ...]:
         """API roots of the engines that others run."""
-        return () if self.url is None else (self.url, *self.replica_urls)
+        return (self.url,) if isinstance(self.url, str) else self.url or ()
 
     @property
     def active_b(self) -> float:
-        """Billions of parameters that work on one token, adapter included."""
-        return (self.active_params_b or self.params_b) + self.adapter_params_b
+        """Billions of parameters that work on one token."""
+        return self.active_params_b or self.params_b
 
     def rates(self, is_batch: bool) -> Price:
         """Its prices of chats, or of lines of batches."""
@@ -160,7 +166,7 @@ class ExpertConfig(Section):
     @property
     def host_group(self) -> str:
         """Experts of one group share the weights of their base, which count once against `hosted_params_b`."""
-        return f"{self.engine}:{self.url or ''}:{self.model}"
+        return f"{self.engine}:{' '.join(self.roots)}:{self.model}"
 
 
 def entry_faults(entry: ExpertConfig) -> Iterator[str]:
@@ -184,14 +190,16 @@ def entry_faults(entry: ExpertConfig) -> Iterator[str]:
         yield "wires: llama.cpp answers messages by the base, not by the adapter; allowed: responses, completions"
     for key, value in (("engine_args", entry.engine_args), ("engine_env", entry.engine_env)):
         if value and entry.engine is not Engine.VLLM:
-            yield f"{key}: engine '{entry.engine}' takes none; allowed: vllm; llamacpp is set up by engines.llamacpp"
+            yield f"{key}: engine '{entry.engine}' takes none; allowed: vllm; llamacpp is set up by llamacpp"
 
 
 def replica_faults(entry: ExpertConfig) -> Iterator[str]:
     """Further engines and limits of an expert that cannot have them."""
-    if entry.replica_urls and (entry.url is None or not (entry.engine is Engine.OPENAI or entry.engine is Engine.VLLM)):
-        yield "replica_urls: beside `url` alone, for engines vllm and openai"
+    if entry.url == ():
+        yield "url: an empty list; allowed: one address or more"
+    if len(entry.roots) > 1 and not (entry.engine is Engine.OPENAI or entry.engine is Engine.VLLM):
+        yield f"url: engine '{entry.engine}' takes one address; allowed with several: vllm, openai"
     if entry.replicas > 1 and (entry.url is not None or entry.engine is not Engine.VLLM):
-        yield "replicas: of engine vllm without a `url` alone; further engines of others are `replica_urls`"
-    if len({entry.url, *entry.replica_urls}) <= len(entry.replica_urls):
-        yield "replica_urls: names an address twice; `url` is one of them"
+        yield "replicas: of engine vllm without a `url` alone; further engines of others are addresses in `url`"
+    if len(set(entry.roots)) < len(entry.roots):
+        yield "url: names an address twice"

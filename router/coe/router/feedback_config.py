@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -15,13 +15,10 @@ class FeedbackConfig(Section):
     """Limits and weights of feedback; docs/feedback.md."""
 
     max_per_hour: int = Field(default=1000, ge=1, description="pieces of one key in an hour; more get 429")
-    max_per_decision: int = Field(default=8, ge=1, description="kinds of feedback of one key on one decision")
     key_weights: dict[str, Annotated[float, Field(ge=0, le=10)]] = Field(
         default_factory=dict, description="key id -> how much its feedback counts in training; 1 where not named"
     )
-    max_key_share: float = Field(
-        default=0.2, gt=0, le=1, description="largest share of the evidence that one key's feedback may be; 1: no limit"
-    )
+    max_key_share: ClassVar = 0.2  # of the evidence, which one key's feedback may be at most
     evaluations: dict[str, Literal["score", "test", "thumb"]] = Field(
         default={"Correctness": "score"}, description="name of an OpenTelemetry evaluation -> kind of feedback it is"
     )
@@ -35,11 +32,8 @@ class JudgeConfig(Section):
 
     expert: str = Field(description="expert that grades")
     rubric: str = Field(default=DEFAULT_RUBRIC, min_length=1, max_length=4000)
-    queries: Literal["all", "torn"] = Field(
-        default="all", description="routed requests to sample; torn: where a second draw names another expert"
+    queries: Literal["all", "uncertain"] = Field(
+        default="all", description="routed requests to sample; uncertain: where a second draw names another expert"
     )
     share: float = Field(gt=0, le=1, description="of these requests")
-    shadow_experts: int = Field(default=1, ge=0, le=4, description="experts that were not chosen and answer too")
-    max_per_hour: int = Field(default=60, ge=1, description="samples, per gateway")
     max_usd_per_day: float = Field(default=1.0, gt=0, description="list price of all that it asks, per gateway")
-    max_running_beside: int = Field(default=2, ge=0, description="it waits while more requests run")

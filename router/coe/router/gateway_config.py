@@ -5,7 +5,7 @@ Engines take more fields than a chat may have here: those that name addresses to
 (`kv_transfer_params`, `api_base`), code and templates to run (`logits_processors`, `chat_template`), an adapter, a slot
 or a cache (`lora`, `id_slot`, `cache_salt`), a place in the queue (`priority`), or a second name for what is bounded
 (`n_predict`). So what is not listed is refused, and an operator who wants more of them lists them in
-`gateway.limits.extra_fields`.
+`gateway.extra_fields`.
 """
 
 from __future__ import annotations
@@ -84,24 +84,6 @@ ENTRIES = {
 """Limit on the entries of a field."""
 
 
-class RequestLimits(Section):
-    """Bounds on a chat request. A request above one is refused with 400, never cut down."""
-
-    max_messages: ClassVar = 2048
-    max_parts: ClassVar = 256  # of one message's content
-    max_tools: ClassVar = 128  # `tools`, or `functions`
-    max_choices: ClassVar = 16  # `n` and `best_of`
-    max_top_logprobs: ClassVar = 20  # `top_logprobs` and `prompt_logprobs`
-    max_stops: ClassVar = 16  # `stop`, `stop_token_ids`, `bad_words`, ...
-    max_biases: ClassVar = 1024  # `logit_bias` and `allowed_token_ids`
-    max_output_tokens: int = Field(
-        default=131_072, ge=1, description="`max_tokens`, `max_completion_tokens` and `min_tokens`"
-    )
-    extra_fields: tuple[Annotated[str, AfterValidator(check_is_clients)], ...] = Field(
-        default=(), description="further fields that clients may send, e.g. chat_template_kwargs"
-    )
-
-
 def check_safe_url(url: str) -> str:
     """Refuses plain http to other machines: a change of the keys on their way would let anybody in."""
     parts = urlsplit(url)
@@ -127,17 +109,11 @@ class GatewayConfig(Section):
 
     max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
     max_concurrency: int = Field(default=512, ge=1)
-    batch_concurrency: int = Field(
-        default=8, ge=1, description="requests at once up to which lines of batches are added, at least one"
-    )
     max_connections: int = Field(default=2048, ge=1, description="open connections of clients")
     max_bytes_in_flight: int = Field(
         default=512 * 1024 * 1024,
         ge=8 * 1024,
         description="memory for request bodies over 64 KiB, each with three copies; one client may take half",
-    )
-    max_bodies_per_client: int = Field(
-        default=32, ge=1, description="bodies over 64 KiB that one key or address may be sending at once"
     )
     allowed_hosts: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]+$")], ...] = Field(
         default=(), description="names in `host`, besides those of this machine; without port"
@@ -157,7 +133,20 @@ class GatewayConfig(Section):
     drain_s: Seconds = Field(default=5.0, description="after SIGTERM: not ready, but still accepting and serving")
     shutdown_grace_s: Seconds = 20.0
     console: bool = Field(default=True, description="pages for people at /console")
-    limits: RequestLimits = RequestLimits()
+    max_output_tokens: int = Field(
+        default=131_072, ge=1, description="`max_tokens`, `max_completion_tokens` and `min_tokens`"
+    )
+    extra_fields: tuple[Annotated[str, AfterValidator(check_is_clients)], ...] = Field(
+        default=(), description="further fields that clients may send, e.g. chat_template_kwargs"
+    )
+    # Further bounds on a chat request, which is refused with 400 above one and never cut down.
+    max_messages: ClassVar = 2048
+    max_parts: ClassVar = 256  # of one message's content
+    max_tools: ClassVar = 128  # `tools`, or `functions`
+    max_choices: ClassVar = 16  # `n` and `best_of`
+    max_top_logprobs: ClassVar = 20  # `top_logprobs` and `prompt_logprobs`
+    max_stops: ClassVar = 16  # `stop`, `stop_token_ids`, `bad_words`, ...
+    max_biases: ClassVar = 1024  # `logit_bias` and `allowed_token_ids`
     oidc: OidcConfig | None = None
 
     @model_validator(mode="after")

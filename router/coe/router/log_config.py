@@ -35,9 +35,7 @@ class LogConfig(Section):
     durability: Durability = Durability.ASYNC
     batch_ms: ClassVar = 10.0  # batched: at most one fsync in this time
     stream: str = Field(default=DECISIONS, min_length=1, pattern=r"^[^{}]*(\{[^{}]+\}[^{}]*)?$")
-    stream_max_entries: int = Field(
-        default=1_000_000, ge=1000, description="so many wait in Redis while SQL is away; what comes then, in the spool"
-    )
+    stream_max_entries: ClassVar = 1_000_000  # wait in Redis while SQL is away, what comes then in the spool
     keep_days: float | None = Field(default=None, gt=0, description="decisions older than this are removed from SQL")
     spool_max_mb: int = Field(default=512, ge=1)
     queue_max_records: ClassVar = 20_000  # that may wait in memory for the disk

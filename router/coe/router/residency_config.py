@@ -17,8 +17,7 @@ class ResidencyConfig(Section):
     memory_gb: float = Field(gt=0, description="GPU memory for engines, of each GPU, in GiB")
     host_memory_gb: float = Field(default=0.0, ge=0, description="host memory for weights at sleep level 1, in GiB")
     pins: tuple[Name, ...] = Field(default=(), description="experts that are woken at the start and stay awake")
-    wait_price: float = Field(default=0.001, ge=0, description="quality that a second of a request's waiting is worth")
-    max_waiting: int = Field(default=32, ge=0, description="requests that may wait for engines to wake")
+    max_waiting: ClassVar = 32  # requests of a process that may wait for engines to wake
     wait_s: ClassVar = 120.0  # longest wait for an engine that was asked by name
 
 

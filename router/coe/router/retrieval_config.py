@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from enum import StrEnum
 from typing import Annotated, ClassVar, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -19,27 +18,6 @@ def check_unreserved(name: str) -> str:
     if name in (AUTO, BASE, RERANKER):
         raise ValueError(f"'{name}' is reserved: '{AUTO}' asks for routing; the others are keys of the section")
     return name
-
-
-class IndexKind(StrEnum):
-    """Storage of document vectors."""
-
-    LOCAL = "local"  # the database of everything else; each process searches in its memory
-    PGVECTOR = "pgvector"  # Postgres with that extension, which searches
-
-
-class StoresConfig(Section):
-    """Vector stores: how documents are cut and where their vectors live."""
-
-    index: IndexKind = IndexKind.LOCAL
-    index_url_env: EnvironmentName | None = Field(
-        default=None, description="pgvector: variable with its URL; default DATABASE_URL"
-    )
-    chunk_tokens: ClassVar = 200  # size of a chunk by the `auto` strategy
-    chunk_overlap_tokens: ClassVar = 40
-    max_file_mb: int = Field(default=32, ge=1, le=512)
-    read_cpu_s: ClassVar = 60  # processor time that reading one file may take
-    read_memory_mb: ClassVar = 512
 
 
 class AttachedStore(Section):
@@ -84,7 +62,12 @@ class RetrievalConfig(Section):
         default=None, description="orders documents of /v1/rerank in place of the embedding experts"
     )
     pilots: str | None = Field(default=None, description="folder of `coe retrieval pilots`; relative to experts.yaml")
-    stores: StoresConfig = StoresConfig()
+    pgvector_url_env: EnvironmentName | None = Field(
+        default=None,
+        description="variable with the URL of a Postgres that keeps and searches vectors, e.g. DATABASE_URL; without "
+        "it they are in the database of everything else, and each process searches in its memory",
+    )
+    max_file_mb: int = Field(default=32, ge=1, le=512, description="largest upload, except for batches")
     attach: dict[str, AttachedStore] = Field(default_factory=dict, description="category -> store it answers from")
     prices_per_m_usd: dict[Name, Usd] = Field(
         default_factory=dict, description="expert, `base` or `reranker` -> list price of a million tokens that it reads"

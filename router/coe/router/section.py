@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -17,7 +18,8 @@ def check_name(name: str) -> str:
 Name = Annotated[str, AfterValidator(check_name)]
 EnvironmentName = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]
 
-HttpUrl = Annotated[str, Field(pattern=r"^https?://[!-~]+$")]
+HTTP_URL = re.compile(r"^https?://[!-~]+$")
+HttpUrl = Annotated[str, Field(pattern=HTTP_URL.pattern)]
 """Printable ASCII: a line break would end a line of a request's head."""
 
 # A larger value is a typing error, and products and sums with it would overflow.

@@ -15,6 +15,7 @@ import openai
 import pytest
 import yaml
 
+from coe.gateway.composition import BATCH_SHARE
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.served import end_gateway, start_gateway
 from tests.small_composition import composition_of
@@ -27,7 +28,9 @@ CONCURRENCY = 4
 def experts_file(folder: Path, url: str) -> Path:
     path = folder / "e.yaml"
     ruby = {"engine": "openai", "model": "ruby", "url": url}
-    path.write_text(yaml.safe_dump(composition_of({"ruby": ruby}, gateway={"batch_concurrency": CONCURRENCY})))
+    path.write_text(
+        yaml.safe_dump(composition_of({"ruby": ruby}, gateway={"max_concurrency": CONCURRENCY * BATCH_SHARE}))
+    )
     return path
 
 

@@ -20,7 +20,7 @@ from coe.fleet.backend import ChatBackend
 from coe.gateway.batches import runner
 from coe.gateway.batches.batch_store import BatchStore
 from coe.gateway.batches.runner import BatchRunner, Places, wait_s
-from coe.gateway.composition import make_runner
+from coe.gateway.composition import BATCH_SHARE, make_runner
 from coe.gateway.inner_request import Answer
 from coe.gateway.keys.grants import Caller
 from coe.retrieval.stores.files import Files
@@ -216,7 +216,7 @@ async def held(upstream: FaultUpstream, count: int) -> None:
 async def test_what_runs_at_a_cancel_ends_and_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with (
         fault_upstream("gated") as upstream,
-        batching(tmp_path, monkeypatch, echoes(ruby=wire(upstream.url)), batch_concurrency=2) as made,
+        batching(tmp_path, monkeypatch, echoes(ruby=wire(upstream.url)), max_concurrency=2 * BATCH_SHARE) as made,
     ):
         batch = await made.make([line(f"q{n}", model="ruby") for n in range(50)])
         await held(upstream, 2)
@@ -236,7 +236,7 @@ async def test_lines_that_the_window_leaves_are_in_the_error_file(
 ) -> None:
     async with (
         fault_upstream("gated") as upstream,
-        batching(tmp_path, monkeypatch, echoes(ruby=wire(upstream.url)), batch_concurrency=1) as made,
+        batching(tmp_path, monkeypatch, echoes(ruby=wire(upstream.url)), max_concurrency=1 * BATCH_SHARE) as made,
     ):
         batch = await made.make([line(f"q{n}", model="ruby") for n in range(5)])
         await held(upstream, 1)
@@ -257,7 +257,9 @@ async def test_lines_that_the_window_leaves_are_in_the_error_file(
 async def test_another_gateway_continues_where_one_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with (
         fault_upstream("gated") as upstream,
-        batching(tmp_path, monkeypatch, echoes(ruby=wire(upstream.url)), batch_concurrency=2, runs=False) as made,
+        batching(
+            tmp_path, monkeypatch, echoes(ruby=wire(upstream.url)), max_concurrency=2 * BATCH_SHARE, runs=False
+        ) as made,
     ):
         batch = await made.make([line(f"q{n}", f"text {n}", model="ruby") for n in range(6)])
         first, second = made.runner("first"), made.runner("second")

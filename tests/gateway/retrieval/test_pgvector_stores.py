@@ -16,7 +16,7 @@ TEXTS = {f"note{number}.txt": f"note number {number} on subject s{number}" for n
 @pytest.mark.slow
 async def test_two_gateways_share_stores(tmp_path: Path) -> None:
     with running_postgres() as url:
-        config = retrieval_config(stores={"index": "pgvector", "index_url_env": "VECTORS_URL"})
+        config = retrieval_config(pgvector_url_env="VECTORS_URL")
         where = {"config": config, "database_url": url, "secrets": {"VECTORS_URL": url}}
         async with serving(tmp_path / "a", **where) as first, serving(tmp_path / "b", **where) as second:
             _, store, _ = await first.post("/vector_stores", {"name": "shared"})

@@ -388,7 +388,7 @@ async def test_hostile_bodies_are_refused_in_json(running: Serving) -> None:
 
 
 async def test_an_upload_is_limited_and_named_safely(tmp_path: Path) -> None:
-    config = retrieval_config(stores={"max_file_mb": 1})
+    config = retrieval_config(max_file_mb=1)
     async with serving(tmp_path, config=config, max_body_bytes=2048) as running, running.openai() as client:
         name = "../../etc/pass\u200bwd.txt"
         kept = await client.files.create(file=(name, b"x" * 1024 * 1024), purpose="assistants")

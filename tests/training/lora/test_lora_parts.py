@@ -192,7 +192,7 @@ def fake_composition(python: str, environment: dict[str, str]) -> CoeConfig:
         {
             **yaml.safe_load(COMPOSITION),
             "experts": {"base": base, "calculator": {**base, "adapter": str(ADAPTERS / "calculator")}},
-            "engines": {"vllm": {"python": python, "first_port": free_port(), "env": environment}},
+            "vllm": {"python": python, "first_port": free_port(), "env": environment},
         }
     )
 

@@ -26,7 +26,7 @@ from coe.training.fit_inputs import TrainRequest, fit_configured
 from tests.fleet.test_engines import first_of_free_ports
 from tests.json_server import JsonHandler, answering
 from tests.training.trained_folder import NOW, outcome_table
-from tests.vllm_build import ENVIRONMENT, READY_S, vllm_interpreter, write_base
+from tests.vllm_build import ENVIRONMENT, vllm_interpreter, write_base
 
 TEAMS = {"printer": "amber", "scanner": "amber", "invoice": "cobalt", "refund": "cobalt"}
 ASKED, PROBES = 90, 40
@@ -73,7 +73,6 @@ def composition(folder: Path, teacher_url: str) -> Path:
     vllm = {
         "python": python,
         "first_port": first_of_free_ports(1),
-        "start_timeout_s": READY_S,
         "args": {"dtype": "bfloat16", "enforce-eager": True, "max-num-seqs": 4},
         "env": ENVIRONMENT | {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"},
     }
@@ -86,7 +85,7 @@ def composition(folder: Path, teacher_url: str) -> Path:
         },
         "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}, "alpha": 0.5},
         "log": {"privacy": "text", "durability": "sync"},
-        "engines": {"vllm": vllm},
+        "vllm": vllm,
     }
     file = folder / "experts.yaml"
     file.write_text(yaml.safe_dump(values, sort_keys=False))

@@ -197,7 +197,7 @@ def needs_more(
     wanted = odds_in_words(deciding) if deciding is log else "which does not show a gain"
     reason = f"{deciding.change}, {deciding.lacking or wanted}"
     if log is not None and log.lacking:
-        reason += f"; the log cannot decide: {log.lacking} (experts.yaml: feedback.trusted_keys, max_key_share)"
+        reason += f"; the log cannot decide: {log.lacking} (experts.yaml: feedback.trusted_keys)"
         return GateResult(Verdict.NEED_MORE, reason, compared)
     if log is not None and log.unsupported > MAX_UNSUPPORTED:
         share = f"{log.unsupported:.0%} of the queries that would change hands"

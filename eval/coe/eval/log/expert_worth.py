@@ -33,9 +33,6 @@ from coe.training.types import OutcomeTable
 NOTICED = 0.005
 """A loss of mean quality that somebody would notice: half a point (ours)."""
 
-ADAPTER_GB_PER_BILLION = 2.0
-"""Gigabytes of a billion parameters of an adapter, at 16 bits each."""
-
 LEAST_MASS = 1e-9
 """Share of a category without traffic, so that means over it are defined."""
 
@@ -223,7 +220,7 @@ class WorthStudy:
         entry, experts = self.config.experts[name], self.config.experts
         is_alone = sum(other.host_group == entry.host_group for other in experts.values()) == 1
         base_gib = weights_gib(entry, engine_flags(self.config, entry)) if is_alone else 0.0
-        return ADAPTER_GB_PER_BILLION * entry.adapter_params_b + base_gib * 2**30 / 1e9
+        return base_gib * 2**30 / 1e9
 
     def dispensable(self, graded: tuple[ExpertWorth, ...]) -> tuple[str, ...]:
         """Experts that could go together: the least missed first, of equals the one that frees most, each left out if

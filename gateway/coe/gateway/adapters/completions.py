@@ -31,8 +31,8 @@ class CompletionsSurface(Surface):
         reading = Reading(Wire.COMPLETIONS, body, bounds)
         reading.take(FIELDS)
         for name in ("n", "best_of"):
-            count(body, name, most=bounds.limits.max_choices)
-        count(body, "logprobs", least=0, most=bounds.limits.max_top_logprobs)
+            count(body, name, most=bounds.max_choices)
+        count(body, "logprobs", least=0, most=bounds.max_top_logprobs)
         limit = DEFAULT_MAX_TOKENS if body.get("max_tokens") is None else body["max_tokens"]
         reading.put("max_tokens", limit)
         reading.messages.append({"role": "user", "content": prompt_of(reading)})
@@ -57,8 +57,8 @@ def prompt_of(reading: Reading) -> str:
         wrong("prompt", reading.body, "a text, or a list with one")
     if len(prompt) == 1 and isinstance(prompt[0], str):
         return prompt[0]
-    if len(prompt) > reading.bounds.limits.max_messages and not isinstance(prompt[0], int):
-        wrong("prompt", reading.body, f"at most {reading.bounds.limits.max_messages} prompts")
+    if len(prompt) > reading.bounds.max_messages and not isinstance(prompt[0], int):
+        wrong("prompt", reading.body, f"at most {reading.bounds.max_messages} prompts")
     reading.lose("prompt (a list)")
     return "\n".join(each for each in prompt if isinstance(each, str))
 

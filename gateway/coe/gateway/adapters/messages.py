@@ -63,7 +63,7 @@ class MessagesSurface(NamedEvents):
     def request(self, body: Mapping[str, Any], bounds: GatewayConfig, headers: Mapping[bytes, bytes]) -> ChatRequest:
         reading = Reading(Wire.MESSAGES, without_free(body), bounds)
         reading.take(FIELDS)
-        most = bounds.limits.max_output_tokens
+        most = bounds.max_output_tokens
         limit = count(body, "max_tokens", most=most)
         if limit is None:
             wrong("max_tokens", body, f"a whole number from 1 to {most}")

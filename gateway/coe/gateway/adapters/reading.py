@@ -52,11 +52,11 @@ class Reading:
             if name in fields.native:
                 if value not in (None, *fields.native[name]):
                     self.lose(name)
-            elif name in fields.same or name in SAMPLING or name in self.bounds.limits.extra_fields:
+            elif name in fields.same or name in SAMPLING or name in self.bounds.extra_fields:
                 self.chat[name] = value
             elif name not in fields.read and name not in fields.refused:
                 known = (*fields.same, *fields.read, *fields.native, *fields.refused)
-                raise unknown_field(name, self.bounds.limits, f"a request to /v1/{self.wire}", known)
+                raise unknown_field(name, self.bounds, f"a request to /v1/{self.wire}", known)
 
     def lose(self, where: str) -> None:
         self.losses.append(where)

@@ -55,7 +55,7 @@ class ResponsesSurface(NamedEvents):
         reading = Reading(Wire.RESPONSES, body, bounds)
         reading.take(FIELDS)
         flag(body, "store")
-        reading.put("max_completion_tokens", count(body, "max_output_tokens", most=bounds.limits.max_output_tokens))
+        reading.put("max_completion_tokens", count(body, "max_output_tokens", most=bounds.max_output_tokens))
         for name in typed(body, "include", list, "a list of names") or ():
             if name not in FREE_INCLUDES:
                 reading.lose(f"include ({name!s:.40})")

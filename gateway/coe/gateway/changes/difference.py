@@ -23,7 +23,8 @@ CHANGEABLE = (
     "aliases",
     "feedback",
     "router.alpha",
-    "gateway.limits",
+    "gateway.max_output_tokens",
+    "gateway.extra_fields",
     "gateway.retries",
 )
 """Keys whose change a running gateway takes."""

@@ -39,7 +39,6 @@ from coe.fleet.vllm_command import (
 from coe.gateway.settings import secret_variables
 from coe.router.config import CoeConfig, config_text, parse_config
 from coe.router.expert_config import Engine
-from coe.router.retrieval_config import IndexKind
 
 ADAPTERS_AT, PILOTS_AT = "/adapters", "/data/pilots"
 """Folders in a container: of the adapters, and of a pilot library, which `coe retrain` writes."""
@@ -156,7 +155,7 @@ class Deployment:
     @property
     def has_shared_index(self) -> bool:
         retrieval = self.config.retrieval
-        return retrieval is not None and retrieval.stores.index is IndexKind.PGVECTOR
+        return retrieval is not None and retrieval.pgvector_url_env is not None
 
     def disk_gb(self, unit: EngineUnit) -> int:
         """Disk for the weights of an engine."""
@@ -168,16 +167,17 @@ class Deployment:
         are in Postgres, which searches: no gateway holds all of them in memory."""
         values = deepcopy(self.values)
         for unit in self.engines:
-            first, *others = self.roots_of(unit, target)
+            roots = self.roots_of(unit, target)
             for name in unit.process.experts:
                 entry = values["experts"][name]
-                entry |= {"url": first, "served_model": self.config.experts[name].name_on_engine(name)}
+                entry |= {
+                    "url": roots if roots[1:] else roots[0],
+                    "served_model": self.config.experts[name].name_on_engine(name),
+                }
                 entry.pop("replicas", None)
-                if others:
-                    entry["replica_urls"] = others
                 entry.setdefault("api_key_env", ENGINE_KEY)
         if target is Target.KUBERNETES and self.config.retrieval is not None:
-            values["retrieval"].setdefault("stores", {})["index"] = IndexKind.PGVECTOR.value
+            values["retrieval"].setdefault("pgvector_url_env", "DATABASE_URL")
         return yaml_text(values)
 
     def roots_of(self, unit: EngineUnit, target: Target) -> list[str]:
@@ -259,7 +259,7 @@ def stay_awake(values: Any) -> None:
     address would put any of them to sleep."""
     values.pop("residency", None)
     sections = [entry.get("engine_args") for entry in values["experts"].values()]
-    sections.append(values.get("engines", {}).get("vllm", {}).get("args"))
+    sections.append(values.get("vllm", {}).get("args"))
     for args in filter(None, sections):
         for flag in [key for key in args if flag_of(key) == SLEEP_FLAG]:
             del args[flag]

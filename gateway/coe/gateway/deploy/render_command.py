@@ -22,9 +22,7 @@ def own_addresses(config: CoeConfig) -> list[str]:
 
     from coe.gateway.listener import is_loopback
 
-    urls: dict[str, tuple[object, ...]] = {
-        f"experts.{name}.url": (entry.url, *entry.replica_urls) for name, entry in config.experts.items()
-    }
+    urls: dict[str, tuple[object, ...]] = {f"experts.{name}.url": entry.roots for name, entry in config.experts.items()}
     urls |= {f"{key}.url": (plugin.options.get("url"),) for key, (_, plugin) in config.every_plugin.items()}
     return [
         key for key, named in urls.items() if any(is_loopback(urlsplit(str(url or "")).hostname or "") for url in named)

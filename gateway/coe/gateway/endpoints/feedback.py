@@ -110,8 +110,8 @@ class FeedbackDesk:
         self.metrics.feedback.labels(said.kind.value, status.value).inc()
         if status is FeedbackStatus.ERASED:
             raise no_decision(said.decision_id)
-        if status is FeedbackStatus.OVER_HOUR or status is FeedbackStatus.OVER_DECISION:
-            raise over_cap(status, caps)
+        if status is FeedbackStatus.OVER_HOUR:
+            raise over_cap(caps)
         if self.cache is not None and said.document_id is None:
             self.cache.rated(record.decision_id, value)
         return FeedbackAnswer(decision_id=record.decision_id, value=value, status=status.value)
@@ -161,13 +161,9 @@ def check_subject(record: DecisionRecord, document_id: str | None) -> None:
         )
 
 
-def over_cap(status: FeedbackStatus, caps: FeedbackConfig) -> ApiError:
-    """The refusal of a client that has said too much; a decision's cap does not go away by waiting."""
-    if status is FeedbackStatus.OVER_HOUR:
-        message, wait_s = f"this key gave {caps.max_per_hour} pieces of feedback within an hour", RETRY_S
-    else:
-        message, wait_s = f"this key gave {caps.max_per_decision} kinds of feedback on this decision", None
-    return ApiError(f"{message}, which is the most", status=429, code="feedback_limit", retry_after_s=wait_s)
+def over_cap(caps: FeedbackConfig) -> ApiError:
+    message = f"this key gave {caps.max_per_hour} pieces of feedback within an hour, which is the most"
+    return ApiError(message, status=429, code="feedback_limit", retry_after_s=RETRY_S)
 
 
 def reward_of(said: FeedbackRequest) -> float:

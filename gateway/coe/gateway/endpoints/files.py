@@ -30,7 +30,7 @@ FORM = {
 
 @api.post("/v1/files", openapi_extra={"requestBody": {"content": {"multipart/form-data": {"schema": FORM}}}})
 async def upload(request: Request, files: KeptFiles, config: Config, owner: Owner) -> Response:
-    """Keeps a file of at most `retrieval.stores.max_file_mb`, or 200 MiB of a batch."""
+    """Keeps a file of at most `retrieval.max_file_mb`, or 200 MiB of a batch."""
     arrived: Upload = request.state.upload
     if arrived.purpose not in PURPOSES:
         allowed = ", ".join(PURPOSES)

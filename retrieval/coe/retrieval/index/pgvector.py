@@ -149,14 +149,14 @@ def open_postgres(url: str) -> Engine:
         parsed = make_url(url)
     except ArgumentError as error:
         raise ConfigError(
-            "retrieval.stores.index 'pgvector': the value is not a URL; allowed: postgresql://HOST/DB"
+            "retrieval.pgvector_url_env: the value is not a URL; allowed: postgresql://HOST/DB"
         ) from error
     if parsed.get_backend_name() not in ("postgresql", "postgres"):
         raise ConfigError(
-            f"retrieval.stores.index 'pgvector' needs Postgres, the URL is of '{parsed.get_backend_name()}': name a "
-            "variable with a postgresql:// URL by retrieval.stores.index_url_env"
+            f"retrieval.pgvector_url_env needs Postgres, the URL is of '{parsed.get_backend_name()}': name a "
+            "variable with a postgresql:// URL there"
         )
-    require_installed("retrieval.stores.index 'pgvector'", "psycopg")
+    require_installed("retrieval.pgvector_url_env", "psycopg")
     return postgres_engine(parsed.set(drivername="postgresql+psycopg"))
 
 

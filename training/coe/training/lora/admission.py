@@ -27,7 +27,7 @@ from coe.training.lora.lora_options import AdapterOptions
 from coe.training.lora.serving import load_adapter
 
 PACKAGES = ("torch", "transformers", "peft", "numpy")
-KEPT = {"engine", "model", "url", "replica_urls", "replicas", "api_key_env", "engine_args", "engine_env", "params_b"}
+KEPT = {"engine", "model", "url", "replicas", "api_key_env", "engine_args", "engine_env", "params_b"}
 KEPT |= {"active_params_b", "context_tokens", "supports"}
 
 
@@ -141,16 +141,7 @@ async def add_to_engine(candidate: Candidate) -> None:
         if entry.url is None:
             add_to_vllm(candidate.data_dir, candidate.base, name)
     added = adapted_entry(entry, name, candidate.out, candidate.folder, f"trained for {candidate.category}")
-    added["adapter_params_b"] = round(adapter_parameters(candidate.out) / 1e9, 6)
     add_expert(candidate.file, name, added)
-
-
-def adapter_parameters(folder: Path) -> int:
-    """Numbers in an adapter's file."""
-    from safetensors import safe_open
-
-    with safe_open(folder / "adapter_model.safetensors", framework="numpy") as tensors:
-        return sum(int(tensors.get_tensor(key).size) for key in tensors.keys())  # noqa: SIM118 (no mapping)
 
 
 def adapted_entry(base: ExpertConfig, name: str, adapter: Path, folder: Path, description: str) -> dict[str, Any]:
