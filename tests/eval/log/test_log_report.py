@@ -17,7 +17,7 @@ from coe.base.errors import DataError
 from coe.cli.command_line import run
 from coe.decision_log.database import Database
 from coe.decision_log.decision_record import TerminalState
-from coe.eval.log.measure_log import bucket_seconds, latency_quarters, measure_log
+from coe.eval.log.measure_log import bucket_seconds, measure_log
 from coe.eval.log.traffic import gather, read_traffic
 from coe.eval.log.traffic_page import traffic_page
 from coe.eval.log.traffic_records import LogReport
@@ -82,14 +82,11 @@ def test_answers_from_the_cache_say_nothing_about_the_best_expert() -> None:
     assert regret.coverage == 1.0  # of what was routed
 
 
-def test_the_switch_shows_who_was_routed_where(report: LogReport) -> None:
+def test_the_switch_shows_what_it_changed(report: LogReport) -> None:
     (switch,) = report.switches
     assert (switch.before, switch.after, switch.n_overlap) == (OLD, NEW, 0)
     assert (switch.n_before, switch.n_after) == (2000, 2000)
-    assert [moved.category for moved in switch.moved] == ["prose"]
-    assert max(switch.moved[0].before, key=switch.moved[0].before.__getitem__) == "coder"
-    assert max(switch.moved[0].after, key=switch.moved[0].after.__getitem__) == "writer"
-    assert switch.moved[0].quality.low > 0.1
+    assert switch.quality.low > 0
 
 
 def test_versions_are_compared_under_one_policy() -> None:
@@ -106,10 +103,6 @@ def test_versions_are_compared_under_one_policy() -> None:
     assert switch.quality_before.value == switch.quality_after.value == 0.75
 
 
-def test_a_degraded_expert_was_promised_more_than_it_earned() -> None:
-    assert report_on(4000, degrade_at=0.75).predictions.bias < -0.05
-
-
 def test_the_headline_draws_no_verdict_from_a_wide_interval(report: LogReport) -> None:
     few, many = report_on(27), report.model_copy(update={"switches": ()})
     assert traffic_page(few).tone == ""
@@ -123,7 +116,7 @@ def test_feedback_of_the_dissatisfied_is_corrected_by_cell(tmp_path: Path) -> No
     measured = measure_log(found, command="c", now=NOW)
     bias = measured.bias
     assert bias.corrected.value > bias.raw.value  # cells of good answers had the fewest raters
-    assert {share.by for share in bias.groups} == {"category", "expert", "latency"}
+    assert {share.by for share in bias.groups} == {"category", "expert"}
 
 
 def test_nothing_of_a_text_is_in_the_report(tmp_path: Path) -> None:
@@ -310,11 +303,9 @@ def test_newcombes_interval_is_the_published_one() -> None:
     assert (found.low, found.high) == (pytest.approx(0.0524, abs=5e-5), pytest.approx(0.3339, abs=5e-5))
 
 
-def test_buckets_and_quarters() -> None:
+def test_buckets() -> None:
     assert bucket_seconds(0.0) == 60.0
     assert bucket_seconds(86400.0) == 3600.0
-    assert len(set(latency_quarters(np.arange(8.0)))) == 4
-    assert set(latency_quarters(np.ones(8))) == {"1st quarter"}
 
 
 def width(found: Rate | None) -> float:

@@ -166,14 +166,6 @@ def test_gains_are_paired_and_the_gap_is_closed_halfway() -> None:
     assert coe.gap_closed.interval[0] <= 0.5 <= coe.gap_closed.interval[1]
 
 
-def test_the_parts_of_regret_sum_to_the_whole() -> None:
-    regret = report_of(trial()).regret
-    assert {name: part.mean for name, part in regret.parts.items()} == pytest.approx(
-        {"beyond_categories": 0.25, "map": 0.0, "classifier": -0.125}
-    )
-    assert regret.total.mean == pytest.approx(0.125)
-
-
 def test_a_category_that_was_never_learned_is_mapped_as_general() -> None:
     found = trial()
     strange = replace(found.test, categories=("a", "a", "b", "new"))

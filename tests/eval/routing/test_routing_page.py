@@ -25,7 +25,6 @@ from tests.eval.routing.trial_data import TEST_SCORES, report_of, trial, with_co
 SECTIONS = [
     "ways-to-choose",
     "experts",
-    "where-the-rest-is-lost",
     "categories",
     "quality-against-active-parameters",
     "quality-against-cost",
@@ -91,7 +90,7 @@ def test_json_has_the_promised_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(page, "render", lambda made: "<html>")
     report = make_report()
     written = json.loads(page.write_report(report, routing_page(report), tmp_path / "out")[0].read_text())
-    assert {"arms", "regret", "seed", "command", "data", "headline"} <= set(written)
+    assert {"arms", "seed", "command", "data", "headline"} <= set(written)
     names = {"coe", "best_single", "best_single_hindsight", "knn", "map_true", "category_oracle", "query_oracle"}
     assert names == set(written["arms"])
     for arm in written["arms"].values():

@@ -18,8 +18,6 @@ from coe.eval.log.traffic_records import (
     Cell,
     Group,
     LogReport,
-    Moved,
-    Prequential,
     RatedShare,
     Switch,
     Totals,
@@ -30,12 +28,6 @@ from coe.training.feedback_bias import ReplyBin, ReplyRates
 
 BUCKETS_S = (60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 86400.0, 7 * 86400.0, 30 * 86400.0)
 MAX_BUCKETS = 60
-USEFUL = 0.5
-"""Rewards from here on count as a good answer: the middle of their range."""
-SHOWN_MOVES = 12
-MIN_MOVE = 0.02
-"""Share of a category's traffic that must have changed its expert to be shown (ours)."""
-QUARTERS = ("1st quarter", "2nd quarter", "3rd quarter", "4th quarter")
 
 
 def measure_log(traffic: Traffic, *, command: str, now: datetime, **beside: Any) -> LogReport:
@@ -53,7 +45,6 @@ def measure_log(traffic: Traffic, *, command: str, now: datetime, **beside: Any)
         timeline=timeline(traffic, step),
         bucket_s=step,
         regret=measure_regret(traffic),
-        predictions=prequential(routed),
         bias=measure_bias(traffic.rows(traffic.is_answered & traffic.is_routed)),
         switches=measure_switches(routed),
         model_changes=traffic.model_changes,
@@ -128,17 +119,6 @@ def quantile(values: Float64Array, level: float) -> float | None:
     return float(np.quantile(values, level)) if len(values) else None
 
 
-def prequential(routed: Traffic) -> Prequential | None:
-    """Predictions compared with rewards; None without a rated answer whose quality was predicted."""
-    known = routed.rows(np.isfinite(routed.reward) & np.isfinite(routed.predicted))
-    reward, predicted = known.reward, known.predicted
-    accuracy = known.share((reward >= USEFUL) == (predicted >= USEFUL))
-    if accuracy is None:
-        return None
-    error, bias = float(np.abs(reward - predicted).mean()), float((reward - predicted).mean())
-    return Prequential(n=len(reward), accuracy=accuracy, error=error, bias=bias)
-
-
 def measure_switches(routed: Traffic) -> tuple[Switch, ...]:
     """One per version after the first, in the order in which they began to serve."""
     first_at: dict[str, float] = {}
@@ -165,42 +145,14 @@ def switch(routed: Traffic, before: str, after: str, at: float) -> Switch:
         quality_before=old.quality,
         quality_after=new.quality,
         quality=gap(new.quality, old.quality),
-        moved=moves(old, new),
     )
-
-
-def moves(old: Traffic, new: Traffic) -> tuple[Moved, ...]:
-    """Categories whose experts changed, those with the most traffic moved first."""
-    found, earlier = [], dict(old.parts(old.category))
-    for category, became in sorted(new.parts(new.category), key=lambda part: part[0]):
-        if (was := earlier.get(category)) is None:
-            continue
-        before, after = expert_shares(was), expert_shares(became)
-        change = sum(abs(after.get(name, 0) - before.get(name, 0)) for name in {*before, *after}) / 2
-        if change >= MIN_MOVE:
-            moved = Moved(
-                category=category,
-                n_before=len(was),
-                n_after=len(became),
-                before=before,
-                after=after,
-                quality=gap(became.quality, was.quality),
-            )
-            found.append((change * len(became), moved))
-    found.sort(key=lambda pair: -pair[0])
-    return tuple(moved for _, moved in found[:SHOWN_MOVES])
-
-
-def expert_shares(traffic: Traffic) -> dict[str, float]:
-    return {name: count / len(traffic) for name, count in counts(traffic.expert).items()}
 
 
 def measure_bias(answered: Traffic) -> Bias:
     """Shares of answers with feedback by group, and the mean reward as given and corrected."""
-    groups: tuple[tuple[Literal["category", "expert", "latency"], Names], ...] = (
+    groups: tuple[tuple[Literal["category", "expert"], Names], ...] = (
         ("expert", answered.expert),
         ("category", answered.category),
-        ("latency", latency_quarters(answered.latency_ms)),
     )
     return Bias(
         rated=answered.share(answered.is_rated),
@@ -213,12 +165,6 @@ def measure_bias(answered: Traffic) -> Bias:
         raw=answered.quality,
         corrected=rate(answered.reward, response_weights(answered), answered.clusters),
     )
-
-
-def latency_quarters(latency_ms: Float64Array) -> Names:
-    """(n,) name of the quarter that each latency lies in."""
-    cuts = np.quantile(latency_ms, [0.25, 0.5, 0.75]) if len(latency_ms) else latency_ms
-    return np.array(QUARTERS, dtype=object)[np.searchsorted(cuts, latency_ms, side="left")]
 
 
 def response_weights(answered: Traffic) -> Float64Array:

@@ -11,7 +11,7 @@ from coe.decision_log.served_models import ModelChange
 from coe.eval.log.expert_worth import CompositionWorth
 from coe.eval.log.loop_worth import LoopWorth
 from coe.eval.metrics.intervals import Gap, Rate
-from coe.eval.report.numbers import milliseconds, moment, percent, points, shares
+from coe.eval.report.numbers import milliseconds, moment, percent, points
 from coe.eval.report.page import InTable
 from coe.router.types import Record
 from coe.training.feedback_report import FeedbackReport
@@ -80,23 +80,10 @@ class Regret(Record):
     exploited: Rate | None
 
 
-class Prequential(Record):
-    """Predictions made before the reward was known, compared with it (test, then train).
-
-    `accuracy`: predicted and real reward lie on the same side of one half. `bias`: mean of reward minus prediction,
-    negative where too much is promised.
-    """
-
-    n: int
-    accuracy: Rate
-    error: float = Field(description="mean absolute difference")
-    bias: float
-
-
 class RatedShare(Record):
     """Share of the answers of a group that got feedback."""
 
-    by: Literal["category", "expert", "latency"]
+    by: Literal["category", "expert"]
     name: str
     n: Annotated[int, InTable("Answers")]
     rated: Annotated[Rate, InTable("Rated", percent)]
@@ -112,22 +99,11 @@ class Bias(Record):
     corrected: Rate | None
 
 
-class Moved(Record):
-    """Shares of a category's traffic by expert under two routers."""
-
-    category: str
-    before: Annotated[dict[str, float], InTable("Before", shares)]
-    after: Annotated[dict[str, float], InTable("After", shares)]
-    n_before: Annotated[int, InTable("Decisions before")]
-    n_after: Annotated[int, InTable("Decisions after")]
-    quality: Annotated[Gap | None, InTable("Change, points", points, is_difference=True)]
-
-
 class Switch(Record):
     """A router version took over from another; several may serve at once, as in a canary.
 
     What is compared was decided under one policy. `n_overlap` are decisions of the old version after the first of the
-    new one; `moved` are categories whose shares moved most.
+    new one.
     """
 
     at: Annotated[float, InTable("Since (UTC)", moment)]
@@ -140,7 +116,6 @@ class Switch(Record):
     quality_before: Annotated[Rate | None, InTable("Quality before", percent)]
     quality_after: Annotated[Rate | None, InTable("Quality after", percent)]
     quality: Annotated[Gap | None, InTable("Change, points", points, is_difference=True)]
-    moved: tuple[Moved, ...]
 
     @property
     def versions(self) -> str:
@@ -176,7 +151,6 @@ class LogReport(Record):
     timeline: tuple[Bucket, ...]
     bucket_s: float
     regret: Regret
-    predictions: Prequential | None
     bias: Bias
     switches: tuple[Switch, ...]
     model_changes: tuple[ModelChange, ...] = Field(default=(), description="of the models behind experts")

@@ -30,9 +30,8 @@ def sections(report: LogReport, served: Chart | None) -> list[Section]:
         regret_section(report.regret),
         bias_section(report),
         *(feedback_sections(report.feedback) if report.feedback else ()),
-        predictions_section(report),
         loop_section(report),
-        *switch_sections(report),
+        switch_section(report),
         worth_section(report),
         Section(
             "How this was measured",
@@ -129,17 +128,6 @@ def feedback_sections(said: FeedbackReport) -> list[Section]:
     ]
 
 
-def predictions_section(report: LogReport) -> Section:
-    found, text = report.predictions, "No rated answer has a prediction to compare with."
-    if found is not None:
-        text = (
-            f"The router's prediction fell on the right side of one half for {stated(found.accuracy, percent)} of "
-            f"{found.n:,} rated answers. It was off by {found.error:.2f} on average; reward less prediction was "
-            f"{points(found.bias)} points."
-        )
-    return Section("What the router promised", text)
-
-
 def loop_section(report: LogReport) -> Section:
     """Changes by the routers of the last 30 days, what they are worth, and what exploring cost."""
     title, loop = "What learning was worth", report.loop
@@ -149,15 +137,11 @@ def loop_section(report: LogReport) -> Section:
     return Section(title, " ".join([f"Since {moment(loop.since)} UTC.", *loop_sentences(loop)]), table)
 
 
-def switch_sections(report: LogReport) -> list[Section]:
+def switch_section(report: LogReport) -> Section:
     text = "Compared under the policy that both served most. This is no experiment: the traffic may have changed too."
-    switches = report.switches
-    moved = {f"{row.category}, {one.after[:8]}": row for one in switches for row in one.moved}
-    table = record_table("Router", {one.versions: one for one in switches})
-    return [
-        Section("Before and after each router", text if switches else "One router served all of this time.", table),
-        Section("Categories that changed hands", table=record_table("Category, router", moved)),
-    ]
+    table = record_table("Router", {one.versions: one for one in report.switches})
+    said = text if report.switches else "One router served all of this time."
+    return Section("Before and after each router", said, table)
 
 
 def worth_section(report: LogReport) -> Section:

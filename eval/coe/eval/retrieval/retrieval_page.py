@@ -28,7 +28,7 @@ score, change = "{:.3f}".format, "{:+.3f}".format
 
 
 def retrieval_page(report: RetrievalReport) -> Page:
-    """The page; a section without anything to show is left out."""
+    """The whole page."""
     coe, plain = report.mean["coe"], best_plain(report.mean)
     lead = cell_of(report.mean[plain].lead, change, is_difference=True)
     scores = {LABELS.get(arm, arm): found.score for arm, found in report.mean.items()}
@@ -37,13 +37,6 @@ def retrieval_page(report: RetrievalReport) -> Page:
         "Mean over collections of nDCG@10 on their test queries.",
         drawing.dots(scores, "mean nDCG@10, with 95% interval", ".3f", groups),
     )
-    sections = [
-        arms_section(report),
-        collections_section(report),
-        chosen_section(report),
-        losses_section(report),
-        measured_section(report),
-    ]
     return Page(
         kind=f"Retrieval report, {report.title}, {len(report.collections)} collections",
         title=f"{VERDICTS[lead.tone]}, \u201c{LABELS[plain]}\u201d: {lead.text} nDCG@10",
@@ -54,7 +47,13 @@ def retrieval_page(report: RetrievalReport) -> Page:
             Figure("Minus base", cell_of(coe.gain, change, is_difference=True)),
         ],
         picture=picture,
-        sections=[section for section in sections if section.table is None or section.table.rows],
+        sections=[
+            arms_section(report),
+            collections_section(report),
+            chosen_section(report),
+            losses_section(report),
+            measured_section(report),
+        ],
         tone=lead.tone,
     )
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from coe.eval.metrics.intervals import Estimate
 from coe.eval.report import drawing
 from coe.eval.report.numbers import billions, counted, dollars, percent, points, whole_percent
 from coe.eval.report.page import Chart, Column, Figure, Page, Section, cell_of, facts_of, stated, table_of
 from coe.eval.routing.budget_sections import FEWEST_DRAWN, budget_sections
-from coe.eval.routing.routing_records import Arm, CategoryRow, ExpertRow, OutOfFold, Regret, Report
+from coe.eval.routing.routing_records import Arm, CategoryRow, ExpertRow, OutOfFold, Report
 
 FEWEST_TOLD = 6
 """Fewest test queries that can tell two choices apart: five that all agree have p = 0.06 in a two-sided sign test, but
@@ -15,11 +14,6 @@ every resample of them agrees too, so the bootstrap interval of a few is too nar
 COLLAPSED_SHARE = 0.95
 """Share of one expert at which routing is as good as off."""
 MOSTLY_GENERAL, LISTED, SHOWN_CATEGORIES = 0.5, 6, 24
-PARTS = {
-    "beyond_categories": ("Beyond categories", "one expert per category is not the best expert for each query"),
-    "map": ("Map", "the map, learned on fit data and within any budget, is not the best one for these queries"),
-    "classifier": ("Category or query", "the category was mistaken or fell back to general (negative: this won more)"),
-}
 CATEGORY_ARMS = {
     "coe": "This router",
     "best_single": "Best single",
@@ -35,17 +29,9 @@ COSTS = {
 
 
 def routing_page(report: Report) -> Page:
-    """The page; a section without anything to show is left out."""
+    """The whole page."""
     own, gain = report.arms["coe"], report.arms["coe"].gain
     lead = cell_of(gain["best_single"], points, is_difference=report.data.n_test >= FEWEST_TOLD)
-    sections = [
-        ways_section(report),
-        experts_section(report),
-        regret_section(report.regret),
-        categories_section(report),
-        *budget_sections(report),
-        measured_section(report),
-    ]
     return Page(
         kind=f"Routing report, {report.data.source}",
         title=verdict(report),
@@ -57,7 +43,13 @@ def routing_page(report: Report) -> Page:
             Figure("Against k-NN", cell_of(gain["knn"], points)),
         ],
         picture=arms_chart(report),
-        sections=[section for section in sections if section.table is None or section.table.rows],
+        sections=[
+            ways_section(report),
+            experts_section(report),
+            categories_section(report),
+            *budget_sections(report),
+            measured_section(report),
+        ],
         tone=lead.tone,
         warnings=warnings(report),
     )
@@ -145,23 +137,6 @@ def experts_section(report: Report) -> Section:
     caption = f"Points above \u201c{single}\u201d when one expert serves every test query of a category."
     chart = Chart(caption, drawing.heat_map(gains, ("true category", "expert"), "+.0f"))
     return Section("Experts", "", table_of("Expert", {one.expert: one for one in report.experts}, columns), chart)
-
-
-def regret_section(regret: Regret) -> Section:
-    """The distance to the best expert for every query, in parts."""
-    named = {name: (regret.parts[key], how) for key, (name, how) in PARTS.items()}
-    columns: list[Column[tuple[Estimate, str]]] = [Column("Points", lambda pair: pair[0], points)]
-    total = {"Total": (regret.total, "query oracle minus this router")}
-    largest = max(named, key=lambda name: named[name][0].mean)
-    lost, why = named[largest]
-    sentence = (
-        f"{stated(regret.total, points, ' points')} lie between this router and the best expert for every query. "
-        f"The largest part, {points(lost.mean)}, is \u201c{largest.lower()}\u201d: {why}."
-    )
-    if regret.total.mean <= 0:
-        sentence = "Nothing: every query got an expert that answers it as well as the best one."
-    table = table_of("Part", named | total, columns, own="Total", how=lambda pair: pair[1])
-    return Section("Where the rest is lost", sentence, table)
 
 
 def categories_section(report: Report) -> Section:

@@ -64,13 +64,6 @@ class FrontierPoint(Scored):
     )
 
 
-class Regret(Record):
-    """query_oracle - coe = beyond_categories + map + classifier (ours)."""
-
-    parts: dict[str, Estimate]
-    total: Estimate
-
-
 class ExpertRow(Scored):
     """One expert answering every test query."""
 
@@ -166,7 +159,6 @@ class Report(Record):
     arms: dict[str, Arm]
     methods: dict[str, MethodRecord]
     power: Power = Field(description="of the gain of coe over the best single expert")
-    regret: Regret
     stage_one: StageOne
     experts: tuple[ExpertRow, ...]
     categories: tuple[CategoryRow, ...]

@@ -21,7 +21,6 @@ from coe.eval.routing.routing_records import (
     ExpertRow,
     MethodRecord,
     Power,
-    Regret,
     Report,
     StageOne,
 )
@@ -31,12 +30,6 @@ from coe.router.types import GENERAL, Float64Array
 
 RIVALS = ("coe", "best_single", "best_single_hindsight", "map_true", "knn", "best_mixture")
 """Arms that every other one is compared with; the last needs a budget."""
-REGRET = {
-    "beyond_categories": ("query_oracle", "category_oracle"),
-    "map": ("category_oracle", "map_true"),
-    "classifier": ("map_true", "coe"),
-}
-"""The way from the best expert of every query to the router's, each part one arm less the next."""
 TOLD_DIFFERENCE = 0.02
 """Difference of mean scores for which a report gives the number of queries that would show it: the margin of
 `coe retrain` (ours)."""
@@ -59,10 +52,6 @@ def measure(
         arms={arm.name: arm_record(trial, arm, arm.name, scores) for arm in trial.arms},
         methods={each.name: method_record(trial, each, scores) for each in trial.methods},
         power=power_of(served["coe"] - served["best_single"]),
-        regret=Regret(
-            parts={name: scores.minus(*pair) for name, pair in REGRET.items()},
-            total=scores.minus("query_oracle", "coe"),
-        ),
         stage_one=stage_one_record(trial),
         experts=expert_rows(trial, scores),
         categories=category_rows(trial, served),
