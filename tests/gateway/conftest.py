@@ -16,7 +16,7 @@ PATIENCES = (
     "coe.fleet.providers.vllm.PROBE_TIMEOUT_S",
     "coe.gateway.answer_cache.TIMEOUT_S",
     "coe.gateway.conversations.TIMEOUT_S",
-    "coe.gateway.intake.PATIENCE_S",
+    "coe.gateway.admission.PATIENCE_S",
     "coe.gateway.keys.limits.TIMEOUT_S",
     "coe.gateway.live_router.MAX_WAIT_S",
     "coe.gateway.residency_coordination.TIMEOUT_S",

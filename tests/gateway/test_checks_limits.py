@@ -73,13 +73,13 @@ async def test_check_19_excess_is_refused_at_once() -> None:
     async with faulty("paced", max_concurrency=2) as (gateway, upstream):
         held = [await gateway.chat("red", stream=True).__aenter__() for _ in range(2)]
         queued = asyncio.ensure_future(gateway.chat("red", stream=True).__aenter__())
-        await until(lambda: len(gateway.parts.admission._waiting) == 1)
+        await until(lambda: len(gateway.parts.concurrency._waiting) == 1)
         async with gateway.chat("red") as refused:
             body = await refused.json()
         assert (refused.status, refused.headers["retry-after"], body["error"]["code"]) == (429, "1", "overloaded")
         assert "x-coe-decision-id" not in refused.headers  # it has no row to ask for
-        assert gateway.parts.admission.running == 2, "it waited for those that are held"
+        assert gateway.parts.concurrency.running == 2, "it waited for those that are held"
         upstream.gate.set()
         for answer in [*held, await queued]:
             assert (await answer.read()).endswith(b"[DONE]\n\n")
-        assert gateway.parts.admission.running == 0
+        assert gateway.parts.concurrency.running == 0

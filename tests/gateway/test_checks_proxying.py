@@ -139,7 +139,7 @@ async def test_broken_framing_ends_in_an_error_event_long_before_the_experts_tim
         assert received.startswith(events(WORDS[0]))
         assert b"expert ruby's answer was cut off" in received
         assert (await gateway.record()).state.value == "upstream_error"
-        await until(lambda: gateway.parts.admission.running == 0)
+        await until(lambda: gateway.parts.concurrency.running == 0)
 
 
 @pytest.mark.parametrize("mode", ["odd_type", "untyped", "json_type"])

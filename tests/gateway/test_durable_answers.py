@@ -152,7 +152,7 @@ async def test_a_client_that_leaves_while_its_end_waits_has_one_row() -> None:
         asking = asyncio.create_task(answer(gateway))
         await until(lambda: log.waiting == 1)
         asking.cancel()
-        await until(lambda: gateway.parts.admission.running == 0)
+        await until(lambda: gateway.parts.concurrency.running == 0)
         assert log.waiting == 1
         assert log.records == []  # the commit was given up with the client; a real log keeps the record
 

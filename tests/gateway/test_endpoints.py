@@ -315,7 +315,7 @@ async def test_what_many_ask_is_answered_without_fastapi() -> None:
     async with running() as gateway:
         for path, status in asked.items():
             assert (await gateway.client.get(gateway.root + path, allow_redirects=False)).status == status, path
-        assert gateway.gateway._served.app._loading == {}
+        assert gateway.gateway.current.app._loading == {}
 
 
 async def test_openapi_names_the_endpoints_and_docs_load_nothing_from_elsewhere(gateway: Running) -> None:

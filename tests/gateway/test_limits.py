@@ -9,9 +9,9 @@ import pytest
 
 from coe.base.errors import ConfigError
 from coe.fleet.replicas import FAILURES_TO_OPEN, FIRST_BACKOFF_S, MAX_BACKOFF_S, MAX_COOLDOWN_S, Breaker, BreakerState
+from coe.gateway.admission import ConcurrencyLimit
 from coe.gateway.expert_call import RetryBudget
 from coe.gateway.http_errors import ApiError
-from coe.gateway.intake import Admission
 from coe.gateway.settings import read_secrets, read_settings
 from coe.router.config import parse_config
 
@@ -145,7 +145,7 @@ def test_retry_budget_is_a_share_of_requests() -> None:
 
 
 async def test_admission_serves_in_order_and_forgets_those_who_leave() -> None:
-    admission, order = Admission(12), []
+    admission, order = ConcurrencyLimit(12), []
 
     async def work(name: str) -> None:
         async with admission:
@@ -167,7 +167,7 @@ async def test_admission_serves_in_order_and_forgets_those_who_leave() -> None:
 
 
 async def test_admission_gives_back_a_place_handed_to_one_who_leaves() -> None:
-    admission = Admission(1)
+    admission = ConcurrencyLimit(1)
     await admission.__aenter__()
     waiting = asyncio.create_task(admission.__aenter__())
     await asyncio.sleep(0)

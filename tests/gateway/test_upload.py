@@ -133,7 +133,7 @@ async def test_a_large_file_is_never_whole_in_memory(tmp_path: Path) -> None:
         finally:
             tracemalloc.stop()
         assert peak < 6 * MB
-        assert running.gateway.parts.intake.held_bytes == 0
+        assert running.gateway.parts.body_limits.held_bytes == 0
         with running.store.transaction("count") as connection:
             assert connection.exec_driver_sql("SELECT count(*) FROM retrieval_file_parts").scalar_one() == 24
         async with running.http.delete(f"{running.url}/files/{file['id']}") as answer:
@@ -143,7 +143,7 @@ async def test_a_large_file_is_never_whole_in_memory(tmp_path: Path) -> None:
 
 
 async def test_an_upload_takes_a_fixed_room_and_a_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coe.gateway.intake.MAX_LARGE", 2)
+    monkeypatch.setattr("coe.gateway.admission.MAX_LARGE", 2)
     gate = asyncio.Event()
 
     async def held_back() -> AsyncIterator[bytes]:
@@ -152,15 +152,15 @@ async def test_an_upload_takes_a_fixed_room_and_a_place(tmp_path: Path, monkeypa
         yield FILE + b"\r\n--xx--\r\n"
 
     async with serving(tmp_path) as running:
-        intake = running.gateway.parts.intake
+        body_limits = running.gateway.parts.body_limits
         sending = [asyncio.create_task(send(running, held_back())) for _ in range(2)]
-        await until(lambda: intake.held_bytes == 2 * MEMORY_BYTES)
+        await until(lambda: body_limits.held_bytes == 2 * MEMORY_BYTES)
         status, answer = await send(running, form(PURPOSE, FILE))
         assert (status, answer["error"]["code"]) == (429, "too_many_bodies")
         gate.set()
         assert [status for status, _ in await asyncio.gather(*sending)] == [200, 200]
         assert (await send(running, form(PURPOSE, FILE)))[0] == 200
-        assert intake.held_bytes == 0
+        assert body_limits.held_bytes == 0
 
 
 async def test_a_disk_that_takes_nothing_is_a_503(running: Serving, tmp_path: Path) -> None:

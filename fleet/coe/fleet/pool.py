@@ -79,7 +79,8 @@ class Call:
         self._is_at_fault = is_at_fault
         breaker = self._replica.breaker
         is_news = breaker.failures or breaker.state is not BreakerState.CLOSED
-        breaker.succeed()
+        if is_news:
+            breaker.succeed()
         if self._replicas.own:
             self._replicas.own.pop((self._caller, self._replica), None)
         self._end(is_news=bool(is_news))
@@ -236,7 +237,7 @@ class ExpertPool:
                 replicas.queue.leave()
                 self.expect_no_more(name)
                 raise BusyError(f"no engine of expert {name} takes requests now, after a wait for a place")
-        replica = replicas.next(conversation, tried, caller)
+        replica = replicas.next(conversation, tried, caller) if replicas.are_several else replicas.all[0]
         replica.running += 1
         if replica.breaker.state is not BreakerState.CLOSED:
             if (caller, replica) not in replicas.own:  # whose failure would be no verdict

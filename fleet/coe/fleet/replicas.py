@@ -221,9 +221,7 @@ class Replicas:
         return [each for each in found if self.own.get((caller, each), each.breaker).admits]
 
     def next(self, conversation: str, tried: Collection[Replica] = (), caller: str = "") -> Replica:
-        """The engine that is asked next, any where none gets requests: its breaker was asked before."""
-        if not self.are_several:
-            return self.all[0]
+        """The engine of several that is asked next, any where none gets requests: its breaker was asked before."""
         left, most = self.left(tried, caller) or self.all, self._max_running or math.inf
         return chosen([each for each in left if each.running < most] or left, conversation)
 

@@ -1,35 +1,32 @@
-"""The ASGI application: bare handlers for chats on every surface and for what many ask, FastAPI for the rest, and one
+"""The ASGI application: bare handlers for chats in every API and for what many ask, FastAPI for the rest, and one
 gate in front of all."""
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from coe.gateway.adapters.adapter import Surface
-from coe.gateway.adapters.completions import CompletionsSurface
+from coe.gateway.adapters.adapter import Adapter
+from coe.gateway.adapters.completions import CompletionsAdapter
 from coe.gateway.adapters.count_tokens import COUNT_PATH, TokenCount
-from coe.gateway.adapters.messages import MessagesSurface
-from coe.gateway.adapters.responses import ResponsesSurface
+from coe.gateway.adapters.messages import MessagesAdapter
+from coe.gateway.adapters.responses import ResponsesAdapter
+from coe.gateway.admission import Admission, senders
 from coe.gateway.asgi import (
     BODY,
     EXTENSIONS,
     PEER,
     Application,
     Arrival,
-    Message,
     Peer,
     Receive,
     Scope,
     Send,
-    decode_json,
+    error_answer,
     must_close,
     read_body,
-    read_off_loop,
     replay,
     send_body,
     without_body,
@@ -38,8 +35,7 @@ from coe.gateway.auth import OriginCheck
 from coe.gateway.chat import ChatEndpoint
 from coe.gateway.chat_limits import ChatLimits
 from coe.gateway.exchange import request_id_of
-from coe.gateway.http_errors import ClientGoneError, api_error, invalid, method_not_allowed, not_here
-from coe.gateway.intake import Claim
+from coe.gateway.http_errors import ClientGoneError, api_error, method_not_allowed, not_here, shutting_down
 from coe.gateway.keys.grants import EVERYBODY, Caller
 from coe.gateway.listener import is_loopback
 from coe.gateway.plain import MODELS, answer_of
@@ -58,12 +54,13 @@ UPLOAD_FRAME_BYTES = 64 * 1024  # of a multipart body around its file
 GUARDED = "/v1/"
 OPEN_PATH = "/healthz"  # reveals only that the process runs
 WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
-CHAT = Surface()
-SURFACES: dict[str, Surface] = {
+REFUSAL = error_answer(shutting_down(), {"connection": "close"})
+CHAT = Adapter()
+ADAPTERS: dict[str, Adapter] = {
     "/v1/chat/completions": CHAT,
-    "/v1/responses": ResponsesSurface(),
-    "/v1/messages": MessagesSurface(),
-    "/v1/completions": CompletionsSurface(),
+    "/v1/responses": ResponsesAdapter(),
+    "/v1/messages": MessagesAdapter(),
+    "/v1/completions": CompletionsAdapter(),
 }
 REST_PATHS = frozenset(
     (
@@ -73,17 +70,21 @@ REST_PATHS = frozenset(
 )
 """Paths of gateway/rest.py, to their second part: written out so that no other path loads it."""
 
-ROUTES = REST_PATHS | {COUNT_PATH, MODELS, *SURFACES}
+ROUTES = REST_PATHS | {COUNT_PATH, MODELS, *ADAPTERS}
 """Names of traces, without the ids in them."""
 
 
 class GatewayApp:
-    """The application of a server that listens on `bound_host`; the owner of its parts starts and closes them."""
+    """The application of a server that listens on `bound_host`; the owner of its parts starts and closes them.
+
+    `running` counts the requests that it answers now; `is_over` is set behind the last of them after `end`.
+    """
 
     def __init__(self, parts: Parts, bound_host: str) -> None:
         limits = parts.config.gateway
-        self._parts = parts
-        self._auth, self._intake, self._metrics = parts.auth, parts.intake, parts.metrics
+        self.parts = parts
+        self.running, self.must_end, self.is_over = 0, False, asyncio.Event()
+        self._auth, self._body_limits, self._metrics = parts.auth, parts.body_limits, parts.metrics
         self._files = None if parts.batches is None else parts.batches.files
         self._telemetry = parts.telemetry
         self._max_body_bytes = limits.max_body_bytes
@@ -97,12 +98,12 @@ class GatewayApp:
             partial(StrategyRun, parts.experts, entries),
             parts.chat_log,
             limits,
-            parts.admission,
+            parts.concurrency,
             ChatLimits(parts.limits, entries, added_chars),
             enricher=parts.attachments,
             judge=parts.judge,
         )
-        self._count = TokenCount(SURFACES["/v1/messages"], limits, parts.decider, parts.pool, parts.config.experts)
+        self._count = TokenCount(ADAPTERS["/v1/messages"], limits, parts.decider, parts.pool, parts.config.experts)
         self._loading: dict[str, asyncio.Task[Any]] = {}
         self._has_console, self._hash_key, self._data_dir = limits.console, parts.hash_key, parts.live.folder.parent
 
@@ -127,9 +128,11 @@ class GatewayApp:
             if caller is None:
                 caller = await self._auth.caller(headers) if self._needs_key(path) else EVERYBODY
             extensions = scope.get(EXTENSIONS) or {}
-            with Claim(self._intake, *senders(scope, caller), is_here=BODY in extensions) as claim:
+            with Admission(
+                self._body_limits, *senders(scope.get("client"), caller.key_id), is_here=BODY in extensions
+            ) as admission:
                 peer = extensions.get(PEER) or Peer()
-                await self._answer(Arrival(scope, headers, receive, send, caller, peer, claim, watch, is_batch))
+                await self._answer(Arrival(scope, headers, receive, send, caller, peer, admission, watch, is_batch))
         except ClientGoneError:
             return
         except Exception as error:  # noqa: BLE001
@@ -146,10 +149,10 @@ class GatewayApp:
     async def _answer(self, arrival: Arrival) -> None:
         scope, send = arrival.scope, arrival.send
         path, method = scope["path"], scope["method"]
-        if (path in SURFACES or path == COUNT_PATH) and method != "POST":
+        if (path in ADAPTERS or path == COUNT_PATH) and method != "POST":
             raise method_not_allowed(method, "POST")
-        if path in SURFACES:
-            await self._chat(SURFACES[path], arrival)
+        if path in ADAPTERS:
+            await self._chat(ADAPTERS[path], arrival)
             return
         if path == COUNT_PATH:
             await self._count(arrival)
@@ -160,14 +163,14 @@ class GatewayApp:
         if (answer := answer_of(path)) is not None:
             if method != "GET":
                 raise method_not_allowed(method, "HEAD, GET")
-            reply = await answer(self._parts, arrival.caller)
+            reply = await answer(self.parts, arrival.caller)
             named = {"x-request-id": request_id_of(arrival.headers)}
             await send_body(send, reply.status, reply.body, named, reply.content_type)
             return
         await self._ask_rest(arrival)
 
     async def _ask_rest(self, arrival: Arrival) -> None:
-        scope, headers, receive, claim = arrival.scope, arrival.headers, arrival.receive, arrival.claim
+        scope, headers, receive, admission = arrival.scope, arrival.headers, arrival.receive, arrival.admission
         path, method = scope["path"], scope["method"]
         if "/".join(path.split("/")[:3]) not in REST_PATHS and not self._is_page(path):
             raise not_here(path)
@@ -178,27 +181,38 @@ class GatewayApp:
             return
         if path == UPLOAD_PATH and method == "POST" and self._files is not None:
             rest = await self.rest()  # which loads what reads a form, too
+            from coe.gateway.rest import serve_rest
             from coe.gateway.upload import received_upload
 
-            async with received_upload(headers, receive, self._max_upload_bytes, self._files.incoming, claim) as upload:
+            async with received_upload(
+                headers, receive, self._max_upload_bytes, self._files.incoming, admission
+            ) as upload:
                 await serve_rest(rest, arrival, b"", upload=upload)
             return
         body, more = b"", {}
         if path == LOGS_PATH and method == "POST":
-            body = await read_logs(headers, receive, self._max_body_bytes, claim)
+            body = await read_logs(headers, receive, self._max_body_bytes, admission)
             more = {"is_protobuf": is_protobuf(headers)}
         elif method in WITH_BODY:
-            body = await read_body(headers, receive, self._max_body_bytes, claim)
+            body = await read_body(headers, receive, self._max_body_bytes, admission)
         rest = await self.rest()  # which pages ask, too
         if self._is_page(path):
             console = await self._loaded("console", self._open_console)
             await console(scope, headers, replay(body, receive), arrival.send)
             return
+        from coe.gateway.rest import serve_rest
+
         await serve_rest(rest, arrival, body, **more)
+
+    def end(self) -> None:
+        """Sets `is_over` once no request runs; none may begin from now on."""
+        self.must_end = True
+        if not self.running:
+            self.is_over.set()
 
     async def rest(self) -> Application:
         """The endpoints on FastAPI: 9 MiB, and a quarter of a second."""
-        return await self._loaded("rest", partial(load_rest, self._parts))
+        return await self._loaded("rest", partial(load_rest, self.parts))
 
     async def _loaded(self, name: str, load: Callable[[], T]) -> T:
         """Runs `load` once, in a thread, when a request first needs its result; chats continue meanwhile. After a
@@ -227,7 +241,7 @@ class GatewayApp:
     def _max_upload_bytes(self) -> int:
         from coe.gateway.upload import PURPOSES, max_file_bytes
 
-        return max(max_file_bytes(purpose, self._parts.config) for purpose in PURPOSES) + UPLOAD_FRAME_BYTES
+        return max(max_file_bytes(purpose, self.parts.config) for purpose in PURPOSES) + UPLOAD_FRAME_BYTES
 
     async def _refuse(self, failure: Exception, path: str, headers: Mapping[bytes, bytes], send: Send) -> None:
         """Answers a request that did not get to an endpoint."""
@@ -241,68 +255,39 @@ class GatewayApp:
         max_bytes = self._max_upload_bytes if path == UPLOAD_PATH else self._max_body_bytes
         if must_close(headers, error, max_bytes):
             extra["connection"] = "close"
-        surface = SURFACES.get(path.removesuffix("/count_tokens"), CHAT)
-        await send_body(send, error.status, surface.error(error, request_id), extra | error.headers)
+        adapter = ADAPTERS.get(path.removesuffix("/count_tokens"), CHAT)
+        await send_body(send, error.status, adapter.error(error, request_id), extra | error.headers)
+
+
+class CurrentApp:
+    """The application whose parts are in force when a request comes. It refuses all once it `is_closed`.
+
+    Its arguments are those of `GatewayApp`.
+    """
+
+    def __init__(self, app: GatewayApp) -> None:
+        self.app, self.is_closed = app, False
+
+    def is_stopping(self) -> bool:
+        return self.app.parts.is_stopping
+
+    async def __call__(
+        self, scope: Scope, receive: Receive, send: Send, caller: Caller | None = None, *, is_batch: bool = False
+    ) -> None:
+        if self.is_closed:
+            await REFUSAL(scope, receive, send)
+            return
+        app = self.app
+        app.running += 1
+        try:
+            await app(scope, receive, send, caller, is_batch=is_batch)
+        finally:
+            app.running -= 1
+            if app.must_end:
+                app.end()
 
 
 def load_rest(parts: Parts) -> Application:
     from coe.gateway.rest import create_rest
 
     return create_rest(parts)
-
-
-def senders(scope: Scope, caller: Caller) -> list[str]:
-    """The names that the sender of a request is known by."""
-    known = []
-    if scope.get("client"):
-        known.append(f"address:{network_of(scope['client'][0])}")
-    if caller.key_id is not None:
-        known.append(f"key:{caller.key_id}")
-    return known
-
-
-def network_of(address: str) -> str:
-    """An IPv4 address, or the /64 of an IPv6 address: one customer has all of it. What is neither, as a program on this
-    machine may write it into `x-forwarded-for`, stays as it is."""
-    if ":" not in address:
-        return address
-    try:
-        return str(ipaddress.IPv6Network((address.partition("%")[0], 64), strict=False))
-    except ValueError:
-        return address
-
-
-async def serve_rest(rest: Application, arrival: Arrival, body: bytes, **known: object) -> None:
-    """Answers a request whose body was read within the limit.
-
-    Endpoints find in their request's `state` its `caller`, `peer` and `watch`, its body as `json`, and what else is
-    `known`.
-
-    Raises:
-        ApiError: the body is not JSON, or the address holds a NUL character.
-    """
-    scope = arrival.scope
-    if "\0" in scope["path"] or b"%00" in scope["query_string"]:
-        raise invalid("the address holds a NUL character; allowed: any other")
-    request_id = request_id_of(arrival.headers).encode()
-    state = {"caller": arrival.caller, "peer": arrival.peer, "watch": arrival.watch, "json": None, **known}
-    headers = {**arrival.headers, b"x-request-id": request_id}  # the one that the gateway made, in the log of its fault
-    if body and not headers.get(b"content-type", b"").startswith(b"multipart/"):
-        # Chat takes a body as JSON whatever it is called, and `curl -d` calls it a form. A file for an endpoint that is
-        # not there should hear that.
-        state["json"] = await read_off_loop(decode_json, body)
-        headers[b"content-type"] = b"application/json"
-    scope = {**scope, "state": state, "headers": list(headers.items())}
-    with suppress(Exception):  # `on_error` has answered it; starlette raises it again so that a server can log it
-        await rest(scope, replay(body, arrival.receive), with_request_id(arrival.send, request_id))
-
-
-def with_request_id(send: Send, request_id: bytes) -> Send:
-    """A `send` by which every answer has the id of its request."""
-
-    async def named(message: Message) -> None:
-        if message["type"] == "http.response.start" and b"x-request-id" not in dict(message["headers"]):
-            message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
-        await send(message)
-
-    return named

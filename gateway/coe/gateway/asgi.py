@@ -12,8 +12,8 @@ from coe.base.json_text import JsonError, from_json
 from coe.gateway.http_errors import ApiError, ClientGoneError, invalid
 
 if TYPE_CHECKING:
+    from coe.gateway.admission import Admission
     from coe.gateway.exchange import Watch
-    from coe.gateway.intake import Claim
     from coe.gateway.keys.grants import Caller
 
 Scope = MutableMapping[str, Any]
@@ -40,25 +40,27 @@ T = TypeVar("T")
 READER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="coe-json")
 
 
-async def read_body(headers: Mapping[bytes, bytes], receive: Receive, max_bytes: int, claim: Claim) -> bytes:
-    """The request's body; `claim` says whether there is room for it.
+async def read_body(headers: Mapping[bytes, bytes], receive: Receive, max_bytes: int, admission: Admission) -> bytes:
+    """The request's body; `admission` says whether there is room for it.
 
     Raises:
         ApiError: 413 too large (by its announced length before anything is read), 415 compressed, 408 too slow, 429 or
             503 no room.
         ClientGoneError: the client left while sending.
     """
-    claim.expect(announced_length(headers, max_bytes))
-    if claim.is_here and not claim.is_large:  # nothing to wait for, so no time limit and no place among what arrives
-        piece, _ = await next_piece(receive, max_bytes, claim)
-        claim.expect(claim.received_bytes)
+    admission.expect(announced_length(headers, max_bytes))
+    if (
+        admission.is_here and not admission.is_large
+    ):  # nothing to wait for, so no time limit and no place among what arrives
+        piece, _ = await next_piece(receive, max_bytes, admission)
+        admission.expect(admission.received_bytes)
         return piece
     pieces: list[bytes] = []
     has_more = True
-    async with claim.arrival(BODY_TIMEOUT_S):
+    async with admission.arrival(BODY_TIMEOUT_S):
         while has_more:
-            piece, has_more = await next_piece(receive, max_bytes, claim)
-            claim.expect(claim.received_bytes)
+            piece, has_more = await next_piece(receive, max_bytes, admission)
+            admission.expect(admission.received_bytes)
             pieces.append(piece)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
@@ -78,14 +80,14 @@ def announced_length(headers: Mapping[bytes, bytes], max_bytes: int) -> int:
     return int(announced)
 
 
-async def next_piece(receive: Receive, max_bytes: int, claim: Claim) -> tuple[bytes, bool]:
+async def next_piece(receive: Receive, max_bytes: int, admission: Admission) -> tuple[bytes, bool]:
     """A piece of the body, and whether more follow. Raises ApiError 413 once it is too large, ClientGoneError."""
     message = await receive()
     if message["type"] == "http.disconnect":
         raise ClientGoneError
     piece: bytes = message.get("body", b"")
-    claim.received_bytes += len(piece)
-    if claim.received_bytes > max_bytes:
+    admission.received_bytes += len(piece)
+    if admission.received_bytes > max_bytes:
         raise too_large(max_bytes)
     return piece, message.get("more_body", False)
 
@@ -196,7 +198,7 @@ class Arrival(NamedTuple):
     """A request whose head has come and whose sender is known, and the means to read it and to answer.
 
     Args:
-        claim: its room for a body.
+        admission: its room for a body.
         watch: None where requests are neither traced nor logged.
         is_batch: a line of a batch, which the gateway itself asks.
     """
@@ -207,7 +209,7 @@ class Arrival(NamedTuple):
     send: Send
     caller: Caller
     peer: Peer
-    claim: Claim
+    admission: Admission
     watch: Watch | None = None
     is_batch: bool = False
 

@@ -1,4 +1,4 @@
-"""A chat on any surface: decide, call the expert, pass its bytes on, write down how it ended."""
+"""A chat in any API: decide, call the expert, pass its bytes on, write down how it ended."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from coe.gateway.http_errors import CLIENT_GONE_STATUS, ClientGoneError, api_err
 from coe.router.usage import Usage
 
 if TYPE_CHECKING:
+    from coe.gateway.adapters.adapter import Adapter
     from coe.gateway.adapters.adapter import Answer as Told
-    from coe.gateway.adapters.adapter import Surface
+    from coe.gateway.admission import ConcurrencyLimit
     from coe.gateway.answer_cache import Slot
     from coe.gateway.asgi import Arrival
     from coe.gateway.chat_limits import ChatLimits, ChatReservation
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from coe.gateway.deciding import Decided, Decider
     from coe.gateway.expert_call import ExpertCall
     from coe.gateway.http_errors import ApiError
-    from coe.gateway.intake import Admission
     from coe.gateway.judge import Judge
     from coe.gateway.retrieval.attachment import Attachments, Sources
     from coe.gateway.strategy_run import StrategyRun
@@ -52,18 +52,18 @@ class ChatEndpoint:
         several: Callable[[RequestContext, ChatRequest, RoutingDecision, Chosen], StrategyRun],
         log: ChatLog,
         bounds: GatewayConfig,
-        admission: Admission,
+        concurrency: ConcurrencyLimit,
         limits: ChatLimits,
         enricher: Attachments | None,
         judge: Judge | None,
     ) -> None:
         self.decider, self.experts, self.several, self.log = decider, experts, several, log
-        self.bounds, self.admission, self.limits = bounds, admission, limits
+        self.bounds, self.concurrency, self.limits = bounds, concurrency, limits
         self.enricher, self.judge = enricher, judge
         self.tails = StreamTails()
 
-    async def __call__(self, surface: Surface, arrival: Arrival) -> None:
-        """Answers one request on a surface; once it is read, the client gets an answer in that shape, or a broken
+    async def __call__(self, adapter: Adapter, arrival: Arrival) -> None:
+        """Answers one request in an API; once it is read, the client gets an answer in that shape, or a broken
         connection.
 
         Raises:
@@ -73,9 +73,9 @@ class ChatEndpoint:
         """
         headers, caller, watch = arrival.headers, arrival.caller, arrival.watch
         at, arrived_at_s = time.time(), time.perf_counter()
-        raw = await read_body(headers, arrival.receive, self.bounds.max_body_bytes, arrival.claim)
+        raw = await read_body(headers, arrival.receive, self.bounds.max_body_bytes, arrival.admission)
         received_at_s = time.perf_counter()
-        decode = partial(decoded, surface=surface, bounds=self.bounds, headers=headers)
+        decode = partial(decoded, adapter=adapter, bounds=self.bounds, headers=headers)
         chat = await read_off_loop(decode, raw)
         if caller.caps:
             chat = self.limits.bound(chat, caller)
@@ -92,7 +92,7 @@ class ChatEndpoint:
         )
         await self.log.sink.check()
         row = ChatRow(context, chat, at, arrived_at_s)
-        exchange = ChatExchange(self, surface, arrival, row, received_at_s)
+        exchange = ChatExchange(self, adapter, arrival, row, received_at_s)
         await exchange.run()
 
 
@@ -100,13 +100,13 @@ class ChatExchange:
     """One request on its way. However it ends, its outcome is counted and written down once."""
 
     def __init__(
-        self, endpoint: ChatEndpoint, surface: Surface, arrival: Arrival, row: ChatRow, received_at_s: float
+        self, endpoint: ChatEndpoint, adapter: Adapter, arrival: Arrival, row: ChatRow, received_at_s: float
     ) -> None:
-        self._endpoint, self._surface, self._arrival, self._row = endpoint, surface, arrival, row
+        self._endpoint, self._adapter, self._arrival, self._row = endpoint, adapter, arrival, row
         self._context, self._chat, self._received_at_s = row.context, row.chat, received_at_s
         self._has_begun = False  # the head of the answer is on its way to the client
-        # How an error ends a stream that has begun; of one that has only said that it waits, as the surface does.
-        self._last_words: Callable[[ApiError], bytes] = partial(surface.error_event, request_id=row.context.request_id)
+        # How an error ends a stream that has begun; of one that has only said that it waits, as the adapter does.
+        self._last_words: Callable[[ApiError], bytes] = partial(adapter.error_event, request_id=row.context.request_id)
         self._hold: ChatReservation | None = None  # of a caller with caps
         self._alias: str | None = None
         self._slot: Slot | None = None  # in the cache, where the answer may be kept
@@ -120,7 +120,7 @@ class ChatExchange:
         row = self._row
         try:
             with ClientWatch(self._arrival.peer):
-                async with self._endpoint.admission:
+                async with self._endpoint.concurrency:
                     row.is_admitted = True
                     await self._answer()
         except ClientGoneError:
@@ -238,9 +238,9 @@ class ChatExchange:
         endpoint, row, told, keep = self._endpoint, self._row, self._told(answer), self._keep_chars
         delivery: Delivery
         if told is None:
-            delivery = PassedOn(self._surface, self._context.request_id, chat, answer, keep)
+            delivery = PassedOn(self._adapter, self._context.request_id, chat, answer, keep)
         else:
-            delivery = Translated(self._surface, told, answer, keep)
+            delivery = Translated(self._adapter, told, answer, keep)
         reader, self._last_words, row.status = delivery.reader, delivery.fail, 200
         try:
             await self._begin_stream(answer.content_type, self._headers())
@@ -266,7 +266,7 @@ class ChatExchange:
     def _told(self, answer: StreamedAnswer | WholeAnswer) -> Told | None:
         """The answer to be told; None where it goes on as it is."""
         context = self._context
-        return None if answer.is_native else self._surface.answer(self._chat, context.decision_id, context.request_id)
+        return None if answer.is_native else self._adapter.answer(self._chat, context.decision_id, context.request_id)
 
     @property
     def _keep_chars(self) -> int:
@@ -311,7 +311,7 @@ class ChatExchange:
             error = api_error(unsafe)
         if not self._has_begun:
             self._has_begun = True
-            await send_body(send, error.status, self._surface.error(error, request_id), self._headers() | error.headers)
+            await send_body(send, error.status, self._adapter.error(error, request_id), self._headers() | error.headers)
         elif last := self._last_words(error):
             await send({"type": "http.response.body", "body": last})
 
@@ -328,6 +328,6 @@ def failed_state(error: ApiError, row: ChatRow) -> TerminalState:
     return TerminalState.TIMED_OUT if error.status == 504 else TerminalState.UPSTREAM_ERROR
 
 
-def decoded(raw: bytes, surface: Surface, bounds: GatewayConfig, headers: Mapping[bytes, bytes]) -> ChatRequest:
+def decoded(raw: bytes, adapter: Adapter, bounds: GatewayConfig, headers: Mapping[bytes, bytes]) -> ChatRequest:
     """The request of a body. Raises ApiError 400 naming the field, its value and what is allowed."""
-    return surface.request(json_object(decode_json(raw)), bounds, headers)
+    return adapter.request(json_object(decode_json(raw)), bounds, headers)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from coe.base.json_text import to_json
 from coe.decision_log.decision_record import StrategyTrace, TerminalState
+from coe.gateway.chat_log import rates
 from coe.gateway.chat_request import ChatRequest
 from coe.gateway.exchange import ChatRow, RequestContext
 from coe.gateway.keys.counters import NOTHING, Cost, nano_usd
@@ -89,7 +90,7 @@ class Prices:
         return most(self.chat, [self.experts[name] for name in names], self.added_chars, self.is_batch)
 
     def spent(self, expert: str, usage: Usage) -> Cost:
-        return spent(usage, self.experts[expert].rates(self.is_batch))
+        return spent(usage, rates(self.experts[expert], self.is_batch))
 
     def of_calls(self, trace: StrategyTrace) -> Cost:
         """The cost of a strategy's calls; of one that was cancelled or not counted the most that it can have been."""
@@ -157,7 +158,7 @@ def most(chat: ChatRequest, candidates: Iterable[ExpertConfig], added_chars: int
     tokens = nano = 0
     for expert in candidates:
         held = expert.context_tokens * prompts if is_unbounded else prompt
-        usd = price(held, answer, expert.rates(is_batch), without)
+        usd = price(held, answer, rates(expert, is_batch), without)
         tokens, nano = max(tokens, held + answer), max(nano, usd)
     return Cost(tokens, nano)
 

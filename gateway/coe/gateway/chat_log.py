@@ -19,7 +19,7 @@ from coe.decision_log.decision_record import DecisionRecord, StrategyTrace
 from coe.decision_log.served_models import is_change, undated
 from coe.gateway.exchange import MAX_MODEL_CHARS, ChatRow
 from coe.router.brief_decision import brief
-from coe.router.cost import cost
+from coe.router.cost import Price, cost
 from coe.router.expert_config import ExpertConfig
 from coe.router.price_list import entry_prices, listed
 from coe.router.usage import READ, WRITTEN, Usage
@@ -154,7 +154,12 @@ def cost_of(trace: StrategyTrace | None, usage: Usage, served: ExpertConfig | No
 
 def cost_usd(usage: Usage, expert: ExpertConfig | None, is_batch: bool = False) -> float:
     """Price of one answer."""
-    return 0.0 if expert is None else cost(usage, expert.rates(is_batch))
+    return 0.0 if expert is None else cost(usage, rates(expert, is_batch))
+
+
+def rates(expert: ExpertConfig, is_batch: bool) -> Price:
+    """An expert's prices of chats, or of lines of batches."""
+    return expert.batch_price if is_batch else expert.chat_price
 
 
 class ServedModels:

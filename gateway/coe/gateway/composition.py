@@ -245,8 +245,8 @@ async def opened_controller(
 
 def make_runner(gateway: Gateway, batches: BatchStore, name: str) -> BatchRunner:
     limits, parts = gateway.parts.config.gateway, gateway.parts
-    places = Places(max(1, limits.max_concurrency // BATCH_SHARE), lambda: parts.admission.running)
-    asker = Asker(partial(gateway, is_batch=True), parts.auth.known, places, limits.max_body_bytes)
+    places = Places(max(1, limits.max_concurrency // BATCH_SHARE), lambda: parts.concurrency.running)
+    asker = Asker(partial(gateway.current, is_batch=True), parts.auth.known, places, limits.max_body_bytes)
     return BatchRunner(batches, name, asker)
 
 

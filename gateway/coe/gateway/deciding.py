@@ -14,8 +14,8 @@ from coe.base.errors import NoEligibleExpertError
 from coe.decision_log.decision_record import DecisionInputs, ShadowDecision, StrategyTrace
 from coe.decision_log.privacy import session_hash, session_of
 from coe.fleet.backend import RETRY_AFTER_S
+from coe.fleet.tasks import BatchedCalls
 from coe.gateway.answer_cache import AnswerCache, Slot
-from coe.gateway.batched_calls import BatchedCalls
 from coe.gateway.chat_request import ChatRequest, no_model
 from coe.gateway.conversations import Conversations
 from coe.gateway.exchange import ChatRow

@@ -235,7 +235,7 @@ ANSWER = re.compile(r"(?:chatcmpl-|cmpl-|msg_|resp_)(?:dec-)?([0-9a-f]{20,60})")
 
 
 def answer_id(prefix: str, decision_id: str) -> str:
-    """The id of an answer on a surface whose ids begin with `prefix`."""
+    """The id of an answer of an API whose ids begin with `prefix`."""
     return prefix + decision_id.removeprefix("dec-")
 
 

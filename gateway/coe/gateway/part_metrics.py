@@ -14,7 +14,7 @@ from coe.fleet.pool import ExpertPool
 from coe.fleet.replicas import BreakerState
 from coe.fleet.residency.types import Residency
 from coe.fleet.router_registry import Registry
-from coe.gateway.intake import Admission, Intake
+from coe.gateway.admission import BodyLimits, ConcurrencyLimit
 from coe.gateway.live_router import LiveRouter
 from coe.gateway.shadow import Shadows
 from coe.gateway.trial_watch import TrialWatch
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def part_metrics(parts: Parts) -> Iterator[Metric]:
     """Metrics of every part that this process has."""
     yield from log_metrics(parts.sink)
-    yield from intake_metrics(parts.admission, parts.intake)
+    yield from admission_metrics(parts.concurrency, parts.body_limits)
     yield from router_metrics(parts.live, parts.decider.shadows)
     yield from expert_metrics(parts.pool)
     if (judge := parts.judge) is not None:
@@ -50,10 +50,10 @@ def log_metrics(sink: DecisionLog) -> Iterator[Metric]:
     yield GaugeMetricFamily("coe_log_ok", "1 while decisions reach SQL", value=stats.last_error is None)
 
 
-def intake_metrics(admission: Admission, intake: Intake) -> Iterator[Metric]:
-    yield GaugeMetricFamily("coe_running_requests", "Chat requests in work", value=admission.running)
+def admission_metrics(concurrency: ConcurrencyLimit, bodies: BodyLimits) -> Iterator[Metric]:
+    yield GaugeMetricFamily("coe_running_requests", "Chat requests in work", value=concurrency.running)
     help_text = "Memory that request bodies over 64 KiB have taken"
-    yield GaugeMetricFamily("coe_body_bytes", help_text, value=intake.held_bytes)
+    yield GaugeMetricFamily("coe_body_bytes", help_text, value=bodies.held_bytes)
 
 
 def router_metrics(live: LiveRouter, shadows: Shadows) -> Iterator[Metric]:

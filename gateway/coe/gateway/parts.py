@@ -13,6 +13,7 @@ from coe.decision_log.database import Database
 from coe.decision_log.sink import DecisionLog
 from coe.fleet.pool import ExpertPool
 from coe.fleet.replicas import ExpertBackend
+from coe.gateway.admission import BodyLimits, ConcurrencyLimit
 from coe.gateway.answer_cache import cache_of
 from coe.gateway.auth import Auth
 from coe.gateway.batches.batch_store import BatchStore
@@ -20,7 +21,6 @@ from coe.gateway.chat_log import ChatCounts, ChatLog, ServedModels
 from coe.gateway.conversations import Conversations
 from coe.gateway.deciding import Decider
 from coe.gateway.expert_call import ExpertCall
-from coe.gateway.intake import Admission, Intake
 from coe.gateway.keys.limits import Limits
 from coe.gateway.live_router import LiveRouter
 from coe.gateway.metrics import Metrics, Processes
@@ -81,10 +81,10 @@ class Parts:
     def __post_init__(self) -> None:
         """Makes what a change of experts.yaml leaves as it is, because it counts, or holds what all requests share."""
         config, limits = self.config, self.config.gateway
-        admission = self.admission = Admission(limits.max_concurrency)
+        concurrency = self.concurrency = ConcurrencyLimit(limits.max_concurrency)
         self.metrics, self.chat_counts = Metrics(), ChatCounts()
         self.metrics.watch(self.chat_counts.families)
-        self.intake = Intake(limits.max_bytes_in_flight, limits.max_connections)
+        self.body_limits = BodyLimits(limits.max_bytes_in_flight, limits.max_connections)
         self.limits = Limits(self.redis_url, lease_s=0.0)
         self.conversations = Conversations(self.redis_url, is_shared=self.shares_redis)
         self.retrieval_log = RetrievalLog(
@@ -99,7 +99,7 @@ class Parts:
                 config.experts,
                 self.pool,
                 self.database,
-                lambda: admission.running,
+                lambda: concurrency.running,
                 self.seed,
                 None if self.telemetry is None else self.telemetry.graded,
             )

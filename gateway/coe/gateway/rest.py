@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from inspect import Signature, signature
 from typing import Any
@@ -14,7 +15,17 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from coe.base.errors import RouterError
-from coe.gateway.asgi import Scope, error_answer
+from coe.gateway.asgi import (
+    Application,
+    Arrival,
+    Message,
+    Scope,
+    Send,
+    decode_json,
+    error_answer,
+    read_off_loop,
+    replay,
+)
 from coe.gateway.endpoints import (
     admin,
     batches,
@@ -33,7 +44,7 @@ from coe.gateway.endpoints import (
 from coe.gateway.endpoints.access import validation_error
 from coe.gateway.endpoints.retrieval_access import RetrievalDesk
 from coe.gateway.exchange import request_id_of
-from coe.gateway.http_errors import ApiError, ClientGoneError, api_error, method_not_allowed, not_here
+from coe.gateway.http_errors import ApiError, ClientGoneError, api_error, invalid, method_not_allowed, not_here
 from coe.gateway.parts import Parts
 from coe.gateway.plain import PLAIN, Plain
 
@@ -59,8 +70,8 @@ def create_rest(parts: Parts) -> FastAPI:
     """The application over parts that endpoints ask for by name (gateway/endpoints/access.py). The interactive docs
     stay off: their pages load scripts from elsewhere."""
     app = FastAPI(title="coe", version="1", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
-    log, sink, admission, session_id = parts.retrieval_log, parts.sink, parts.admission, parts.decider.session_id
-    desk = RetrievalDesk(log, sink, admission, lambda: parts.is_stopping, session_id, parts.limits)
+    log, sink, concurrency, session_id = parts.retrieval_log, parts.sink, parts.concurrency, parts.decider.session_id
+    desk = RetrievalDesk(log, sink, concurrency, lambda: parts.is_stopping, session_id, parts.limits)
     app.state = State(vars(parts) | {"retrieval_desk": desk})
     for path, plain in PLAIN.items():
         app.add_api_route(path, described(plain), response_model=plain.model)
@@ -111,3 +122,39 @@ def allowed_methods(app: FastAPI, scope: Scope) -> list[str]:
 
     served = [method for method in METHODS if is_served(method)]
     return ["HEAD", *served] if "GET" in served else served  # HEAD is answered as GET
+
+
+async def serve_rest(rest: Application, arrival: Arrival, body: bytes, **known: object) -> None:
+    """Answers a request whose body was read within the limit.
+
+    Endpoints find in their request's `state` its `caller`, `peer` and `watch`, its body as `json`, and what else is
+    `known`.
+
+    Raises:
+        ApiError: the body is not JSON, or the address holds a NUL character.
+    """
+    scope = arrival.scope
+    if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+        raise invalid("the address holds a NUL character; allowed: any other")
+    request_id = request_id_of(arrival.headers).encode()
+    state = {"caller": arrival.caller, "peer": arrival.peer, "watch": arrival.watch, "json": None, **known}
+    headers = {**arrival.headers, b"x-request-id": request_id}  # the one that the gateway made, in the log of its fault
+    if body and not headers.get(b"content-type", b"").startswith(b"multipart/"):
+        # Chat takes a body as JSON whatever it is called, and `curl -d` calls it a form. A file for an endpoint that is
+        # not there should hear that.
+        state["json"] = await read_off_loop(decode_json, body)
+        headers[b"content-type"] = b"application/json"
+    scope = {**scope, "state": state, "headers": list(headers.items())}
+    with suppress(Exception):  # `on_error` has answered it; starlette raises it again so that a server can log it
+        await rest(scope, replay(body, arrival.receive), with_request_id(arrival.send, request_id))
+
+
+def with_request_id(send: Send, request_id: bytes) -> Send:
+    """A `send` by which every answer has the id of its request."""
+
+    async def named(message: Message) -> None:
+        if message["type"] == "http.response.start" and b"x-request-id" not in dict(message["headers"]):
+            message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+        await send(message)
+
+    return named

@@ -7,19 +7,15 @@ import logging
 import math
 import resource
 import socket
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
 from coe.fleet.tasks import happens, stop_task
-from coe.gateway.app import GatewayApp
-from coe.gateway.asgi import Receive, Scope, Send, error_answer
+from coe.gateway.app import CurrentApp, GatewayApp
 from coe.gateway.auth import readable_by
-from coe.gateway.http_errors import shutting_down
 from coe.gateway.http_limits import FullNotice, LimitedProtocol
-from coe.gateway.keys.grants import Caller
 from coe.gateway.listener import bind, check_exposure, url_of
 from coe.gateway.part_metrics import part_metrics
 
@@ -30,26 +26,7 @@ FILES_BESIDE = 512  # database, log, indexes, engines, uploads
 FILES_PER_CLIENT = 2  # its connection, and one to an expert
 FEWEST_CLIENTS = 16
 
-REFUSAL = error_answer(shutting_down(), {"connection": "close"})
-
 logger = logging.getLogger(__name__)
-
-
-@dataclass(eq=False)
-class Served:
-    """Parts with their application, and the number of requests that they answer now."""
-
-    parts: Parts
-    app: GatewayApp
-    running: int = 0
-    must_end: bool = False
-    is_over: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def end(self) -> None:
-        """Sets `is_over` once no request runs; none may begin from now on."""
-        self.must_end = True
-        if not self.running:
-            self.is_over.set()
 
 
 class Gateway:
@@ -68,45 +45,27 @@ class Gateway:
     ) -> None:
         self.host = host
         self.port = port
-        self._served = Served(parts, GatewayApp(parts, host))
-        self._before: dict[Served, asyncio.Task[None]] = {}  # what still has requests, and waits for their end
-        self._has_closed = False
+        self.current = CurrentApp(GatewayApp(parts, host))
+        self._before: dict[GatewayApp, asyncio.Task[None]] = {}  # what still has requests, and waits for their end
         self._listener = listener
         self._server: QuietServer | None = None
 
     @property
     def parts(self) -> Parts:
         """The parts in force."""
-        return self._served.parts
+        return self.current.app.parts
 
     @property
     def url(self) -> str:
         """The API root for OpenAI clients."""
         return url_of(self.host, self.port)
 
-    async def __call__(
-        self, scope: Scope, receive: Receive, send: Send, caller: Caller | None = None, *, is_batch: bool = False
-    ) -> None:
-        """Answers a request as `GatewayApp` does, with the parts that are in force when it comes; refuses it after
-        `stop`."""
-        if self._has_closed:
-            await REFUSAL(scope, receive, send)
-            return
-        served = self._served
-        served.running += 1
-        try:
-            await served.app(scope, receive, send, caller, is_batch=is_batch)
-        finally:
-            served.running -= 1
-            if served.must_end:
-                served.end()
-
     def change(self, parts: Parts) -> None:
         """Serves what comes from now on with other parts, which `Parts.changed` made and which have started.
 
         Requests that run keep theirs, which are closed behind the last of them.
         """
-        before, self._served = self._served, Served(parts, GatewayApp(parts, self.host))
+        before, self.current.app = self.current.app, GatewayApp(parts, self.host)
         parts.is_stopping = before.parts.is_stopping
         if parts.residency is not None:
             parts.residency.use(parts.pool)
@@ -115,12 +74,12 @@ class Gateway:
         before.end()
         self._before[before] = asyncio.create_task(self._close(before), name="parts-before")
 
-    async def _close(self, served: Served) -> None:
-        await asyncio.gather(served.parts.pool.stop_probing(), served.parts.live.aclose())  # the new ones follow
-        await served.is_over.wait()
-        del self._before[served]
-        others = [self._served, *self._before]
-        await served.parts.close_changed([each for other in others for each in other.parts.pool.backends])
+    async def _close(self, app: GatewayApp) -> None:
+        await asyncio.gather(app.parts.pool.stop_probing(), app.parts.live.aclose())  # the new ones follow
+        await app.is_over.wait()
+        del self._before[app]
+        others = [self.current.app, *self._before]
+        await app.parts.close_changed([each for other in others for each in other.parts.pool.backends])
 
     async def start(self) -> int:
         """Binds, loads, probes and accepts. Returns the port.
@@ -157,15 +116,15 @@ class Gateway:
         A connection that was accepted just before, or a request that waits behind another on its connection, may still
         begin one: it is refused, because the server no longer waits for it.
         """
-        self._has_closed = True
-        for served in (self._served, *self._before):  # each tells its own requests why they are cut off
-            served.parts.is_stopping = True
+        self.current.is_closed = True
+        for app in (self.current.app, *self._before):  # each tells its own requests why they are cut off
+            app.parts.is_stopping = True
         if self._server is not None:
             await self._server.end()
         if self._listener is not None:
             self._listener.close()
-        self._served.end()
-        await asyncio.gather(self._served.is_over.wait(), *self._before.values())
+        self.current.app.end()
+        await asyncio.gather(self.current.app.is_over.wait(), *self._before.values())
         await self.parts.aclose()
 
 
@@ -216,11 +175,11 @@ def server_config(gateway: Gateway) -> uvicorn.Config:
     protocol: Any = partial(  # uvicorn calls it for each connection
         LimitedProtocol,
         max_connections=max_connections,
-        is_stopping=lambda: gateway.parts.is_stopping,
+        is_stopping=gateway.current.is_stopping,
         on_full=FullNotice(max_connections, gateway.parts.metrics.full.inc),
     )
     return uvicorn.Config(
-        readable_by(gateway, limits.allowed_origins),
+        readable_by(gateway.current, limits.allowed_origins),
         http=protocol,
         ws="none",
         lifespan="off",

@@ -14,9 +14,9 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from coe.base.whole_files import write_all
+from coe.gateway.admission import Admission
 from coe.gateway.asgi import Receive, announced_length, next_piece
 from coe.gateway.http_errors import ApiError, invalid, not_now
-from coe.gateway.intake import Claim
 from coe.router.config import CoeConfig
 from coe.router.retrieval_config import RetrievalConfig
 
@@ -49,7 +49,7 @@ class Upload:
 
 @asynccontextmanager
 async def received_upload(
-    headers: Mapping[bytes, bytes], receive: Receive, max_bytes: int, folder: Path, claim: Claim
+    headers: Mapping[bytes, bytes], receive: Receive, max_bytes: int, folder: Path, admission: Admission
 ) -> AsyncIterator[Upload]:
     """Reads the form of a request into a file without a name in `folder`.
 
@@ -60,15 +60,15 @@ async def received_upload(
     """
     announced_length(headers, max_bytes)
     boundary = boundary_of(headers)
-    claim.take(MEMORY_BYTES)
+    admission.take(MEMORY_BYTES)
     with ExitStack() as stack:
         try:
             # Without a buffer: closing would write what a full disk refused, and fail again.
             form = Form(boundary, stack.enter_context(tempfile.TemporaryFile(dir=folder, buffering=0)))
-            async with claim.arrival(UPLOAD_TIMEOUT_S):
+            async with admission.arrival(UPLOAD_TIMEOUT_S):
                 has_more = True
                 while has_more:
-                    batch, has_more = await next_batch(receive, max_bytes, claim)
+                    batch, has_more = await next_batch(receive, max_bytes, admission)
                     await asyncio.to_thread(form.feed, batch)
             upload = form.upload()
         except OSError as error:
@@ -76,12 +76,12 @@ async def received_upload(
         yield upload
 
 
-async def next_batch(receive: Receive, max_bytes: int, claim: Claim) -> tuple[bytes, bool]:
+async def next_batch(receive: Receive, max_bytes: int, admission: Admission) -> tuple[bytes, bool]:
     """Some pieces of the body at once, and whether more follow."""
     pieces: list[bytes] = []
     size, has_more = 0, True
     while has_more and size < BATCH_BYTES:
-        piece, has_more = await next_piece(receive, max_bytes, claim)
+        piece, has_more = await next_piece(receive, max_bytes, admission)
         pieces.append(piece)
         size += len(piece)
     return b"".join(pieces), has_more

@@ -140,10 +140,6 @@ class ExpertConfig(Section):
         """Billions of parameters that work on one token."""
         return self.active_params_b or self.params_b
 
-    def rates(self, is_batch: bool) -> Price:
-        """Its prices of chats, or of lines of batches."""
-        return self.batch_price if is_batch else self.chat_price
-
     @cached_property
     def chat_price(self) -> Price:
         return Price(self.price, self.price_above)

@@ -1,4 +1,4 @@
-"""Whatever a client or an expert sends, the surfaces answer with an error of ours or with what was asked."""
+"""Whatever a client or an expert sends, the APIs answer with an error of ours or with what was asked."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from coe.base.errors import BackendError
 from coe.fleet.backend import chunks_of
-from coe.gateway.adapters.adapter import Surface, Translated, whole_told
+from coe.gateway.adapters.adapter import Adapter, Translated, whole_told
 from coe.gateway.answer_reader import StreamReader, read_answer
-from coe.gateway.app import SURFACES
+from coe.gateway.app import ADAPTERS
 from coe.gateway.expert_answer import StreamedAnswer
 from coe.gateway.http_errors import ApiError
 from coe.router.gateway_config import GatewayConfig, listed
 from tests.gateway.adapters.test_native import REQUESTS, STREAMS, WHOLE
 
-OTHERS = {path.removeprefix("/v1/"): surface for path, surface in SURFACES.items() if "chat" not in path}
+OTHERS = {path.removeprefix("/v1/"): adapter for path, adapter in ADAPTERS.items() if "chat" not in path}
 WORDS = st.sampled_from(
     sorted(
         listed(
@@ -120,8 +120,8 @@ CHUNK = {
 }
 
 
-def asked(surface: Surface, body: dict[str, Any]) -> Any:
-    return surface.request(body, GatewayConfig(), {})
+def asked(adapter: Adapter, body: dict[str, Any]) -> Any:
+    return adapter.request(body, GatewayConfig(), {})
 
 
 @pytest.mark.parametrize("path", OTHERS)
@@ -142,8 +142,8 @@ def test_any_request_is_read_or_refused_by_name(path: str, data: st.DataObject) 
 @pytest.mark.parametrize("path", OTHERS)
 @given(data=st.data())
 def test_any_stream_is_told_or_broken(path: str, data: st.DataObject) -> None:
-    surface = OTHERS[path]
-    answer = surface.answer(asked(surface, VALID[path]), "dec-1", "req-1")
+    adapter = OTHERS[path]
+    answer = adapter.answer(asked(adapter, VALID[path]), "dec-1", "req-1")
     assert answer is not None
     drawn = data.draw(st.lists(changed(CHUNK) | OBJECTS, max_size=4))
     events = [b"data: %b\n\n" % json.dumps(event).encode() for event in drawn]
@@ -153,7 +153,7 @@ def test_any_stream_is_told_or_broken(path: str, data: st.DataObject) -> None:
         told.append(piece)
 
     begun = StreamedAnswer("ruby", "text/event-stream", b": begin\n\n", chunks_of(events))
-    delivery = Translated(surface, answer, begun, 0)
+    delivery = Translated(adapter, answer, begun, 0)
     try:
         asyncio.run(delivery.stream(take))
         told.append(delivery.end())
@@ -165,8 +165,8 @@ def test_any_stream_is_told_or_broken(path: str, data: st.DataObject) -> None:
 @pytest.mark.parametrize("path", OTHERS)
 @given(data=st.data())
 def test_any_whole_answer_is_told_or_broken(path: str, data: st.DataObject) -> None:
-    surface = OTHERS[path]
-    answer = surface.answer(asked(surface, VALID[path]), "dec-1", "req-1")
+    adapter = OTHERS[path]
+    answer = adapter.answer(asked(adapter, VALID[path]), "dec-1", "req-1")
     assert answer is not None
     valid = {**CHUNK, "choices": [{"message": CHUNK["choices"][0]["delta"], "finish_reason": "stop"}]}
     with suppress(BackendError, ApiError):

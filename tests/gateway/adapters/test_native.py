@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from coe.base.errors import ConfigError
-from coe.gateway.app import SURFACES
+from coe.gateway.app import ADAPTERS
 from coe.gateway.chat_limits import bounded, most
 from coe.router.capabilities import Capabilities
 from coe.router.expert_config import Engine, ExpertConfig, Wire
@@ -250,9 +250,9 @@ async def test_a_count_that_is_none_is_estimated(said: Any) -> None:
 def test_the_most_that_a_native_request_costs_counts_all_it_asks() -> None:
     expert = ExpertConfig(engine=Engine.VLLM, model="m", context_tokens=100)
     body = {"model": "auto", "prompt": ["a", "b"], "max_tokens": 10, "n": 2, "best_of": 3}
-    chat = SURFACES["/v1/completions"].request(body, GatewayConfig(), {})
+    chat = ADAPTERS["/v1/completions"].request(body, GatewayConfig(), {})
     assert most(chat, [expert]).tokens == 2 * 100 + 2 * 3 * 10  # each prompt may fill the context
-    chat = SURFACES["/v1/responses"].request({"model": "auto", "input": "red"}, GatewayConfig(), {})
+    chat = ADAPTERS["/v1/responses"].request({"model": "auto", "input": "red"}, GatewayConfig(), {})
     native = bounded(chat, 50).native
     assert native.body["max_output_tokens"] == 50
 

@@ -107,7 +107,7 @@ async def test_no_request_fails_while_experts_come_and_go(tmp_path: Path) -> Non
         counted = gateway.parts.metrics.text().decode()
         assert f'coe_requests_total{{state="answered",status="200"}} {len(statuses)}.0' in counted.splitlines()
         assert gateway.parts.metrics is first.metrics
-        assert gateway.parts.admission.running == 0
+        assert gateway.parts.concurrency.running == 0
     assert set(statuses) == {200}
 
 

@@ -157,7 +157,7 @@ async def test_it_waits_while_requests_run(monkeypatch):
     monkeypatch.setattr("coe.gateway.judge.MAX_RUNNING_BESIDE", 0)
     judge = Scripted(prefers_ruby)
     async with judged(judge) as (gateway, worker):
-        async with gateway.parts.admission:  # somebody else's request
+        async with gateway.parts.concurrency:  # somebody else's request
             async with gateway.chat("red") as answer:
                 await answer.read()
             await gateway.record()

@@ -72,7 +72,7 @@ async def limited(
 
 async def counted(gateway: Running, redis_url: str) -> dict[str, int]:
     """The counters once everything is settled."""
-    await until(lambda: gateway.parts.admission.running == 0 and not gateway.parts.limits._unsettled)
+    await until(lambda: gateway.parts.concurrency.running == 0 and not gateway.parts.limits._unsettled)
     with Redis.from_url(redis_url) as client:
         return {name.removeprefix("acme/1:"): count for name, count in counters(client).items()}
 
@@ -184,7 +184,7 @@ async def test_a_client_that_leaves_pays_what_the_expert_may_have_billed(redis_u
         assert queue is not None
         await until(lambda: any(queue._waiting.values()))
         waiting.cancel()
-        await until(lambda: gateway.parts.admission.running == 1)
+        await until(lambda: gateway.parts.concurrency.running == 1)
         asking.cancel()
         await upstream.cancelled.wait()
         most = (12 + 16) * 1_000_000 + 20 * 10_000_000

@@ -144,7 +144,7 @@ async def test_the_list_names_every_endpoint(tmp_path: Path) -> None:
 
 async def test_metrics_of_all_teams_need_an_admin(tmp_path: Path) -> None:
     async with serving(tmp_path) as gateway:
-        gateway.gateway._served.app._is_exposed = True
+        gateway.gateway.current.app._is_exposed = True
         keys = KeyStore(gateway.store)
         plain, admin = (keys.create("acme", "", Grant(is_admin=is_admin))[1] for is_admin in (False, True))
         await until(lambda: gateway.gateway.parts.auth.ring.version == 2)
@@ -230,7 +230,7 @@ async def test_a_search_that_is_given_up_is_charged(
         asking = asyncio.create_task(call(gateway, "POST /v1/embeddings", secret, {"model": "auto", "input": "cats"}))
         await begun.wait()
         asking.cancel()
-        await until(lambda: gateway.gateway.parts.admission.running == 0)
+        await until(lambda: gateway.gateway.parts.concurrency.running == 0)
         await until(lambda: not gateway.gateway.parts.limits._unsettled)
         with Redis.from_url(redis_url) as redis:
             spent = {f"{key_id}:usd/month": 1_507_000, f"{key_id}:tokens/month": 1}

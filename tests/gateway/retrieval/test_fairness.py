@@ -77,7 +77,7 @@ async def test_work_of_a_client_that_left_is_given_up(tmp_path: Path, gate: Gate
         await gate.until_entered(THREADS)
         for task in left:
             task.cancel()
-        await until(lambda: running.gateway.parts.admission.running == 0)
+        await until(lambda: running.gateway.parts.concurrency.running == 0)
         gate.open()
         status, answer, _ = await running.post("/embeddings", {"input": ["one", LONG]})
         assert (status, len(answer["data"])) == (200, 2)
@@ -112,7 +112,7 @@ async def test_keys_take_turns_in_bulk(tmp_path: Path, gate: Gate) -> None:
         asked = [asyncio.create_task(ask(KEYS[0], 8)) for _ in range(4)]
         await gate.until_entered(THREADS)
         asked.append(asyncio.create_task(ask(KEYS[1], 2)))
-        await until(lambda: running.gateway.parts.admission.running == 5)
+        await until(lambda: running.gateway.parts.concurrency.running == 5)
         gate.open()
         await asyncio.gather(*asked)
         assert done[0] == KEYS[1]

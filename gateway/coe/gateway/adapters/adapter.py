@@ -88,7 +88,7 @@ class Answer(Protocol):
         ...
 
 
-class Surface:
+class Adapter:
     """One API: how its requests are read, and how its answers and errors look. This one is /v1/chat/completions itself;
     the others differ in what they override.
 
@@ -118,7 +118,7 @@ class Surface:
         return b"data: " + error.body + b"\n\n"
 
 
-class NamedEvents(Surface):
+class NamedEvents(Adapter):
     """An API whose events come under the name of their type, as in those after chat completions."""
 
     def frame(self, event: Json) -> bytes:
@@ -166,16 +166,16 @@ class PassedOn(Delivery):
     """
 
     def __init__(
-        self, surface: Surface, request_id: str, chat: ChatRequest, answer: StreamedAnswer, keep_chars: int
+        self, adapter: Adapter, request_id: str, chat: ChatRequest, answer: StreamedAnswer, keep_chars: int
     ) -> None:
         native = chat.native if answer.is_native else None
         super().__init__(answer, StreamReader(keep_chars, as_chat=None if native is None else native.as_chat))
-        self._surface, self._request_id = surface, request_id
+        self._adapter, self._request_id = adapter, request_id
         edits = [Edit(USAGE, without_usage)] if answer.hides_usage else []
         if chat.facts.has_tools and native is None:
             edits.append(Edit(CALLS, CallEvents().edited))
         self._edits = EventEdits(edits) if edits else None
-        self._end = BufferedTerminator(surface.end_mark)
+        self._end = BufferedTerminator(adapter.end_mark)
 
     def _shown(self, chunk: bytes) -> bytes:
         return self._end.pass_on(chunk if self._edits is None else self._edits.changed(chunk))
@@ -186,14 +186,14 @@ class PassedOn(Delivery):
 
     def fail(self, error: ApiError) -> bytes:
         """Nothing inside an event: the connection breaks, which no client takes for a complete answer."""
-        return self._surface.error_event(error, self._request_id) if self.reader.is_at_boundary else b""
+        return self._adapter.error_event(error, self._request_id) if self.reader.is_at_boundary else b""
 
 
 class Translated(Delivery):
     """A streamed chat completion that is translated for another API. Args as of `PassedOn`, and `told`: the answer."""
 
-    def __init__(self, surface: Surface, told: Answer, answer: StreamedAnswer, keep_chars: int) -> None:
-        self._frames = Frames(surface, told)
+    def __init__(self, adapter: Adapter, told: Answer, answer: StreamedAnswer, keep_chars: int) -> None:
+        self._frames = Frames(adapter, told)
         super().__init__(answer, StreamReader(keep_chars, on_event=self._frames.read))
 
     async def stream(self, send: SendPiece) -> None:
@@ -214,8 +214,8 @@ class Translated(Delivery):
 class Frames:
     """The bytes of a translated answer; apart from `Translated`, or it and its reader would refer to each other."""
 
-    def __init__(self, surface: Surface, told: Answer) -> None:
-        self._surface, self._told = surface, told
+    def __init__(self, adapter: Adapter, told: Answer) -> None:
+        self._adapter, self._told = adapter, told
         self._frames: list[bytes] = []
         self._is_over = False
 
@@ -246,7 +246,7 @@ class Frames:
         return self.take()
 
     def _tell(self, events: Iterable[Json]) -> None:
-        self._frames += [self._surface.frame(event) for event in events]
+        self._frames += [self._adapter.frame(event) for event in events]
 
 
 def whole_told(told: Answer, body: bytes) -> bytes:

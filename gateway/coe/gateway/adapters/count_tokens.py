@@ -18,7 +18,7 @@ from coe.router.expert_config import Engine, ExpertConfig, Wire
 from coe.router.gateway_config import GatewayConfig
 
 if TYPE_CHECKING:
-    from coe.gateway.adapters.adapter import Surface
+    from coe.gateway.adapters.adapter import Adapter
     from coe.gateway.deciding import Decider
 
 COUNT_PATH = "/v1/messages/count_tokens"
@@ -29,7 +29,7 @@ TIMEOUT_S = 10.0
 class TokenCount:
     """The endpoint. Nothing is generated and nothing logged."""
 
-    surface: Surface
+    adapter: Adapter
     bounds: GatewayConfig
     decider: Decider
     pool: ExpertPool
@@ -38,11 +38,11 @@ class TokenCount:
     async def __call__(self, arrival: Arrival) -> None:
         """Answers one request. Raises ApiError, ClientGoneError."""
         headers = arrival.headers
-        raw = await read_body(headers, arrival.receive, self.bounds.max_body_bytes, arrival.claim)
+        raw = await read_body(headers, arrival.receive, self.bounds.max_body_bytes, arrival.admission)
 
         def decode(raw: bytes) -> ChatRequest:
             body = json_object(decode_json(raw))
-            return self.surface.request({"max_tokens": 1, **body}, self.bounds, headers)
+            return self.adapter.request({"max_tokens": 1, **body}, self.bounds, headers)
 
         chat = await read_off_loop(decode, raw)
         expert = (await self.decider.decide(chat, new_decision_id(), caller=arrival.caller)).decision.expert

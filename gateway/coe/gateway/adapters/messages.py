@@ -55,7 +55,7 @@ PASSED_HEADERS = ("anthropic-version", "anthropic-beta")
 MAX_HEADER_CHARS = 1000
 
 
-class MessagesSurface(NamedEvents):
+class MessagesAdapter(NamedEvents):
     """/v1/messages."""
 
     end_mark = EndMark(b"event", b"message_stop")

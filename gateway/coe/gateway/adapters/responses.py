@@ -46,7 +46,7 @@ FREE_INCLUDES = ("reasoning.encrypted_content",)
 """Reasoning comes in the clear instead, and is taken back so."""
 
 
-class ResponsesSurface(NamedEvents):
+class ResponsesAdapter(NamedEvents):
     """/v1/responses."""
 
     end_mark = EndMark(b"event", *(name.encode() for name in LAST))

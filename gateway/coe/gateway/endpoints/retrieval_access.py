@@ -14,11 +14,11 @@ from starlette.responses import Response
 from coe.decision_log.decision_record import DecisionKind
 from coe.decision_log.privacy import named_session
 from coe.decision_log.sink import DecisionLog
+from coe.gateway.admission import ConcurrencyLimit
 from coe.gateway.asgi import ClientWatch
 from coe.gateway.endpoints.access import Owner, answer, part
 from coe.gateway.exchange import MAX_MODEL_CHARS, request_id_of
 from coe.gateway.http_errors import ApiError, ClientGoneError, api_error, invalid
-from coe.gateway.intake import Admission
 from coe.gateway.keys.counters import NOTHING, Cost, nano_usd
 from coe.gateway.keys.grants import Caller
 from coe.gateway.keys.limits import Limits
@@ -94,7 +94,7 @@ class RetrievalDesk:
 
     log: RetrievalLog
     sink: DecisionLog
-    admission: Admission
+    concurrency: ConcurrencyLimit
     is_stopping: Callable[[], bool]
     session_id: Callable[[str, str], str]
     limits: Limits
@@ -127,7 +127,7 @@ class RetrievalDesk:
         spent, most = NOTHING, NOTHING
         try:
             with ClientWatch(request.state.peer):
-                async with asyncio.timeout(limit_s), self.admission:
+                async with asyncio.timeout(limit_s), self.concurrency:
                     most = bill.cost(config, tokens)
                     yield bill
             spent = bill.cost(config, tokens)

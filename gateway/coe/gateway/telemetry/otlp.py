@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from coe.base.extras import require_installed
 from coe.base.json_text import to_json
+from coe.gateway.admission import Admission
 from coe.gateway.asgi import Receive, read_body, read_off_loop, too_large
 from coe.gateway.http_errors import invalid
-from coe.gateway.intake import Claim
 
 PROTOBUF = "application/x-protobuf"
 
@@ -26,7 +26,7 @@ class LogRecord(NamedTuple):
     attributes: Mapping[str, object]
 
 
-async def read_logs(headers: Mapping[bytes, bytes], receive: Receive, max_bytes: int, claim: Claim) -> bytes:
+async def read_logs(headers: Mapping[bytes, bytes], receive: Receive, max_bytes: int, admission: Admission) -> bytes:
     """The JSON of log records that a collector sends.
 
     Raises:
@@ -36,7 +36,7 @@ async def read_logs(headers: Mapping[bytes, bytes], receive: Receive, max_bytes:
     """
     is_packed = headers.get(b"content-encoding") == b"gzip"
     plain = {name: value for name, value in headers.items() if not (is_packed and name == b"content-encoding")}
-    raw = await read_body(plain, receive, max_bytes, claim)
+    raw = await read_body(plain, receive, max_bytes, admission)
     if is_packed:
         raw = await read_off_loop(partial(unpacked, max_bytes=max_bytes), raw)
     return await read_off_loop(json_of, raw) if is_protobuf(headers) else raw

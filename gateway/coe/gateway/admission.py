@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections import Counter, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from coe.gateway.http_errors import ApiError, not_now
 
@@ -30,7 +31,7 @@ PATIENCE_S = 5.0
 SLOW_BYTES_PER_S = 64 * 1024  # half a megabit: slower ones make room for others when places are short
 
 
-class Admission:
+class ConcurrencyLimit:
     """A limit on the requests that run at once, a short queue behind it, and an immediate refusal of the rest. Use as
     `async with admission:`."""
 
@@ -71,8 +72,8 @@ class Admission:
         self.running -= 1
 
 
-class Intake:
-    """The room that the `Claim` of each request with a body takes.
+class BodyLimits:
+    """The room that the `Admission` of each request with a body takes.
 
     Args:
         max_bytes: for all bodies larger than `SMALL_BODY_BYTES`, from their first byte to the end of their answer.
@@ -83,27 +84,27 @@ class Intake:
         self._max_bytes, self._max_bodies = max_bytes, max_bodies
         self.held_bytes = 0
         self._held: Counter[str] = Counter()  # bytes, by client
-        self._arriving: dict[Claim, None] = {}  # in order of arrival
+        self._arriving: dict[Admission, None] = {}  # in order of arrival
         self._sending: Counter[tuple[str, bool]] = Counter()  # of those, by client and whether they are large
 
-    def begin(self, claim: Claim) -> None:
+    def begin(self, admission: Admission) -> None:
         """Raises ApiError 429 or 503."""
         share = max(1, self._max_bodies // CLIENT_SHARE)
-        for client in claim.clients:
+        for client in admission.clients:
             if self._sending[client, False] + self._sending[client, True] >= share and not self._cut_slow(client):
                 raise too_many_of(client, f"sends {share} bodies at once")
         if len(self._arriving) >= self._max_bodies and not self._cut_slow():
             raise too_many(f"{self._max_bodies} bodies that are being sent")
-        self._arriving[claim] = None
-        for client in claim.clients:
-            self._sending[client, claim.is_large] += 1
+        self._arriving[admission] = None
+        for client in admission.clients:
+            self._sending[client, admission.is_large] += 1
 
-    def grow(self, claim: Claim, size: int) -> None:
+    def grow(self, admission: Admission, size: int) -> None:
         """Raises ApiError 429 or 503."""
-        more, share = size - claim.held_bytes, self._max_bytes // CLIENT_SHARE
-        for client in claim.clients:
+        more, share = size - admission.held_bytes, self._max_bytes // CLIENT_SHARE
+        for client in admission.clients:
             if (
-                not claim.is_large
+                not admission.is_large
                 and self._sending[client, True] >= MAX_LARGE
                 and not self._cut_slow(client, large_only=True)
             ):
@@ -114,28 +115,28 @@ class Intake:
         while self.held_bytes + more > self._max_bytes:
             if not self._cut_slow(large_only=True):
                 raise too_many(f"{self._max_bytes} bytes of bodies in work")
-        if claim in self._arriving and not claim.is_large:
-            self._sending.subtract((client, False) for client in claim.clients)
-            self._sending.update((client, True) for client in claim.clients)
-        self._count(claim, more)
+        if admission in self._arriving and not admission.is_large:
+            self._sending.subtract((client, False) for client in admission.clients)
+            self._sending.update((client, True) for client in admission.clients)
+        self._count(admission, more)
 
-    def has_arrived(self, claim: Claim) -> None:
-        if claim in self._arriving:
-            del self._arriving[claim]
-            for client in claim.clients:
-                self._sending[client, claim.is_large] -= 1
-                if not self._sending[client, claim.is_large]:
-                    del self._sending[client, claim.is_large]
+    def has_arrived(self, admission: Admission) -> None:
+        if admission in self._arriving:
+            del self._arriving[admission]
+            for client in admission.clients:
+                self._sending[client, admission.is_large] -= 1
+                if not self._sending[client, admission.is_large]:
+                    del self._sending[client, admission.is_large]
 
-    def release(self, claim: Claim) -> None:
-        self.has_arrived(claim)
-        if claim.is_large:
-            self._count(claim, -claim.held_bytes)
+    def release(self, admission: Admission) -> None:
+        self.has_arrived(admission)
+        if admission.is_large:
+            self._count(admission, -admission.held_bytes)
 
-    def _count(self, claim: Claim, more: int) -> None:
-        claim.held_bytes += more
+    def _count(self, admission: Admission, more: int) -> None:
+        admission.held_bytes += more
         self.held_bytes += more
-        for client in claim.clients:
+        for client in admission.clients:
             self._held[client] += more
             if not self._held[client]:
                 del self._held[client]
@@ -149,19 +150,19 @@ class Intake:
         return False
 
 
-class Claim:
-    """One request's place: `with Claim(intake, address) as claim`, held until its answer has ended.
+class Admission:
+    """One request's place: `with Admission(limits, address) as admission`, held until its answer has ended.
 
     Args:
         clients: what its sender is known by: `address:...`, `key:...`.
         is_here: all of the body has come already.
     """
 
-    def __init__(self, intake: Intake, *clients: str, is_here: bool = False) -> None:
+    def __init__(self, limits: BodyLimits, *clients: str, is_here: bool = False) -> None:
         self.clients, self.is_here = clients, is_here
         self.held_bytes = 0  # 0: not a large body
         self.received_bytes = 0
-        self._intake = intake
+        self._limits = limits
         self._began_at_s = 0.0
         self._deadline: asyncio.Timeout | None = None
 
@@ -169,7 +170,7 @@ class Claim:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._intake.release(self)
+        self._limits.release(self)
 
     @property
     def is_large(self) -> bool:
@@ -187,7 +188,7 @@ class Claim:
         Raises:
             ApiError: 408 it took too long, or too long for the room that it took; 429 or 503 there is no room.
         """
-        self._intake.begin(self)
+        self._limits.begin(self)
         self._began_at_s = asyncio.get_running_loop().time()
         self._deadline = asyncio.timeout(timeout_s)
         try:
@@ -196,7 +197,7 @@ class Claim:
         except TimeoutError as late:
             raise too_slow(timeout_s) from late
         finally:
-            self._intake.has_arrived(self)
+            self._limits.has_arrived(self)
 
     def expect(self, size: int) -> None:
         """Takes room for a body of that size and its copies. Raises ApiError 429 or 503 when there is none."""
@@ -206,13 +207,34 @@ class Claim:
     def take(self, size: int) -> None:
         """Takes that many bytes in all. Raises ApiError 429 or 503 when they are not there."""
         if size > self.held_bytes:
-            self._intake.grow(self, size)
+            self._limits.grow(self, size)
 
     def cut(self) -> None:
         """Ends the reading as if its time were over; its room is free at once."""
         if self._deadline is not None and not self._deadline.expired():
             self._deadline.reschedule(0.0)
-        self._intake.release(self)
+        self._limits.release(self)
+
+
+def senders(client: Sequence[Any] | None, key_id: str | None) -> list[str]:
+    """The names that the sender of a request is known by: the address of ASGI's `client`, and its key."""
+    known = []
+    if client:
+        known.append(f"address:{network_of(client[0])}")
+    if key_id is not None:
+        known.append(f"key:{key_id}")
+    return known
+
+
+def network_of(address: str) -> str:
+    """An IPv4 address, or the /64 of an IPv6 address: one customer has all of it. What is neither, as a program on this
+    machine may write it into `x-forwarded-for`, stays as it is."""
+    if ":" not in address:
+        return address
+    try:
+        return str(ipaddress.IPv6Network((address.partition("%")[0], 64), strict=False))
+    except ValueError:
+        return address
 
 
 def too_slow(timeout_s: float) -> ApiError:

@@ -12,11 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coe.base.errors import ConfigError
-from coe.gateway import intake
-from coe.gateway.app import senders
+from coe.gateway import admission
+from coe.gateway.admission import COPIES, SMALL_BODY_BYTES, Admission, BodyLimits, senders
 from coe.gateway.http_errors import ApiError
-from coe.gateway.intake import COPIES, SMALL_BODY_BYTES, Claim, Intake
-from coe.gateway.keys.grants import Caller
 from coe.router.capabilities import Capabilities
 from coe.router.config import parse_config
 from tests.gateway.running import Running, config_of, faulty, running
@@ -68,33 +66,33 @@ async def test_300_slow_large_bodies_leave_room_for_everybody_else() -> None:
         async with hanging(gateway, 300) as refused:
             await until(lambda: len(refused) == 300 - held)
             assert all(line.startswith(b"HTTP/1.1 429 ") and b"retry-after: 1\r\n" in line for line in refused)
-            assert gateway.parts.intake.held_bytes == held * LARGE * COPIES
+            assert gateway.parts.body_limits.held_bytes == held * LARGE * COPIES
             for _ in range(20):
                 async with gateway.chat("red") as answer:
                     assert answer.status == 200
-        await until(lambda: gateway.parts.intake.held_bytes == 0)
-        assert len(gateway.parts.intake._arriving) == 0
+        await until(lambda: gateway.parts.body_limits.held_bytes == 0)
+        assert len(gateway.parts.body_limits._arriving) == 0
         async with gateway.chat("x" * LARGE, model="ruby") as answer:
             assert (await answer.json())["error"]["code"] == "context_length_exceeded"  # it was read
 
 
 async def test_a_slow_body_makes_room_once_others_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intake, "PATIENCE_S", 0.0)
-    monkeypatch.setattr(intake, "SLOW_BYTES_PER_S", 1e9)
-    monkeypatch.setattr(intake, "MAX_LARGE", 2)
+    monkeypatch.setattr(admission, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(admission, "SLOW_BYTES_PER_S", 1e9)
+    monkeypatch.setattr(admission, "MAX_LARGE", 2)
     async with running() as gateway, hanging(gateway, 2) as cut:
-        await until(lambda: len(gateway.parts.intake._arriving) == 2)
+        await until(lambda: len(gateway.parts.body_limits._arriving) == 2)
         async with gateway.chat("x" * LARGE, model="ruby") as answer:
             assert (await answer.json())["error"]["code"] == "context_length_exceeded"
         await until(lambda: len(cut) == 1)
         assert cut[0].startswith(b"HTTP/1.1 408 ")
-        assert len(gateway.parts.intake._arriving) == 1
+        assert len(gateway.parts.body_limits._arriving) == 1
 
 
 async def test_one_key_does_not_take_the_room_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intake, "MAX_LARGE", 3)
+    monkeypatch.setattr(admission, "MAX_LARGE", 3)
     async with running(keys=[KEY, OTHER_KEY]) as gateway:
-        gateway.parts.intake._sending["address:127.0.0.1", True] = -100  # as from many addresses
+        gateway.parts.body_limits._sending["address:127.0.0.1", True] = -100  # as from many addresses
         async with hanging(gateway, 5, key=KEY) as refused:
             await until(lambda: len(refused) == 2)
             assert all(b" 429 " in line for line in refused)
@@ -112,12 +110,12 @@ async def test_a_body_of_unknown_length_takes_room_as_it_comes() -> None:
             yield b"x" * 10_000
 
     async with running(max_body_bytes=ROOM // 8, max_bytes_in_flight=ROOM) as gateway:
-        with Claim(gateway.parts.intake, "address:127.0.0.1") as other:
+        with Admission(gateway.parts.body_limits, "address:127.0.0.1") as other:
             other.take(ROOM // 2 - 2 * LARGE)
             async with gateway.client.post(f"{gateway.root}/v1/route", data=endless()) as answer:
                 error = (await answer.json())["error"]
             assert (answer.status, error["code"], error["type"]) == (429, "too_many_bodies", "rate_limit_error")
-        assert gateway.parts.intake.held_bytes == 0
+        assert gateway.parts.body_limits.held_bytes == 0
 
 
 async def test_a_body_is_counted_until_its_answer_has_ended() -> None:
@@ -125,21 +123,21 @@ async def test_a_body_is_counted_until_its_answer_has_ended() -> None:
     async with faulty("paced", router=router) as (gateway, upstream):
         async with gateway.chat("red " * LARGE, stream=True) as answer:
             assert answer.status == 200
-            assert gateway.parts.intake.held_bytes > LARGE * COPIES
-            assert len(gateway.parts.intake._arriving) == 0
+            assert gateway.parts.body_limits.held_bytes > LARGE * COPIES
+            assert len(gateway.parts.body_limits._arriving) == 0
             async with gateway.client.get(f"{gateway.root}/metrics") as metrics:
                 line = next(each for each in (await metrics.text()).splitlines() if each.startswith("coe_body_bytes "))
-                assert float(line.split()[1]) == gateway.parts.intake.held_bytes
+                assert float(line.split()[1]) == gateway.parts.body_limits.held_bytes
             upstream.gate.set()
             await answer.read()
-        await until(lambda: gateway.parts.intake.held_bytes == 0)
+        await until(lambda: gateway.parts.body_limits.held_bytes == 0)
 
 
 @pytest.mark.parametrize("path", ["/v1/route", "/v1/feedback", "/v1/embeddings"])
 async def test_every_path_that_takes_a_body_counts(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intake, "MAX_LARGE", 1)
+    monkeypatch.setattr(admission, "MAX_LARGE", 1)
     async with running() as gateway, hanging(gateway, 1):
-        await until(lambda: len(gateway.parts.intake._arriving) == 1)
+        await until(lambda: len(gateway.parts.body_limits._arriving) == 1)
         async with gateway.client.post(gateway.root + path, data=body_of(LARGE)) as answer:
             assert answer.status == 429
 
@@ -147,7 +145,7 @@ async def test_every_path_that_takes_a_body_counts(path: str, monkeypatch: pytes
 async def test_small_bodies_that_do_not_come_take_half_of_all_connections_at_most() -> None:
     async with running(max_connections=20) as gateway, hanging(gateway, 12, size=1000) as refused:
         await until(lambda: len(refused) == 2)
-        assert len(gateway.parts.intake._arriving) == 10
+        assert len(gateway.parts.body_limits._arriving) == 10
         assert all(b" 429 " in line for line in refused)
         async with gateway.client.get(f"{gateway.root}/healthz") as answer:
             assert answer.status == 200
@@ -165,7 +163,7 @@ async def test_small_bodies_that_do_not_come_take_half_of_all_connections_at_mos
 )
 def test_who_a_sender_is(address: str, key_id: str | None, known: list[str]) -> None:
     """One customer has a whole /64 of IPv6."""
-    assert senders({"client": (address, 1)}, Caller(key_id)) == known
+    assert senders((address, 1), key_id) == known
 
 
 def test_room_for_less_than_one_body_is_refused_in_the_file() -> None:
@@ -189,14 +187,14 @@ async def test_no_order_of_requests_passes_the_limits_and_all_is_given_back(
     requests: list[tuple[str, str | None, int, int]],
 ) -> None:
     max_bytes = 12 * SMALL_BODY_BYTES * COPIES
-    whole = Intake(max_bytes, 12)
+    whole = BodyLimits(max_bytes, 12)
     waiting: list[ExitStack] = []
     for address, key, size, leaves in requests:
         stack = ExitStack()
-        claim = stack.enter_context(Claim(whole, *(each for each in (address, key) if each is not None)))
+        place = stack.enter_context(Admission(whole, *(each for each in (address, key) if each is not None)))
         try:
-            claim.expect(size)
-            whole.begin(claim)
+            place.expect(size)
+            whole.begin(place)
             waiting.append(stack)
         except ApiError:
             stack.close()
@@ -206,7 +204,7 @@ async def test_no_order_of_requests_passes_the_limits_and_all_is_given_back(
         for client in ("address:1", "address:2", "key:a", "key:b"):
             of_client = [each for each in claims if client in each.clients]
             assert sum(each.held_bytes for each in of_client) <= max_bytes // 2
-            assert sum(each.is_large for each in of_client) <= intake.MAX_LARGE
+            assert sum(each.is_large for each in of_client) <= admission.MAX_LARGE
             assert len(of_client) <= 6
         for _ in range(min(leaves, len(waiting))):
             waiting.pop(0).close()
@@ -216,28 +214,28 @@ async def test_no_order_of_requests_passes_the_limits_and_all_is_given_back(
 
 
 async def test_all_clients_together_have_a_limit_of_503(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intake, "PATIENCE_S", 1e9)  # nobody makes room
+    monkeypatch.setattr(admission, "PATIENCE_S", 1e9)  # nobody makes room
     half = ROOM // 2
-    bytes_full, bodies_full = Intake(ROOM, 8), Intake(ROOM, 4)
+    bytes_full, bodies_full = BodyLimits(ROOM, 8), BodyLimits(ROOM, 4)
     for client in ("address:1", "address:2"):
-        Claim(bytes_full, client).take(half)
+        Admission(bytes_full, client).take(half)
         for _ in range(2):
-            bodies_full.begin(Claim(bodies_full, client))
+            bodies_full.begin(Admission(bodies_full, client))
     with pytest.raises(ApiError, match=f"limit of {ROOM} bytes") as of_bytes:
-        Claim(bytes_full, "address:3").take(1)
+        Admission(bytes_full, "address:3").take(1)
     with pytest.raises(ApiError, match="limit of 4 bodies") as of_bodies:
-        bodies_full.begin(Claim(bodies_full, "address:3"))
+        bodies_full.begin(Admission(bodies_full, "address:3"))
     for refused in (of_bytes.value, of_bodies.value):
         assert (refused.status, refused.code, refused.headers) == (503, "overloaded", {"retry-after": "1"})
 
 
 async def test_what_is_short_takes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intake, "MAX_LARGE", 1)
-    full = Intake(ROOM, 8)
-    Claim(full, "address:1").take(ROOM // 2)
-    Claim(full, "address:1").expect(SMALL_BODY_BYTES)
+    monkeypatch.setattr(admission, "MAX_LARGE", 1)
+    full = BodyLimits(ROOM, 8)
+    Admission(full, "address:1").take(ROOM // 2)
+    Admission(full, "address:1").expect(SMALL_BODY_BYTES)
     with pytest.raises(ApiError):
-        Claim(full, "address:1").expect(SMALL_BODY_BYTES + 1)
+        Admission(full, "address:1").expect(SMALL_BODY_BYTES + 1)
 
 
 @pytest.mark.parametrize(
@@ -245,22 +243,22 @@ async def test_what_is_short_takes_no_room(monkeypatch: pytest.MonkeyPatch) -> N
     [(-1.0, 0, False), (1.0, 0, True), (1.0, 5 * 65536, True), (1.0, 1000 * 65536, False)],
 )
 async def test_a_body_is_slow_by_its_rate_and_not_at_once(beyond_s: float, received: int, is_slow: bool) -> None:
-    claim = Claim(Intake(ROOM, 8), "address:1")
-    claim._began_at_s = asyncio.get_running_loop().time() - intake.PATIENCE_S - beyond_s
-    claim.received_bytes = received
-    assert claim.is_slow is is_slow
+    place = Admission(BodyLimits(ROOM, 8), "address:1")
+    place._began_at_s = asyncio.get_running_loop().time() - admission.PATIENCE_S - beyond_s
+    place.received_bytes = received
+    assert place.is_slow is is_slow
 
 
 async def test_whoever_is_cut_says_that_it_was_too_slow() -> None:
-    whole = Intake(ROOM, 8)
-    with Claim(whole, "address:1") as claim:
+    whole = BodyLimits(ROOM, 8)
+    with Admission(whole, "address:1") as place:
         with pytest.raises(ApiError, match="too slowly") as refused:
-            await cut_while_arriving(claim)
+            await cut_while_arriving(place)
         assert refused.value.status == 408
     assert (whole.held_bytes, len(whole._arriving), dict(whole._sending)) == (0, 0, {})
 
 
-async def cut_while_arriving(claim: Claim) -> None:
-    async with claim.arrival(30.0):
-        claim.cut()
+async def cut_while_arriving(place: Admission) -> None:
+    async with place.arrival(30.0):
+        place.cut()
         await asyncio.wait_for(asyncio.Event().wait(), DEADLINE_S)

@@ -10,8 +10,8 @@ from functools import partial
 
 import pytest
 
-from coe.gateway import batched_calls
-from coe.gateway.batched_calls import MOST_AT_ONCE, BatchedCalls, Prepare, Waiting
+from coe.fleet import tasks
+from coe.fleet.tasks import MOST_AT_ONCE, BatchedCalls, Prepare, Waiting
 from tests.waiting import DEADLINE_S
 
 
@@ -25,13 +25,13 @@ async def calls() -> AsyncIterator[BatchedCalls]:
 @pytest.fixture
 def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Sizes of the batches so far."""
-    sizes, outcomes = list[int](), batched_calls.outcomes
+    sizes, outcomes = list[int](), tasks.outcomes
 
     def noted(batch: Sequence[Waiting], prepare: Prepare | None) -> list[tuple[object, Exception | None]]:
         sizes.append(len(batch))
         return outcomes(batch, prepare)
 
-    monkeypatch.setattr(batched_calls, "outcomes", noted)
+    monkeypatch.setattr(tasks, "outcomes", noted)
     return sizes
 
 
