@@ -68,7 +68,7 @@ SINCE = {
     """,
     "fleet: residency, replicas, GPUs": """
         fleet/residency* fleet/replicas.py fleet/vllm_[ghs]*.py fleet/desired_state.py
-        gateway/residency_coordination.py gateway/experts_commands.py gateway/reach.py
+        gateway/experts_commands.py gateway/reach.py
     """,
     "strategies": """
         router/strateg* training/strategies/* gateway/strategy_run.py

@@ -19,7 +19,6 @@ PATIENCES = (
     "coe.gateway.admission.PATIENCE_S",
     "coe.gateway.keys.limits.TIMEOUT_S",
     "coe.gateway.live_router.MAX_WAIT_S",
-    "coe.gateway.residency_coordination.TIMEOUT_S",
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from coe.base.errors import ConfigError
+from coe.base.errors import ConfigError, EngineError
 from coe.fleet.explain import reason_in_words
 from coe.fleet.residency.changes import Changes
 from coe.fleet.residency.controller import Controller
@@ -238,18 +239,30 @@ async def test_a_request_whose_best_expert_cannot_be_woken_waits_for_the_next() 
         assert await asked(it, "green") == "plain"
 
 
-async def kept(values: dict[str, Any], urls: dict[str, list[str]]) -> Controller:
-    config = parse_config(values)
-    return await controller_of(config, config.residency, Path("no-data"), urls)
+async def test_a_fault_does_not_leave_the_engines_to_nobody(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("coe.fleet.residency.controller.LOOK_EVERY_S", 0.02)
+    async with host(IDLE) as it:
+        with monkeypatch.context() as patch:
+            patch.setattr(it.parts.residency.scheduler, "step", lambda now_s: [][0])
+            await until(lambda: "IndexError while engines were looked at" in caplog.text)
+        assert await asked(it, "any", "emerald") == "emerald"
 
 
-async def test_the_controller_of_a_configuration_counts_what_its_engines_take() -> None:
+async def test_the_controller_of_a_configuration_counts_what_its_engines_take(tmp_path: Path) -> None:
+    async def kept(values: dict[str, Any], urls: dict[str, list[str]]) -> Controller:
+        config = parse_config(values)
+        return await controller_of(config, config.residency, tmp_path, urls)
+
     experts = {name: {"engine": "vllm", "model": "m", "gpu_gib": 20} for name in EXPERTS}
     async with engines(("emerald",)) as urls:
         entries = {name: entry | {"url": urls[name]} for name, entry in experts.items()}
         values = composition_of(entries, residency={"memory_gb": 41.5, "pins": ["ruby"]})
         controller = await kept(values, {})
         assert controller.scheduler.serving == {"ruby", "plain"}
+        with pytest.raises(EngineError, match=rf"process {os.getpid()}, another gateway, decides"):
+            await kept(values, {})
         await controller.aclose()
         values["experts"]["plain"]["url"] = [urls["plain"], "http://127.0.0.1:1/v1"]
         controller = await kept(values, {})

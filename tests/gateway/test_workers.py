@@ -29,9 +29,11 @@ from coe.gateway.metrics import SIZE_BYTES, Processes, merged, socket_of, tellin
 from coe.gateway.worker import share_of
 from coe.gateway.workers import check_count
 from coe.router.artifact import load_artifact, save_artifact
+from coe.router.config import parse_config
 from coe.router.live_pointer import Trial, TrialMode
 from coe.router.log_config import LogConfig
 from tests.gateway.running import config_of
+from tests.small_composition import composition_of
 from tests.training.trained_folder import NOW, make_trained
 from tests.waiting import DEADLINE_S, until
 
@@ -339,6 +341,9 @@ def test_more_workers_than_the_limits_divide_among_are_refused() -> None:
     check_count(config_of(max_concurrency=3), 3)
     with pytest.raises(ConfigError, match=r"^COE_WORKERS=4 is too many .*max_concurrency 3, .*; allowed: 1 to 3$"):
         check_count(config_of(max_concurrency=3), 4)
+    turns = {"experts": {"ruby": {"engine": "vllm", "model": "m"}}, "residency": {"memory_gb": 76}}
+    with pytest.raises(ConfigError, match=r"COE_WORKERS=2: with `residency` one process decides .*; allowed: 1"):
+        check_count(parse_config(composition_of(**turns)), 2)
     narrow = config_of(entries={"ruby": {"max_concurrency": 2}})
     for check in (check_count, partial(share_of, number=0)):
         check(narrow, 2)

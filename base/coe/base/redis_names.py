@@ -19,6 +19,3 @@ CACHED_ANSWERS, CACHED_FROM = "coe:cache:answer:", "coe:cache:of:"
 
 LIMITS = "coe:limits"
 """Before a team in braces: what its keys have used of their caps."""
-
-RESIDENCY = "coe:residency"
-"""Before engines that are shared, in braces: their coordination."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from coe.base.errors import ConfigError
+from coe.base.errors import ConfigError, EngineError
 from coe.fleet.desired_state import DesiredProcesses
+from coe.fleet.folder_lock import FolderLock, holder_of
 from coe.fleet.residency.changes import known_state
 from coe.fleet.residency.controller import Controller
-from coe.fleet.residency.coordination import Coordination
 from coe.fleet.residency.memory import Memory, Resident
 from coe.fleet.residency.policies import Regret
 from coe.fleet.residency.scheduler import Scheduler
@@ -24,28 +24,37 @@ from coe.router.residency_config import ResidencyConfig
 
 ONLY_GPU = "0"
 
-MakeCoordination = Callable[[Sequence[tuple[Sequence[str], str]]], Coordination]
-"""Makes the coordination of those who share engines, each given with its experts and its API root."""
-
 
 async def controller_of(
     config: CoeConfig,
     wanted: ResidencyConfig,
     data_dir: Path,
     urls: Mapping[str, Sequence[str]],
-    make_coordination: MakeCoordination | None = None,
 ) -> Controller:
     """A controller that has looked at every engine.
 
     Args:
         wanted: the section of experts.yaml.
         urls: API roots per expert whose engines this host runs; others have their `url`.
-        make_coordination: None where no other process shares these engines.
 
     Raises:
         ConfigError: what is awake, or is to be, exceeds the memory that experts.yaml names.
         DataError: the file of the engines is damaged.
+        EngineError: another process decides for this data folder.
     """
+    lock = claim(data_dir)
+    try:
+        scheduler, actuator = await observed(config, wanted, data_dir, urls)
+    except BaseException:
+        lock.release()
+        raise
+    return Controller(scheduler, actuator, wanted, lock=lock)
+
+
+async def observed(
+    config: CoeConfig, wanted: ResidencyConfig, data_dir: Path, urls: Mapping[str, Sequence[str]]
+) -> tuple[Scheduler, VllmActuator]:
+    """A scheduler that knows the state of every engine. Raises as `controller_of`."""
     addresses = {name: entry.roots for name, entry in config.experts.items() if entry.roots}
     addresses |= {name: tuple(roots) for name, roots in urls.items()}
     record = read_vllm(data_dir)
@@ -63,13 +72,16 @@ async def controller_of(
     except ValueError as error:
         await actuator.aclose()
         raise ConfigError(f"residency: {error}") from error
-    engines = [(each.experts, root) for each in residents if each.awake_gib > 0 for root in addresses[each.experts[0]]]
-    return Controller(
-        scheduler,
-        actuator,
-        wanted,
-        coordination=None if make_coordination is None else make_coordination(engines),
-    )
+    return scheduler, actuator
+
+
+def claim(data_dir: Path) -> FolderLock:
+    """The right to decide which engines are awake. Raises EngineError."""
+    folder = data_dir / "residency"
+    folder.mkdir(parents=True, exist_ok=True)
+    if (lock := FolderLock.try_acquire(folder)) is None:
+        raise EngineError(f"process {holder_of(folder)}, another gateway, decides which engines are awake")
+    return lock
 
 
 def residents_of(

@@ -201,7 +201,7 @@ async def start_gateway(
         shares_redis=membership.shares_redis,
         live_config=live_config,
         telemetry=telemetry,
-        residency=await opened_controller(settings, config, addresses.urls, redis_url),
+        residency=await opened_controller(settings, config, addresses.urls),
     )
     gateway = Gateway(parts, host=settings.host, port=settings.port, listener=membership.listener)
     swap = Swap(
@@ -232,15 +232,14 @@ async def opened_retrieval(
 
 
 async def opened_controller(
-    settings: Settings, config: CoeConfig, urls: Mapping[str, Sequence[str]], redis_url: str
+    settings: Settings, config: CoeConfig, urls: Mapping[str, Sequence[str]]
 ) -> Controller | None:
     """None where experts.yaml asks for none, and then nothing of it is loaded. Raises as `controller_of` does."""
     if config.residency is None:
         return None
     from coe.fleet.residency_setup import controller_of
-    from coe.gateway.residency_coordination import RedisCoordination
 
-    return await controller_of(config, config.residency, settings.data_dir, urls, partial(RedisCoordination, redis_url))
+    return await controller_of(config, config.residency, settings.data_dir, urls)
 
 
 def make_runner(gateway: Gateway, batches: BatchStore, name: str) -> BatchRunner:

@@ -78,18 +78,17 @@ def expert_metrics(pool: ExpertPool) -> Iterator[Metric]:
 
 
 def residency_metrics(controller: Controller) -> Iterator[Metric]:
-    """Engines by the name of their first expert. Every process tells states and accounts, which they share, and the
-    changes that it made itself."""
+    """Engines by the name of their first expert."""
     from coe.fleet.residency.changes import Made
 
-    view = controller.view
+    engines, outlooks = controller.scheduler.states, controller.outlooks
     states = GaugeMetricFamily("coe_engine_state", "1 for the state an engine is in", labels=["engine", "state"])
     account = GaugeMetricFamily("coe_engine_account", "Quality lost because an engine slept", labels=["engine"])
     price = GaugeMetricFamily("coe_engine_price", "What its account must exceed to wake it", labels=["engine"])
-    for name, state in view.states.items():
+    for name, state in engines.items():
         for possible in Residency:
             states.add_metric([name, possible.value], float(state is possible))
-        outlook = view.outlooks.get(name)
+        outlook = outlooks.get(name)
         account.add_metric([name], 0.0 if outlook is None else outlook.account)
         if outlook is not None and outlook.price is not None:
             price.add_metric([name], outlook.price)
@@ -98,14 +97,13 @@ def residency_metrics(controller: Controller) -> Iterator[Metric]:
     seconds = CounterMetricFamily(
         "coe_engine_change_seconds", "Time that changes of engines took", labels=["engine", "state"]
     )
-    for key in product(view.states, (Residency.AWAKE, Residency.SLEEP_1, Residency.SLEEP_2, Residency.STOPPED)):
+    for key in product(engines, (Residency.AWAKE, Residency.SLEEP_1, Residency.SLEEP_2, Residency.STOPPED)):
         found, labels = controller.made.get(key, Made()), [*key]
         made.add_metric(labels, found.count)
         failed.add_metric(labels, found.failed)
         seconds.add_metric(labels, found.seconds)
     yield from (states, account, price, made, failed, seconds)
     yield GaugeMetricFamily("coe_engine_waiting_requests", "Requests that wait for an engine", value=controller.waiting)
-    yield GaugeMetricFamily("coe_engine_decides", "1 in the process that changes engines", value=controller.decides)
 
 
 def trial_metrics(trials: TrialWatch) -> Iterator[Metric]:

@@ -43,16 +43,11 @@ class Reach:
 
     @property
     def alive(self) -> frozenset[str]:
-        return self.pool.alive - self._unknown
+        return self.pool.alive
 
     @property
     def asleep(self) -> frozenset[str]:
-        return self.pool.asleep | self._unknown
-
-    @property
-    def _unknown(self) -> frozenset[str]:
-        """Experts that may have fallen asleep while this process was stopped: who asks for one waits for news."""
-        return self._controller.managed if self._controller is not None and self._controller.is_behind else frozenset()
+        return self.pool.asleep
 
     async def wake(self, experts: Sequence[str]) -> None:
         """Wakes one of the experts that a client named where none can be called, and counts the request as one for the

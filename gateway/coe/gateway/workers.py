@@ -198,7 +198,11 @@ def make_family(
 
 
 def check_count(config: CoeConfig, count: int) -> None:
-    """Raises ConfigError: limits cannot be divided by so many."""
+    """Raises ConfigError: limits cannot be divided by so many, or one process has to decide which engines are awake."""
+    if config.residency is not None and count > 1:
+        raise ConfigError(
+            f"COE_WORKERS={count}: with `residency` one process decides which engines are awake; allowed: 1"
+        )
     check_places(config, count)
     limits = config.gateway
     most = min(

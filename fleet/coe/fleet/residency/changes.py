@@ -1,4 +1,4 @@
-"""Changes of engines, made and measured in the process that has the turn to make them."""
+"""Changes of engines, made and measured."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from coe.base.errors import BackendError, RouterError
@@ -35,7 +34,7 @@ def forward_clock() -> float:
 
 
 class Changes:
-    """Makes what a scheduler wants, for all who ask.
+    """Makes what a scheduler wants.
 
     Args:
         actuator: changes engines, each named by one of its experts.
@@ -43,47 +42,17 @@ class Changes:
 
     def __init__(self, scheduler: Scheduler, actuator: VllmActuator) -> None:
         self._scheduler, self._actuator = scheduler, actuator
-        self._asks: dict[tuple[str, str], int] = {}  # process and engine; `let_in` of the engine when it was asked for
-        self.refused: dict[str, frozenset[str]] = {}
         self.made: defaultdict[tuple[str, Residency], Made] = defaultdict(Made)
 
     async def aclose(self) -> None:
         await self._actuator.aclose()
 
-    def follow(self, asked: Mapping[str, Collection[str]]) -> None:
-        """Passes on which engines each process has requests waiting for; those that it cannot have are `refused`."""
-        scheduler, refused = self._scheduler, defaultdict[str, set[str]](set)
-        wanted = {(process, name) for process, names in asked.items() for name in names if name in scheduler.index}
-        for key in self._asks.keys() - wanted:
-            self._end(key)
-        for key in wanted:
-            process, name = key
-            if name in scheduler.serving or (key in self._asks and scheduler.is_asked(name)):
-                continue
-            if key in self._asks:
-                self._end(key)
-            if scheduler.ask(forward_clock(), name):
-                self._asks[key] = scheduler.let_in[name]
-            else:
-                refused[process].add(name)
-        self.refused = {process: frozenset(names) for process, names in refused.items()}
-
-    def _end(self, key: tuple[str, str]) -> None:
-        """Ends a wait: who was let in counts on its own from here on, who was not gives up."""
-        was_let_in = self._scheduler.let_in[key[1]] > self._asks.pop(key)
-        (self._scheduler.ended if was_let_in else self._scheduler.gave_up)(key[1])
-
-    async def make(self, step: Step, is_free: Callable[[], Awaitable[None]]) -> None:
-        """Makes a change, and measures it. A failure leaves the engine as it is found.
-
-        Args:
-            is_free: returns once the change may be made; raises BackendError where it may not.
-        """
+    async def make(self, step: Step) -> None:
+        """Makes a change, and measures it. A failure leaves the engine as it is found."""
         scheduler, before = self._scheduler, self._scheduler.states[step.resident]
         wakes, found = step.state is Residency.AWAKE, self.made[step.resident, step.state]
+        began_s = forward_clock()
         try:
-            await is_free()
-            began_s = forward_clock()
             await self._move(step)
         except (RouterError, OSError) as error:
             logger.warning("residency: %s did not become %s: %s", step.resident, step.state, error)

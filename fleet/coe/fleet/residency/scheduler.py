@@ -271,12 +271,6 @@ class Scheduler:
                 last[step.resident] = milder
         return tuple(last.values())
 
-    def resume(self, goal: Goal | None) -> None:
-        """Takes over the goal of another process, unless it is of engines that are not known here."""
-        names = set() if goal is None else {goal.wakes, *(each.resident for each in goal.releases)}
-        self.goal = goal if names <= self.index.keys() else None
-        self._refresh()
-
     def _begin(self, step: Step) -> Step:
         self.under_way = step
         self._refresh()
