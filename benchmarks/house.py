@@ -81,7 +81,7 @@ SINCE = {
         training/lora/*
     """,
     "traces": """
-        gateway/telemetry/* gateway/endpoints/evaluations.py
+        gateway/telemetry/*
     """,
     "files for Compose, Kubernetes, Ray": """
         gateway/deploy/* eval/ray_engine.py

@@ -58,6 +58,7 @@ QUICK = {
     "retrain": "its module only passes on to training.retrain_command, which shows it",
     **dict.fromkeys(("config apply", "route"), "reads one small file"),
     "deploy render": "writes a few files",
+    "replay": "makes one decision",
     **dict.fromkeys((name for name in COMMANDS if name.startswith(("keys ", "router "))), "reads or writes a row"),
 }
 """Commands that show no progress, and why."""

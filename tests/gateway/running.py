@@ -44,9 +44,6 @@ class MemoryStore:
     def get_decision(self, decision_id: str) -> DecisionRecord | None:
         return self.decisions.get(decision_id)
 
-    def decisions_of_trace(self, trace_id: str, tenant: str) -> list[str]:
-        return [each for each in self.decisions if each.startswith(f"dec-{trace_id}")][:2]
-
     def put_feedback(self, feedback: Feedback, caps: FeedbackConfig, about: DecisionRecord) -> FeedbackStatus:
         key = (feedback.decision_id, feedback.kind.value, feedback.key_id)
         before = self.feedback.get(key)

@@ -14,7 +14,6 @@ from coe.decision_log.decision_record import DecisionRecord
 from coe.decision_log.feedback_types import Feedback, FeedbackKind
 from coe.decision_log.ledger import Ledger
 from coe.decision_log.sql_engine import write_ahead
-from coe.gateway.telemetry.telemetry import decision_of as decision_of_trace
 from tests.logged import answered, decision_of
 
 
@@ -73,27 +72,6 @@ def test_last_feedback_of_a_kind_and_key_wins(store: Database) -> None:
         feedback(0.25, kind=FeedbackKind.SCORE, at=8.0),
     )
     assert store.get_feedback("other") == ()
-
-
-def test_the_decisions_of_a_trace_are_found_alone(store: Database) -> None:
-    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
-    before, after = "0" * 32, trace[:-1] + "7"
-    traces = [before, trace, after, "f" * 32, trace, trace]
-    ids = [decision_of_trace(each, f"{number:015x}0") for number, each in enumerate(traces, start=1)]
-    store.write_decisions([record(number, decision_id=name) for number, name in enumerate(ids)])
-    found = {each: list(store.decisions_of_trace(each, "")) for each in [*traces, "e" * 32]}
-    assert len(found[trace]) == 2
-    assert set(found.pop(trace)) <= {ids[1], ids[4], ids[5]}
-    assert found == {before: [ids[0]], after: [ids[2]], "f" * 32: [ids[3]], "e" * 32: []}
-
-
-def test_another_team_hides_no_decision_of_a_trace(store: Database) -> None:
-    """Whoever knows its id may send requests of the same trace."""
-    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
-    ids = [decision_of_trace(trace, f"{number:015x}0") for number in range(1, 5)]
-    keys = ("rival/1", "rival/1", "rivals/1", "acme/1")
-    store.write_decisions([record(n, decision_id=ids[n], key_id=key) for n, key in enumerate(keys)])
-    assert store.decisions_of_trace(trace, "acme") == [ids[3]]
 
 
 def test_threads_may_write_at_once(store: Database) -> None:

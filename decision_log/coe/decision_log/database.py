@@ -11,13 +11,13 @@ from importlib import import_module
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, func, or_, select, tuple_
+from sqlalchemy import and_, func, select
 
 from coe.base.errors import StoreError
-from coe.decision_log.decision_record import RETRIEVAL, DecisionRecord
+from coe.decision_log.decision_record import DecisionRecord
 from coe.decision_log.feedback_types import DocumentFeedback, Feedback, FeedbackStatus, ImplicitSignal, JudgedAnswer
 from coe.decision_log.implicit_signals import note_signals
-from coe.decision_log.listing import DecisionFilter, Page, Place, list_decisions, of_tenant
+from coe.decision_log.listing import DecisionFilter, Page, Place, list_decisions
 from coe.decision_log.payloads import Logged, from_payload, to_payload
 from coe.decision_log.read import record_of
 from coe.decision_log.spend import Spend, add_spend, spend_by_key
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Executable, Row, Table
     from sqlalchemy.engine import Connection
 
-PAGE_ROWS = 500
 HOUR_S = 3600.0
 KEY_LOCK = 0x636F6666  # "coff", for Postgres's advisory locks
 NO_CAPS = FeedbackConfig(max_per_hour=2**31)
@@ -123,32 +122,6 @@ class Database:
         columns = (DECISIONS.c.decision_id, DECISIONS.c.record, DECISIONS.c.embedding)
         query = select(*columns).where(DECISIONS.c.decision_id == decision_id)
         return next(map(record_of, self.rows("read a decision", query)), None)
-
-    def decisions_of_trace(self, trace_id: str, tenant: str) -> Sequence[str]:
-        """The ids of up to two decisions of a team's in a trace, which begin with its id. Raises StoreError."""
-        ids, begin = DECISIONS.c.decision_id, f"dec-{trace_id}"
-        named = select(ids).where(ids >= begin, ids < f"{begin}g")
-        with self.transaction("read the decisions of a trace") as connection:
-            return connection.scalars(named.where(of_tenant(connection, tenant)).limit(2)).all()
-
-    def newest_decisions(self, *, since: float, limit: int) -> Iterator[DecisionRecord]:
-        """Up to `limit` chat decisions made since a time (Unix seconds), newest first, read a page at a time. Raises
-        StoreError, also when a row is not a decision record."""
-        columns = (DECISIONS.c.at, DECISIONS.c.decision_id, DECISIONS.c.record, DECISIONS.c.embedding)
-        newest_first = (
-            select(*columns)
-            .where(DECISIONS.c.at >= since, or_(DECISIONS.c.category.is_(None), DECISIONS.c.category != RETRIEVAL))
-            .order_by(DECISIONS.c.at.desc(), DECISIONS.c.decision_id.desc())
-        )
-        query, left = newest_first, limit
-        while left > 0:
-            rows = self.rows("read decisions", query.limit(min(left, PAGE_ROWS)))
-            yield from map(record_of, rows)
-            if len(rows) < min(left, PAGE_ROWS):
-                return
-            left -= len(rows)
-            place = tuple_(DECISIONS.c.at, DECISIONS.c.decision_id)
-            query = newest_first.where(place < tuple_(rows[-1].at, rows[-1].decision_id))
 
     def list_decisions(self, tenant: str, wanted: DecisionFilter, *, limit: int, after: Place | None = None) -> Page:
         """As `decision_log.listing` says. Raises StoreError."""

@@ -40,7 +40,6 @@ from coe.gateway.keys.grants import EVERYBODY, Caller
 from coe.gateway.listener import is_loopback
 from coe.gateway.plain import MODELS, answer_of
 from coe.gateway.strategy_run import StrategyRun
-from coe.gateway.telemetry.otlp import is_protobuf, read_logs
 
 if TYPE_CHECKING:
     from coe.gateway.console.app import Console
@@ -48,7 +47,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LOGS_PATH, UPLOAD_PATH = "/v1/logs", "/v1/files"
+UPLOAD_PATH = "/v1/files"
 CONSOLE_PATH = "/console"
 UPLOAD_FRAME_BYTES = 64 * 1024  # of a multipart body around its file
 GUARDED = "/v1/"
@@ -65,7 +64,7 @@ ADAPTERS: dict[str, Adapter] = {
 REST_PATHS = frozenset(
     (
         *("/openapi.json", "/v1/admin", "/v1/batches", "/v1/decisions", "/v1/embeddings", "/v1/experts"),
-        *("/v1/feedback", "/v1/files", "/v1/logs", "/v1/rerank", "/v1/route", "/v1/spend", "/v1/vector_stores"),
+        *("/v1/feedback", "/v1/files", "/v1/rerank", "/v1/route", "/v1/spend", "/v1/vector_stores"),
     )
 )
 """Paths of gateway/rest.py, to their second part: written out so that no other path loads it."""
@@ -189,12 +188,7 @@ class GatewayApp:
             ) as upload:
                 await serve_rest(rest, arrival, b"", upload=upload)
             return
-        body, more = b"", {}
-        if path == LOGS_PATH and method == "POST":
-            body = await read_logs(headers, receive, self._max_body_bytes, admission)
-            more = {"is_protobuf": is_protobuf(headers)}
-        elif method in WITH_BODY:
-            body = await read_body(headers, receive, self._max_body_bytes, admission)
+        body = await read_body(headers, receive, self._max_body_bytes, admission) if method in WITH_BODY else b""
         rest = await self.rest()  # which pages ask, too
         if self._is_page(path):
             console = await self._loaded("console", self._open_console)
@@ -202,7 +196,7 @@ class GatewayApp:
             return
         from coe.gateway.rest import serve_rest
 
-        await serve_rest(rest, arrival, body, **more)
+        await serve_rest(rest, arrival, body)
 
     def end(self) -> None:
         """Sets `is_over` once no request runs; none may begin from now on."""

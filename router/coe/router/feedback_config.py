@@ -19,9 +19,6 @@ class FeedbackConfig(Section):
         default_factory=dict, description="key id -> how much its feedback counts in training; 1 where not named"
     )
     max_key_share: ClassVar = 0.2  # of the evidence, which one key's feedback may be at most
-    evaluations: dict[str, Literal["score", "test", "thumb"]] = Field(
-        default={"Correctness": "score"}, description="name of an OpenTelemetry evaluation -> kind of feedback it is"
-    )
     trusted_keys: tuple[str, ...] = Field(
         default=(), description="key ids that the limit does not hold for, and whose questions count one by one"
     )

@@ -206,46 +206,7 @@ def test_what_is_missing_is_named(data, changes, message):
     assert message in str(caught.value)
 
 
-def test_other_ways_to_be_wrong(data):
+def test_an_unknown_decision_is_named(data):
     log(data, decided(data.router))
     with pytest.raises(ConfigError, match="there is no decision 'dec-9'"):
         data.run("dec-9")
-    with pytest.raises(ConfigError, match="give a decision's ID, or --diff"):
-        data.run("dec-0", "abc")
-    with pytest.raises(ConfigError, match="give a decision's ID"):
-        data.run()
-    with pytest.raises(ConfigError, match=r"unknown router version 'zzz'; allowed: .*" + data.versions[0]):
-        data.run(diff="zzz")
-
-
-def test_the_same_router_changes_nothing(data, capsys):
-    log(data, *(decided(data.router, seq) for seq in range(30)))
-    assert data.run(diff=data.versions[0][:8], as_json=True) == 0
-    report = json.loads(capsys.readouterr().out)
-    assert (report["compared"], report["changed"]["value"], report["moves"]) == (30, 0.0, [])
-    assert report["predicted_gain"]["value"] == 0.0
-
-
-def test_a_candidate_is_compared_with_the_log(data, capsys, monkeypatch):
-    kept = [decided(data.router, seq, policy="default") for seq in range(8)]
-    forced = decided(data.router, 8, policy="default", alive=("left",))  # the candidate's favourite was away
-    lost = decided(data.router, 9, policy="default", embedding=None)
-    early = decided(data.router, 10, policy="default", at=1.0)
-    texted = kept[0].model_copy(update={"text": "select\n all [email]", "embedding": None})
-    log(data, texted, *kept[1:], forced, lost, early)
-    assert data.run(diff=data.versions[1], since=600.0, as_json=True) == 0
-    report = json.loads(capsys.readouterr().out)
-    assert (report["decisions"], report["compared"], report["from_text"]) == (10, 9, 1)
-    assert (report["changed"]["value"], report["changed"]["n"]) == (pytest.approx(8 / 9), 9)
-    assert report["moves"] == [{"expert": "left", "candidate_expert": "right", "decisions": 8}]
-    assert sum(report["skipped"].values()) == 1
-    assert report["predicted_gain"]["value"] > 0.3
-    assert [each["decision_id"] for each in report["examples"][:3]] == ["dec-7", "dec-6", "dec-5"]  # newest first
-    with monkeypatch.context() as patch:
-        patch.setattr("coe.gateway.replay_command.NEWEST", 2)
-        assert data.run(diff=data.versions[1]) == 0
-    assert "against 1 of 2 logged decisions" in capsys.readouterr().out
-    assert data.run(diff=data.versions[1]) == 0
-    out = capsys.readouterr().out
-    assert "left -> right" in out
-    assert "select all [email]" in out
