@@ -32,11 +32,16 @@ MAX_INTERIM = 8
 HEAD_PIECE_BYTES = 4096
 """The most that is parsed at once before the answer begins: interim heads are counted after each piece."""
 
-SWITCHING = 101
+SWITCHING, REQUEST_TIMEOUT = 101, 408
 
 
 class InterimError(aiohttp.ClientError):
     """Too many interim heads came in place of an answer."""
+
+
+class StaleError(aiohttp.ClientError):
+    """A connection that had served another request broke before the answer to this one, or answered 408: it had been
+    idle for too long."""
 
 
 class OneAnswer(ResponseHandler):
@@ -49,6 +54,7 @@ class OneAnswer(ResponseHandler):
         super().__init__(loop)
         self._answer: aiohttp.StreamReader | None = EMPTY_PAYLOAD  # None: a request waits for its head
         self._interim = 0
+        self.requests = 0
         self._readable = select.poll()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -65,6 +71,7 @@ class OneAnswer(ResponseHandler):
     def set_response_params(self, **params: Any) -> None:
         """A request begins."""
         self._answer, self._interim = None, 0
+        self.requests += 1
         super().set_response_params(**params)
 
     def feed_data(self, data: Any, size: int = 0) -> None:
@@ -168,6 +175,7 @@ class Posts:
             silence_s: the limit on the time until the head of the answer.
 
         Raises:
+            StaleError: a new connection may do better.
             aiohttp.ClientError: no connection, or no answer that is HTTP.
             TimeoutError: no answer in time.
         """
@@ -176,10 +184,19 @@ class Posts:
             connection = await self._connector.connect(self._key, [], connect)
         except TimeoutError as error:
             raise aiohttp.ConnectionTimeoutError("the address cannot be reached in time") from error
+        protocol = connection.protocol
+        assert isinstance(protocol, OneAnswer)
+        is_first = protocol.requests == 0
         try:
-            return await answered(connection, head, body, silence_s)
+            answer = await answered(connection, head, body, silence_s)
+            if answer.status == REQUEST_TIMEOUT and not is_first:
+                raise aiohttp.ServerDisconnectedError
+            return answer
         except BaseException as error:
             connection.close()
+            is_broken = isinstance(error, aiohttp.ServerDisconnectedError | OSError)
+            if is_broken and not is_first and not isinstance(error, TimeoutError):
+                raise StaleError from error
             if isinstance(error, HttpProcessingError):
                 raise aiohttp.ClientPayloadError("the head of the answer is not HTTP") from error
             if isinstance(error, OSError) and not isinstance(error, aiohttp.ClientError | TimeoutError):

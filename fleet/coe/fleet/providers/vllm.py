@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 from collections.abc import AsyncIterator
-from contextvars import ContextVar
-from dataclasses import dataclass
 
 import aiohttp
 from pydantic import Field, JsonValue, SecretStr
@@ -24,13 +21,12 @@ from coe.fleet.backend import (
     WholeLines,
     visible_headers,
 )
-from coe.fleet.providers._post import MAX_INTERIM, MAX_LINE_BYTES, Answer, Connections, InterimError, Posts
+from coe.fleet.providers._post import MAX_INTERIM, MAX_LINE_BYTES, Answer, Connections, InterimError, Posts, StaleError
 from coe.router.gateway_config import CACHE_SALT
 from coe.router.section import HttpUrl, Section
 
 PROBE_TIMEOUT_S = 2.0
 LOOK_EVERY_S = 1.0
-REQUEST_TIMEOUT = 408
 MODEL_FIELD = re.compile(rb'"model":"(?:[^"\\]|\\.)*"')
 ID_FIELD = re.compile(rb'"id": ?"chatcmpl-(?!tool)[^"\\]*"')
 """The fields as servers write them. Inside a JSON string every quote is escaped, so no text of an answer matches."""
@@ -56,16 +52,6 @@ class Options(Section):
     sets_id: bool = Field(default=False, description="write the request's id into answers: the engine chooses its own")
     takes_cache_salt: bool = Field(default=False, description="keep one caller's cached prompts from the others")
 
-
-@dataclass(slots=True)
-class Attempt:
-    """One request's view of its connection."""
-
-    is_connection_new: bool = False
-
-
-ATTEMPT: ContextVar[Attempt] = ContextVar("attempt")
-"""The attempt that the running task makes; aiohttp's tracing would tell the same at ten times the cost."""
 
 EXAMPLES = (
     Options(url="http://127.0.0.1:8101/v1", served_model="coder"),
@@ -99,17 +85,11 @@ class VllmBackend:
     async def send(self, request: BackendRequest) -> BackendResponse:
         """Sends one request; see `ChatBackend.send`. A pooled connection that turns out dead is replaced once."""
         body = to_json({**request.body, **self._own_fields(request)})
-        attempt = Attempt()
-        ATTEMPT.set(attempt)
         try:
-            response = await self._post(request, body)
-            if response.status == REQUEST_TIMEOUT and not attempt.is_connection_new:  # it is about the idle connection
-                response.close()
-                raise aiohttp.ServerDisconnectedError
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-            if attempt.is_connection_new:
-                raise backend_error(error) from error
-            response = await self._post_fresh(request, body)
+            try:
+                response = await self._post(request, body)
+            except StaleError:
+                response = await self._post(request, body, is_pooled=False)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise backend_error(error) from error
         chunks = ResponseChunks(
@@ -151,12 +131,6 @@ class VllmBackend:
         sessions, self._sessions, self._posts = self._sessions, {}, {}
         for session in sessions.values():
             await session.close()
-
-    async def _post_fresh(self, request: BackendRequest, body: bytes) -> Answer:
-        try:
-            return await self._post(request, body, is_pooled=False)
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise backend_error(error) from error
 
     async def _post(self, request: BackendRequest, body: bytes, *, is_pooled: bool = True) -> Answer:
         posts = self._posts.get((request.path, is_pooled))
@@ -261,20 +235,11 @@ def new_session(*, is_pooled: bool) -> aiohttp.ClientSession:
         is_pooled: keep connections alive for the next request.
     """
     return aiohttp.ClientSession(
-        connector=Connections(limit=0, force_close=not is_pooled, socket_factory=open_socket),
+        connector=Connections(limit=0, force_close=not is_pooled),
         cookie_jar=aiohttp.DummyCookieJar(),
         max_line_size=MAX_LINE_BYTES,
         max_field_size=MAX_LINE_BYTES,
     )
-
-
-def open_socket(address: aiohttp.AddrInfoType) -> socket.socket:
-    """A socket; the attempt that needs it hears that its connection is new."""
-    family, kind, protocol, _, _ = address
-    attempt = ATTEMPT.get(None)
-    if attempt is not None:
-        attempt.is_connection_new = True
-    return socket.socket(family, kind, protocol)
 
 
 def backend_error(error: BaseException, *, has_begun: bool = False) -> BackendError:
