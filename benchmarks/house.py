@@ -245,6 +245,7 @@ async def files_of_a_chat() -> Counter[str]:
     """Calls by file of one warm chat, from the socket to the log's sink."""
     found = Entered()
     async with small_gateway() as gateway:
+        await gateway.parts.pool.stop_probing()  # a probe beside a slow chat is no part of it
         for _ in range(3):
             assert b"[DONE]" in await chat(gateway.port)
         runs = []
@@ -261,6 +262,7 @@ async def files_of_a_search() -> Counter[str]:
     threading.setprofile(found.count)  # of threads that begin from now on
     with tempfile.TemporaryDirectory() as name:
         async with serving(Path(name)) as gateway:
+            await gateway.gateway.parts.pool.stop_probing()  # a probe beside a slow search is no part of it
             store = await gateway.store_of({"cats.txt": "cats purr when content", "dogs.txt": "dogs bark at night"})
             for _ in range(3):
                 assert (await gateway.search(store, "which animal barks"))[0] == 200

@@ -90,10 +90,7 @@ class TakenFields:
                 own = refused & request.body.keys() - LIMIT_NAMES.keys() - set(added)
                 response.left_out = tuple(sorted(own))
                 return response
-            try:
-                refusal = await read_all(response.chunks, MAX_ERROR_BYTES)
-            finally:
-                await response.chunks.aclose()
+            refusal = await closed(response)
             field, by_code = refused_in(refusal, sent)
             if field is None:
                 field = next((name for name in added if name in sent.body), None)
@@ -108,6 +105,14 @@ class TakenFields:
             self.known.clear()
         self.known[kind] = refused, self._clock() + FORGOTTEN_AFTER_S
         logger.info("expert %s refuses %s, and is asked without for an hour", self._expert, ", ".join(sorted(new)))
+
+
+async def closed(response: BackendResponse) -> bytes:
+    """The body of a refusal."""
+    try:
+        return await read_all(response.chunks, MAX_ERROR_BYTES)
+    finally:
+        await response.chunks.aclose()
 
 
 def kind_of(request: BackendRequest) -> Kind:
