@@ -90,7 +90,6 @@ class GatewayApp:
         self._origin_check = OriginCheck(bound_host, limits.allowed_hosts, limits.allowed_origins)
         self._is_exposed = not is_loopback(bound_host)
         entries = parts.chat_log.served.entries
-        added_chars = 0 if parts.attachments is None else parts.attachments.added_chars
         self._chat = ChatEndpoint(
             parts.decider,
             parts.experts,
@@ -98,8 +97,7 @@ class GatewayApp:
             parts.chat_log,
             limits,
             parts.concurrency,
-            ChatLimits(parts.limits, entries, added_chars),
-            enricher=parts.attachments,
+            ChatLimits(parts.limits, entries),
             judge=parts.judge,
         )
         self._count = TokenCount(ADAPTERS["/v1/messages"], limits, parts.decider, parts.pool, parts.config.experts)

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from coe.gateway.expert_call import ExpertCall
     from coe.gateway.http_errors import ApiError
     from coe.gateway.judge import Judge
-    from coe.gateway.retrieval.attachment import Attachments, Sources
     from coe.gateway.strategy_run import StrategyRun
     from coe.router.gateway_config import GatewayConfig
     from coe.router.strategies.types import Chosen
@@ -54,12 +53,11 @@ class ChatEndpoint:
         bounds: GatewayConfig,
         concurrency: ConcurrencyLimit,
         limits: ChatLimits,
-        enricher: Attachments | None,
         judge: Judge | None,
     ) -> None:
         self.decider, self.experts, self.several, self.log = decider, experts, several, log
         self.bounds, self.concurrency, self.limits = bounds, concurrency, limits
-        self.enricher, self.judge = enricher, judge
+        self.judge = judge
         self.tails = StreamTails()
 
     async def __call__(self, adapter: Adapter, arrival: Arrival) -> None:
@@ -110,7 +108,6 @@ class ChatExchange:
         self._hold: ChatReservation | None = None  # of a caller with caps
         self._alias: str | None = None
         self._slot: Slot | None = None  # in the cache, where the answer may be kept
-        self._sources: Sources | None = None
         self._left_out: tuple[str, ...] = ()  # fields of the request that the expert does not take
         self._is_sampled = False  # a judge needs the answer
         self._text: str | None = None  # of the answer, kept until its end for a judge or the cache; never logged
@@ -140,7 +137,7 @@ class ChatExchange:
         if self._hold is not None:
             self._hold.settle(row)
         endpoint.log.finish(row)
-        if self._text is not None and self._sources is None:  # others would answer without the sources
+        if self._text is not None:
             if self._is_sampled and endpoint.judge is not None:
                 endpoint.judge.offer(row, self._text)
             endpoint.decider.keep(self._slot, row, self._text)
@@ -158,36 +155,32 @@ class ChatExchange:
             row.inputs, row.embedding = decided.inputs, decided.embedding
             self._alias, self._slot = decided.alias, decided.slot
             self._is_sampled = endpoint.judge is not None and endpoint.judge.samples()
-            answer, chat = await self._begun(decided)
+            answer = await self._begun(decided)
             row.expert, row.engine, self._left_out = answer.expert, answer.engine, answer.left_out
             if context.watch is not None:
                 context.watch.hears(answer.expert)
             endpoint.decider.remember(decided, self._chat.facts.turns, answer.expert)
             if isinstance(answer, StreamedAnswer):
-                await self._relay(answer, chat)
+                await self._relay(answer)
             else:
                 await self._send_whole(answer)
         finally:
             endpoint.experts.pool.expect_no_more(decided.decision.expert)
 
-    async def _begun(self, decided: Decided) -> tuple[StreamedAnswer | WholeAnswer, ChatRequest]:
-        """The answer as far as it must be there before the client hears of it, and the request that it answers."""
+    async def _begun(self, decided: Decided) -> StreamedAnswer | WholeAnswer:
+        """The answer as far as it must be there before the client hears of it."""
         endpoint, context, row, chat = self._endpoint, self._context, self._row, self._chat
-        if endpoint.enricher is not None and chat.facts.needs_wire is None:
-            chat, self._sources = await endpoint.enricher.enrich(context, chat, decided.decision)
         row.overhead_ms = (time.perf_counter() - self._received_at_s) * 1e3
         answer: StreamedAnswer | WholeAnswer | None = None
         if decided.strategy is not None:
-            answer = await self._ask_several(chat, decided.decision, decided.strategy)
+            answer = await self._ask_several(decided.decision, decided.strategy)
         if answer is None:
             answer = await endpoint.experts.answer(context, chat, decided.decision, row.calls, self._known)
-        return answer, chat
+        return answer
 
-    async def _ask_several(
-        self, chat: ChatRequest, decision: RoutingDecision, chosen: Chosen
-    ) -> StreamedAnswer | WholeAnswer | None:
+    async def _ask_several(self, decision: RoutingDecision, chosen: Chosen) -> StreamedAnswer | WholeAnswer | None:
         """The answer that a strategy settles on; None where nobody gave one, so that one expert serves."""
-        run = self._endpoint.several(self._context, chat, decision, chosen)
+        run = self._endpoint.several(self._context, self._chat, decision, chosen)
         try:
             return await run.answer(self._wait_on_stream)
         finally:
@@ -224,11 +217,10 @@ class ChatExchange:
         if told is not None:
             body = await read_off_loop(partial(whole_told, told), body)
         await self._endpoint.log.commit(row)
-        body = body if self._sources is None else self._sources.in_body(body)
         self._has_begun, self._last_words = True, nothing
         await send_body(self._arrival.send, 200, body, self._headers(), answer.content_type)
 
-    async def _relay(self, answer: StreamedAnswer, chat: ChatRequest) -> None:
+    async def _relay(self, answer: StreamedAnswer) -> None:
         """Passes a stream on and ends it once its row is safe.
 
         Raises:
@@ -238,7 +230,7 @@ class ChatExchange:
         endpoint, row, told, keep = self._endpoint, self._row, self._told(answer), self._keep_chars
         delivery: Delivery
         if told is None:
-            delivery = PassedOn(self._adapter, self._context.request_id, chat, answer, keep)
+            delivery = PassedOn(self._adapter, self._context.request_id, self._chat, answer, keep)
         else:
             delivery = Translated(self._adapter, told, answer, keep)
         reader, self._last_words, row.status = delivery.reader, delivery.fail, 200
@@ -252,7 +244,7 @@ class ChatExchange:
         else:
             endpoint.experts.ended(answer)
         finally:
-            row.usage, row.finish_reason = reader.usage(chat.facts.prompt_tokens), reader.finish_reason
+            row.usage, row.finish_reason = reader.usage(self._chat.facts.prompt_tokens), reader.finish_reason
             self._note_model(answer.expert, reader.model)
             self._text = reader.text if keep else None
             if reader.is_done:
@@ -288,8 +280,6 @@ class ChatExchange:
         headers = response_headers(self._row, alias=self._alias, left_out=self._left_out, is_debug=is_debug)
         if self._hold is not None:
             headers |= self._hold.headers
-        if self._sources is not None:
-            headers |= self._sources.headers()
         return headers
 
     def _end(self, error_code: str | None) -> None:

@@ -42,11 +42,10 @@ class ChatLimits:
 
     Args:
         experts: entries at the prices of what serves.
-        added_chars: of passages that may still come into a prompt.
     """
 
-    def __init__(self, limits: Limits, experts: Mapping[str, ExpertConfig], added_chars: int = 0) -> None:
-        self._limits, self._experts, self._added_chars = limits, experts, added_chars
+    def __init__(self, limits: Limits, experts: Mapping[str, ExpertConfig]) -> None:
+        self._limits, self._experts = limits, experts
 
     def bound(self, chat: ChatRequest, caller: Caller) -> ChatRequest:
         """The request with a longest answer, where a cap counts it."""
@@ -63,7 +62,7 @@ class ChatLimits:
             chosen: a strategy, which may ask further experts.
         """
         caller = context.caller
-        prices = Prices(self._experts, chat, self._added_chars, context.is_batch)
+        prices = Prices(self._experts, chat, context.is_batch)
         held = NOTHING
         if caller.has_costs:
             held = prices.most(*decision.ranking)
@@ -77,17 +76,16 @@ class Prices:
     """The cost of calls for one chat.
 
     Args:
-        experts, added_chars: as those of `ChatLimits`.
+        experts: as those of `ChatLimits`.
     """
 
     experts: Mapping[str, ExpertConfig]
     chat: ChatRequest
-    added_chars: int = 0
     is_batch: bool = False
 
     def most(self, *names: str) -> Cost:
         """The most that one of these can cost."""
-        return most(self.chat, [self.experts[name] for name in names], self.added_chars, self.is_batch)
+        return most(self.chat, [self.experts[name] for name in names], self.is_batch)
 
     def spent(self, expert: str, usage: Usage) -> Cost:
         return spent(usage, rates(self.experts[expert], self.is_batch))
@@ -141,13 +139,9 @@ def bounded(chat: ChatRequest, answer_tokens: int) -> ChatRequest:
     return chat._replace(body={**chat.body, "max_tokens": answer_tokens}, facts=facts, native=native)
 
 
-def most(chat: ChatRequest, candidates: Iterable[ExpertConfig], added_chars: int = 0, is_batch: bool = False) -> Cost:
-    """The most that a request with a longest answer costs, whichever of the candidates answers.
-
-    Args:
-        added_chars: of passages that may still come into the prompt.
-    """
-    prompt = prompt_bound(chat.body) + 4 * added_chars  # a character has at most four bytes
+def most(chat: ChatRequest, candidates: Iterable[ExpertConfig], is_batch: bool = False) -> Cost:
+    """The most that a request with a longest answer costs, whichever of the candidates answers."""
+    prompt = prompt_bound(chat.body)
     prompts, choices = (1, 1) if chat.native is None else (chat.native.prompts, chat.native.choices)
     answer = max(count_of(chat.body, name) for name in LONGEST) * max(choices_of(chat.body), choices)
     # An image, or what no chat request says, has no bound in the request; the context is the only one there is.

@@ -27,7 +27,6 @@ from coe.gateway.metrics import Metrics, Processes
 from coe.gateway.reach import Reach
 from coe.gateway.retrieval.log import RetrievalLog
 from coe.gateway.telemetry.telemetry import Telemetry
-from coe.router.capabilities import capabilities
 from coe.router.config import CoeConfig
 from coe.router.strategies.types import StrategyName
 
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from coe.fleet.residency.controller import Controller
     from coe.gateway.changes.live_config import LiveConfig
     from coe.gateway.judge import Judge
-    from coe.gateway.retrieval.attachment import Attachments
     from coe.retrieval.service import RetrievalService
 
 LEASE_SLACK_S = 60.0
@@ -124,11 +122,6 @@ class Parts:
         )
         self.experts = ExpertCall(self.pool, config.experts, self.expert_keys, self.hash_key, retries=limits.retries)
         self.chat_log = ChatLog(self.sink, self.metrics, self.chat_counts, ServedModels(config.experts, self.metrics))
-        self.attachments: Attachments | None = None
-        if self.retrieval is not None:
-            from coe.gateway.retrieval.attachment import Attachments
-
-            self.attachments = Attachments(self.retrieval, self.retrieval_log, capabilities(config))
 
     def missing(self, *, is_answered: bool = True) -> list[str]:
         """The reasons why the gateway cannot serve: at the start of `coe serve`, on `/readyz`, and while it stops.

@@ -251,8 +251,6 @@ def unresolved_names(config: CoeConfig) -> list[str]:
             problems += unknown(f"{where}: unknown expert", expert, config.experts)
     for name in config.examples:
         problems += unknown("examples: unknown category", name, config.categories)
-    for name in config.retrieval.attach if config.retrieval else ():
-        problems += unknown(f"retrieval.attach.{name}: unknown category", name, config.categories)
     problems += alias_problems(config)
     problems += strategy_problems(config)
     on_vllm = [name for name, entry in config.experts.items() if entry.engine is Engine.VLLM]

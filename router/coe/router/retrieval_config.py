@@ -20,16 +20,6 @@ def check_unreserved(name: str) -> str:
     return name
 
 
-class AttachedStore(Section):
-    """A vector store whose best chunks go into the prompt of a category's queries."""
-
-    store: str = Field(min_length=1, max_length=64, description="its id")
-    results: int = Field(default=5, ge=1, le=50)
-    max_chars: ClassVar = 4000  # of all chunks together
-    min_score: float = Field(default=0.0, ge=-1, le=1, description="chunks of lower scores are left out")
-    timeout_s: ClassVar = 5.0  # the chat continues without sources that take longer
-
-
 MAX_TEXTS = 2048
 """Of one request for embeddings."""
 
@@ -68,7 +58,6 @@ class RetrievalConfig(Section):
         "it they are in the database of everything else, and each process searches in its memory",
     )
     max_file_mb: int = Field(default=32, ge=1, le=512, description="largest upload, except for batches")
-    attach: dict[str, AttachedStore] = Field(default_factory=dict, description="category -> store it answers from")
     prices_per_m_usd: dict[Name, Usd] = Field(
         default_factory=dict, description="expert, `base` or `reranker` -> list price of a million tokens that it reads"
     )

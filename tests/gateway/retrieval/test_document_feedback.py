@@ -47,7 +47,7 @@ async def test_what_does_not_fit_is_refused_with_what_would(running: Serving) ->
         (search, 400, "name one of its documents"),
         ({**search, "document_id": "file-x#9"}, 404, "did not show a document 'file-x#9'"),
         ({**search, "document_id": "file-x#9", "kind": "retry", "value": None}, 400, "says nothing of a document"),
-        ({**chat, "document_id": "file-x#9"}, 400, "x-coe-retrieval-decision-id"),
+        ({**chat, "document_id": "file-x#9"}, 400, "the decision of a search"),
     ):
         got, answer, _ = await running.post("/feedback", body)
         assert got == status, answer

@@ -6,9 +6,7 @@ import asyncio
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import orjson
 import pytest
 
 from coe.retrieval.experts.bm25 import Bm25Expert, Bm25Index
@@ -16,9 +14,8 @@ from coe.retrieval.fair_threads import PIECE_CHARS
 from coe.retrieval.service import THREADS
 from coe.retrieval.stores import document_vectors
 from coe.retrieval.types import BaseExpert
-from coe.router.retrieval_config import AttachedStore
 from coe.router.types import FloatArray
-from tests.gateway.retrieval.serving import retrieval_config, serving
+from tests.gateway.retrieval.serving import serving
 from tests.waiting import DEADLINE_S, until
 
 KEYS = ("sk-" + "a" * 40, "sk-" + "b" * 40)
@@ -167,27 +164,6 @@ async def test_who_is_cut_off_by_the_end_is_told(tmp_path: Path, gate: Gate, has
         assert (status, answer["error"]["code"]) == (503, "server_shutting_down")
         gate.open()
         await stopping
-
-
-async def test_a_chat_does_not_wait_for_its_sources(
-    tmp_path: Path, gate: Gate, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(AttachedStore, "timeout_s", 0.2)
-    async with serving(tmp_path) as running:
-        store_id = await running.store_of({"red.txt": "Red paint dries in two hours."})
-    config = retrieval_config(attach={"red": {"store": store_id}})
-    body = {"model": "auto", "messages": [{"role": "user", "content": "red: how long?"}]}
-    async with serving(tmp_path, config=config) as running:
-        routing: Any = running.service.routing
-        waits = threading.Event()
-        route = routing.route
-        routing.route = lambda *arguments, **options: (waits.wait(DEADLINE_S), route(*arguments, **options))[1]
-        async with running.http.post(f"{running.url}/chat/completions", json=body) as response:
-            answer = orjson.loads(await response.read())
-            assert (response.status, response.headers["x-coe-sources"]) == (200, "unavailable")
-        assert answer["choices"][0]["message"]["content"] == "red: how long?"
-        assert f"a chat is answered without the sources of {store_id}: they took more than 0.2 s" in caplog.messages
-        waits.set()
 
 
 async def test_a_search_that_indexes_many_words_keeps_no_other_search_waiting(

@@ -16,7 +16,6 @@ import yaml
 
 from tests.gateway.fault_upstream import FaultUpstream, fault_upstream
 from tests.gateway.retrieval.serving import serving
-from tests.gateway.retrieval.test_attachment import attached, store_in
 from tests.gateway.running import Running, echoes, running, wire
 from tests.gateway.served import end_gateway, start_gateway
 from tests.gateway.telemetry.collector import Collector, collecting, environment, exporting_to
@@ -189,24 +188,26 @@ async def test_what_a_cache_answers_has_no_call(monkeypatch, redis_url: str) -> 
 
 
 async def test_retrieval_is_a_child_of_the_request_that_asked_for_it(tmp_path: Path, monkeypatch) -> None:
-    store_id = await store_in(tmp_path)
+    async with serving(tmp_path) as gateway:
+        store_id = await gateway.store_of({"red.txt": "Red paint dries in two hours."})
     async with (
         collecting() as collector,
         exporting_to(collector.url, monkeypatch) as telemetry,
-        serving(tmp_path, config=attached(store_id), telemetry=telemetry) as gateway,
+        serving(tmp_path, telemetry=telemetry) as gateway,
     ):
         body = {"model": "auto", "input": SECRET}
         async with gateway.http.post(f"{gateway.url}/embeddings", json=body) as answer:
             assert answer.status == 200
         await collector.wait(2)
-        body = {"model": "auto", "messages": [{"role": "user", "content": SECRET}]}
-        async with gateway.http.post(f"{gateway.url}/chat/completions", json=body) as answer:
-            assert answer.status == 200
-        await collector.wait(5)
+        status, _, _ = await gateway.search(store_id, SECRET, model="base")
+        assert status == 200
+        await collector.wait(4)
     by_name = {span.name.replace(store_id, "STORE"): span for span in collector.spans}
     embeddings, search = by_name["embeddings auto"], by_name["retrieval STORE"]
     assert embeddings.parent_id == by_name["POST /v1/embeddings"].span_id
-    assert search.parent_id == by_name["POST /v1/chat/completions"].span_id == by_name["chat ruby"].parent_id
+    assert (
+        search.parent_id == next(each for name, each in by_name.items() if name.startswith("POST /v1/vector")).span_id
+    )
     assert (embeddings.kind, search.kind) == ("INTERNAL", "INTERNAL")
     assert search.attributes["gen_ai.data_source.id"] == store_id
     assert search.attributes["coe.expert"] == "base"

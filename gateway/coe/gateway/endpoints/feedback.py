@@ -142,8 +142,7 @@ def check_subject(record: DecisionRecord, document_id: str | None) -> None:
     if record.kind is DecisionKind.CHAT:
         if document_id is not None:
             raise invalid(
-                "'document_id': this decision is a chat answer; documents in its prompt belong to the decision in its "
-                "header x-coe-retrieval-decision-id",
+                "'document_id': this decision is a chat answer; allowed: the decision of a search",
                 "document_id",
             )
         return
