@@ -10,6 +10,7 @@ nothing but the rule differs (router.quality.cautious_quality). Where a cost was
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,18 +70,23 @@ def interval(values: Float64Array) -> str:
     return f"{100 * values.mean():+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]"
 
 
-def main(tables: Annotated[Path, typer.Option(help="file of named tables")] = TABLES) -> None:
-    """Print the points of each table, then their means."""
+def named_tables(tables: Path) -> Iterator[tuple[str, OutcomeTable]]:
+    """The tables that a file names, and those of `MORE`."""
     entries: dict[str, Any] = {**yaml.safe_load(tables.read_text(encoding="utf-8")), **MORE}
-    means: dict[int | None, list[tuple[float, float]]] = {size: [] for size in SIZES}
     for name, entry in entries.items():
         if name == "pairs":
             continue
         labels = "language" if entry["source"] == "m_ifeval" else "category"
-        chosen = {name: entry.get(name) for name in ("benchmark", "metric")}
+        chosen = {key: entry.get(key) for key in ("benchmark", "metric")}
         with tempfile.TemporaryDirectory() as scratch:
             folder = write_chosen(tables.parent / entry["source"], Path(scratch), category=labels, **chosen)
-            table = read_outcomes(folder, experts=entry.get("experts"))
+            yield name, read_outcomes(folder, experts=entry.get("experts"))
+
+
+def main(tables: Annotated[Path, typer.Option(help="file of named tables")] = TABLES) -> None:
+    """Print the points of each table, then their means."""
+    means: dict[int | None, list[tuple[float, float]]] = {size: [] for size in SIZES}
+    for name, table in named_tables(tables):
         cost = prices(table, tables.parent)
         for size in SIZES:
             if (found := gains(table, cost, size)) is not None:
