@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import Field
-from sqlalchemy import ColumnElement, and_, case, false, select, true, tuple_
+from sqlalchemy import Boolean, ColumnElement, Select, and_, func, null, select, tuple_
 
 from coe.base.errors import StoreError
 from coe.base.json_text import from_json
 from coe.base.request_body import ColumnText
 from coe.decision_log.decision_record import DecisionKind, TerminalState
 from coe.decision_log.read import read_rewards
-from coe.decision_log.spend import SLOT_S, is_of, may_have, of_record, slots_of
-from coe.decision_log.tables import DECISIONS, FEEDBACK
+from coe.decision_log.tables import DECISIONS, FEEDBACK, FILTERED
 from coe.router.types import DecisionReason, Record
 
 if TYPE_CHECKING:
@@ -25,6 +24,11 @@ if TYPE_CHECKING:
 
 LOOK_ROWS, LOOK_S = 5000, 1.0
 """Rows that one statement looks through, and the time (s) after which a page that is not full has no further one."""
+
+FEW = 1000
+"""Pieces of feedback whose decisions are looked up. Where there are more, a list soon meets one that has some."""
+
+BEGINNING = -1e308
 
 Text = Annotated[ColumnText, Field(min_length=1, max_length=256)]
 
@@ -112,8 +116,9 @@ class Page(NamedTuple):
 def list_decisions(
     connection: Connection, tenant: str, wanted: DecisionFilter, *, limit: int, after: Place | None = None
 ) -> Page:
-    """Up to `limit` decisions of a team behind a place, fewer where LOOK_S has passed before so many matched. Rows of
-    another version of the record are left out.
+    """Up to `limit` decisions of a team behind a place, fewer where LOOK_S has passed before so many matched.
+
+    An index finds the rows of one condition, the rarest, newest first; the others are tried on these.
 
     Args:
         tenant: the owner of the decisions; '' is everybody without a key.
@@ -121,32 +126,23 @@ def list_decisions(
     Raises:
         StoreError: a row is damaged.
     """
-    until_s, columns = time.monotonic() + LOOK_S, DECISIONS.c
-    matching = (
-        select(columns.at, columns.decision_id, columns.expert, columns.record)
-        .where(*of_index(wanted), *of_columns(wanted))
-        .order_by(columns.at.desc(), columns.decision_id.desc())
-    )
-    matches = and_(*conditions(connection, wanted), of_tenant(connection, tenant))
-    times = select(columns.at).where(*of_index(wanted)).order_by(columns.at.desc()).offset(LOOK_ROWS).limit(1)
+    until_s, columns, span = time.monotonic() + LOOK_S, DECISIONS.c, tuple(times(connection, wanted))
+    indexed = indexed_conditions(connection, tenant, wanted)
+    query = select(columns.at, columns.decision_id, columns.expert, columns.record)
+    query = query.where(*conditions(tenant, wanted)).order_by(columns.at.desc(), columns.decision_id.desc())
     rows: list[Row[*tuple[Any, ...]]] = []
     while True:
-        rest, earlier = matching.limit(limit - len(rows)), times
+        earlier = () if after is None else (columns.at < after.at,)
+        looks = [look(connection, each, (*span, *earlier)) for each in indexed]
+        floor = min(looks)
+        part = query.where(indexed[looks.index(floor)], *span, not_before(connection, floor))
         if after is not None:
-            rest = rest.where(tuple_(columns.at, columns.decision_id) < tuple_(*after))
-            earlier = times.where(columns.at < after.at)
-        floor = connection.execute(earlier).scalar()
-        if floor is not None:
-            rest = rest.where(columns.at >= floor)
-        found: ColumnElement[bool] = matches
-        if wanted.conversation is None:  # which has few decisions, in any number of slots
-            slots = slots_of(floor or wanted.since or 0.0, wanted.until if after is None else after.at + SLOT_S)
-            found = case((may_have(connection, tenant, slots), matches), else_=false())  # in this order
-        rows += connection.execute(rest.where(found))
+            part = part.where(columns.at <= after.at, tuple_(columns.at, columns.decision_id) < tuple_(*after))
+        rows += connection.execute(part.limit(limit - len(rows)))
         if len(rows) == limit:
             after = Place(rows[-1].at, rows[-1].decision_id)
             break
-        after = None if floor is None else Place(floor, "")
+        after = None if floor == BEGINNING else Place(floor, "")
         if after is None or time.monotonic() >= until_s:
             break
     rewards = read_rewards(connection, ids=[row.decision_id for row in rows])
@@ -164,42 +160,66 @@ def line_of(record: str, expert: str | None, feedback: float | None) -> Decision
         raise StoreError("a row of the decision log cannot be read: it is not a decision record") from error
 
 
-def of_index(wanted: DecisionFilter) -> Iterator[ColumnElement[bool]]:
-    """Those conditions of a filter that an index answers, in SQL."""
-    columns = DECISIONS.c
-    if wanted.since is not None:
-        yield columns.at >= wanted.since
-    if wanted.until is not None:
-        yield columns.at < wanted.until
+def look(connection: Connection, condition: ColumnElement[bool], span: Sequence[ColumnElement[bool]]) -> float:
+    """The time down to which LOOK_ROWS decisions fulfil a condition; BEGINNING where fewer do."""
+    at = DECISIONS.c.at
+    query = select(at).where(condition, *span).order_by(at.desc()).offset(LOOK_ROWS).limit(1)
+    found = connection.execute(query).scalar()
+    return BEGINNING if found is None else found
+
+
+def values_of(tenant: str, wanted: DecisionFilter) -> dict[str, object]:
+    """The values that columns must have."""
+    values: dict[str, object] = wanted.model_dump(include={*FILTERED})
+    values |= {"is_fallback": wanted.doubt and wanted.doubt is Doubt.UNSURE, "is_probe": wanted.probe}
+    values |= {"session_id": wanted.conversation, "tenant": tenant}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def indexed_conditions(connection: Connection, tenant: str, wanted: DecisionFilter) -> Sequence[ColumnElement[bool]]:
+    """Conditions that each have an index and hold for all that is wanted."""
+    columns, values = DECISIONS.c, values_of(tenant, wanted)
+    if wanted.feedback not in (None, Opinion.NONE):
+        ids = connection.scalars(said(wanted.feedback).limit(FEW)).all()
+        if len(ids) < FEW:
+            return [columns.decision_id.in_(ids)]
     if wanted.conversation is not None:
-        yield columns.session_id == wanted.conversation
+        return [columns.session_id == wanted.conversation]
+    mine = columns.tenant == tenant
+    return [and_(mine, columns[name] == values[name]) for name in FILTERED if name in values] or [mine]
 
 
-def of_columns(wanted: DecisionFilter) -> Iterator[ColumnElement[bool]]:
-    """Those on columns. They are alone, because SQLite would read a record for what follows in the same
-    expression, which takes twice as long."""
-    for name in ("expert", "category", "state", "router_version", "policy"):
-        if (value := getattr(wanted, name)) is not None:
-            yield DECISIONS.c[name] == value
-
-
-def conditions(connection: Connection, wanted: DecisionFilter) -> Iterator[ColumnElement[bool]]:
-    """The others, in SQL."""
-    if wanted.doubt is not None:
-        yield of_record(connection, "decision", "is_fallback").as_boolean() == (wanted.doubt is Doubt.UNSURE)
-    if wanted.probe is not None:
-        yield of_record(connection, "is_probe").as_boolean() == wanted.probe
+def conditions(tenant: str, wanted: DecisionFilter) -> Iterator[ColumnElement[bool]]:
+    """All conditions but those on the time, in words that no index answers."""
+    for name, value in values_of(tenant, wanted).items():
+        yield unindexed(DECISIONS.c[name]) == value
     if wanted.feedback is not None:
-        yield is_judged(wanted.feedback)
+        found = said(wanted.feedback).where(FEEDBACK.c.decision_id == DECISIONS.c.decision_id).exists()
+        yield ~found if wanted.feedback is Opinion.NONE else found
 
 
-def is_judged(opinion: Opinion) -> ColumnElement[bool]:
-    said = select(FEEDBACK.c.id).where(FEEDBACK.c.decision_id == DECISIONS.c.decision_id)
-    value = {Opinion.GOOD: FEEDBACK.c.value >= 0.5, Opinion.BAD: FEEDBACK.c.value < 0.5}.get(opinion, true())
-    found = said.where(value).exists()
-    return ~found if opinion is Opinion.NONE else found
+def times(connection: Connection, wanted: DecisionFilter) -> Iterator[ColumnElement[bool]]:
+    """Conditions on the time, by which every index is sorted."""
+    if wanted.since is not None:
+        yield not_before(connection, wanted.since)
+    if wanted.until is not None:
+        yield DECISIONS.c.at < wanted.until
 
 
-def of_tenant(connection: Connection, tenant: str) -> ColumnElement[bool]:
-    """Decisions that this team made: those of its keys."""
-    return is_of(of_record(connection, "key_id").as_string(), tenant)
+def not_before(connection: Connection, at: float) -> ColumnElement[bool]:
+    """A lower bound of the time. Of two bounds SQLite expects so few rows that it takes an index of the team alone,
+    unless it is told that one of them says little."""
+    bound: ColumnElement[bool] = DECISIONS.c.at >= at
+    return func.likely(bound, type_=Boolean) if connection.dialect.name == "sqlite" else bound
+
+
+def said(opinion: Opinion) -> Select[tuple[str]]:
+    """Ids of decisions with such feedback; of all that have some for `NONE`."""
+    value = FEEDBACK.c.value
+    bounds = {Opinion.GOOD: (value >= 0.5,), Opinion.BAD: (value < 0.5,)}
+    return select(FEEDBACK.c.decision_id).where(*bounds.get(opinion, ()))
+
+
+def unindexed(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The column, in words that keep the database from choosing its index."""
+    return func.coalesce(column, null())

@@ -35,6 +35,7 @@ class ChoicePart(Part):
     reason: str
     router_version: str
     policy: str | None = None
+    is_fallback: bool
 
 
 class InputsPart(Part):
@@ -69,9 +70,15 @@ class RecordPart(Part):
     latency_ms: float
     session_id: str | None = None
     key_id: str | None = None
+    is_probe: bool = False
     in_tool_loop: bool = False
     text_hash: str | None = None
     inputs: InputsPart | None = None
+
+    @property
+    def tenant(self) -> str:
+        """The team of the key; '' without one."""
+        return (self.key_id or "").partition("/")[0]
 
 
 class Logged(NamedTuple):

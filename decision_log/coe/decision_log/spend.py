@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import JSON, ColumnElement, Integer, case, cast, delete, func, or_, select, type_coerce
+from sqlalchemy import ColumnElement, delete, func, or_, select
 
 from coe.decision_log.decision_record import TerminalState
 from coe.decision_log.payloads import RecordPart
@@ -94,15 +94,6 @@ def spend_by_key(connection: Connection, tenant: str | None, slots: range) -> tu
     return tuple(sorted(spends, key=lambda spend: (-spend.cost_usd, -spend.requests)))
 
 
-def may_have(connection: Connection, tenant: str, slots: range) -> ColumnElement[bool]:
-    """A condition on decisions of some slots: False where that team has none in theirs. It reads no record."""
-    theirs = is_of(func.nullif(SPEND.c.key_id, ""), tenant)
-    at, is_sqlite = DECISIONS.c.at, connection.dialect.name == "sqlite"  # whose cast cuts off
-    within = cast(at / SLOT_S if is_sqlite else func.floor(at / SLOT_S), Integer)
-    slot = case((at < 0, 0), (at >= LATEST_S, slot_at(LATEST_S)), else_=within)
-    return slot.in_(select(SPEND.c.slot).where(*is_one_of(slots), theirs))
-
-
 def is_one_of(slots: range) -> tuple[ColumnElement[bool], ...]:
     """Conditions on a sum."""
     return SPEND.c.slot >= slots.start, SPEND.c.slot < slots.stop
@@ -113,11 +104,3 @@ def is_of(key_id: ColumnElement[str], tenant: str) -> ColumnElement[bool]:
     if not tenant:
         return key_id.is_(None)
     return or_(key_id == tenant, key_id.startswith(f"{tenant}/", autoescape=True))
-
-
-def of_record(connection: Connection, *path: str) -> Any:
-    """A value inside the JSON of a record."""
-    record = DECISIONS.c.record
-    # SQLite reads JSON from text; a cast would make a number of it.
-    values = type_coerce(record, JSON) if connection.dialect.name == "sqlite" else cast(record, JSON)
-    return values[path if len(path) > 1 else path[0]]

@@ -12,6 +12,9 @@ METADATA = MetaData()
 text, number, real = (partial(Column, type_=kind, nullable=False) for kind in (Text, Integer, Float))
 many = partial(Column, type_=BigInteger, nullable=False)
 
+FILTERED = ("expert", "category", "state", "router_version", "policy", "is_fallback", "is_probe")
+"""Columns that lists of decisions are filtered by."""
+
 DECISIONS = Table(
     "decisions",
     METADATA,
@@ -25,14 +28,19 @@ DECISIONS = Table(
     Column("reason", Text),
     Column("router_version", Text),
     Column("policy", Text),
+    Column("is_fallback", Boolean),
+    Column("is_probe", Boolean, nullable=False),
+    text("tenant"),  # '' without keys
     text("record"),
     Column("session_id", Text),
     Column("text_hash", Text),  # NULL of what an agent continues: nobody asked again
     Column("embedding", LargeBinary),  # half precision, little-endian
     Column("encoder_fingerprint", Text),
-    # With what lists are filtered by, so that rows which a filter leaves out are not read.
-    Index("decisions_at", "at", "expert", "category", "state", "router_version", "policy"),
+    Index("decisions_at", "at"),
     Index("decisions_session", "session_id", "at"),
+    Index("decisions_tenant", "tenant", "at"),
+    # For lists: of every value of a filter the newest first, however rare it is.
+    *(Index(f"decisions_{name}", "tenant", name, "at") for name in FILTERED),
 )
 """`record` is the DecisionRecord as JSON without its embedding, which is `embedding`; the other columns are for
 selecting."""
@@ -64,6 +72,7 @@ FEEDBACK = Table(
     text("key_id"),
     Unique("decision_id", "kind", "key_id"),
     Index("feedback_key", "key_id", "at"),
+    Index("feedback_value", "value"),
 )
 """Signs about decisions. `key_id` is '' for a client without a key: NULLs would escape the constraint."""
 
