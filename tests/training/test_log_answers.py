@@ -44,8 +44,8 @@ def record(i: int, **changes) -> DecisionRecord:
 
 
 INSERT_DECISION = """INSERT INTO decisions
-(decision_id, at, replica, seq, state, record, embedding, encoder_fingerprint)
-VALUES (:i, :at, 'a', 0, 'answered', :r, :e, :f)"""
+(decision_id, at, replica, seq, state, is_probe, tenant, record, embedding, encoder_fingerprint)
+VALUES (:i, :at, 'a', 0, 'answered', false, '', :r, :e, :f)"""
 INSERT_THUMB = "INSERT INTO feedback (decision_id, kind, value, at, key_id) VALUES (:i, 'thumb', 1, 0, '')"
 
 

@@ -118,8 +118,8 @@ def log_answers(
             record = answered(f"{prefix}-{i}", i, decision, **(fields | changes))
             connection.execute(
                 text(
-                    "INSERT INTO decisions (decision_id, at, replica, seq, state, category, record) "
-                    "VALUES (:id, :at, 'a', 0, 'answered', :category, :record)"
+                    "INSERT INTO decisions (decision_id, at, replica, seq, state, category, is_probe, tenant, record) "
+                    "VALUES (:id, :at, 'a', 0, 'answered', :category, false, '', :record)"
                 ),
                 {"id": record.decision_id, "at": record.at, "category": category, "record": record.model_dump_json()},
             )
