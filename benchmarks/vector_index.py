@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -44,9 +45,9 @@ PAGE = """# The local index, {n:,} vectors of {dim} dimensions
 
     {command}
 
-The vectors are synthetic, spread {spread} (see the script), in half precision in SQLite; {queries} queries are
-not among them. One thread. CPU seconds are of the whole process; wall time includes waiting for other programs on the
-machine.
+Made on {date}. The vectors are synthetic, spread {spread} (see the script), in half precision in SQLite; {queries}
+queries are not among them. One thread. CPU seconds are of the whole process; wall time includes waiting for other
+programs on the machine.
 
 | | |
 | --- | ---: |
@@ -144,6 +145,7 @@ def measured(n: int, spread: tuple[float, float]) -> str:
     choices = choice_ms(queries, made)
     return PAGE.format(
         n=n,
+        date=datetime.now(UTC).date(),
         dim=DIM,
         command=f"python -m benchmarks.vector_index --vectors {n} --spread {spread[0]:g} {spread[1]:g}",
         queries=QUERIES,

@@ -57,6 +57,11 @@ def test_pin_to_an_unknown_expert_names_the_close_one(values):
     assert "policies.default.pins.code: unknown expert 'bigg'; did you mean 'big'?" in problems_of(values)
 
 
+def test_retrieval_without_its_base_encoder_is_refused(values):
+    values["retrieval"] = {"experts": {"bm25": {"kind": "bm25"}}}
+    assert "retrieval.encoder: required key is missing" in problems_of(values)
+
+
 def test_a_strategy_that_cannot_be_is_refused(values):
     values["policies"] = {"default": {"max_calls": 3.5}, "many": {"strategy": "vote", "max_calls": 1}}
     assert "policies.many.max_calls: must be above 1 (got 1)" in problems_of(values)

@@ -34,7 +34,9 @@ def folder(tmp_path: Path) -> Path:
 
 def with_section(folder: Path) -> None:
     values = yaml.safe_load((folder / "experts.yaml").read_text())
-    (folder / "experts.yaml").write_text(yaml.safe_dump(values | {"retrieval": {"pilots": "pilots"}}))
+    (folder / "experts.yaml").write_text(
+        yaml.safe_dump(values | {"retrieval": {"encoder": {"kind": "hashing"}, "pilots": "pilots"}})
+    )
 
 
 def run(folder: Path, *, as_json: bool = True) -> None:

@@ -18,6 +18,9 @@ from coe.router.weights import expanded
 
 FAMILY = "retrieval.experts"
 
+BASE_OF_ADAPTERS = PluginConfig(kind="bert")
+"""The base of a folder of adapters, for which `coe retrieval train` trains; coe-offline brings it."""
+
 
 def require_stores() -> None:
     """Raises MissingExtraError where the packages that read documents are not installed."""

@@ -13,7 +13,7 @@ from pydantic import Field
 from coe.base.errors import VectorSpaceError
 from coe.router import retrieval_config
 from coe.router.protocols import Encoder
-from coe.router.types import FloatArray, IntArray, Record
+from coe.router.types import BoolArray, FloatArray, IntArray, Record
 
 BASE = retrieval_config.BASE
 """The expert that is always there: the encoder of the documents, without an adapter."""
@@ -60,8 +60,12 @@ class DenseExpert(NamedExpert, Protocol):
 class LexicalIndex(Protocol):
     """Documents that are found by their words."""
 
-    def search(self, texts: Sequence[str], count: int) -> list[tuple[IntArray, FloatArray]]:
-        """Per query the rows of at most `count` documents that share a word with it, best first, and their scores."""
+    def search(self, text: str, count: int, wanted: BoolArray | None = None) -> tuple[IntArray, FloatArray]:
+        """The rows of at most `count` documents that share a word with the query, best first, and their scores.
+
+        Args:
+            wanted: (n,) which documents may be found; None means all.
+        """
         ...
 
     def evidence(self, text: str, rows: IntArray) -> FloatArray:

@@ -42,9 +42,7 @@ class RerankerConfig(Section):
 class RetrievalConfig(Section):
     """Embedding experts over one frozen document side, and the library that chooses among them."""
 
-    encoder: PluginConfig = Field(
-        default=PluginConfig(kind="bert"), description="the base: encodes documents, and queries for routing"
-    )
+    encoder: PluginConfig = Field(description="the base: encodes documents, and queries for routing")
     experts: dict[Annotated[Name, AfterValidator(check_unreserved)], PluginConfig] = Field(
         default_factory=dict, description="name -> kind (adapter, bm25, encoder, sentence_transformer, openai)"
     )

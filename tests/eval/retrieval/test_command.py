@@ -138,8 +138,9 @@ def test_a_hosted_expert_gets_the_key_of_the_environment(
     folder: Path, tmp_path: Path, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = (Path(__file__).parents[3] / "experts.yaml").read_text().split("\nretrieval:")[0]
+    base = "encoder: {kind: bert}"
     hosted = f"{{kind: openai, url: '{endpoint.url}', model: m, dim: 2, api_key_env: EMBEDDINGS_KEY}}"
-    (tmp_path / "experts.yaml").write_text(f"{text}\nretrieval:\n  experts:\n    hosted: {hosted}\n")
+    (tmp_path / "experts.yaml").write_text(f"{text}\nretrieval:\n  {base}\n  experts:\n    hosted: {hosted}\n")
     monkeypatch.setenv("EMBEDDINGS_KEY", "secret-of-ours")
     endpoint.status = 401
     with pytest.raises(BackendError) as refused:
@@ -154,7 +155,8 @@ def test_an_experts_file_needs_its_section(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="has no 'retrieval' section"):
         requested_experts((tmp_path / "experts.yaml",))
     (tmp_path / "with.yaml").write_text(
-        text.split("\nretrieval:")[0] + "\nretrieval:\n  experts:\n    words: {kind: bm25, k1: 0.9}\n"
+        text.split("\nretrieval:")[0]
+        + "\nretrieval:\n  encoder: {kind: bert}\n  experts:\n    words: {kind: bm25, k1: 0.9}\n"
     )
     section, root = requested_experts((tmp_path / "with.yaml",))
     assert list(section.experts) == ["words"]

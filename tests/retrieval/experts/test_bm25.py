@@ -25,7 +25,7 @@ def expert(**options: object) -> Bm25Expert:
 def test_scores_are_those_of_the_formula() -> None:
     """Kamphuis et al. 2020, Lucene: ln(1 + (N - df + 0.5) / (df + 0.5)) tf / (tf + k1 (1 - b + b l / avg))."""
     found = expert(language="none", stopwords="none").index(DOCUMENTS)
-    rows, scores = found.search(["cat"], 10)[0]
+    rows, scores = found.search("cat", 10)
     lengths = [6, 6, 6, 0, 0]
     mean = sum(lengths) / len(lengths)
     idf = math.log(1 + (5 - 2 + 0.5) / (2 + 0.5))
@@ -37,20 +37,20 @@ def test_scores_are_those_of_the_formula() -> None:
 
 def test_stems_meet_and_stop_words_do_not_count() -> None:
     index = expert().index(DOCUMENTS)
-    rows = [rows.tolist() for rows, _ in index.search(["run", "the", "unheard of", "", "mats"], 10)]
+    rows = [index.search(text, 10)[0].tolist() for text in ("run", "the", "unheard of", "", "mats")]
     assert rows == [[1, 2], [], [], [], [0]]
 
 
 def test_count_and_long_queries_are_cut() -> None:
     index = expert(max_query_words=1).index(DOCUMENTS)
-    assert len(index.search(["cat"], 1)[0][0]) == 1
-    assert index.search(["dogs cat"], 9)[0][0].tolist() == [1]
-    assert index.search(["cat"], 0)[0][0].tolist() == []
+    assert len(index.search("cat", 1)[0]) == 1
+    assert index.search("dogs cat", 9)[0].tolist() == [1]
+    assert index.search("cat", 0)[0].tolist() == []
 
 
 def test_no_document_and_no_word_are_searched_in_vain() -> None:
     for texts in ((), ("", "?!")):
-        assert expert().index(texts).search(["cat"], 5)[0][0].tolist() == []
+        assert expert().index(texts).search("cat", 5)[0].tolist() == []
 
 
 def test_its_space_follows_what_changes_an_index() -> None:
@@ -99,3 +99,11 @@ def test_making_an_index_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
         expert().index(DOCUMENTS)
     assert caplog.records == []
+
+
+def test_only_wanted_documents_are_found_and_count() -> None:
+    index = expert().index(["cat", "cat dog", "cat cat", "dog"])
+    rows, scores = index.search("cat", 1, np.array([True, True, False, True]))
+    assert rows.tolist() == [0]
+    assert scores[0] == index.search("cat", 9)[1][index.search("cat", 9)[0].tolist().index(0)]
+    assert index.search("cat", 9, np.array([False, False, False, True]))[0].tolist() == []

@@ -36,7 +36,7 @@ def test_add_replace_remove_filter_and_search(url: str) -> None:
     vectors[5] = -vectors[5]
     assert index.remove(np.array([7, 7, 9999])) == 1
     assert len(index) == 1999
-    exact, found = 0, 0
+    exact, found, found_of_many = 0, 0, 0
     for query in unit_rows(rng, 30):
         order = [key for key in np.argsort(-(vectors @ query)).tolist() if key != 7]
         hits = index.search(query, 10)
@@ -46,7 +46,19 @@ def test_add_replace_remove_filter_and_search(url: str) -> None:
         among = np.arange(0, 2000, 70)
         wanted = [key for key in order if key % 70 == 0 and key != 7][:5]
         assert index.search(query, 5, among=among).keys.tolist() == wanted
+        many = np.arange(0, 2000, 1 + (exact // 10) % 2)
+        assert len(many) >= 1000
+        wanted = [key for key in order if key in set(many.tolist())][:10]
+        filtered = index.search(query, 10, among=many)
+        assert set(filtered.keys.tolist()) <= set(many.tolist())
+        found_of_many += len(set(filtered.keys.tolist()) & set(wanted))
     assert found / exact >= 0.98
+    assert found_of_many / exact >= 0.98
+    far = np.argsort(vectors @ vectors[0])[:1500]  # none of the nearest passes
+    wanted = [key for key in np.argsort(-(vectors @ vectors[0])).tolist() if key in set(far.tolist()) and key != 7][
+        :600
+    ]
+    assert set(index.search(vectors[0], 600, among=far).keys.tolist()) == set(wanted)
     assert len(index.search(vectors[0], 400).keys) == 400
     indexes.close()
 

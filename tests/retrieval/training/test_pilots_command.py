@@ -32,7 +32,7 @@ def make(out: Path, **options: object) -> None:
 def write_config(folder: Path, experts: str) -> Path:
     text = (Path(__file__).parents[3] / "experts.yaml").read_text().split("\nretrieval:")[0]
     file = folder / "experts.yaml"
-    file.write_text(f"{text}\nretrieval:\n  experts:\n    {experts}\n")
+    file.write_text(f"{text}\nretrieval:\n  encoder: {{kind: bert}}\n  experts:\n    {experts}\n")
     return file
 
 

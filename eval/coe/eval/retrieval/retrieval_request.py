@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field
 
 from coe.base.errors import ConfigError
-from coe.retrieval.build_experts import adapter_entries
+from coe.retrieval.build_experts import BASE_OF_ADAPTERS, adapter_entries
 from coe.router.config import load_config
 from coe.router.retrieval_config import RetrievalConfig
 from coe.router.section import PluginConfig
@@ -64,4 +64,4 @@ def requested_experts(sources: Sequence[Path]) -> tuple[RetrievalConfig, Path]:
             entries[name] = entry
     if not any(entry.kind == BM25 for entry in entries.values()):
         entries = {BM25: PluginConfig(kind=BM25), **entries}
-    return RetrievalConfig(encoder=base or RetrievalConfig().encoder, experts=entries), root
+    return RetrievalConfig(encoder=base or BASE_OF_ADAPTERS, experts=entries), root

@@ -129,7 +129,7 @@ async def ranked(
             rankings.append(in_order(np.concatenate(found)))
         else:
             words = await service.run(owner, member.index, documents)
-            rankings.append((await service.run(owner, words.search, [query], len(documents)))[0])
+            rankings.append(await service.run(owner, words.search, query, len(documents)))
             evidence = partial(words.evidence, query)
     places, scores = fuse(rankings, decision, len(documents), evidence)
     unnamed = np.setdiff1d(np.arange(len(documents)), places)  # no word in common with the query

@@ -84,7 +84,7 @@ class RetrievalLog:
         self, sink: DecisionLog, registry: CollectorRegistry, *, keeps_embeddings: bool, config: RetrievalConfig | None
     ) -> None:
         self._sink, self._keeps_embeddings = sink, keeps_embeddings
-        self._config = config or RetrievalConfig()
+        self._config = config
         about = "Choices of a retrieval expert"
         self._decisions = Counter("coe_retrieval_decisions", about, ["expert", "reason"], registry=registry)
         about = "From a request's arrival to its answer"
@@ -109,7 +109,7 @@ class RetrievalLog:
                 store_id=store_id,
                 documents=tuple(documents),
                 prompt_tokens=prompt_tokens[row],
-                cost_usd=self._config.micro_usd(prompt_tokens[row], decision.members) / 1e6,
+                cost_usd=self._config.micro_usd(prompt_tokens[row], decision.members) / 1e6 if self._config else 0.0,
             )
             for row, (text, decision) in enumerate(zip(routed.texts, routed.decisions, strict=True))
         ]

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from coe.base.errors import ConfigError
 from coe.retrieval.types import EVIDENCE, ExpertOf
-from coe.router.types import FloatArray, IntArray, Record
+from coe.router.types import BoolArray, FloatArray, IntArray, Record
 from coe.router.weights import fingerprint
 
 if TYPE_CHECKING:
@@ -48,14 +48,13 @@ class Bm25Index:
     starts: IntArray
     rarity: FloatArray
 
-    def search(self, texts: Sequence[str], count: int) -> list[tuple[IntArray, FloatArray]]:
-        return [self.search_one(text, count) for text in texts]
-
-    def search_one(self, text: str, count: int) -> tuple[IntArray, FloatArray]:
+    def search(self, text: str, count: int, wanted: BoolArray | None = None) -> tuple[IntArray, FloatArray]:
         words = [word for word in self.words_of(text) if word in self.vocabulary]
         if self.engine is None or not words or count < 1:
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
         scores = np.asarray(self.engine.get_scores(words), dtype=np.float32)
+        if wanted is not None:
+            scores *= wanted
         kept = min(count, self.count)
         rows = np.argpartition(-scores, kept - 1)[:kept]
         rows = rows[scores[rows] > 0]

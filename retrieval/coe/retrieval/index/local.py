@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import faiss
 import numpy as np
@@ -38,6 +38,15 @@ Halves = NDArray[np.float16]
 faiss.omp_set_num_threads(1)  # a search has a thread, and its neighbours have theirs
 
 
+class Filter(NamedTuple):
+    """The keys that a filter leaves, which vectors (n,) these are, how many, and bits (n,) that put others last."""
+
+    among: KeyArray
+    is_wanted: BoolArray
+    wanted: int
+    penalty: NDArray[np.int32]
+
+
 class HeldVectors:
     """Vectors by key. Not for several threads at once."""
 
@@ -46,7 +55,7 @@ class HeldVectors:
         self._dim = dim
         self._exact = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
         self._signs = faiss.IndexLSH(dim, BITS, True)
-        self._filter: tuple[KeyArray, BoolArray] | None = None  # the last one, and what it leaves
+        self._filter: Filter | None = None  # the last one
 
     @property
     def size_bytes(self) -> int:
@@ -72,26 +81,28 @@ class HeldVectors:
         """The `limit` vectors of largest inner product with `query` (d,), exact where no more are wanted than are
         ranked. All are taken for unit vectors."""
         total, batch = len(self.keys), np.ascontiguousarray(query[None], dtype=np.float32)
-        is_wanted = np.ones(total, dtype=bool) if among is None else self._left_by(among)
-        wanted = int(np.count_nonzero(is_wanted))
+        left = None if among is None else self._left_by(among)
+        wanted = total if left is None else left.wanted
         limit = min(limit, wanted)
         if limit <= 0:
             return Hits(self.keys[:0], np.empty(0, np.float32))
         ranked = max(RANKED, int(RANKED_SHARE * total), limit)
         if wanted <= 2 * ranked:
-            return self._ranked(batch, limit, is_wanted)
+            return self._ranked(batch, limit, np.ones(total, dtype=bool) if left is None else left.is_wanted)
         apart = self._apart(batch)
-        if wanted < total:
-            apart[~is_wanted] = BITS + 1
+        if left is not None:
+            np.maximum(apart, left.penalty, out=apart)
         reach = np.partition(apart, ranked)[ranked]
         hits = self._ranked(batch, limit, apart <= reach)
         further = bits_apart(float(hits.scores[-1]))
         return hits if further <= reach else self._ranked(batch, limit, apart <= further)
 
-    def _left_by(self, among: KeyArray) -> BoolArray:
-        if self._filter is None or self._filter[0] is not among:
-            self._filter = among, is_among(self.keys, among)
-        return self._filter[1]
+    def _left_by(self, among: KeyArray) -> Filter:
+        if self._filter is None or self._filter.among is not among:
+            is_wanted = is_among(self.keys, among)
+            penalty = np.where(is_wanted, 0, BITS + 1).astype(np.int32)
+            self._filter = Filter(among, is_wanted, int(np.count_nonzero(is_wanted)), penalty)
+        return self._filter
 
     def _apart(self, batch: FloatArray) -> NDArray[np.int32]:
         """In how many signs each vector differs from the query."""

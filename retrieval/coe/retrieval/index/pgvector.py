@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 EF_SEARCH = 200
 MAX_EF_SEARCH = 1000  # pgvector's own bound
+FEW = 1000  # keys that a filter leaves, below which their vectors are compared one by one
 MAX_DIM = 2000  # of its HNSW
 SCHEMA_LOCK = 0x636F6576  # "coev", for Postgres's advisory locks
 INSERT_ROWS = 500
@@ -118,22 +119,36 @@ class PgvectorIndex:
             return connection.execute(gone, {"keys": np.unique(keys).tolist()}).rowcount
 
     def search(self, query: FloatArray, limit: int, among: KeyArray | None = None) -> Hits:
-        """As `VectorIndex.search`: approximate, exact with a filter."""
+        """As `VectorIndex.search`: approximate, exact with a filter that leaves few or passes too few of the nearest.
+
+        The graph knows no filter, and keys take long to send where a filter leaves many: then the nearest of all are
+        asked for, and those that do not pass are left out.
+        """
         require_vectors(self.space, query[None])
-        values: dict[str, object] = {"query": literal(query), "limit": max(0, limit)}
-        source = self._table
-        if among is not None:
-            # Written out as a table of its own, so that the graph, which knows no filter, is not asked.
-            source = f"(SELECT key, v FROM {self._table} WHERE key = ANY(:among) OFFSET 0) AS wanted"
-            values["among"] = np.unique(among).tolist()
+        limit = max(0, limit)
+        if among is None:
+            return self._nearest(query, limit)
+        if len(among) > FEW:
+            hits = self._nearest(query, max(limit, MAX_EF_SEARCH))
+            passed = np.flatnonzero(np.isin(hits.keys, among))[:limit]
+            if len(passed) == limit:
+                return Hits(hits.keys[passed], hits.scores[passed])
+        # Written out as a table of its own, so that the graph is not asked.
+        source = f"(SELECT key, v FROM {self._table} WHERE key = ANY(:among) OFFSET 0) AS wanted"
+        return self._nearest(query, limit, source, {"among": np.unique(among).tolist()})
+
+    def _nearest(
+        self, query: FloatArray, limit: int, source: str | None = None, values: Mapping[str, object] | None = None
+    ) -> Hits:
+        """The nearest of a table, by default of all."""
         statement = text(
-            f"SELECT key, -(v <#> CAST(:query AS vector)) AS score FROM {source} "
+            f"SELECT key, -(v <#> CAST(:query AS vector)) AS score FROM {source or self._table} "
             "ORDER BY v <#> CAST(:query AS vector) LIMIT :limit"
         )
         with self._transaction("search vectors") as connection:
             width = min(MAX_EF_SEARCH, max(EF_SEARCH, limit))
             connection.execute(text(f"SET LOCAL hnsw.ef_search = {width}"))
-            rows = connection.execute(statement, values).all()
+            rows = connection.execute(statement, {"query": literal(query), "limit": limit, **(values or {})}).all()
         keys = np.array([row.key for row in rows], dtype=np.int64)
         return Hits(keys, np.array([row.score for row in rows], dtype=np.float32))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from coe.retrieval.index.local import is_among
 from coe.retrieval.routing.fusion import Ranking
 from coe.retrieval.stores.chunk_table import ChunkTable
 from coe.retrieval.types import (
@@ -192,13 +193,8 @@ def by_words(words: WordIndex, text: str, limit: int, among: KeyArray | None) ->
     """The best chunks by their words. BM25 scores have no bound, so they are given relative to the best."""
     if not len(words.keys):
         return EMPTY
-    rows, scores = words.index.search([text], limit if among is None else len(words.keys))[0]
-    keys = words.keys[rows]
-    if among is not None:
-        kept = np.isin(keys, among)
-        keys, scores = keys[kept], scores[kept]
-    top = float(scores.max()) if len(scores) else 0.0
-    return keys[:limit], np.asarray(scores[:limit] / top if top > 0 else scores[:limit], dtype=np.float32)
+    rows, scores = words.index.search(text, limit, None if among is None else is_among(words.keys, among))
+    return words.keys[rows], np.asarray(scores / scores[0] if len(scores) else scores, dtype=np.float32)
 
 
 def dense_first_base(experts: Mapping[str, RetrievalExpert]) -> list[DenseExpert]:

@@ -112,7 +112,7 @@ class Searcher:
         """The `POOL` best documents of each query by one expert."""
         expert = self.experts[name]
         if not isinstance(expert, DenseExpert):
-            return self.words(name).search(texts, POOL)
+            return [self.words(name).search(text, POOL) for text in texts]
         documents, queries = self.documents(expert), self.encode(expert, texts, False)
         found: list[Ranking] = []
         for start in range(0, len(texts), BLOCK):

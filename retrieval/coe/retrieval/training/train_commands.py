@@ -33,6 +33,7 @@ def train(
     import torch
 
     from coe.cli.progress import console_progress
+    from coe.retrieval.build_experts import BASE_OF_ADAPTERS
     from coe.retrieval.training.adapter_training import Look, prepare, train_adapter
     from coe.retrieval.training.collection import find_collections, read_collection
     from coe.retrieval.training.searcher import Searcher
@@ -40,7 +41,7 @@ def train(
     from coe.router import plugins
 
     torch.set_num_threads(1)
-    encoder = plugins.build("router.encoders", "bert", {"model": base})
+    encoder = plugins.build("router.encoders", BASE_OF_ADAPTERS.kind, {"model": base})
     with console_progress() as progress:
         progress("reading")
         collections = [read_collection(folder) for folder in find_collections(data)]
@@ -111,14 +112,14 @@ def named_experts(config: Path, adapters: Path | None) -> dict[str, RetrievalExp
     """Experts of a folder of adapters with BM25, or those of experts.yaml. Raises ConfigError."""
 
     from coe.base.errors import ConfigError
-    from coe.retrieval.build_experts import adapter_entries, build_experts
+    from coe.retrieval.build_experts import BASE_OF_ADAPTERS, adapter_entries, build_experts
     from coe.router.config import load_config
     from coe.router.retrieval_config import RetrievalConfig
     from coe.router.section import PluginConfig
 
     if adapters is not None:
         entries = {"bm25": PluginConfig(kind="bm25"), **adapter_entries(adapters)}
-        return build_experts(RetrievalConfig(experts=entries), Path())
+        return build_experts(RetrievalConfig(encoder=BASE_OF_ADAPTERS, experts=entries), Path())
     section = load_config(config).retrieval
     if section is None:
         raise ConfigError(f"{config}: has no 'retrieval' section; add one, or name --adapters")
