@@ -71,12 +71,12 @@ def words_of(rng: np.random.Generator, count: int) -> list[str]:
 @contextmanager
 def opened(url: str, folder: Path, *, is_postgres: bool) -> Iterator[tuple[StoreSearch, Callable]]:
     """The search, and what fills its store with texts."""
-    config = RetrievalConfig.model_validate(CONFIG | {"stores": {"index": "pgvector" if is_postgres else "local"}})
+    config = RetrievalConfig.model_validate(CONFIG | {"pgvector_url_env": "DATABASE_URL" if is_postgres else None})
     experts = build_experts(config, folder)
     database = Database(url)
     files = Files(database, folder / "incoming")
     catalog, table = Catalog(files), ChunkTable(database)
-    vectors = DocumentVectors(experts, table, index_opener(config.stores, database, {}, url))
+    vectors = DocumentVectors(experts, table, index_opener(config, database, {}, url))
     routing = QueryRouting(experts, make_choices(None, experts))
 
     async def fill(texts: list[str]) -> VectorStore:

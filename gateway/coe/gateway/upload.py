@@ -18,7 +18,7 @@ from coe.gateway.admission import Admission
 from coe.gateway.asgi import Receive, announced_length, next_piece
 from coe.gateway.http_errors import ApiError, invalid, not_now
 from coe.router.config import CoeConfig
-from coe.router.retrieval_config import RetrievalConfig
+from coe.router.retrieval_config import MAX_FILE_MB
 
 UPLOAD_TIMEOUT_S = 300.0  # 32 MiB at a megabit a second
 BATCH_BYTES = 256 * 1024  # of the body, handed to a thread at a time
@@ -33,8 +33,8 @@ MAX_BATCH_BYTES = 200 << 20  # OpenAI's limit
 
 def max_file_bytes(purpose: str, config: CoeConfig) -> int:
     """The size that a file for that purpose may have."""
-    retrieval = config.retrieval or RetrievalConfig()
-    return MAX_BATCH_BYTES if purpose == BATCH else retrieval.max_file_mb << 20
+    allowed_mb = MAX_FILE_MB if config.retrieval is None else config.retrieval.max_file_mb
+    return MAX_BATCH_BYTES if purpose == BATCH else allowed_mb << 20
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,9 @@ def check_unreserved(name: str) -> str:
     return name
 
 
+MAX_FILE_MB = 32
+"""Of an upload, where the section says no other."""
+
 MAX_TEXTS = 2048
 """Of one request for embeddings."""
 
@@ -55,7 +58,7 @@ class RetrievalConfig(Section):
         description="variable with the URL of a Postgres that keeps and searches vectors, e.g. DATABASE_URL; without "
         "it they are in the database of everything else, and each process searches in its memory",
     )
-    max_file_mb: int = Field(default=32, ge=1, le=512, description="largest upload, except for batches")
+    max_file_mb: int = Field(default=MAX_FILE_MB, ge=1, le=512, description="largest upload, except for batches")
     prices_per_m_usd: dict[Name, Usd] = Field(
         default_factory=dict, description="expert, `base` or `reranker` -> list price of a million tokens that it reads"
     )

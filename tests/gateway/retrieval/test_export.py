@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from coe.base.errors import ConfigError, DataError
+from coe.base.errors import DataError
 from coe.decision_log.database import Database
 from coe.decision_log.decision_record import DecisionRecord
 from coe.decision_log.feedback_types import DocumentFeedback
-from coe.retrieval.stores.export import export, export_all, export_store
+from coe.retrieval.stores.export import export, export_all
 from coe.retrieval.training.collection import find_collections, read_collection
 from tests.gateway.retrieval.serving import Serving
 
@@ -48,11 +48,11 @@ async def test_clicked_documents_become_judgements_of_their_queries(running: Ser
         say(running.store, headers["x-coe-decision-id"], other, 0.0)
     records: list[DecisionRecord] = running.log.records
     running.store.write_decisions([*records[:-1], records[-1].model_copy(update={"text": None})])
-    done = export_store(running.store, store_id, tmp_path / "out")
+    done = export_all(running.store, tmp_path / "out")[store_id]
     assert done.documents == 3
     assert done.judgements == sum(done.queries.values()) == 12
     assert done.without_text == 1
-    collection = read_collection(tmp_path / "out")
+    collection = read_collection(tmp_path / "out" / store_id)
     assert sorted(collection.documents) == sorted(TEXTS.values())
     queries = [text for split in ("train", "dev") for text in collection.split(split).texts]
     assert sorted(queries) == sorted(ASKS)
@@ -60,16 +60,7 @@ async def test_clicked_documents_become_judgements_of_their_queries(running: Ser
     for grades in collection.split("train").grades:
         assert [collection.document_ids[row] for row in grades] == [tax]
     with pytest.raises(DataError, match="is not empty"):
-        export_store(running.store, store_id, tmp_path / "out")
-
-
-async def test_nothing_to_export_says_why(running: Serving, tmp_path: Path) -> None:
-    store_id = await running.store_of(TEXTS)
-    with pytest.raises(DataError, match=r"no search has feedback .* at log.privacy text only"):
-        export_store(running.store, store_id, tmp_path / "out")
-    with pytest.raises(DataError, match="there is no vector store 'vs_no'"):
-        export_store(running.store, "vs_no", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+        export_all(running.store, tmp_path / "out")
 
 
 async def test_texts_that_differ_in_case_are_one_query(running: Serving, tmp_path: Path) -> None:
@@ -77,8 +68,8 @@ async def test_texts_that_differ_in_case_are_one_query(running: Serving, tmp_pat
     for ask in ("Tax office", "tax  OFFICE"):
         await click(running, store_id, ask, "tax.txt")
     keep(running)
-    export_store(running.store, store_id, tmp_path / "out")
-    collection = read_collection(tmp_path / "out")
+    export_all(running.store, tmp_path / "out")
+    collection = read_collection(tmp_path / "out" / store_id)
     assert sum(len(collection.split(split)) for split in ("train", "dev")) == 1
 
 
@@ -107,21 +98,18 @@ async def test_all_stores_with_feedback_that_can_be_used_are_folders_of_their_id
     assert export_all(running.store, tmp_path / "unheard", unheard={"k"}) == {}
 
 
-async def test_the_command_takes_one_store_or_all(
+async def test_the_command_writes_every_store(
     running: Serving, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store_id = await running.store_of(TEXTS)
-    for store, is_all in ((None, False), (store_id, True)):
-        with pytest.raises(ConfigError, match="name the one STORE to export, or --all"):
-            export(tmp_path / "out", store, is_all, data_dir=tmp_path)
-    assert export(tmp_path / "out", is_all=True, data_dir=tmp_path) == 0
+    assert export(tmp_path / "out", data_dir=tmp_path) == 0
     assert "no store has usable feedback" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
     await click(running, store_id, "tax", "tax.txt")
     keep(running)
-    assert export(tmp_path / "out", is_all=True, as_json=True, data_dir=tmp_path) == 0
+    assert export(tmp_path / "out", as_json=True, data_dir=tmp_path) == 0
     assert json.loads(capsys.readouterr().out)["stores"][store_id]["documents"] == 3
-    assert export(tmp_path / "one", store_id, data_dir=tmp_path) == 0
-    assert f"{tmp_path / 'one'}: 3 documents" in capsys.readouterr().out
-    assert export(tmp_path / "late", is_all=True, since=3e10, data_dir=tmp_path) == 0
+    assert export(tmp_path / "one", data_dir=tmp_path) == 0
+    assert f"{tmp_path / 'one' / store_id}: 3 documents" in capsys.readouterr().out
+    assert export(tmp_path / "late", since=3e10, data_dir=tmp_path) == 0
     assert not (tmp_path / "late").exists()

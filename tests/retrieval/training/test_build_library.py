@@ -6,7 +6,6 @@ import pytest
 from coe.base.errors import DataError
 from coe.retrieval.training.build_library import (
     extend_library,
-    remove_expert,
     require_same_experts,
     with_settings,
     without_data_set,
@@ -71,38 +70,17 @@ def test_an_added_expert_leaves_what_was_measured_as_it_was() -> None:
     assert found.data_set.tolist()[12:] == [2] * 6
 
 
-def test_a_removed_expert_takes_its_fusions_along_and_nothing_else() -> None:
-    library = small_library()
-    found = remove_expert(library, "law", created_at=CREATED)
-    assert [arm.name for arm in found.arms] == ["base", "medicine"]
-    np.testing.assert_array_equal(found.scores, library.scores[:, [0, 2]])
-    assert "law" not in found.manifest.expert_fingerprints
-    for name in ("base", "lwa"):
-        with pytest.raises(DataError, match="has no expert"):
-            remove_expert(library, name, created_at=CREATED)
-
-
-def test_removing_undoes_adding() -> None:
-    old = extend_library(None, parts(), ARMS, FINGERPRINTS, created_at=CREATED)
-    music = Arm(members=("music",), weights=(1.0,))
-    more = extend_library(
-        old, [labelled("law", LAW, [0.5, 0.1])], (ARMS[0], music), FINGERPRINTS | {"music": "x"}, created_at=CREATED
-    )
-    assert remove_expert(more, "music", created_at=CREATED).manifest == old.manifest
-
-
 def test_an_expert_that_changed_or_went_is_refused() -> None:
     library = small_library()
     require_same_experts(library, FINGERPRINTS)
     with pytest.raises(DataError, match="'law' is not the one that the pilot library measured"):
         require_same_experts(library, FINGERPRINTS | {"law": "new"})
-    with pytest.raises(DataError, match="take it out with --remove"):
+    with pytest.raises(DataError, match="bring it back, or use --rebuild"):
         require_same_experts(library, {"base": FINGERPRINTS["base"]})
 
 
 def test_located_queries_are_taken_along_and_replaced() -> None:
     old = small_library()
-    assert remove_expert(old, "law", created_at=CREATED).located.tolist() == old.located.tolist()
     parts = [labelled("music", 3, [0.5, 0.1])]
     music = corner(3, 4, seed=8)
     found = extend_library(old, parts, ARMS[:2], FINGERPRINTS, created_at=CREATED, located={"music": music})

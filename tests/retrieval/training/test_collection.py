@@ -3,8 +3,6 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from coe.base.errors import DataError
@@ -50,35 +48,6 @@ def test_half_characters_are_replaced(tmp_path: Path) -> None:
     lines = (folder / "corpus.jsonl").read_text().replace("Report 0", "Report \\ud83d 0")
     (folder / "corpus.jsonl").write_text(lines)
     assert "Report \ufffd 0" in read_collection(folder).documents[0]
-
-
-def test_mteb_as_json_lines_and_as_parquet(tmp_path: Path) -> None:
-    lines = tmp_path / "lines"
-    (lines / "qrels").mkdir(parents=True)
-    write_lines(lines / "corpus.jsonl", [{"id": "a", "text": "one"}, {"id": 7, "text": "two"}])
-    write_lines(lines / "queries.jsonl", [{"id": "q", "text": "which?"}])
-    write_lines(lines / "qrels" / "validation.jsonl", [{"query-id": "q", "corpus-id": "7", "score": 1.0}])
-    found = read_collection(lines)
-    assert found.document_ids == ("a", "7")
-    assert found.split("dev").grades == ({1: 1},)
-
-    tables = tmp_path / "tables"
-    for name, rows in (
-        ("corpus", [{"_id": "a", "title": "T", "text": "one"}]),
-        ("queries", [{"_id": "q", "text": "which?"}]),
-        ("default", [{"query-id": "q", "corpus-id": "a", "score": 1}]),
-    ):
-        (tables / name).mkdir(parents=True)
-        pq.write_table(pa.Table.from_pylist(rows), tables / name / "test-00000-of-00001.parquet")
-    assert read_collection(tables).split("test").grades == ({0: 1},)
-
-
-def test_trec_judgements_without_a_header_and_one_file_without_a_split(tmp_path: Path) -> None:
-    trec = read_collection(write_parts(tmp_path / "trec", "q1\t0\ta\t1\nq2\t0\tb\t1\n"))
-    assert len(trec.split("test")) == 2
-    folder = write_parts(tmp_path / "single")
-    (folder / "qrels" / "test.tsv").rename(folder / "qrels.tsv")
-    assert len(read_collection(folder).split("test")) == 2
 
 
 def test_judgements_of_strangers_are_left_out_and_counted(tmp_path: Path) -> None:

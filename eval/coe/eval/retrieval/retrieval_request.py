@@ -20,7 +20,7 @@ BM25 = "bm25"
 class RetrievalOptions(Record):
     """Options that are taken as they are given."""
 
-    data: Path = Field(description="a collection in BEIR or MTEB layout, or a folder of them")
+    data: Path = Field(description="a collection in BEIR layout, or a folder of them")
     out: Path = Field(description="folder for report.html, report.json and the pilot library")
     experts: list[Path] | None = Field(
         default=None, description="experts.yaml, an adapter, or a folder of adapters; may be given several times"

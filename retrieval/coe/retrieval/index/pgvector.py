@@ -128,8 +128,8 @@ class PgvectorIndex:
         limit = max(0, limit)
         if among is None:
             return self._nearest(query, limit)
-        if len(among) > FEW:
-            hits = self._nearest(query, max(limit, MAX_EF_SEARCH))
+        for count in (max(EF_SEARCH, 2 * limit), MAX_EF_SEARCH) if len(among) > FEW else ():
+            hits = self._nearest(query, count)
             passed = np.flatnonzero(np.isin(hits.keys, among))[:limit]
             if len(passed) == limit:
                 return Hits(hits.keys[passed], hits.scores[passed])

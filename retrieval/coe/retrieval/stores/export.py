@@ -24,7 +24,7 @@ from coe.decision_log.database import Database
 from coe.decision_log.decision_record import DecisionKind, DecisionRecord
 from coe.decision_log.read import read_judged_searches
 from coe.retrieval.stores.chunk_table import ChunkTable
-from coe.retrieval.stores.tables import CHUNKS, STORE_FILES, STORES, TABLES
+from coe.retrieval.stores.tables import CHUNKS, STORE_FILES, TABLES
 
 DEV_PERCENT = 20
 RELEVANT = 0.5
@@ -78,30 +78,6 @@ class Exported:
                 "queries for which no document was useful": self.without_relevant,
             }
         )
-
-
-def export_store(database: Database, store_id: str, folder: Path, since: float = 0.0) -> Exported:
-    """Writes `corpus.jsonl`, `queries.jsonl` and `qrels/{train,dev}.tsv` of one store.
-
-    Args:
-        since: Unix seconds; older searches are not read.
-
-    Raises:
-        DataError: there is no such store, the folder is not empty, or no search of it has usable feedback.
-        StoreError: the database cannot be read.
-    """
-    require_new(folder)
-    database.make_tables(TABLES)
-    if not database.rows("read a vector store", select(STORES.c.store_id).where(STORES.c.store_id == store_id)):
-        raise DataError(f"there is no vector store '{store_id}' in the database")
-    judged = judged_stores(database, since).get(store_id, Judged())
-    exported = write_collection(database, store_id, judged, folder)
-    if not exported.documents:
-        raise DataError(
-            f"{store_id}: no search has feedback that finds one of its documents useful, together with its text "
-            f"({exported.without_text} have no text: the log keeps texts at log.privacy text only)"
-        )
-    return exported
 
 
 def export_all(
@@ -196,33 +172,25 @@ def write_judgements(folder: Path, relevant: dict[str, list[str]], exported: Exp
 
 
 def export(
-    out: Annotated[Path, typer.Option(help="new folder for the collection; with --all, for a folder per store")],
-    store_id: Annotated[str | None, typer.Argument(metavar="STORE", help="id of a vector store")] = None,
-    is_all: Annotated[bool, typer.Option("--all", help="every store that has usable feedback")] = False,
+    out: Annotated[Path, typer.Option(help="new folder, in which each store gets one of its id")],
     since: SinceOption = 0.0,
     as_json: JsonOption = False,
     data_dir: DataOption = Path("data"),
 ) -> int:
-    """Write vector stores with the feedback on their searches as collections for `retrieval train` and `pilots`."""
-    from coe.base.errors import ConfigError
+    """Write every store with usable feedback on its searches as a collection for `retrieval train` and `pilots`."""
     from coe.cli.progress import working
 
-    if (store_id is not None) == is_all:
-        raise ConfigError("name the one STORE to export, or --all for every store that has feedback")
     opened = opened_database(data_dir, is_reader=True)
     with working("reading stores and feedback ..."), opened as database:
-        if store_id is None:
-            done = export_all(database, out, since)
-        else:
-            done = {store_id: export_store(database, store_id, out, since)}
+        done = export_all(database, out, since)
     if as_json:
         echo(json.dumps({"stores": {name: asdict(each) for name, each in done.items()}}))
     else:
-        print_exported(done, out, is_all=is_all)
+        print_exported(done, out)
     return 0
 
 
-def print_exported(done: dict[str, Exported], out: Path, *, is_all: bool) -> None:
+def print_exported(done: dict[str, Exported], out: Path) -> None:
     """A line for each store that was written, and for what was left out."""
     from coe.cli.terminal import Terminal
 
@@ -230,11 +198,10 @@ def print_exported(done: dict[str, Exported], out: Path, *, is_all: bool) -> Non
     if not any(exported.documents for exported in done.values()):
         console.print("no store has usable feedback on the documents of its searches; nothing was written")
     for store_id, exported in done.items():
-        folder = out / store_id if is_all else out
         if exported.documents:
             queries = ", ".join(f"{count} {split}" for split, count in exported.queries.items())
             found = f"{exported.judgements} relevant documents"
-            console.print(f"{folder}: {exported.documents} documents, queries: {queries}, {found}")
+            console.print(f"{out / store_id}: {exported.documents} documents, queries: {queries}, {found}")
         if exported.left_out:
             reasons = "; ".join(f"{count} {reason}" for reason, count in exported.left_out.items())
             console.print(f"{store_id}: left out: {reasons}")

@@ -1,4 +1,4 @@
-"""Builds a pilot library, adds an expert or a data set to one, takes an expert out. What is there stays as it is."""
+"""Builds a pilot library, adds an expert or a data set to one. What is there stays as it is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from coe.base.errors import DataError, allowed_values
+from coe.base.errors import DataError
 from coe.retrieval.routing.pilot_library import (
     LibraryManifest,
     PilotLibrary,
@@ -16,7 +16,7 @@ from coe.retrieval.routing.pilot_library import (
     make_library,
 )
 from coe.retrieval.training.labels import Labelled
-from coe.retrieval.types import BASE, Arm
+from coe.retrieval.types import Arm
 from coe.router.artifact import content_version
 from coe.router.types import BoolArray, FloatArray, IntArray
 
@@ -123,32 +123,10 @@ def require_same_experts(library: PilotLibrary, expert_fingerprints: Mapping[str
         found = expert_fingerprints.get(name)
         if found is None:
             raise DataError(
-                f"the pilot library has an expert '{name}' that is not there now; take it out with --remove"
+                f"the pilot library has an expert '{name}' that is not there now; bring it back, or use --rebuild"
             )
         if found != fingerprint:
             raise DataError(f"expert '{name}' is not the one that the pilot library measured; use --rebuild")
-
-
-def remove_expert(library: PilotLibrary, expert: str, *, created_at: str) -> PilotLibrary:
-    """The library without the arms of that expert; every other arm's values stay.
-
-    Raises:
-        DataError: the library does not know it, or it is base.
-    """
-    known = [name for name in library.manifest.expert_fingerprints if name != BASE]
-    if expert not in known:
-        raise DataError(f"the pilot library has no expert '{expert}'{allowed_values(expert, known)}")
-    kept = [column for column, arm in enumerate(library.arms) if expert not in arm.members]
-    fingerprints = {name: value for name, value in library.manifest.expert_fingerprints.items() if name != expert}
-    return make_library(
-        replace(library, scores=library.scores[:, kept], measured=library.measured[:, kept]),
-        [library.arms[column] for column in kept],
-        library.manifest.data_sets,
-        fingerprints,
-        created_at=created_at,
-        settings=library.manifest.settings,
-        single_settings=library.manifest.single_settings,
-    )
 
 
 def with_settings(

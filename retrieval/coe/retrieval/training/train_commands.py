@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @with_options
 def train(
     name: Annotated[str, typer.Argument(help="name of the expert")],
-    data: Annotated[Path, typer.Option(help="a collection in BEIR or MTEB layout, or a folder of them: multi-task")],
+    data: Annotated[Path, typer.Option(help="a collection in BEIR layout, or a folder of them: multi-task")],
     out: Annotated[Path, typer.Option(help="folder of the adapter")],
     base: Annotated[
         str, typer.Option(help="model folder of the base, or package:PACKAGE/FOLDER")
@@ -70,36 +70,25 @@ def say(line: str) -> None:
 
 def pilots(
     out: Annotated[Path, typer.Option(help="folder of the library; one that is there is extended")],
-    data: Annotated[Path | None, typer.Option(help="a collection in BEIR or MTEB layout, or a folder of them")] = None,
+    data: Annotated[Path, typer.Option(help="a collection in BEIR layout, or a folder of them")],
     config: ConfigOption = Path("experts.yaml"),
     adapters: Annotated[
         Path | None, typer.Option(help="folder of adapters, used with base and BM25 instead of experts.yaml")
     ] = None,
-    remove: Annotated[str | None, typer.Option(help="take this expert out; nothing is measured")] = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="measure everything again")] = False,
 ) -> None:
-    """Label train queries with every expert's nDCG@10 and choose settings on dev; add or remove an expert."""
-    from coe.base.errors import ConfigError
+    """Label train queries with every expert's nDCG@10 and choose settings on dev; add an expert or a collection."""
     from coe.cli.progress import console_progress
     from coe.retrieval.routing.pilot_library import is_library, load_library, save_library
-    from coe.retrieval.training.build_library import remove_expert
     from coe.retrieval.training.collection import find_collections, read_collection
 
     old = load_library(out) if is_library(out) and not rebuild else None
-    now = datetime.now(UTC).isoformat()
-    if remove is not None:
-        if old is None:
-            raise ConfigError(f"--remove {remove}: there is no library at {out}")
-        library = remove_expert(old, remove, created_at=now)
-    else:
-        if data is None:
-            raise ConfigError("--data is required unless --remove is given")
-        experts = named_experts(config, adapters)
-        with console_progress() as progress:
-            progress("reading")
-            collections = [read_collection(folder) for folder in find_collections(data)]
-            folder = cache_folder(out.parent / "embeddings")
-            library = measured_library(old, collections, experts, folder, now, progress)
+    experts = named_experts(config, adapters)
+    with console_progress() as progress:
+        progress("reading")
+        collections = [read_collection(folder) for folder in find_collections(data)]
+        folder = cache_folder(out.parent / "embeddings")
+        library = measured_library(old, collections, experts, folder, datetime.now(UTC).isoformat(), progress)
     save_library(library, out)
     manifest = library.manifest
     say(
