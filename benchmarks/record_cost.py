@@ -33,7 +33,7 @@ from coe.gateway.chat_log import record_of
 from coe.gateway.chat_request import ChatRequest
 from coe.gateway.composition import spare_what_is_there
 from coe.gateway.deciding import Decided
-from coe.gateway.exchange import ChatRow, RequestContext, new_decision_id
+from coe.gateway.exchange import AnswerFacts, ChatRow, Ending, RequestContext, new_decision_id
 from coe.gateway.keys.grants import EVERYBODY
 from coe.router.log_config import Durability, LogConfig
 from coe.router.types import DecisionReason, QueryFacts, RoutingDecision
@@ -109,10 +109,10 @@ def row_of(decided: Decided, number: int) -> ChatRow:
     )
     context = RequestContext(f"req-{number:024x}", new_decision_id(), EVERYBODY, chat.session, chat.session)
     row = ChatRow(context, chat, time.time(), time.perf_counter())
-    row.decision, row.inputs, row.embedding = decided.decision, decided.inputs, decided.embedding
-    row.expert, row.finish_reason = decided.decision.expert, "stop"
-    row.usage, row.overhead_ms, row.ttft_ms = Usage(prompt_tokens=30, completion_tokens=32), 0.41234, 5.1234
-    row.end(TerminalState.ANSWERED, 200)
+    usage = Usage(prompt_tokens=30, completion_tokens=32)
+    row.decided, row.expert, row.overhead_ms = decided, decided.decision.expert, 0.41234
+    row.answer = AnswerFacts(finish_reason="stop", usage=usage, ttft_ms=5.1234)
+    row.ending = Ending(TerminalState.ANSWERED, 200)
     return row
 
 

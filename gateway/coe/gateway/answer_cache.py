@@ -104,7 +104,7 @@ class AnswerCache:
         decision = row.decision
         if client is None or decision is None or not text or len(text) >= MAX_CHARS:
             return
-        is_whole = row.state is TerminalState.ANSWERED and row.finish_reason == "stop"
+        is_whole = row.ending.state is TerminalState.ANSWERED and row.answer.finish_reason == "stop"
         is_as_decided = row.expert == decision.expert and decision.reason is not DecisionReason.CACHED
         if not is_whole or not is_as_decided:
             return

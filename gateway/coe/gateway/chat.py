@@ -11,20 +11,17 @@ from typing import TYPE_CHECKING
 from coe.base.errors import BackendError, StoreError
 from coe.decision_log.decision_record import TerminalState
 from coe.decision_log.privacy import named_session
-from coe.gateway.adapters.adapter import Delivery, PassedOn, Translated, whole_told
 from coe.gateway.answer_reader import StreamTails, answer_text
 from coe.gateway.asgi import ClientWatch, decode_json, read_body, read_off_loop, send_body, send_head
 from coe.gateway.chat_request import ChatRequest, identity, json_object
-from coe.gateway.exchange import ChatRow, RequestContext, new_decision_id, request_id_of, response_headers
+from coe.gateway.exchange import ChatRow, Ending, RequestContext, new_decision_id, request_id_of, response_headers
 from coe.gateway.expert_answer import EVENT_STREAM, StreamedAnswer, WholeAnswer
 from coe.gateway.http_errors import CLIENT_GONE_STATUS, ClientGoneError, api_error
 from coe.router.usage import Usage
 
 if TYPE_CHECKING:
     from coe.gateway.adapters.adapter import Adapter
-    from coe.gateway.adapters.adapter import Answer as Told
     from coe.gateway.admission import ConcurrencyLimit
-    from coe.gateway.answer_cache import Slot
     from coe.gateway.asgi import Arrival
     from coe.gateway.chat_limits import ChatLimits, ChatReservation
     from coe.gateway.chat_log import ChatLog
@@ -106,10 +103,9 @@ class ChatExchange:
         # How an error ends a stream that has begun; of one that has only said that it waits, as the adapter does.
         self._last_words: Callable[[ApiError], bytes] = partial(adapter.error_event, request_id=row.context.request_id)
         self._hold: ChatReservation | None = None  # of a caller with caps
-        self._alias: str | None = None
-        self._slot: Slot | None = None  # in the cache, where the answer may be kept
-        self._left_out: tuple[str, ...] = ()  # fields of the request that the expert does not take
+        self._known: str | None = None  # the answer that the cache has
         self._is_sampled = False  # a judge needs the answer
+        self._keep_chars = 0  # how much of the answer's text a judge or the cache needs
         self._text: str | None = None  # of the answer, kept until its end for a judge or the cache; never logged
 
     async def run(self) -> None:
@@ -121,7 +117,7 @@ class ChatExchange:
                     row.is_admitted = True
                     await self._answer()
         except ClientGoneError:
-            row.end(TerminalState.CLIENT_GONE, CLIENT_GONE_STATUS, "client_gone")
+            row.ending = Ending(TerminalState.CLIENT_GONE, CLIENT_GONE_STATUS, "client_gone")
         except asyncio.CancelledError as error:
             await self._fail(error)
             raise
@@ -140,7 +136,7 @@ class ChatExchange:
         if self._text is not None:
             if self._is_sampled and endpoint.judge is not None:
                 endpoint.judge.offer(row, self._text)
-            endpoint.decider.keep(self._slot, row, self._text)
+            endpoint.decider.keep(row, self._text)
 
     async def _answer(self) -> None:
         endpoint, context, row = self._endpoint, self._context, self._row
@@ -151,12 +147,13 @@ class ChatExchange:
         try:
             if context.caller.caps:  # one over a cap is rejected as if nothing had been decided
                 self._hold = await endpoint.limits.reserve(context, self._chat, decided.decision, decided.strategy)
-            row.decision, row.strategy, row.shadow = decided.decision, decided.declined, decided.shadow
-            row.inputs, row.embedding = decided.inputs, decided.embedding
-            self._alias, self._slot = decided.alias, decided.slot
+            row.decided, row.strategy, slot = decided, decided.declined, decided.slot
             self._is_sampled = endpoint.judge is not None and endpoint.judge.samples()
+            if slot is not None and slot.answer is not None:
+                self._known = slot.answer.text
+            self._keep_chars = MAX_JUDGED_CHARS if self._is_sampled or slot is not None else 0
             answer = await self._begun(decided)
-            row.expert, row.engine, self._left_out = answer.expert, answer.engine, answer.left_out
+            row.expert, row.answer.engine, row.answer.left_out = answer.expert, answer.engine, answer.left_out
             if context.watch is not None:
                 context.watch.hears(answer.expert)
             endpoint.decider.remember(decided, self._chat.facts.turns, answer.expert)
@@ -185,7 +182,7 @@ class ChatExchange:
             return await run.answer(self._wait_on_stream)
         finally:
             trace = run.trace()
-            self._row.strategy, self._row.usage = trace, Usage.total([call.usage for call in trace.calls])
+            self._row.strategy, self._row.answer.usage = trace, Usage.total([call.usage for call in trace.calls])
 
     async def _wait_on_stream(self) -> None:
         """Begins the client's stream with a comment. Who will answer is not known yet, so no header names an expert."""
@@ -203,19 +200,18 @@ class ChatExchange:
         """Sends a piece of a stream."""
         if piece:
             await self._arrival.send({"type": "http.response.body", "body": piece, "more_body": True})
-        if self._row.ttft_ms is None:
-            self._row.ttft_ms = self._row.elapsed_ms()
+        if self._row.answer.ttft_ms is None:
+            self._row.answer.ttft_ms = self._row.elapsed_ms()
 
     async def _send_whole(self, answer: WholeAnswer) -> None:
-        row, facts, body, told = self._row, answer.facts, answer.body, self._told(answer)
-        row.usage, row.finish_reason = facts.usage, facts.finish_reason
+        row, facts = self._row, answer.facts
+        row.answer.usage, row.answer.finish_reason = facts.usage, facts.finish_reason
         self._note_model(answer.expert, facts.model)
-        row.ttft_ms = row.elapsed_ms()
+        row.answer.ttft_ms = row.elapsed_ms()
         if self._keep_chars:
-            self._text = await read_off_loop(answer_text, body)
+            self._text = await read_off_loop(answer_text, answer.body)
         self._end(facts.error_code)
-        if told is not None:
-            body = await read_off_loop(partial(whole_told, told), body)
+        body = await self._adapter.body(answer, self._chat, self._context)
         await self._endpoint.log.commit(row)
         self._has_begun, self._last_words = True, nothing
         await send_body(self._arrival.send, 200, body, self._headers(), answer.content_type)
@@ -227,13 +223,9 @@ class ChatExchange:
             BackendError: the stream was cut.
             StoreError: its row could not be made safe; the client has not seen the end.
         """
-        endpoint, row, told, keep = self._endpoint, self._row, self._told(answer), self._keep_chars
-        delivery: Delivery
-        if told is None:
-            delivery = PassedOn(self._adapter, self._context.request_id, self._chat, answer, keep)
-        else:
-            delivery = Translated(self._adapter, told, answer, keep)
-        reader, self._last_words, row.status = delivery.reader, delivery.fail, 200
+        endpoint, row, keep = self._endpoint, self._row, self._keep_chars
+        delivery = self._adapter.delivery(answer, self._chat, keep, self._context)
+        reader, self._last_words = delivery.reader, delivery.fail
         try:
             await self._begin_stream(answer.content_type, self._headers())
             await delivery.stream(self._pass_on)
@@ -244,7 +236,8 @@ class ChatExchange:
         else:
             endpoint.experts.ended(answer)
         finally:
-            row.usage, row.finish_reason = reader.usage(self._chat.facts.prompt_tokens), reader.finish_reason
+            usage = reader.usage(self._chat.facts.prompt_tokens)
+            row.answer.usage, row.answer.finish_reason = usage, reader.finish_reason
             self._note_model(answer.expert, reader.model)
             self._text = reader.text if keep else None
             if reader.is_done:
@@ -255,29 +248,14 @@ class ChatExchange:
         await endpoint.log.commit(row)
         await self._arrival.send({"type": "http.response.body", "body": delivery.end()})
 
-    def _told(self, answer: StreamedAnswer | WholeAnswer) -> Told | None:
-        """The answer to be told; None where it goes on as it is."""
-        context = self._context
-        return None if answer.is_native else self._adapter.answer(self._chat, context.decision_id, context.request_id)
-
-    @property
-    def _keep_chars(self) -> int:
-        """How much of the answer's text a judge or the cache needs."""
-        return MAX_JUDGED_CHARS if self._is_sampled or self._slot is not None else 0
-
-    @property
-    def _known(self) -> str | None:
-        """The answer that the cache has."""
-        return None if self._slot is None or self._slot.answer is None else self._slot.answer.text
-
     def _note_model(self, expert: str, model: object) -> None:
         """Notes the model that an answer names, if it was not kept from before."""
         if isinstance(model, str) and self._known is None:
-            self._row.served_model = self._endpoint.log.served.named(expert, model)
+            self._row.answer.model = self._endpoint.log.served.named(expert, model)
 
     def _headers(self) -> dict[str, str]:
         is_debug = self._arrival.headers.get(b"x-coe-debug") == b"1"
-        headers = response_headers(self._row, alias=self._alias, left_out=self._left_out, is_debug=is_debug)
+        headers = response_headers(self._row, is_debug=is_debug)
         if self._hold is not None:
             headers |= self._hold.headers
         return headers
@@ -285,7 +263,7 @@ class ChatExchange:
     def _end(self, error_code: str | None) -> None:
         """Notes the end of an answer, which may hold an error of the expert's."""
         state = TerminalState.ANSWERED if error_code is None else TerminalState.UPSTREAM_ERROR
-        self._row.end(state, 200, error_code)
+        self._row.ending = Ending(state, 200, error_code)
 
     async def _fail(self, failure: BaseException) -> None:
         """Ends the exchange with an error: as an answer, or as the last event of a stream that has begun."""
@@ -294,7 +272,7 @@ class ChatExchange:
         self._endpoint.log.metrics.failed(error)
         row.is_admitted &= error.is_logged
         row.expert = error.expert or row.expert
-        row.end(failed_state(error, row), 200 if self._has_begun else error.status, error.logged)
+        row.ending = Ending(failed_state(error, row), 200 if self._has_begun else error.status, error.logged)
         try:
             await self._endpoint.log.commit(row)
         except StoreError as unsafe:
@@ -313,7 +291,7 @@ def nothing(error: ApiError) -> bytes:
 
 def failed_state(error: ApiError, row: ChatRow) -> TerminalState:
     """The end of a chat by an error."""
-    if row.decision is None:
+    if row.decided is None:
         return TerminalState.REJECTED
     return TerminalState.TIMED_OUT if error.status == 504 else TerminalState.UPSTREAM_ERROR
 

@@ -120,10 +120,10 @@ class ChatReservation:
     def _spent(self, row: ChatRow) -> Cost | None:
         """None where an expert was at work and its count did not come: a client that leaves in time would pay for
         nothing."""
-        served, usage = row.answered_by, row.usage
+        served, usage = row.answered_by, row.answer.usage
         if served is None:
             return NOTHING if row.calls.at_work is None else None
-        if row.state is TerminalState.UPSTREAM_ERROR and usage.completion_tokens == 0:
+        if row.ending.state is TerminalState.UPSTREAM_ERROR and usage.completion_tokens == 0:
             return NOTHING
         return None if usage.is_estimated else self.prices.spent(served, usage)
 

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.utils import floatToGoString
@@ -67,16 +67,16 @@ class ChatLog:
             self.sink.append(self._record(row))
 
     def _count(self, row: ChatRow) -> None:
-        counts, decision, served = self.counts, row.decision, row.answered_by
-        counts.requests[row.state, row.status] += 1
+        counts, decision, served, ending = self.counts, row.decision, row.answered_by, row.ending
+        counts.requests[ending.state, ending.status] += 1
         if decision is None:
             return
         counts.decisions[decision.category, decision.expert, decision.reason] += 1
         counts.overhead.note(row.overhead_ms / 1e3)
         if served is None:
             return
-        if row.ttft_ms is not None:
-            counts.ttft[served].note(row.ttft_ms / 1e3)
+        if row.answer.ttft_ms is not None:
+            counts.ttft[served].note(row.answer.ttft_ms / 1e3)
         if served != decision.expert and row.strategy is None:
             self.metrics.failovers.labels(decision.expert).inc()
 
@@ -106,10 +106,16 @@ class ChatLog:
 
 def record_of(row: ChatRow, experts: Mapping[str, ExpertConfig], replica: str, seq: int) -> DecisionRecord:
     """The row as the log takes it. The sink decides what it keeps of the text."""
-    context, chat, served, usage = row.context, row.chat, row.answered_by, row.usage
+    context, chat, served, answer, ending = row.context, row.chat, row.answered_by, row.answer, row.ending
+    decided, usage = row.decided, answer.usage
     if served is None and row.calls.at_work is not None:  # who has read the prompt at least
         usage = Usage(prompt_tokens=chat.facts.prompt_tokens, is_estimated=True)
     asked = experts.get(served or row.calls.at_work or "")
+    of_decision: dict[str, Any] = {"decision": None}
+    if decided is not None:
+        of_decision["decision"] = brief(decided.decision, (served,))
+        of_decision["inputs"], of_decision["embedding"] = decided.inputs, decided.embedding
+        of_decision["shadow"] = None if decided.shadow is None else decided.shadow()
     return DecisionRecord(
         decision_id=context.decision_id,
         request_id=context.request_id,
@@ -117,19 +123,18 @@ def record_of(row: ChatRow, experts: Mapping[str, ExpertConfig], replica: str, s
         seq=seq,
         at=row.at,
         requested_model=chat.model[:MAX_MODEL_CHARS],
-        state=row.state,
-        decision=row.decision and brief(row.decision, (served,)),
+        state=ending.state,
         served_expert=served,
-        served_model=row.served_model,
+        served_model=answer.model,
         failures=row.calls.failures,
-        engine=row.engine,
-        status=row.status,
-        error_code=row.error_code,
-        finish_reason=row.finish_reason,
+        engine=answer.engine,
+        status=ending.status,
+        error_code=ending.error_code,
+        finish_reason=answer.finish_reason,
         is_stream=chat.is_stream,
         usage=usage,
         cost_usd=cost_of(row.strategy, usage, asked, context.is_batch),
-        ttft_ms=row.ttft_ms,
+        ttft_ms=answer.ttft_ms,
         latency_ms=row.elapsed_ms(),
         overhead_ms=row.overhead_ms,
         session_id=context.session_id,
@@ -139,10 +144,8 @@ def record_of(row: ChatRow, experts: Mapping[str, ExpertConfig], replica: str, s
         in_tool_loop=chat.facts.in_tool_loop,
         prompt_chars=chat.facts.prompt_chars,
         text=chat.text,
-        inputs=row.inputs,
         strategy=row.strategy,
-        shadow=None if row.shadow is None else row.shadow(),
-        embedding=row.embedding,
+        **of_decision,
     )
 
 

@@ -122,8 +122,9 @@ class Decider:
         if decided.conversation is not None:
             self.conversations.note(decided.conversation, turns, expert)
 
-    def keep(self, slot: Slot | None, row: ChatRow, text: str) -> None:
+    def keep(self, row: ChatRow, text: str) -> None:
         """Keeps the answer of a chat that has ended for the next that asks the same, where it may be kept."""
+        slot = None if row.decided is None else row.decided.slot
         if self._cache is not None and slot is not None and not row.context.is_probe:
             self._cache.offer(slot, row, text)
 

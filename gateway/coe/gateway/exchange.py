@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 from coe.decision_log.decision_record import (
     CallState,
-    DecisionInputs,
     DecisionKind,
     DecisionRecord,
-    ShadowDecision,
     StrategyTrace,
     TerminalState,
 )
@@ -26,6 +24,7 @@ from coe.router.usage import Usage
 if TYPE_CHECKING:
     from coe.fleet.backend import BackendRequest
     from coe.gateway.chat_request import ChatRequest
+    from coe.gateway.deciding import Decided
     from coe.gateway.http_errors import ApiError
     from coe.gateway.keys.grants import Caller
     from coe.router.expert_config import ExpertConfig
@@ -106,16 +105,42 @@ class Calls:
 
 
 @dataclass(slots=True)
+class AnswerFacts:
+    """An answer as far as it was read.
+
+    Args:
+        engine: which one of several of the expert gave it.
+        left_out: fields of the request that the expert does not take.
+        model: that it names; None for one out of the cache.
+    """
+
+    engine: int | None = None
+    left_out: tuple[str, ...] = ()
+    model: str | None = None
+    finish_reason: str | None = None
+    usage: Usage = NO_USAGE
+    ttft_ms: float | None = None
+
+
+class Ending(NamedTuple):
+    """How a chat ended: for the log, for its client, and the code of an error."""
+
+    state: TerminalState
+    status: int
+    error_code: str | None = None
+
+
+NOT_ENDED = Ending(TerminalState.REJECTED, 500)
+
+
+@dataclass(slots=True)
 class ChatRow:
-    """The log's row of one chat as far as it is known.
+    """The log's row of one chat: its request, what was decided, the calls that followed, the answer, and its ending.
 
     Args:
         at, arrived_at_s: when the request began to arrive, in Unix seconds and of the monotonic clock.
         is_admitted: it got past the limits, so the log has a row of it.
-        inputs, embedding: what was decided from, as `Decided` has them.
-        shadow: gives what a router on trial decides meanwhile.
         expert: asked last.
-        served_model: as the answer says; None for one out of the cache.
         strategy: of several experts that were asked.
         seq: its number in the log, once that would miss it.
     """
@@ -125,32 +150,24 @@ class ChatRow:
     at: float
     arrived_at_s: float
     is_admitted: bool = False
-    decision: RoutingDecision | None = None
-    inputs: DecisionInputs | None = None
-    embedding: bytes | None = None
-    shadow: Callable[[], ShadowDecision | None] | None = None
-    strategy: StrategyTrace | None = None
+    decided: Decided | None = None
+    overhead_ms: float = 0.0
     calls: Calls = field(default_factory=Calls)
     expert: str | None = None
-    engine: int | None = None
-    served_model: str | None = None
-    state: TerminalState = TerminalState.REJECTED
-    status: int = 500
-    error_code: str | None = None
-    finish_reason: str | None = None
-    usage: Usage = NO_USAGE
-    overhead_ms: float = 0.0
-    ttft_ms: float | None = None
+    strategy: StrategyTrace | None = None
+    answer: AnswerFacts = field(default_factory=AnswerFacts)
+    ending: Ending = NOT_ENDED
     seq: int | None = None
     is_written: bool = False
 
-    def end(self, state: TerminalState, status: int, error_code: str | None = None) -> None:
-        self.state, self.status, self.error_code = state, status, error_code
+    @property
+    def decision(self) -> RoutingDecision | None:
+        return None if self.decided is None else self.decided.decision
 
     @property
     def answered_by(self) -> str | None:
         """The expert that served; None when the one that was tried last never began to answer."""
-        has_spoken = self.state is TerminalState.ANSWERED or self.ttft_ms is not None
+        has_spoken = self.ending.state is TerminalState.ANSWERED or self.answer.ttft_ms is not None
         return self.expert if has_spoken else None
 
     def elapsed_ms(self) -> float:
@@ -158,22 +175,21 @@ class ChatRow:
         return (time.perf_counter() - self.arrived_at_s) * 1e3
 
 
-def response_headers(row: ChatRow, *, alias: str | None, left_out: tuple[str, ...], is_debug: bool) -> dict[str, str]:
+def response_headers(row: ChatRow, *, is_debug: bool) -> dict[str, str]:
     """The `x-coe-*` headers of a chat; never prompt text. One that was not admitted has no row, so no decision to name.
 
     Args:
-        alias: the model that was asked for, where experts.yaml gives that name a meaning.
-        left_out: fields of the request that the expert does not take.
         is_debug: the client asked for what was weighed, too.
     """
-    context, native, decision = row.context, row.chat.native, row.decision
+    context, native, decided = row.context, row.chat.native, row.decided
     headers = {"x-request-id": context.request_id, "x-coe-schema": "1"}
     if native is not None and native.wire is Wire.MESSAGES:
         headers["request-id"] = context.request_id  # its name in Anthropic's API
     if row.is_admitted:
         headers["x-coe-decision-id"] = context.decision_id
-    if decision is None:
+    if decided is None:
         return headers
+    decision, alias = decided.decision, decided.alias
     headers |= {
         "x-coe-expert": row.expert or decision.expert,
         "x-coe-category": decision.category,
@@ -183,8 +199,8 @@ def response_headers(row: ChatRow, *, alias: str | None, left_out: tuple[str, ..
     }
     if row.calls.queue_ms is not None:
         headers["x-coe-queue-ms"] = f"{row.calls.queue_ms:.1f}"
-    if left_out:
-        headers["x-coe-left-out"] = ", ".join(left_out)
+    if row.answer.left_out:
+        headers["x-coe-left-out"] = ", ".join(row.answer.left_out)
     if decision.stay is not None:
         headers["x-coe-conversation"] = stay_note(decision.stay)
     if alias is not None:

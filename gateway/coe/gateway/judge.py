@@ -111,7 +111,7 @@ class Judge:
         decision, served, facts = row.decision, row.answered_by, row.chat.facts
         if served is None or decision is None or not decision.reason.is_routed:
             return
-        if row.state is not TerminalState.ANSWERED or facts.has_media or facts.has_tools:
+        if row.ending.state is not TerminalState.ANSWERED or facts.has_media or facts.has_tools:
             return
         other = self._other(decision, served)
         if other is None and self._settings.queries == "uncertain":

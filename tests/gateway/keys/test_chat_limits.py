@@ -20,7 +20,7 @@ from coe.fleet.replicas import Replicas
 from coe.gateway.auth import Auth
 from coe.gateway.chat_limits import ChatReservation, Prices, bounded, most, price, prompt_bound, spent
 from coe.gateway.chat_request import Native, chat_request
-from coe.gateway.exchange import ChatRow
+from coe.gateway.exchange import ChatRow, Ending
 from coe.gateway.keys.counters import NOTHING, Cost, counters_of
 from coe.gateway.keys.grants import Caller, Cap, Grant, Measure, Window, caller_of
 from coe.gateway.keys.limits import Reservation
@@ -212,7 +212,7 @@ def test_an_answer_that_the_gateway_gave_up_is_charged_where_an_expert_was_at_it
     none: Any = None
     row = ChatRow(none, none, 0.0, 0.0)
     row.calls.at_work = at_work
-    row.end(TerminalState.UPSTREAM_ERROR, 502)
+    row.ending = Ending(TerminalState.UPSTREAM_ERROR, 502)
     ChatReservation(held, Prices({}, none)).settle(row)
     assert charged == [cost]
 

@@ -6,18 +6,21 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from coe.base.errors import BackendError
 from coe.base.json_text import to_json
 from coe.fleet.backend import reply_json
 from coe.gateway.answer_reader import StreamReader, chat_completion, error_code
+from coe.gateway.asgi import read_off_loop
 from coe.gateway.chat_request import ChatRequest, chat_request
 from coe.gateway.event_edits import CALLS, USAGE, CallEvents, Edit, EventEdits, without_usage
 from coe.gateway.http_errors import MAX_UPSTREAM_MESSAGE_CHARS, ApiError
 
 if TYPE_CHECKING:
-    from coe.gateway.expert_answer import StreamedAnswer
+    from coe.gateway.exchange import RequestContext
+    from coe.gateway.expert_answer import StreamedAnswer, WholeAnswer
     from coe.router.gateway_config import GatewayConfig
 
 Json = dict[str, Any]
@@ -101,13 +104,18 @@ class Adapter:
         """The chat request that says the same. Raises ApiError 400 naming a field, its value and what is allowed."""
         return chat_request(body, bounds)
 
-    def answer(self, chat: ChatRequest, decision_id: str, request_id: str) -> Answer | None:
-        """The answer to be told; None where a chat completion is what the client asked for."""
-        return None
+    def delivery(self, answer: StreamedAnswer, sent: ChatRequest, keep_chars: int, context: RequestContext) -> Delivery:
+        """The way of a stream to its client.
 
-    def frame(self, event: Json) -> bytes:
-        """An event as the bytes of a stream."""
-        return b"data: " + to_json(event) + b"\n\n"
+        Args:
+            sent: what the expert answers.
+            keep_chars: how much of the answer's text the delivery's reader keeps.
+        """
+        return PassedOn(self, answer, sent, keep_chars, context.request_id)
+
+    async def body(self, answer: WholeAnswer, sent: ChatRequest, context: RequestContext) -> bytes:
+        """A whole answer for its client. Raises as `translated` does."""
+        return answer.body
 
     def error(self, error: ApiError, request_id: str) -> bytes:
         """The body of an answer that is an error."""
@@ -118,7 +126,30 @@ class Adapter:
         return b"data: " + error.body + b"\n\n"
 
 
-class NamedEvents(Adapter):
+class TranslatingAdapter(Adapter, ABC):
+    """Another API. Experts that speak it got its own requests; the chat completions of others are translated."""
+
+    @abstractmethod
+    def answer(self, chat: ChatRequest, decision_id: str, request_id: str) -> Answer:
+        """One answer to be translated."""
+
+    def frame(self, event: Json) -> bytes:
+        """An event as the bytes of a stream."""
+        return b"data: " + to_json(event) + b"\n\n"
+
+    def delivery(self, answer: StreamedAnswer, sent: ChatRequest, keep_chars: int, context: RequestContext) -> Delivery:
+        if answer.is_native:
+            return super().delivery(answer, sent, keep_chars, context)
+        return Translated(self, self.answer(sent, context.decision_id, context.request_id), answer, keep_chars)
+
+    async def body(self, answer: WholeAnswer, sent: ChatRequest, context: RequestContext) -> bytes:
+        if answer.is_native:
+            return answer.body
+        told = self.answer(sent, context.decision_id, context.request_id)
+        return await read_off_loop(partial(translated, told), answer.body)
+
+
+class NamedEvents(TranslatingAdapter):
     """An API whose events come under the name of their type, as in those after chat completions."""
 
     def frame(self, event: Json) -> bytes:
@@ -158,21 +189,17 @@ class Delivery(ABC):
 
 
 class PassedOn(Delivery):
-    """An answer in the API that its client asked by: its bytes are passed on as they come.
-
-    Args:
-        chat: that was sent to the expert.
-        keep_chars: how much of the answer's text `reader` keeps.
-    """
+    """An answer in the API that its client asked by: its bytes are passed on as they come. Args as of
+    `Adapter.delivery`."""
 
     def __init__(
-        self, adapter: Adapter, request_id: str, chat: ChatRequest, answer: StreamedAnswer, keep_chars: int
+        self, adapter: Adapter, answer: StreamedAnswer, sent: ChatRequest, keep_chars: int, request_id: str
     ) -> None:
-        native = chat.native if answer.is_native else None
+        native = sent.native if answer.is_native else None
         super().__init__(answer, StreamReader(keep_chars, as_chat=None if native is None else native.as_chat))
         self._adapter, self._request_id = adapter, request_id
         edits = [Edit(USAGE, without_usage)] if answer.hides_usage else []
-        if chat.facts.has_tools and native is None:
+        if sent.facts.has_tools and native is None:
             edits.append(Edit(CALLS, CallEvents().edited))
         self._edits = EventEdits(edits) if edits else None
         self._end = BufferedTerminator(adapter.end_mark)
@@ -192,7 +219,7 @@ class PassedOn(Delivery):
 class Translated(Delivery):
     """A streamed chat completion that is translated for another API. Args as of `PassedOn`, and `told`: the answer."""
 
-    def __init__(self, adapter: Adapter, told: Answer, answer: StreamedAnswer, keep_chars: int) -> None:
+    def __init__(self, adapter: TranslatingAdapter, told: Answer, answer: StreamedAnswer, keep_chars: int) -> None:
         self._frames = Frames(adapter, told)
         super().__init__(answer, StreamReader(keep_chars, on_event=self._frames.read))
 
@@ -214,7 +241,7 @@ class Translated(Delivery):
 class Frames:
     """The bytes of a translated answer; apart from `Translated`, or it and its reader would refer to each other."""
 
-    def __init__(self, adapter: Adapter, told: Answer) -> None:
+    def __init__(self, adapter: TranslatingAdapter, told: Answer) -> None:
         self._adapter, self._told = adapter, told
         self._frames: list[bytes] = []
         self._is_over = False
@@ -249,7 +276,7 @@ class Frames:
         self._frames += [self._adapter.frame(event) for event in events]
 
 
-def whole_told(told: Answer, body: bytes) -> bytes:
+def translated(told: Answer, body: bytes) -> bytes:
     """A whole chat completion, translated for another API. Raises BackendError; ApiError where an error is beside
     it."""
     values = reply_json(body)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from coe.gateway.adapters.adapter import Adapter, Answer, Json
+from coe.gateway.adapters.adapter import Answer, Json, TranslatingAdapter
 from coe.gateway.adapters.reading import Fields, Reading
 from coe.gateway.adapters.turn import TEXT, texts_of
 from coe.gateway.chat_request import ChatRequest, Native, count, wrong
@@ -24,7 +24,7 @@ DEFAULT_MAX_TOKENS = 16
 """The limit of this API for a request that names none."""
 
 
-class CompletionsAdapter(Adapter):
+class CompletionsAdapter(TranslatingAdapter):
     """/v1/completions, whose events and errors have the form of chat completions'."""
 
     def request(self, body: Mapping[str, Any], bounds: GatewayConfig, headers: Mapping[bytes, bytes]) -> ChatRequest:

@@ -154,8 +154,8 @@ class RequestSpans(RequestLine):
     def ends(self, row: ChatRow) -> None:
         """Ends the spans of a chat's calls, and says what was decided."""
         super().ends(row)
-        is_good = row.state is TerminalState.ANSWERED
-        error = self._error = None if is_good else row.error_code or row.state.value
+        is_good = row.ending.state is TerminalState.ANSWERED
+        error = self._error = None if is_good else row.ending.error_code or row.ending.state.value
         for expert, hop in self._hops.items():
             hop.span.set_attribute(RESPONSE_ID, row.context.decision_id)
             if expert == row.expert:
@@ -169,7 +169,7 @@ class RequestSpans(RequestLine):
                 DECISION_ID: row.context.decision_id,
                 "gen_ai.conversation.id": row.context.session_id,
                 "coe.request.id": row.context.request_id,
-                "coe.state": row.state.value,
+                "coe.state": row.ending.state.value,
             }
         )
         decision = row.decision
@@ -202,9 +202,9 @@ class RequestSpans(RequestLine):
 
 
 def answered(hop: Hop, row: ChatRow) -> None:
-    usage = row.usage
-    if row.finish_reason is not None:
-        hop.span.set_attribute("gen_ai.response.finish_reasons", [row.finish_reason])
+    answer, usage = row.answer, row.answer.usage
+    if answer.finish_reason is not None:
+        hop.span.set_attribute("gen_ai.response.finish_reasons", [answer.finish_reason])
     hop.span.set_attributes(
         {
             DECISION_ID: row.context.decision_id,
@@ -215,8 +215,8 @@ def answered(hop: Hop, row: ChatRow) -> None:
             "coe.usage.is_estimated": usage.is_estimated,
         }
     )
-    if row.served_model is not None:
-        hop.span.set_attribute("gen_ai.response.model", row.served_model)
+    if answer.model is not None:
+        hop.span.set_attribute("gen_ai.response.model", answer.model)
     if row.chat.is_stream and hop.first_s is not None:
         hop.span.set_attribute("gen_ai.response.time_to_first_chunk", hop.first_s)
 

@@ -52,18 +52,18 @@ class RequestLine(Watch):
         return seen
 
     def ends(self, row: ChatRow) -> None:
-        decision, ttft_ms = row.decision, row.ttft_ms
-        self._status = row.status
+        decision, ttft_ms, usage = row.decision, row.answer.ttft_ms, row.answer.usage
+        self._status = row.ending.status
         self._facts |= {
             "request_id": row.context.request_id,
             "decision_id": row.context.decision_id if row.is_admitted else None,
             "expert": row.expert or (decision.expert if decision else None),
             "category": decision.category if decision else None,
-            "state": row.state.value,
-            "error": row.error_code,
+            "state": row.ending.state.value,
+            "error": row.ending.error_code,
             "ttft_ms": None if ttft_ms is None else round(ttft_ms, 1),
-            "input_tokens": row.usage.prompt_tokens,
-            "output_tokens": row.usage.completion_tokens,
+            "input_tokens": usage.prompt_tokens,
+            "output_tokens": usage.completion_tokens,
         }
 
     def close(self) -> None:
