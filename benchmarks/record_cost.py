@@ -32,8 +32,7 @@ from coe.decision_log.sink import DecisionLog
 from coe.gateway.chat_log import record_of
 from coe.gateway.chat_request import ChatRequest
 from coe.gateway.composition import spare_what_is_there
-from coe.gateway.deciding import Decided
-from coe.gateway.exchange import AnswerFacts, ChatRow, Ending, RequestContext, new_decision_id
+from coe.gateway.exchange import AnswerFacts, ChatRow, Decided, Ending, RequestContext, new_decision_id
 from coe.gateway.keys.grants import EVERYBODY
 from coe.router.log_config import Durability, LogConfig
 from coe.router.types import DecisionReason, QueryFacts, RoutingDecision

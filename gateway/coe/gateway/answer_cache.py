@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from coe.base.json_text import to_json
 from coe.base.redis_names import CACHED_ANSWERS, CACHED_FROM
-from coe.decision_log.decision_record import TerminalState
 from coe.decision_log.redis_client import REDIS_ERRORS, connect
 from coe.gateway.keys.grants import Caller
 from coe.router.capabilities import named_decision
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
     from coe.decision_log.redis_client import RedisClient
     from coe.gateway.chat_request import ChatRequest
-    from coe.gateway.exchange import ChatRow
 
 TIMEOUT_S, PAUSE_S = 0.25, 1.0
 """A request waits so long for Redis, and after a failure nobody does for a while."""
@@ -98,20 +96,15 @@ class AnswerCache:
             self._send(client.set(CACHED_FROM + decision_id, key, ex=self._max_age_s))
         return Slot(key, None if found is None else KeptAnswer.model_validate_json(found))
 
-    def offer(self, slot: Slot, row: ChatRow, text: str) -> None:
-        """Keeps the answer of a chat that has ended, where it is whole."""
+    def offer(self, slot: Slot, decision_id: str, decision: RoutingDecision, text: str) -> None:
+        """Keeps a whole answer of the expert that was decided, unless it comes from here."""
         client = self._ready()
-        decision = row.decision
-        if client is None or decision is None or not text or len(text) >= MAX_CHARS:
-            return
-        is_whole = row.ending.state is TerminalState.ANSWERED and row.answer.finish_reason == "stop"
-        is_as_decided = row.expert == decision.expert and decision.reason is not DecisionReason.CACHED
-        if not is_whole or not is_as_decided:
+        if client is None or not text or len(text) >= MAX_CHARS or decision.reason is DecisionReason.CACHED:
             return
         pipeline = client.pipeline(transaction=False)
         kept = KeptAnswer(text=text, expert=decision.expert, category=decision.category)
         pipeline.set(CACHED_ANSWERS + slot.key, kept.model_dump_json(), ex=self._max_age_s)
-        pipeline.set(CACHED_FROM + row.context.decision_id, slot.key, ex=self._max_age_s)
+        pipeline.set(CACHED_FROM + decision_id, slot.key, ex=self._max_age_s)
         self._send(pipeline.execute())
 
     def rated(self, decision_id: str, value: float) -> None:

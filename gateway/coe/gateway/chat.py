@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from coe.gateway.asgi import Arrival
     from coe.gateway.chat_limits import ChatLimits, ChatReservation
     from coe.gateway.chat_log import ChatLog
-    from coe.gateway.deciding import Decided, Decider
+    from coe.gateway.deciding import Decider
+    from coe.gateway.exchange import Decided
     from coe.gateway.expert_call import ExpertCall
     from coe.gateway.http_errors import ApiError
     from coe.gateway.judge import Judge

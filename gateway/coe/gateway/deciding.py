@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 
 from coe.base.errors import NoEligibleExpertError
-from coe.decision_log.decision_record import DecisionInputs, ShadowDecision, StrategyTrace
+from coe.decision_log.decision_record import DecisionInputs, StrategyTrace, TerminalState
 from coe.decision_log.privacy import session_hash, session_of
 from coe.fleet.backend import RETRY_AFTER_S
 from coe.fleet.tasks import BatchedCalls
-from coe.gateway.answer_cache import AnswerCache, Slot
+from coe.gateway.answer_cache import AnswerCache
 from coe.gateway.chat_request import ChatRequest, no_model
 from coe.gateway.conversations import Conversations
-from coe.gateway.exchange import ChatRow
+from coe.gateway.exchange import ChatRow, Decided
 from coe.gateway.http_errors import ApiError
 from coe.gateway.keys.grants import EVERYBODY, Caller
 from coe.gateway.live_router import LiveRouter
@@ -45,28 +44,6 @@ BY_PLAN = frozenset({DecisionReason.MAP, DecisionReason.QUERY, DecisionReason.UN
 
 MORE_THAN_TEXT = ("tools", "functions", "logprobs", "top_logprobs", "audio", "modalities", "prediction")
 """Fields with which an answer is more than a text, or belongs to the expert that wrote it."""
-
-
-class Decided(NamedTuple):
-    """A decision and what it was made from.
-
-    `inputs` and `embedding` are None where the client named the expert; `embedding` also where the log keeps none.
-    `shadow` gives what a router on trial decides meanwhile, or None if it is not ready; None without a trial.
-    `strategy` asks several experts; `declined` says why the policy's own is not followed; neither: one is asked.
-    `alias` is the model that was asked for, where experts.yaml gives that name a meaning.
-    `conversation` is the name by which its expert is remembered; None where the client named the expert.
-    `slot` is the place of the answer in the cache; None where it may not be kept.
-    """
-
-    decision: RoutingDecision
-    inputs: DecisionInputs | None = None
-    embedding: bytes | None = None
-    shadow: Callable[[], ShadowDecision | None] | None = None
-    strategy: Chosen | None = None
-    declined: StrategyTrace | None = None
-    alias: str | None = None
-    conversation: str | None = None
-    slot: Slot | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +100,13 @@ class Decider:
             self.conversations.note(decided.conversation, turns, expert)
 
     def keep(self, row: ChatRow, text: str) -> None:
-        """Keeps the answer of a chat that has ended for the next that asks the same, where it may be kept."""
-        slot = None if row.decided is None else row.decided.slot
-        if self._cache is not None and slot is not None and not row.context.is_probe:
-            self._cache.offer(slot, row, text)
+        """Keeps the answer of a chat that has ended for the next that asks the same, where that may be."""
+        decided, context = row.decided, row.context
+        if self._cache is None or decided is None or decided.slot is None or context.is_probe:
+            return
+        is_whole = row.ending.state is TerminalState.ANSWERED and row.answer.finish_reason == "stop"
+        if is_whole and row.expert == decided.decision.expert:
+            self._cache.offer(decided.slot, context.decision_id, decided.decision, text)
 
     async def decide(
         self,

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 from coe.decision_log.decision_record import (
     CallState,
+    DecisionInputs,
     DecisionKind,
     DecisionRecord,
+    ShadowDecision,
     StrategyTrace,
     TerminalState,
 )
@@ -23,11 +25,12 @@ from coe.router.usage import Usage
 
 if TYPE_CHECKING:
     from coe.fleet.backend import BackendRequest
+    from coe.gateway.answer_cache import Slot
     from coe.gateway.chat_request import ChatRequest
-    from coe.gateway.deciding import Decided
     from coe.gateway.http_errors import ApiError
     from coe.gateway.keys.grants import Caller
     from coe.router.expert_config import ExpertConfig
+    from coe.router.strategies.types import Chosen
 
 MAX_REQUEST_ID_CHARS = 128
 MAX_MODEL_CHARS = 128
@@ -102,6 +105,28 @@ class Calls:
     at_work: str | None = None
     failures: dict[str, str] = field(default_factory=dict)
     queue_ms: float | None = None
+
+
+class Decided(NamedTuple):
+    """A decision and what it was made from.
+
+    `inputs` and `embedding` are None where the client named the expert; `embedding` also where the log keeps none.
+    `shadow` gives what a router on trial decides meanwhile, or None if it is not ready; None without a trial.
+    `strategy` asks several experts; `declined` says why the policy's own is not followed; neither: one is asked.
+    `alias` is the model that was asked for, where experts.yaml gives that name a meaning.
+    `conversation` is the name by which its expert is remembered; None where the client named the expert.
+    `slot` is the place of the answer in the cache; None where it may not be kept.
+    """
+
+    decision: RoutingDecision
+    inputs: DecisionInputs | None = None
+    embedding: bytes | None = None
+    shadow: Callable[[], ShadowDecision | None] | None = None
+    strategy: Chosen | None = None
+    declined: StrategyTrace | None = None
+    alias: str | None = None
+    conversation: str | None = None
+    slot: Slot | None = None
 
 
 @dataclass(slots=True)

@@ -332,8 +332,9 @@ class Router:
         """The decision on an unsure query of categories with probabilities (k,), where experts that can abstain and
         that serve some category are asked first, the most likely one's before others. A pin of `general` stays."""
         odds, policy = cached.odds, self.policies[cached.usual.policy]
-        by_category = (policy.expert_of(row)[0] for row in np.argsort(-np.asarray(probs), kind="stable").tolist())
-        asked = dict.fromkeys(e for e in by_category if e in self._abstaining and e in odds.ranking)
+        planned = ((row, policy.expert_of(row)[0]) for row in range(len(probs)))
+        able = [(row, e) for row, e in planned if e in self._abstaining and e in odds.ranking]
+        asked = dict.fromkeys(e for _, e in sorted(able, key=lambda each: -probs[each[0]]))
         if not asked or odds.reason is DecisionReason.PINNED:
             return cached
         ranking = tuple(dict.fromkeys((*asked, *odds.ranking)))
