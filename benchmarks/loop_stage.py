@@ -22,7 +22,7 @@ from benchmarks.loop_fleet import (
 )
 from benchmarks.loop_judge import Opinions
 from coe.cli.progress import silent
-from coe.router.build import MeasuredExperts, assemble, solved_policy
+from coe.router.build import MeasuredExperts, assemble, build_encoder, solved_policy
 from coe.router.capabilities import Capabilities
 from coe.router.map_solver import ExpertCosts
 from coe.router.pipeline import Router
@@ -85,7 +85,7 @@ def fit_stage(world: World, config: PluginConfig, rng: np.random.Generator) -> S
         data_fingerprints={},
         is_holding_out=False,
     )
-    prepared = prepare(request, world.encoder, world.queries, rng, silent)
+    prepared = prepare(request, build_encoder(config), world.queries, rng, silent)  # it reads what no table holds
     with tempfile.TemporaryDirectory(prefix="coe-loop-") as folder:
         artifact = write_router(Path(folder), request, world.encoder, prepared, MAP, NOW)
     router = assemble(

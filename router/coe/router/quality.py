@@ -16,12 +16,12 @@ from coe.router.artifact import require_array
 from coe.router.cost import KINDS
 from coe.router.types import BoolArray, ExpertScores, FloatArray, IntArray
 
-CAUTION = 1.0
-"""Standard errors that an advantage loses: the one-standard-error rule (benchmarks/LOG.md compares others)."""
+CAUTION = 0.25
+"""Standard errors that a lead over the reference loses. Qualities are shrunk already, and more caution than this kept
+real leads from the map (ours; docs/results/first-map.md)."""
 
-CAUTION_CHEAPER = 0.7
-"""The same of an expert that is cheaper: three chances in four that it is better, instead of five in six (ours: the
-least by which no public table loses on its training prompts)."""
+EQUAL = 0.005
+"""Quality within which two experts count as equal, so that a cheaper one serves: half a point (ours)."""
 
 BROAD = 4
 """Answers with which an expert counts as graded in a category: fewer prove no lead and make no reference (ours)."""
@@ -152,23 +152,25 @@ def references(evidence: QualityMatrix) -> IntArray:
 
 
 def cautious_quality(evidence: QualityMatrix, cost_usd: FloatArray | float = 0.0) -> FloatArray:
-    """Quality (k+1, m) for solving the map: a lead has to be proven, and less so if it comes cheaper.
+    """Quality (k+1, m) for solving the map: a lead has to be shown, and of equal experts the cheapest is best.
 
-    A lead over the reference is shrunk by CAUTION standard errors of the difference, by CAUTION_CHEAPER if the expert
-    is cheaper (soft threshold, by the one-standard-error rule of Breiman et al. 1984), so that a handful of lucky
-    answers moves no category and much data is left as it is. A cell with fewer than BROAD answers has no lead. An
-    expert that is worse stays as much worse as was measured.
+    A lead over the reference is shrunk by CAUTION standard errors of the difference (soft threshold), so that a handful
+    of lucky answers moves no category and much data is left as it is. A cell with fewer than BROAD answers has no lead.
+    An expert that is worse stays as much worse as was measured. Of those within EQUAL of the best, the cheapest is the
+    best if it is CHEAPER.
 
     Args:
         cost_usd: (k+1, m) of a query.
     """
     rows, reference = np.arange(len(evidence.quality)), references(evidence)
     base = evidence.quality[rows, reference][:, None]
-    lead = evidence.quality - base
-    price = np.broadcast_to(cost_usd, lead.shape)
-    caution = np.where(price < CHEAPER * price[rows, reference][:, None], CAUTION_CHEAPER, CAUTION)
-    error = caution * np.sqrt(evidence.stderr**2 + evidence.stderr[rows, reference][:, None] ** 2)
-    proven = np.where((lead > error) & (evidence.count >= BROAD), lead - error, -UNPROVEN)
-    cautious = np.where(lead > 0, proven, lead)
+    lead, is_graded = evidence.quality - base, evidence.count >= BROAD
+    error = CAUTION * np.sqrt(evidence.stderr**2 + evidence.stderr[rows, reference][:, None] ** 2)
+    cautious = np.where(lead > 0, np.where((lead > error) & is_graded, lead - error, -UNPROVEN), lead)
     cautious[rows, reference] = 0.0
+    price, best = np.broadcast_to(cost_usd, lead.shape), cautious.argmax(axis=1)
+    is_equal = is_graded & (cautious >= cautious[rows, best][:, None] - EQUAL)
+    cheapest = np.where(is_equal, price, np.inf).argmin(axis=1)
+    takes = is_equal.any(axis=1) & (price[rows, cheapest] < CHEAPER * price[rows, best])
+    cautious[rows[takes], cheapest[takes]] = cautious[rows[takes], best[takes]] + UNPROVEN
     return np.asarray(base + cautious, dtype=np.float32)

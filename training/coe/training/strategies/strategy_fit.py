@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from coe.cli.progress import Progress
-from coe.router.quality import CAUTION, QualityMatrix, reference_of
+from coe.router.quality import QualityMatrix, reference_of
 from coe.router.strategies.learned import NEVER, NOBODY, LearnedStrategies, Variants, with_bias
 from coe.router.strategies.machines import SIGNALS, TELLS
 from coe.router.types import BoolArray, Float64Array, FloatArray, IntArray
@@ -36,6 +36,9 @@ MIN_IN_CATEGORY = 10
 
 MOSTLY = 0.5
 """Least share of all prompts whose answers were compared, for `general` to be served by a strategy (ours)."""
+
+CAUTION = 1.0
+"""Standard errors that a way's lead over the best single expert loses: it was chosen among many (ours)."""
 
 SURE = 2.0
 """Standard errors by which a way must lead over all prompts (ours)."""
