@@ -11,7 +11,7 @@ from coe.fleet.providers import echo
 from coe.gateway.chat_log import ServedModels, priced
 from coe.gateway.metrics import Metrics
 from coe.router.expert_config import ExpertConfig
-from coe.router.price_list import entry_prices, listed
+from coe.router.price_list import entry_prices, price_entry
 from tests.gateway.running import Running, echoes, running
 
 OLD, NEW = "gpt-4o-2024-08-06", "gpt-4o-mini-2024-07-18"
@@ -73,7 +73,7 @@ async def test_an_answer_that_names_no_model_says_nothing() -> None:
     ],
 )
 def test_the_price_of_another_listed_model_is_that_of_the_table(asked: str, served: str, price: float) -> None:
-    assert entry_prices(listed("openai/gpt-4o-mini"))["price"]["input"] == 0.15, "the table comes with litellm"
+    assert entry_prices(price_entry("openai/gpt-4o-mini"))["price"]["input"] == 0.15, "the table comes with litellm"
     entry = ExpertConfig.model_validate(ENTRY | {"model": asked})
     assert priced(entry, served).price["input"] == price
 

@@ -14,7 +14,7 @@ from coe.gateway.adapters import messages_answer, responses_answer
 from coe.gateway.answer_reader import StreamReader, read_answer
 from coe.router.cost import Price, cost
 from coe.router.expert_config import ExpertConfig
-from coe.router.price_list import entry_prices, listed, price_table
+from coe.router.price_list import entry_prices, price_entry, price_table
 from coe.router.usage import Usage, chat_usage, usage_of
 
 Json = dict[str, Any]
@@ -27,7 +27,7 @@ def models_of(provider: str) -> list[str]:
     """Models in litellm's notation that are priced by token, at all hours alike."""
     mine = (name for name, facts in price_table().items() if facts.get("litellm_provider") == provider)
     names = {f"{provider}/{name.removeprefix(f'{provider}/')}" for name in mine}
-    return sorted(name for name in names if has_one_price(listed(name)))
+    return sorted(name for name in names if has_one_price(price_entry(name)))
 
 
 def has_one_price(facts: Mapping[str, Any]) -> bool:

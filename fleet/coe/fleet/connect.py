@@ -13,7 +13,7 @@ from coe.fleet.replicas import ExpertBackend, Replicas
 from coe.router import plugins
 from coe.router.config import CoeConfig
 from coe.router.expert_config import Engine, ExpertConfig
-from coe.router.gateway_config import listed
+from coe.router.gateway_config import field_names
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ Roots = Sequence[str]
 WIRES, OPENAI_WIRE = "fleet.providers", "vllm"
 """An engine has the wire of its name; those without a file there, llama.cpp's server among them, speak OpenAI's."""
 
-DECLARED = listed(
+DECLARED = field_names(
     """
     wires params_b active_params_b price price_above price_batch context_tokens supports description
     """

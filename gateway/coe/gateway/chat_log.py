@@ -21,7 +21,7 @@ from coe.gateway.exchange import MAX_MODEL_CHARS, ChatRow
 from coe.router.brief_decision import brief
 from coe.router.cost import Price, cost
 from coe.router.expert_config import ExpertConfig
-from coe.router.price_list import entry_prices, listed
+from coe.router.price_list import entry_prices, price_entry
 from coe.router.usage import READ, WRITTEN, Usage
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def priced(entry: ExpertConfig, model: str) -> ExpertConfig:
     is_same = undated(entry.model.rpartition("/")[2]) == undated(model.rpartition("/")[2])
     if is_same or not entry.chat_price.most(1, 1):
         return entry
-    asked, served = (entry_prices(listed(name)) for name in (entry.model, model))
+    asked, served = (entry_prices(price_entry(name)) for name in (entry.model, model))
     if not asked or not served or asked == served:
         return entry
     own = entry.model_dump(exclude={"cost", "price", "price_above", "price_batch"})

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from coe.router.cost import Price, Rates
-from coe.router.price_list import entry_prices, listed
+from coe.router.price_list import entry_prices, price_entry
 from coe.router.section import HTTP_URL, Billions, EnvironmentName, Seconds, Section
 
 
@@ -122,7 +122,7 @@ class ExpertConfig(Section):
         if not isinstance(values, dict) or values.get("price") != "auto":
             return values
         model = values.get("model")
-        prices = entry_prices(listed(str(model)))
+        prices = entry_prices(price_entry(str(model)))
         if not prices:
             raise ValueError(
                 f"price: litellm's price table has no model {model!r}; allowed: auto for a model that it has, where "

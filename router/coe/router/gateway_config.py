@@ -27,11 +27,11 @@ def check_is_clients(field: str) -> str:
     return field
 
 
-def listed(names: str) -> frozenset[str]:
+def field_names(names: str) -> frozenset[str]:
     return frozenset(names.split())
 
 
-OPENAI = listed(
+OPENAI = field_names(
     """
     audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens max_tokens messages
     metadata modalities model moderation n parallel_tool_calls prediction presence_penalty prompt_cache_key
@@ -41,7 +41,7 @@ OPENAI = listed(
 )
 """OpenAI's own, as its SDK has them."""
 
-SAMPLING = listed(
+SAMPLING = field_names(
     """
     add_generation_prompt add_special_tokens allowed_token_ids bad_words best_of continue_final_message echo
     guided_choice guided_grammar guided_json guided_regex ignore_eos include_reasoning include_stop_str_in_output

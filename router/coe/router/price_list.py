@@ -50,15 +50,15 @@ def price_table() -> Mapping[str, Mapping[str, object]]:
 def listed_facts(model: str) -> dict[str, object]:
     """Keys of an entry of experts.yaml that the table knows of a model in litellm's notation, e.g. openai/gpt-4o-mini:
     prices in USD per million tokens, context in tokens, tools, images."""
-    return entry_keys(listed(model))
+    return entry_keys(price_entry(model))
 
 
 def listed_mode(model: str) -> object:
     """Task of a model by the table: `chat`, which an unknown one has too, `embedding`, ..."""
-    return listed(model).get("mode", "chat")
+    return price_entry(model).get("mode", "chat")
 
 
-def listed(model: str) -> Mapping[str, object]:
+def price_entry(model: str) -> Mapping[str, object]:
     """Everything that the table has of a model in litellm's notation."""
     table = price_table()
     return table.get(model) or table.get(model.partition("/")[2]) or {}

@@ -18,13 +18,13 @@ from coe.gateway.answer_reader import StreamReader, read_answer
 from coe.gateway.app import ADAPTERS
 from coe.gateway.expert_answer import StreamedAnswer
 from coe.gateway.http_errors import ApiError
-from coe.router.gateway_config import GatewayConfig, listed
+from coe.router.gateway_config import GatewayConfig, field_names
 from tests.gateway.adapters.test_native import REQUESTS, STREAMS, WHOLE
 
 OTHERS = {path.removeprefix("/v1/"): each for path, each in ADAPTERS.items() if isinstance(each, TranslatingAdapter)}
 WORDS = st.sampled_from(
     sorted(
-        listed(
+        field_names(
             """
     any arguments auto budget_tokens call_id choices container content data delta developer edits effort enabled error
     finish_reason format function function_call function_call_output id image image_url include index input input_image

@@ -30,10 +30,10 @@ from coe.fleet.backend import (
     visible_headers,
 )
 from coe.fleet.providers._post import Connections
-from coe.router.gateway_config import listed
+from coe.router.gateway_config import field_names
 from coe.router.section import HttpUrl, Section
 
-FORWARDED = listed(
+FORWARDED = field_names(
     """
     messages temperature top_p n stream stream_options stop max_tokens max_completion_tokens presence_penalty
     frequency_penalty logit_bias user seed tools tool_choice parallel_tool_calls response_format logprobs

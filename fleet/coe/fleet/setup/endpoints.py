@@ -12,7 +12,7 @@ import aiohttp
 from yarl import URL
 
 from coe.base.errors import ConfigError, EngineError
-from coe.router.price_list import entry_keys, listed
+from coe.router.price_list import entry_keys, price_entry
 
 ADDRESS = re.compile(r"https?://[^/\s@]+(/\S*)?$")
 SIZE = re.compile(r"(?<![A-Za-z0-9.])(\d+(?:\.\d+)?)[bB](?![A-Za-z0-9])")
@@ -113,7 +113,7 @@ class Endpoint:
             made["api_key_env"] = self.key_env
         if size := SIZE.search(model):
             made["params_b"] = float(size[1])
-        known = listed(f"openai/{model}") if URL(self.url).host == "api.openai.com" else {}
+        known = price_entry(f"openai/{model}") if URL(self.url).host == "api.openai.com" else {}
         said = {key: value for key, value in facts.items() if key != "max_tokens"}  # which bounds an answer
         made |= entry_keys({**known, **said})
         if context := context_tokens(facts):

@@ -9,7 +9,7 @@ from datetime import date
 from coe.base.errors import ConfigError
 from coe.fleet.setup.composition import Found, safe_name
 from coe.router.expert_config import NOT_PARAMS
-from coe.router.price_list import entry_keys, listed, listed_mode
+from coe.router.price_list import entry_keys, listed_mode, price_entry
 
 WIRE_OF = {"hosted_vllm": "vllm", "openai": "openai", "custom_openai": "openai", "text-completion-openai": ""}
 """Providers that speak OpenAI's API at an address of the user's, and our engine for each; "" has none."""
@@ -94,7 +94,7 @@ def deployment(
             notes.append(f"{where}: the file contains a key; put it into the variable {made['api_key_env']}")
     own = {key: value for key, value in params.items() if key != "max_tokens"}  # which bounds an answer
     model = str(info.get("base_model") or params.get("base_model") or params["model"])
-    made |= entry_keys({**listed(model), **own, **info})
+    made |= entry_keys({**price_entry(model), **own, **info})
     made |= {ours: value for name, ours in RENAMED.items() if isinstance(value := params.get(name), int | float)}
     further = provider_params(params) if engine == "" else {}
     made |= further

@@ -13,11 +13,11 @@ from coe.gateway.chat_request import ChatRequest, Native, count, wrong
 from coe.gateway.exchange import answer_id
 from coe.gateway.http_errors import ApiError
 from coe.router.expert_config import Wire
-from coe.router.gateway_config import GatewayConfig, listed
+from coe.router.gateway_config import GatewayConfig, field_names
 
 FIELDS = Fields(
-    same=listed("model stream temperature top_p n stop seed presence_penalty frequency_penalty logit_bias user"),
-    read=listed("prompt max_tokens stream_options"),
+    same=field_names("model stream temperature top_p n stop seed presence_penalty frequency_penalty logit_bias user"),
+    read=field_names("prompt max_tokens stream_options"),
     native={"best_of": (1,), "echo": (False,), "logprobs": (), "suffix": ("",)},
 )
 DEFAULT_MAX_TOKENS = 16

@@ -12,11 +12,11 @@ from coe.gateway.adapters.reading import STATELESS, Fields, Reading, a_text, an_
 from coe.gateway.chat_request import ChatRequest, Native, count, typed, unknown_kind, wrong
 from coe.gateway.http_errors import ApiError
 from coe.router.expert_config import Wire
-from coe.router.gateway_config import GatewayConfig, listed
+from coe.router.gateway_config import GatewayConfig, field_names
 
 FIELDS = Fields(
-    same=listed("model stream temperature top_p"),
-    read=listed(
+    same=field_names("model stream temperature top_p"),
+    read=field_names(
         "messages system max_tokens metadata stop_sequences thinking tools tool_choice output_config output_format "
         "cache_control"
     ),

@@ -11,14 +11,14 @@ from coe.gateway.adapters.responses_answer import LAST, ResponsesAnswer, as_chat
 from coe.gateway.chat_request import ChatRequest, Native, count, flag, typed, unknown_kind, wrong
 from coe.gateway.http_errors import ApiError
 from coe.router.expert_config import Wire
-from coe.router.gateway_config import GatewayConfig, listed
+from coe.router.gateway_config import GatewayConfig, field_names
 
 FIELDS = Fields(
-    same=listed(
+    same=field_names(
         "model stream temperature top_p parallel_tool_calls user metadata safety_identifier service_tier "
         "prompt_cache_key prompt_cache_retention"
     ),
-    read=listed(
+    read=field_names(
         "input instructions max_output_tokens tools tool_choice text reasoning include store stream_options "
         "client_metadata"
     ),

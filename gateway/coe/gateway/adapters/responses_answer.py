@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from coe.gateway.adapters.turn import CALL, REASONING, REFUSAL, TEXT, Part, Step, Turn
 from coe.gateway.exchange import answer_id
 from coe.gateway.http_errors import ApiError
-from coe.router.gateway_config import listed
+from coe.router.gateway_config import field_names
 from coe.router.usage import READ, WRITTEN, usage_of
 
 if TYPE_CHECKING:
     from coe.gateway.adapters.adapter import Json
     from coe.gateway.chat_request import ChatRequest
 
-ECHOED = listed(
+ECHOED = field_names(
     "instructions max_output_tokens metadata parallel_tool_calls reasoning temperature text tool_choice tools top_p "
     "truncation user safety_identifier service_tier prompt_cache_key"
 )
