@@ -95,8 +95,7 @@ def test_the_first_start_measures_fits_and_answers_every_category(place: Place, 
     assert len({cells[2] for cells in table.values()}) > 3
     assert int(re.search(r"(\d+) of 16 queries were put", first_output).group(1)) >= 8
     assert re.search(r"^curl http://127\.0\.0\.1:\d+/v1/chat/completions ", first_output, re.MULTILINE)
-    assert re.search(r"answers from \S+answers\.jsonl, graded here: generalist 3 \(key [0-9a-f]{12}\)", first_output)
-    assert "; 9 asked here." in first_output
+    assert "(18 answers were known already)" in first_output  # the demo ships them
     live = json.loads((place.data / "routers" / "live.json").read_text())
     assert (place.data / "routers" / live["version"] / "manifest.json").exists()
 
