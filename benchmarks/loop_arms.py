@@ -28,7 +28,7 @@ from benchmarks.loop_stage import Settings, Stage, router_of, shares_of, wanted_
 from coe.router.pipeline import Router
 from coe.router.quality import QualityMatrix
 from coe.router.types import Interval, Metric, Verdict
-from coe.training.candidate import judged_rows, judging_pairs, without_passengers
+from coe.training.candidate import without_passengers
 from coe.training.change_points import ChangePoint, find_change_points
 from coe.training.evidence import Evidence, beside_serving, gather_evidence
 from coe.training.expert_map import measure_quality
@@ -40,8 +40,16 @@ from coe.training.gate import (
 )
 from coe.training.judged_pairs import JudgedPairs
 from coe.training.log_answers import AskedAnswers, LoggedChoices
+from coe.training.log_comparison import (
+    LogComparison,
+    NewExperts,
+    compare_new_experts,
+    compare_on_log,
+    judged_rows,
+    judging_pairs,
+)
 from coe.training.log_table import FOLDS, LogTable
-from coe.training.router_comparison import CrossFitted, LogComparison, Newcomers, RouterComparison, folds_of
+from coe.training.router_comparison import CrossFitted, RouterComparison, folds_of
 from coe.training.types import OutcomeTable
 
 NOTHING = Metric(value=0.0, interval=Interval(low=0.0, high=0.0))
@@ -65,7 +73,7 @@ class Round:
     live_value: float
     candidate_value: float
     gain_of_takeover: float | None = None
-    newcomers: Newcomers | None = None
+    newcomers: NewExperts | None = None
 
     @property
     def is_promoted(self) -> bool:
@@ -189,7 +197,11 @@ class Retraining:
         self.rounds.append(done)
 
     def renew(
-        self, comparison: RouterComparison, log: LogTable, changes: tuple[ChangePoint, ...], newcomers: Newcomers | None
+        self,
+        comparison: RouterComparison,
+        log: LogTable,
+        changes: tuple[ChangePoint, ...],
+        newcomers: NewExperts | None,
     ) -> bool:
         """Lets the live router learn what it may without the gate. Returns whether an expert took over."""
 
@@ -251,9 +263,9 @@ class Retraining:
         asked, decided = self.asked(log.rows(rows), prompt[rows]), self.rows[prompt[rows]]
         if not is_named_before and len(rows):
             choices = self.choices(comparison, decided, wanted[decided])
-            in_sample = comparison.on_log(asked, share[rows], choices).doubly_robust
+            in_sample = compare_on_log(comparison, asked, share[rows], choices).doubly_robust
             pairs = self.pairs(comparison, log, changes, [wanted] * FOLDS)
-            of_new = comparison.on_newcomers(asked, share[rows], choices, pairs=pairs)
+            of_new = compare_new_experts(comparison, asked, share[rows], choices, pairs=pairs)
             is_hopeful = of_new is not None and of_new.gain.log_e >= HOPELESS
             if in_sample.can_decide and in_sample.log_e < HOPELESS and not is_hopeful:
                 return Round(self.history.n, UNDECIDED, None, *values)  # without ten cross-fitted models
@@ -267,9 +279,9 @@ class Retraining:
                 own = asked.log.fold == number
                 theirs[own] = own_wanted[decided[own]]
             choices = self.choices(comparison, decided, theirs)
-            on_log = comparison.on_log(asked, share[rows], choices)
+            on_log = compare_on_log(comparison, asked, share[rows], choices)
             pairs = self.pairs(comparison, log, changes, by_fold)
-            newcomers = comparison.on_newcomers(asked, share[rows], choices, pairs=pairs)
+            newcomers = compare_new_experts(comparison, asked, share[rows], choices, pairs=pairs)
         log_decides = on_log is not None and on_log.doubly_robust.can_decide
         if on_log is not None and log_decides and not on_log.doubly_robust.is_evident:
             return Round(self.history.n, UNDECIDED, on_log, *values, newcomers=newcomers)  # whatever the grades say

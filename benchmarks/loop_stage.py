@@ -5,11 +5,9 @@ Shapes: k categories, m experts of the world.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 
@@ -32,7 +30,7 @@ from coe.router.scorers.map import MapScorer
 from coe.router.section import PluginConfig
 from coe.training.expert_map import measure_quality
 from coe.training.failover import explored_shares
-from coe.training.fit import prepare, write_router
+from coe.training.fit import artifact_of, prepare
 from coe.training.gate import (
     DEFAULT_TERMS,
     Terms,
@@ -86,10 +84,8 @@ def fit_stage(world: World, config: PluginConfig, rng: np.random.Generator) -> S
         is_holding_out=False,
     )
     prepared = prepare(request, build_encoder(config), world.queries, rng, silent)  # it reads what no table holds
-    with tempfile.TemporaryDirectory(prefix="coe-loop-") as folder:
-        artifact = write_router(Path(folder), request, world.encoder, prepared, MAP, NOW)
     router = assemble(
-        artifact,
+        artifact_of(request, world.encoder, prepared, MAP, NOW),
         world.encoder,
         measured_by(request.evidence, experts),
         policies={"default": PolicyConfig()},

@@ -78,14 +78,6 @@ def test_a_damaged_router_is_never_promoted_and_is_listed_as_such(registry):
     assert [m.version for m in registry.versions()] == [good]
 
 
-def test_a_damaged_router_is_replaced_by_an_adopted_one(registry, tmp_path):
-    version = add(registry, 1.0)
-    elsewhere = add(Registry(tmp_path / "elsewhere"), 1.0)
-    (registry.root / version / "manifest.json").write_text("{}")
-    assert registry.adopt(tmp_path / "elsewhere" / elsewhere) == version
-    assert registry.promote(version, START).version == version
-
-
 def test_a_damaged_pointer_is_an_error_and_no_pointer_is_none(registry):
     assert registry.live() is None
     version = add(registry, 1.0)
@@ -93,13 +85,6 @@ def test_a_damaged_pointer_is_an_error_and_no_pointer_is_none(registry):
     (registry.root / "live.json").write_text("{")
     with pytest.raises(ArtifactError, match="not a live pointer"):
         registry.live()
-
-
-def test_adopt_copies_a_router_from_elsewhere(registry, tmp_path):
-    other = Registry(tmp_path / "candidate")
-    version = add(other, 1.5)
-    assert registry.adopt(other.root / version) == version
-    assert registry.promote(version, START).version == version
 
 
 def trial_of(version: str, **fields: object) -> Trial:

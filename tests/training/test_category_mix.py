@@ -15,7 +15,7 @@ from coe.decision_log.database import Database
 from coe.decision_log.decision_record import DecisionInputs
 from coe.fleet.router_registry import Registry
 from coe.router.artifact import RouterArtifact, load_artifact
-from coe.router.build import load_router
+from coe.router.build import configured_router, load_router
 from coe.router.config import load_config
 from coe.router.features import to_bytes
 from coe.router.feedback_config import FeedbackConfig
@@ -174,18 +174,14 @@ def request_of(folder: Path) -> RetrainRequest:
 
 def test_a_retrained_stage_1_expects_what_is_asked(trained: Path) -> None:
     request = request_of(trained)
-    inputs = read_inputs(request, live_artifact(request), now=NOW, progress=silent)
-    made, _ = fit_candidate(trained / "scratch", inputs, inputs.evidence(), "")
+    config, live = load_config(request.config), live_artifact(request)
+    before = configured_router(config, live)
+    inputs = read_inputs(request, config, live, before, now=NOW, progress=silent)
+    made, _ = fit_candidate(inputs, inputs.evidence(), "")
     moved = made.manifest.metrics[MIX_MOVED]
     assert moved.n == 330
     assert moved.interval.low > 0.2
-    before, after = (
-        load_router(load_config(request.config), folder)
-        for folder in (
-            request.routers / live_artifact(request).manifest.version,
-            trained / "scratch" / made.manifest.version,
-        )
-    )
+    after = configured_router(config, made)
     assert before.mix is None
     assert dict(zip(after.categories, after.mix, strict=False))["sql"] > 1
     asked = read_asked(request.database_url, before.encoder, FeedbackConfig(), since=0.0).embeddings

@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 from coe.cli.progress import silent
-from coe.router.artifact import load_artifact
 from coe.router.build import evidence_of
 from coe.router.config import load_config
 from coe.router.quality import cautious_quality
@@ -102,7 +101,7 @@ def test_folds_are_even_in_every_category_and_keep_equal_texts_together() -> Non
 
 
 @pytest.mark.parametrize("scorer", ["map", "soft_map"])
-def test_a_twin_is_fitted_without_its_fold(tmp_path, scorer) -> None:
+def test_a_cross_fitted_model_is_fitted_without_its_fold(tmp_path, scorer) -> None:
     values = CONFIG | {"router": CONFIG["router"] | {"scorer": {"kind": scorer}}}
     (tmp_path / "experts.yaml").write_text(yaml.dump(values))
     config, table = load_config(tmp_path / "experts.yaml"), outcome_table()
@@ -120,10 +119,10 @@ def test_a_twin_is_fitted_without_its_fold(tmp_path, scorer) -> None:
             *names[folds == fold]
         }
 
-    cross_fitted = cross_fit(tmp_path / "twins", request, encoder, prepared, part_of, NOW)
+    cross_fitted = cross_fit(request, encoder, prepared, part_of, NOW)
     assert seen == list(range(FOLDS))
-    for fold, (folder, _) in enumerate(cross_fitted):
-        artifact, left = load_artifact(folder), int((folds != fold).sum())
+    for fold, (artifact, _) in enumerate(cross_fitted):
+        left = int((folds != fold).sum())
         assert evidence_of(artifact).count.sum() == pytest.approx(left * len(table.experts))
         if scorer != "map":
             assert len(artifact.part("choice")["sample"]) == left

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from coe.router.quality import QualityMatrix, cautious_quality
-from coe.training.candidate import MapChange
 from coe.training.change_points import ChangePoint
 from coe.training.evidence import Evidence
 from coe.training.failover import (
@@ -21,6 +20,7 @@ from coe.training.failover import (
     without_guesses,
 )
 from coe.training.feedback_bias import UNLIMITED
+from coe.training.router_comparison import MapChange
 
 ROWS = ("facts", "sql", "general")
 MOVE = MapChange("sql", "left", "right")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from coe.training.gate import LEVEL, WITHOUT_ONE
-from coe.training.off_policy import BLOCK, OF_CANDIDATES, OF_NEWCOMERS, hedging_stake, log_e_gain
+from coe.training.off_policy import BLOCK, OF_CANDIDATES, OF_NEW_EXPERTS, hedging_stake, log_e_gain
 
 ENOUGH = math.log(1 / LEVEL)
 
@@ -104,7 +104,7 @@ def test_a_stake_has_its_reference_value():
 
 @pytest.mark.slow
 @pytest.mark.simulation
-@pytest.mark.parametrize("bets", [OF_CANDIDATES, OF_NEWCOMERS])
+@pytest.mark.parametrize("bets", [OF_CANDIDATES, OF_NEW_EXPERTS])
 def test_evidence_of_no_gain_seldom_reaches_what_is_enough_at_any_time(bets):
     rng = np.random.default_rng(4)
     runs = 1000
@@ -123,7 +123,7 @@ def test_what_a_new_expert_gains_is_seen_within_its_trial():
     def seen(bets):
         return np.mean([log_e_gain(gains, np.full(n, -1), 0, 4, bets) >= -math.log(bets.level) for gains in drawn])
 
-    assert seen(OF_NEWCOMERS) > max(0.5, seen(OF_CANDIDATES))
+    assert seen(OF_NEW_EXPERTS) > max(0.5, seen(OF_CANDIDATES))
 
 
 @pytest.mark.parametrize(("errors", "least", "most"), [(3.0, 0.6, 1.0), (0.0, 0.0, 0.1)])

@@ -11,6 +11,7 @@ from coe.router.feedback_config import FeedbackConfig
 from coe.training.evidence import gather_evidence
 from coe.training.feedback_bias import UNLIMITED
 from coe.training.judged_pairs import JudgedPairs
+from coe.training.log_comparison import compare_new_experts
 from coe.training.log_table import LogTable, collect
 from tests.gateway.small_router import EXPERTS
 from tests.training.log_records import record
@@ -145,9 +146,13 @@ def test_a_judge_shows_what_too_few_ratings_do_not(value, is_evident):
     told = replace(asked(log), chances=chances)
     comparison = small_comparison(mapping(red="plain"))
     pairs = judged(40, value)
-    alone = comparison.on_newcomers(told, np.ones(n), comparison.choices(told))
-    both = comparison.on_newcomers(
-        told, np.ones(n), comparison.choices(told), pairs=JudgedPairs(pairs, comparison.choices(asked(pairs)))
+    alone = compare_new_experts(comparison, told, np.ones(n), comparison.choices(told))
+    both = compare_new_experts(
+        comparison,
+        told,
+        np.ones(n),
+        comparison.choices(told),
+        pairs=JudgedPairs(pairs, comparison.choices(asked(pairs))),
     )
     assert alone is not None
     assert both is not None

@@ -17,6 +17,8 @@ from sqlalchemy import create_engine, text
 
 from coe.cli.progress import silent
 from coe.router.artifact import load_artifact
+from coe.router.build import configured_router
+from coe.router.config import load_config
 from coe.router.live_pointer import required_pointer
 from coe.training.datasets.outcome_rows import write_outcomes
 from coe.training.fit_inputs import RetrainRequest, read_inputs
@@ -82,7 +84,8 @@ def test_a_key_with_nine_tenths_of_the_feedback_reroutes_nobody(tmp_path, style)
 def test_without_the_only_key_that_rated_nothing_is_left_of_a_log(request_):
     log_keyed(request_.database_url, {"sql": TRUTH}, keys=("only",), each=40, seed=0)
     live = load_artifact(request_.routers / required_pointer(request_.routers).version)
-    inputs = read_inputs(request_, live, now=NOW, progress=silent)
+    config = load_config(request_.config)
+    inputs = read_inputs(request_, config, live, configured_router(config, live), now=NOW, progress=silent)
     nothing, graded = inputs.log.rows(np.zeros(len(inputs.log), dtype=bool)), outcome_table().scores.size
     assert inputs.evidence(nothing).matrix.count.sum() == graded < inputs.evidence().matrix.count.sum()
 

@@ -28,9 +28,9 @@ from coe.training.fit_inputs import RetrainRequest, TrainRequest, fit_configured
 from coe.training.fit_options import FitOptions
 from coe.training.gate import Comparison, GateResult, judge
 from coe.training.log_answers import choices_on
+from coe.training.log_comparison import NewExperts
 from coe.training.log_table import FOLDS, read_log_table
 from coe.training.retrain import run_retrain
-from coe.training.router_comparison import Newcomers
 from coe.training.summary import print_retrain, retrain_json
 from coe.training.types import OutcomeTable, split_of
 from tests.logged import answered, decision_of
@@ -192,7 +192,7 @@ def test_a_candidate_that_differs_on_logged_queries_alone_is_judged(request_, mo
             else replace(found, chosen=1 - found.chosen)
         )
 
-    monkeypatch.setattr("coe.training.candidate.choices_on", other_on_the_log)
+    monkeypatch.setattr("coe.training.log_comparison.choices_on", other_on_the_log)
     log_answers(request_, {"left": 0.9, "right": 0.2})
     assert run_retrain(request_, now=NOW).gate.verdict is Verdict.NEED_MORE
 
@@ -410,7 +410,7 @@ def test_a_newcomer_takes_what_its_own_answers_show(request_, monkeypatch, possi
 def test_what_else_a_candidate_gains_does_not_carry_a_newcomer(log_e, verdict):
     unknown = Metric(value=-0.01)
     gain = Comparison("reward on the log", unknown, unknown, unknown, 50.0, log_e=log_e, level=0.1)
-    result = without_passengers(GateResult(Verdict.PROMOTE, "better", ()), Newcomers(("right",), gain))
+    result = without_passengers(GateResult(Verdict.PROMOTE, "better", ()), NewExperts(("right",), gain))
     assert result.verdict is verdict
     assert ("right" in result.reason) is (verdict is Verdict.NEED_MORE)
     assert result.reason.endswith("better" if verdict is Verdict.PROMOTE else "0.5 times that would be enough here")

@@ -131,7 +131,7 @@ def test_a_probed_expert_without_a_table_stays_on_the_map(request_, capsys, scor
     log_answers(request_, {"left": 0.2, "right": 0.9})
     result = run_retrain(request_, now=NOW)
     assert ("changes nothing" in result.reason) is taken, result.reason  # what it took, it keeps
-    assert result.carried == ("tutor",)
+    assert result.prior == ("tutor",)
     live = Registry(request_.routers).live().version
     before, after = (load_artifact(request_.routers / version) for version in (result.live, live))
     assert after.manifest.experts == (*EXPERTS, "tutor")
@@ -167,7 +167,7 @@ def test_an_expert_of_the_live_map_that_a_table_lacks_is_kept(request_, tmp_path
     write_outcomes(one_expert(0.3, "right"), tmp_path / "outcomes")
     log_answers(request_, {"left": 0.9, "right": 0.2})
     result = run_retrain(request_, now=NOW)
-    assert result.carried == ("left",)
+    assert result.prior == ("left",)
     assert result.changes == ()
 
 
@@ -176,7 +176,7 @@ def test_an_expert_that_experts_yaml_no_longer_has_goes(request_):
     request_.config.write_text(yaml.dump(CONFIG))
     log_answers(request_, {"left": 0.2, "right": 0.9})
     result = run_retrain(request_, now=NOW)
-    assert (result.carried, result.is_promoted) == ((), True), result.reason
+    assert (result.prior, result.is_promoted) == ((), True), result.reason
     assert load_artifact(request_.routers / result.candidate).manifest.experts == EXPERTS
 
 

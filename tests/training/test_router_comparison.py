@@ -14,13 +14,21 @@ from coe.router.capabilities import Capabilities
 from coe.router.preference import Preference
 from coe.router.solved_policy import SolvedPolicy
 from coe.router.types import CategoryProbs, FloatArray, Metric
-from coe.training.candidate import judged_rows
 from coe.training.change_points import ChangePoint
 from coe.training.feedback_bias import UNLIMITED
 from coe.training.gate import Comparison
 from coe.training.log_answers import chance_matrix, choices_on
+from coe.training.log_comparison import (
+    LoggedPair,
+    NewExperts,
+    compare_new_experts,
+    compare_on_log,
+    doubly_robust_gains,
+    judged_rows,
+    too_few_keys,
+)
 from coe.training.log_table import FOLDS
-from coe.training.router_comparison import CrossFitted, Newcomers, doubly_robust_gains, folds_of, too_few_keys
+from coe.training.router_comparison import CrossFitted, folds_of
 from coe.training.types import LabelledQuery
 from tests.gateway.small_router import CATEGORIES, EXPERTS, ColourClassifier, ColourEncoder, small_router
 from tests.training.small_comparison import asked, log_table, mapping, outcomes, small_comparison
@@ -42,10 +50,9 @@ def gains_of(
     comparison = small_comparison(mapping(red="emerald", green="ruby"))
     comparison.evidence.matrix.quality[:, :2] = model
     choices = [choices_on(router, told, EXPERTS) for router in (comparison.live, comparison.candidate)]
-    chance, at = chance_matrix(told, comparison.experts), np.arange(len(told))
-    least = np.minimum(*(chance[at, one.chosen] for one in choices))
     logged, predicted = told.log.expert_in(comparison.experts), comparison.predicted_rewards(told)
-    return doubly_robust_gains(told.log, choices, logged, predicted, least)
+    chance = chance_matrix(told, comparison.experts)
+    return doubly_robust_gains(LoggedPair(told.log, choices, logged, predicted, chance))
 
 
 def shown(comparison: Comparison) -> tuple[float, float, float]:
@@ -90,7 +97,7 @@ def test_a_missing_grade_counts_as_what_was_measured_of_its_category() -> None:
 def test_a_loss_on_the_log_is_the_candidates_and_not_the_lives() -> None:
     """Ruby earned 1 and emerald 0 on red, each chosen half of the time, and the candidate wants emerald there."""
     log = log_table(["red"] * 40, ["ruby", "emerald"] * 20, [1.0, 0.0] * 20)
-    found = small_comparison(mapping(red="emerald")).on_log(asked(log), np.ones(40))
+    found = compare_on_log(small_comparison(mapping(red="emerald")), asked(log), np.ones(40))
     assert shown(found.doubly_robust) == pytest.approx((1.0, 0.0, -1.0), abs=1e-9)
 
 
@@ -103,27 +110,27 @@ def test_the_logs_interval_is_widened_for_the_questions_and_not_for_their_repeti
     def width(times: int) -> float:
         n = 6 * times
         log = log_table(["red"] * n, ["emerald"] * n, reward * times, question=np.arange(n) % 6)
-        found = small_comparison(mapping(red="emerald")).on_log(asked(log), np.ones(n)).doubly_robust
+        found = compare_on_log(small_comparison(mapping(red="emerald")), asked(log), np.ones(n)).doubly_robust
         assert found.effective_n == pytest.approx(n)
         return found.high - found.low
 
     wide = width(1)
     assert width(10) == pytest.approx(wide)
-    monkeypatch.setattr("coe.training.router_comparison.widened", lambda metric, *_: metric)
+    monkeypatch.setattr("coe.training.log_comparison.widened", lambda metric, *_: metric)
     assert wide / width(1) == pytest.approx(student_t.ppf(0.975, 5) / norm.ppf(0.975) * (6 / 5) ** 0.5)
 
 
 def test_the_effective_sample_is_counted_where_the_routers_differ() -> None:
     """Of a hundred answers only ten red ones are decided otherwise; five were given by the candidate's expert."""
     log = log_table(["red"] * 10 + ["green"] * 90, ["ruby", "emerald"] * 5 + ["emerald"] * 90, [1.0] * 100)
-    found = small_comparison(mapping(red="emerald")).on_log(asked(log), np.ones(100))
+    found = compare_on_log(small_comparison(mapping(red="emerald")), asked(log), np.ones(100))
     assert found.doubly_robust.effective_n == pytest.approx(5)
     assert not found.doubly_robust.can_decide
 
 
 def test_the_effective_sample_counts_shares_of_the_traffic() -> None:
     log = log_table(["red"] * 4, ["emerald"] * 4, [1.0] * 4)
-    found = small_comparison(mapping(red="emerald")).on_log(asked(log), np.array([3.0, 1.0, 1.0, 1.0]))
+    found = compare_on_log(small_comparison(mapping(red="emerald")), asked(log), np.array([3.0, 1.0, 1.0, 1.0]))
     assert found.doubly_robust.effective_n == pytest.approx(36 / 12)  # (3 + 1 + 1 + 1)^2 / (9 + 1 + 1 + 1)
 
 
@@ -163,7 +170,7 @@ def test_what_nobody_could_have_chosen_is_not_supported_by_the_log() -> None:
     log = log_table(["red", "red", "general"], ["ruby"] * 3, [1.0] * 3)
     often, seldom = {"ruby": 0.5, "emerald": 0.5}, {"ruby": 0.996, "plain": 0.004, "emerald": 0.004}
     some = replace(asked(log), chances=(seldom, often, seldom))
-    found = small_comparison(mapping(red="emerald", general="ruby")).on_log(some, np.array([1.0, 1.0, 2.0]))
+    found = compare_on_log(small_comparison(mapping(red="emerald", general="ruby")), some, np.array([1.0, 1.0, 2.0]))
     assert found.doubly_robust.unsupported == pytest.approx(2 / 4)
 
 
@@ -180,7 +187,7 @@ def test_a_newcomer_was_not_known_at_first_and_could_be_chosen_later(
 ) -> None:
     log = log_table(["red"] * 40, ["ruby", "emerald"] * 20, [1.0] * 40)
     told, comparison = replace(asked(log), chances=(first, *(later,) * 39)), small_comparison(mapping(red="emerald"))
-    found = comparison.on_newcomers(told, np.ones(40), comparison.choices(told))
+    found = compare_new_experts(comparison, told, np.ones(40), comparison.choices(told))
     assert (found.experts if found else None) == newcomers
 
 
@@ -195,9 +202,9 @@ def test_what_was_all_but_never_tried_may_be_anything(truth: float) -> None:
     log = log_table(["red"] * n, expert.tolist(), reward.tolist(), propensity=np.where(rare, 0.999, 0.5))
     often, seldom = {"ruby": 0.5, "emerald": 0.5}, {"ruby": 0.999, "emerald": 0.001}
     told = replace(asked(log), chances=tuple(seldom if own else often for own in rare))
-    found = small_comparison(mapping(red="emerald")).on_log(told, np.ones(n)).doubly_robust
+    found = compare_on_log(small_comparison(mapping(red="emerald")), told, np.ones(n)).doubly_robust
     gain = 0.1 * (truth - 0.5)
-    narrow = small_comparison(mapping(red="emerald")).on_log(asked(log), np.ones(n)).doubly_robust
+    narrow = compare_on_log(small_comparison(mapping(red="emerald")), asked(log), np.ones(n)).doubly_robust
     assert found.unsupported == 0
     assert found.low <= gain <= found.high
     assert found.high - found.low == pytest.approx(narrow.high - narrow.low + 0.1, abs=0.02)
@@ -229,7 +236,7 @@ def test_rows_count_by_their_share_of_the_traffic() -> None:
     """Three quarters of the traffic are like the first of each pair: it earned 1 by ruby, the other one 0."""
     n = 80
     log = log_table(["red"] * n, ["ruby", "ruby"] * (n // 2), [1.0, 0.0] * (n // 2), propensity=np.ones(n))
-    found = small_comparison(mapping(), costs=(0.0, 0.0, 0.0)).on_log(asked(log), np.tile([3.0, 1.0], n // 2))
+    found = compare_on_log(small_comparison(mapping(), costs=(0.0, 0.0, 0.0)), asked(log), np.tile([3.0, 1.0], n // 2))
     assert found.doubly_robust.live.value == pytest.approx(0.75)
 
 
@@ -246,7 +253,9 @@ def test_what_is_predicted_lies_on_the_scale_of_rewards(offset: float, predicted
 def test_mean_costs_count_rows_by_their_share_of_the_traffic() -> None:
     """Ruby costs 1 and emerald 5: the live router asks both, the candidate emerald for all."""
     log = log_table(["red", "green"], ["ruby", "emerald"], [1.0, 1.0])
-    found = small_comparison(mapping(red="emerald"), costs=(1.0, 5.0, 0.0)).on_log(asked(log), np.array([3.0, 1.0]))
+    found = compare_on_log(
+        small_comparison(mapping(red="emerald"), costs=(1.0, 5.0, 0.0)), asked(log), np.array([3.0, 1.0])
+    )
     assert found.costs_usd == pytest.approx(((3 * 1 + 5) / 4, 5.0))
 
 
@@ -269,7 +278,7 @@ def test_importance_weights_are_of_the_router_that_they_judge() -> None:
     log = log_table(
         ["red"] * 4, ["ruby"] * 3 + ["emerald"], [1.0, 1.0, 1.0, 0.5], propensity=np.array([0.75, 0.75, 0.75, 0.25])
     )
-    found = small_comparison(mapping(red="emerald"), quality=0.0).on_log(asked(log), np.ones(4))
+    found = compare_on_log(small_comparison(mapping(red="emerald"), quality=0.0), asked(log), np.ones(4))
     shown = found.doubly_robust
     assert (shown.live.value, shown.candidate.value) == pytest.approx((1.0, 0.5))
 
@@ -308,11 +317,11 @@ def test_a_newcomer_is_judged_by_the_answers_since_it_came_and_by_what_it_is_giv
     before, since = {"ruby": 0.5, "emerald": 0.5}, dict.fromkeys(EXPERTS, 0.5)
     told, share = replace(asked(log), chances=(before,) * 2 + (since,) * 5), np.array([9.0, 9.0, 3, 3, 1, 1, 1])
 
-    def found(**given: str) -> Newcomers | None:
+    def found(**given: str) -> NewExperts | None:
         comparison = small_comparison(mapping(**given))
         live, candidate = comparison.choices(told)
         candidate.serves[[2, 4]] = False
-        return comparison.on_newcomers(told, share, (live, candidate))
+        return compare_new_experts(comparison, told, share, (live, candidate))
 
     newcomers = found(red="plain", green="ruby")
     assert (newcomers.experts, newcomers.gain.level) == (("plain",), 0.1)
@@ -355,7 +364,7 @@ def test_the_first_key_is_limited_too() -> None:
         key=np.array([0] * 4 + [UNLIMITED] * 4),
         max_key_share=0.2,
     )
-    found = small_comparison(mapping(red="emerald")).on_log(asked(log), np.ones(8)).doubly_robust
+    found = compare_on_log(small_comparison(mapping(red="emerald")), asked(log), np.ones(8)).doubly_robust
     assert found.lacking == "1 keys rated queries that would change hands, and 5 are needed"
     assert found.difference.interval is None
 
@@ -370,7 +379,7 @@ def test_a_key_judges_no_more_than_its_share() -> None:
         key=np.array([0] * 30 + list(range(1, 11))),
         max_key_share=0.2,
     )
-    found = small_comparison(mapping()).on_log(asked(log), np.ones(40))
+    found = compare_on_log(small_comparison(mapping()), asked(log), np.ones(40))
     assert found.doubly_robust.live.value == pytest.approx(0.8)
 
 

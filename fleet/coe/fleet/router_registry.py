@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from typing import Any
 
 from coe.base.errors import ArtifactError, ConfigError, RouterError, allowed_values
 from coe.base.whole_files import locked, write_whole
-from coe.router.artifact import RouterManifest, is_intact, load_artifact, put_in_place, read_manifest
+from coe.router.artifact import RouterManifest, load_artifact, read_manifest
 from coe.router.live_pointer import LIVE_FILE, LivePointer, Trial, read_pointer
 
 LOCK_FILE = ".live.lock"
@@ -172,19 +170,6 @@ class Registry:
         kept = [{"at": now.isoformat(), **values}, *self.rounds()][:KEPT_ROUNDS]
         with locked(self.root / LOCK_FILE):
             write_whole(self.root / ROUNDS_FILE, "".join(json.dumps(each) + "\n" for each in reversed(kept)))
-
-    def adopt(self, folder: Path) -> str:
-        """Copies an artifact from elsewhere into the registry, over a damaged one of that version; returns its version.
-
-        Raises:
-            ArtifactError: it is damaged itself.
-        """
-        version = load_artifact(folder).manifest.version
-        if not is_intact(self.root / version):
-            staged = self.root / f".adopt-{version}-{os.getpid()}"
-            shutil.copytree(folder, staged)
-            put_in_place(staged, self.root / version)
-        return version
 
 
 def inspect(folder: Path) -> tuple[RouterManifest | None, str]:

@@ -82,32 +82,47 @@ def content_version(manifest: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(counted, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
-def save_artifact(
-    root: Path, manifest: Mapping[str, object], arrays: Mapping[str, NDArray[np.generic]]
-) -> RouterArtifact:
-    """Writes `root/<version>/` and returns what was written. An equal artifact that is there already is kept, a damaged
-    one replaced.
+def made_artifact(manifest: Mapping[str, object], arrays: Mapping[str, NDArray[np.generic]]) -> RouterArtifact:
+    """An artifact that is on no disk yet.
 
     Args:
         manifest: fields of `RouterManifest` without `version` and `weights_sha256`.
     """
+    weights = hashlib.sha256(weights_of(arrays)).hexdigest()
+    fields = RouterManifest.model_validate(dict(manifest) | {"version": "0" * 16, "weights_sha256": weights})
+    version = content_version(fields.model_dump(mode="json"))
+    return RouterArtifact(fields.model_copy(update={"version": version}), dict(arrays))
+
+
+def weights_of(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
+    """Content of the file of arrays."""
     import numpy as np
     from safetensors.numpy import save
 
-    weights = save({name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())})
-    fields = dict(manifest) | {"version": "0" * 16, "weights_sha256": hashlib.sha256(weights).hexdigest()}
-    plain = RouterManifest.model_validate(fields).model_dump(mode="json")
-    plain["version"] = content_version(plain)
-    target = root / str(plain["version"])
+    return save({name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())})
+
+
+def save_artifact(
+    root: Path, manifest: Mapping[str, object], arrays: Mapping[str, NDArray[np.generic]]
+) -> RouterArtifact:
+    """Makes an artifact, as `made_artifact` does, and writes it."""
+    return written(root, made_artifact(manifest, arrays))
+
+
+def written(root: Path, artifact: RouterArtifact) -> RouterArtifact:
+    """The artifact, once it is at `root/<version>/`. An equal one that is there already is kept, a damaged one
+    replaced."""
+    target = root / artifact.manifest.version
     if not is_intact(target):
         root.mkdir(parents=True, exist_ok=True)
+        plain = artifact.manifest.model_dump(mode="json")
         with tempfile.TemporaryDirectory(dir=root, prefix=".new-") as scratch:
-            Path(scratch, WEIGHTS_FILE).write_bytes(weights)
+            Path(scratch, WEIGHTS_FILE).write_bytes(weights_of(artifact.arrays))
             Path(scratch, MANIFEST_FILE).write_text(json.dumps(plain, indent=1, ensure_ascii=False), encoding="utf-8")
-            staged = Path(scratch).with_name(f".ready-{plain['version']}-{os.getpid()}")
+            staged = Path(scratch).with_name(f".ready-{target.name}-{os.getpid()}")
             shutil.copytree(scratch, staged)
             put_in_place(staged, target)
-    return RouterArtifact(RouterManifest.model_validate(plain), dict(arrays))
+    return artifact
 
 
 def is_intact(folder: Path) -> bool:

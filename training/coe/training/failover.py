@@ -16,22 +16,21 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from coe.router.artifact import RouterArtifact, save_artifact
+from coe.router.artifact import RouterArtifact, made_artifact
 from coe.router.build import evidence_of
 from coe.router.pipeline import Router
 from coe.router.quality import QualityMatrix, reference_of
 from coe.router.types import IntArray
-from coe.training.candidate import MapChange, map_changes, mean_costs
 from coe.training.change_points import MIN_SIDE, ChangePoint
 from coe.training.evidence import Evidence
 from coe.training.gate import LEVEL, Terms, shown
+from coe.training.log_comparison import NewExperts
 from coe.training.log_table import LogTable
-from coe.training.router_comparison import Newcomers, RouterComparison
+from coe.training.router_comparison import MapChange, RouterComparison, map_changes
 
 LEAST_SHARE = 0.01
 """Share of the answers of the moved categories from which on a key is left out in turn (ours)."""
@@ -42,7 +41,7 @@ Made = TypeVar("Made")
 
 def find_renewal(
     comparison: RouterComparison,
-    newcomers: Newcomers | None,
+    new_experts: NewExperts | None,
     changes: Sequence[ChangePoint],
     terms: Terms,
     log: LogTable,
@@ -79,10 +78,10 @@ def find_renewal(
         else:
             guessed = []
             still, router, moves, others = decided(())
-    if newcomers is not None and newcomers.gain.is_evident:
-        made, _, _, given = decided(rows_given(comparison.candidate, newcomers.experts), newcomers.experts)
-        if given and all(move.candidate in newcomers.experts for move in given):
-            return made, joined(f"{moved(given)}: {shown(newcomers.gain)}", followed)
+    if new_experts is not None and new_experts.gain.is_evident:
+        made, _, _, given = decided(rows_given(comparison.candidate, new_experts.experts), new_experts.experts)
+        if given and all(move.candidate in new_experts.experts for move in given):
+            return made, joined(f"{moved(given)}: {shown(new_experts.gain)}", followed)
     opening = opening_of(before, changes)
     if opening.rows:
         made, taking, _, taken = decided(opening.rows)
@@ -93,6 +92,12 @@ def find_renewal(
     is_other = live.experts != router.experts or exploration_moved(live, router) > LEAST_MOVE
     is_exploring = any(policy.exploration is not None for policy in router.policies.values())
     return (still if (moves or (is_other and is_exploring)) and not others else None), followed
+
+
+def mean_costs(live: Router, candidate: Router) -> tuple[float, float]:
+    """Mean cost of a query under the default policies, USD."""
+    now, then = (float(router.policy("default").solution.used["cost_usd"]) for router in (live, candidate))
+    return now, then
 
 
 def joined(*sentences: str) -> str:
@@ -265,15 +270,15 @@ def renewed(
 
 
 def renew(
-    root: Path, live: RouterArtifact, evidence: Evidence, rows: Sequence[int] = (), kept: Sequence[str] = ()
+    live: RouterArtifact, evidence: Evidence, rows: Sequence[int] = (), kept: Sequence[str] = ()
 ) -> RouterArtifact:
-    """The live router with what is `renewed`, written under `root`. It keeps the date of its map's measurement."""
+    """The live router with what is `renewed`. It keeps the date of its map's measurement."""
     made = renewed(evidence_of(live), live.manifest.experts, evidence, rows, kept)
     manifest = live.manifest.model_dump(exclude={"version", "weights_sha256"})
     manifest |= {"parents": (live.manifest.version,), "experts": made.experts}
     arrays = dict(live.arrays) | {f"map.{name}": array for name, array in made.matrix.arrays().items()}
     arrays |= {f"explored.{name}": getattr(made.newest, name) for name in ("quality", "stderr", "mass")}
-    return save_artifact(root, manifest, arrays)
+    return made_artifact(manifest, arrays)
 
 
 def rows_given(router: Router, experts: Sequence[str]) -> tuple[int, ...]:

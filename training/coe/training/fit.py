@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from coe.base.blas import one_thread
 from coe.base.errors import DataError
 from coe.cli.progress import Progress, silent
-from coe.router.artifact import RouterArtifact, save_artifact
+from coe.router.artifact import RouterArtifact, made_artifact, written
 from coe.router.features import AskDetector
 from coe.router.protocols import Encoder
 from coe.router.strategies.learned import PART as STRATEGIES
@@ -59,14 +59,14 @@ def fit_router(
     Raises:
         DataError: no category to learn, or labels that do not fit `request.categories`.
     """
-    return finish(root, request, encoder, prepare(request, encoder, queries, rng, progress), now)
+    return written(root, finish(request, encoder, prepare(request, encoder, queries, rng, progress), now))
 
 
-def finish(root: Path, request: FitRequest, encoder: Encoder, prepared: Prepared, now: datetime) -> RouterArtifact:
-    """Fits the scorer and writes the artifact under `root`."""
+def finish(request: FitRequest, encoder: Encoder, prepared: Prepared, now: datetime) -> RouterArtifact:
+    """Fits the scorer, and makes the artifact, which is on no disk yet."""
     with one_thread():
         scorer = fit_scorer(request.scorer, prepared.graded, prepared.rng, prepared.progress)
-    return write_router(root, request, encoder, prepared, scorer, now)
+    return artifact_of(request, encoder, prepared, scorer, now)
 
 
 @dataclass(frozen=True)
@@ -159,15 +159,10 @@ def without_secrets(value: object) -> object:
     return [without_secrets(part) for part in value] if isinstance(value, list | tuple) else value
 
 
-def write_router(
-    root: Path,
-    request: FitRequest,
-    encoder: Encoder,
-    prepared: Prepared,
-    scorer: FittedScorer,
-    now: datetime,
+def artifact_of(
+    request: FitRequest, encoder: Encoder, prepared: Prepared, scorer: FittedScorer, now: datetime
 ) -> RouterArtifact:
-    """Writes stage 1, the evidence and the scorer as one artifact."""
+    """Stage 1, the evidence and the scorer as one artifact."""
     stage, metrics = prepared.stage, {**prepared.metrics, **scorer.metrics}
     if stage.mix is not None:
         metrics[MIX_MOVED] = stage.mix.moved
@@ -200,4 +195,4 @@ def write_router(
         "data_fingerprints": dict(request.data_fingerprints),
         "metrics": {name: metric.model_dump() for name, metric in metrics.items()},
     }
-    return save_artifact(root, manifest, arrays)
+    return made_artifact(manifest, arrays)

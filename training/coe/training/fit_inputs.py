@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from coe.cli.progress import Progress, silent
 from coe.router.artifact import RouterArtifact
 from coe.router.build import build_encoder
 from coe.router.config import CoeConfig, load_config
+from coe.router.pipeline import Router
 from coe.router.protocols import Encoder
 from coe.router.section import PluginConfig
 from coe.router.types import GENERAL, BoolArray, IntArray
@@ -103,7 +104,10 @@ def labelled_queries(config: CoeConfig, folder: Path | None) -> tuple[LabelledQu
 
 def opened_encoder(config: PluginConfig, cache: Path | None) -> Encoder:
     """The encoder, behind the cache if there is one."""
-    encoder = build_encoder(config)
+    return cached(build_encoder(config), cache)
+
+
+def cached(encoder: Encoder, cache: Path | None) -> Encoder:
     return encoder if cache is None else CachedEncoder(encoder, cache)
 
 
@@ -196,7 +200,12 @@ class RetrainInputs:
     rng: np.random.Generator
     now: datetime
     progress: Progress
-    serving: Mapping[str, str] = field(default_factory=dict)
+    serving: Mapping[str, str]
+
+    @property
+    def prior_experts(self) -> tuple[str, ...]:
+        """Experts of the live map without a grade, of whom it is known what the live router knows."""
+        return () if self.carried is None else self.carried.experts
 
     def evidence(self, log: LogTable | None = None, outcomes: OutcomeTable | None = None) -> Evidence:
         """Evidence of a log, maybe empty, and of graded prompts; by default of all of the log and of every prompt that
@@ -218,9 +227,17 @@ class RetrainInputs:
         return fetch_answers(self.request.database_url, log, plain, self.progress, whole=whole.of)
 
 
-def read_inputs(request: RetrainRequest, live: RouterArtifact, *, now: datetime, progress: Progress) -> RetrainInputs:
-    """Reads all that a retraining learns from. Raises ConfigError and DataError as the readers do."""
-    config = load_config(request.config)
+def read_inputs(
+    request: RetrainRequest,
+    config: CoeConfig,
+    live: RouterArtifact,
+    router: Router,
+    *,
+    now: datetime,
+    progress: Progress,
+) -> RetrainInputs:
+    """Reads all that a retraining learns from, beside the live router and its artifact. Raises ConfigError and
+    DataError as the readers do."""
     queries = labelled_queries(config, request.queries)
     graded = usable_outcomes(config, request.outcomes)
     carried = carried_over(config, live, graded.experts)
@@ -239,8 +256,9 @@ def read_inputs(request: RetrainRequest, live: RouterArtifact, *, now: datetime,
         log=log,
         # An outage does not change what an expert can do, and would make all that came before it worthless.
         changes=(*replaced, *find_change_points(log.rows(~log.is_failure & ~is_stale(log, replaced)))),
-        encoder=opened_encoder(config.router.encoder, request.cache),
+        encoder=cached(router.encoder, request.cache),
         rng=np.random.default_rng(request.seed),
         now=now,
         progress=progress,
+        serving=router.expert_of(),
     )

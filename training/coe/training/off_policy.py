@@ -162,7 +162,7 @@ BLOCK = 20
 
 
 @dataclass(frozen=True)
-class Bets:
+class Betting:
     """Terms by which evidence is sought: 1 / `level` is enough. `prize` is what the option pays for a capital of 1.
     Its plan ends after so many `answers`; None: when PLANNED_GAIN would show."""
 
@@ -176,10 +176,10 @@ class Bets:
         return np.maximum(planned - n, STILL_TO_COME * (n + 50.0))
 
 
-OF_CANDIDATES = Bets(LEVEL, prize=120.0)
+OF_CANDIDATES = Betting(LEVEL, prize=120.0)
 """Prize: ours; benchmarks/LOG.md."""
 
-OF_NEWCOMERS = Bets(MOST_LUCKY, prize=2.0 / MOST_LUCKY / HEDGED, answers=1200.0)
+OF_NEW_EXPERTS = Betting(MOST_LUCKY, prize=2.0 / MOST_LUCKY / HEDGED, answers=1200.0)
 """A trial that may be wrong as often as probes may, planned for what people rate in some 4,000 decisions (ours)."""
 
 
@@ -188,7 +188,7 @@ def log_e_gain(
     voices: NDArray[np.integer],
     least: float,
     most_lost: float,
-    bets: Bets = OF_CANDIDATES,
+    betting: Betting = OF_CANDIDATES,
 ) -> float:
     """log E against "the mean gain is at most `least`", of which little may depend on any one voice.
 
@@ -204,7 +204,7 @@ def log_e_gain(
     """
     names, member = np.unique(voices, return_inverse=True)
     left_out = np.array([-1, *(np.flatnonzero(names >= 0) if len(names) > 1 else ())])
-    enough = np.where(left_out < 0, 1.0, WITHOUT_ONE) / bets.level
+    enough = np.where(left_out < 0, 1.0, WITHOUT_ONE) / betting.level
     hedged, stakes = np.full(len(left_out), HEDGED), np.array(STEADY_STAKES)[:, None, None]
     steady = np.full((len(stakes), len(left_out)), (1.0 - HEDGED) / len(stakes))
     seen = np.full(len(left_out), PRIOR_ANSWERS)
@@ -215,12 +215,12 @@ def log_e_gain(
         heard = (member[part, None] != left_out) & (hedged + steady.sum(axis=0) < enough)
         surplus = (gains[part] - least)[:, None] * heard
         variance = squares / seen
-        stake = hedging_stake(hedged / HEDGED / bets.prize, variance, bets.left(variance, seen - PRIOR_ANSWERS))
+        stake = hedging_stake(hedged / HEDGED / betting.prize, variance, betting.left(variance, seen - PRIOR_ANSWERS))
         hedged *= np.prod(1.0 + np.minimum(stake, MAX_STAKE * largest) * surplus, axis=0)
         steady *= np.prod(1.0 + stakes * largest * surplus, axis=1)
         seen += heard.sum(axis=0)
         squares += (surplus**2).sum(axis=0)
-    return math.log(float(((hedged + steady.sum(axis=0)) / enough).min()) / bets.level)
+    return math.log(float(((hedged + steady.sum(axis=0)) / enough).min()) / betting.level)
 
 
 def hedging_stake(price: Float64Array, variance: Float64Array, left: Float64Array) -> Float64Array:

@@ -2,67 +2,70 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 
 import numpy as np
 
 from coe.base.errors import ArtifactError
 from coe.cli.progress import Progress, silent
 from coe.fleet.router_registry import LiveChangedError, PromotionGuard, Registry
-from coe.router.artifact import load_artifact
-from coe.router.build import configured_router, expert_costs, load_router
+from coe.router.artifact import RouterArtifact, load_artifact, written
+from coe.router.build import configured_router, expert_costs
 from coe.router.config import load_config
 from coe.router.pipeline import Router
 from coe.router.types import Metric, Verdict
-from coe.training.candidate import FittedModel, Judgement, MapChange, decide_promotion, fit_candidate, map_changes
-from coe.training.category_mix import MIX_MOVED
+from coe.training.candidate import FittedModel, Judgement, decide_promotion, fit_candidate
 from coe.training.change_points import ChangePoint, is_stale
 from coe.training.evidence import Evidence
 from coe.training.failover import can_renew, find_renewal, joined, renew
 from coe.training.fit_inputs import RetrainInputs, RetrainRequest, read_inputs
 from coe.training.gate import GateResult
 from coe.training.log_table import LogTable
-from coe.training.router_comparison import CrossFitted, Newcomers, RouterComparison
+from coe.training.router_comparison import CrossFitted, MapChange, RouterComparison, map_changes
 
 
 @dataclass(frozen=True)
 class RetrainResult:
     """Report of a retraining: what was read, compared and done.
 
-    `n_learned` counts answers with feedback, and failures; `n_outdated` those of them from before a change of quality
-    (`quality_changes`); `n_judged` those that were compared on.
-    `introduced` are experts that the live router was given to explore, because nothing else can judge them; `carried`
-    those that no outcome table grades, and of which the candidate knows what the live router knows; `mix_moved` is how
-    far the traffic's mix of categories is from the labelled queries, where enough was asked, and `is_mix_followed` that
-    the candidate's stage 1 expects it.
+    `n_judged` answers were compared on, of those of the log; `changes` are of the map, by `candidate`, whose figures
+    are `metrics`. `introduced` are experts that the live router was given to explore, because nothing else can judge
+    them; `prior` those that no outcome table grades, and of which the candidate knows what the live router knows.
+    `is_mix_followed`: the candidate's stage 1 expects the traffic's mix of categories.
     """
 
     log: LogTable
-    n_learned: int
-    n_outdated: int
+    quality_changes: tuple[ChangePoint, ...]
     n_judged: int
     n_outcomes: int
     n_outdated_grades: int
-    quality_changes: tuple[ChangePoint, ...]
     live: str
     candidate: str
+    metrics: Mapping[str, Metric]
+    is_mix_followed: bool
     changes: tuple[MapChange, ...]
     gate: GateResult
     is_promoted: bool
     introduced: tuple[str, ...]
-    carried: tuple[str, ...]
-    mix_moved: Metric | None
-    is_mix_followed: bool
+    prior: tuple[str, ...]
     reason: str
 
     @property
+    def n_learned(self) -> int:
+        """Answers with feedback, and failures."""
+        return len(self.log)
+
+    @property
+    def n_outdated(self) -> int:
+        """Those of them from before a change of quality."""
+        return int(is_stale(self.log, self.quality_changes).sum())
+
+    @property
     def n_failures(self) -> int:
-        """Requests at which the expert failed, among those learned from and held out."""
+        """Those of them at which the expert failed."""
         return int(self.log.is_failure.sum())
 
 
@@ -76,6 +79,33 @@ class Outcome:
     is_promoted: bool = False
     is_renewed: bool = False
     introduced: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Succession:
+    """The place of the live router, which only one that was compared with it may take."""
+
+    registry: Registry
+    live: RouterArtifact
+    now: datetime
+    guard: PromotionGuard
+
+    @property
+    def is_on_trial(self) -> bool:
+        """A router is on trial, and compared with what is live now; or none is live any more."""
+        pointer = self.registry.live()
+        return pointer is None or pointer.trial is not None
+
+    def promote(self, artifact: RouterArtifact) -> str:
+        """Makes a router live, unless another became live since the comparison, which says nothing of that one: the
+        reason why it was not, empty where it was."""
+        with self.guard():
+            version = written(self.registry.root, artifact).manifest.version
+            try:
+                self.registry.promote(version, self.now, instead_of=self.live.manifest.version)
+            except LiveChangedError as error:
+                return f"declined: {error} during the comparison"
+        return ""
 
 
 def run_retrain(
@@ -92,21 +122,42 @@ def run_retrain(
     pointer = registry.live()
     if pointer is None:
         raise ArtifactError(f"{request.routers}: there is no live router to improve on; run `coe train` first")
-    live_folder = registry.folder(pointer.version)
-    artifact = load_artifact(live_folder)
-    live = configured_router(load_config(request.config), artifact)  # first: one that cannot be compared costs no fit
+    place = Succession(registry, load_artifact(registry.folder(pointer.version)), now, guard)
+    config = load_config(request.config)
+    live = configured_router(config, place.live)  # first: one that cannot be compared costs no fit
     progress("reading the log, the feedback and the outcomes")
-    inputs = replace(read_inputs(request, artifact, now=now, progress=progress), serving=live.expert_of())
+    inputs = read_inputs(request, config, place.live, live, now=now, progress=progress)
     evidence = inputs.evidence()
-    with tempfile.TemporaryDirectory(prefix="coe-candidate-") as scratch:
-        candidate, cross_fitted = fit_candidate(Path(scratch), inputs, evidence, pointer.version)
-        progress("comparing the candidate with the live router")
-        folder = Path(scratch) / candidate.manifest.version
-        comparison = load_comparison(inputs, live, folder, cross_fitted, evidence)
-        judged = decide_promotion(inputs, comparison)
-        outcome = act(judged, inputs, comparison, registry, folder, guard)
-    return replace(
-        result_of(inputs, evidence, comparison, judged, outcome), mix_moved=candidate.manifest.metrics.get(MIX_MOVED)
+    candidate, cross_fitted = fit_candidate(inputs, evidence, pointer.version)
+    progress("comparing the candidate with the live router")
+    comparison = compared(inputs, live, candidate, cross_fitted, evidence)
+    judged = decide_promotion(inputs, comparison)
+    outcome = act(judged, inputs, comparison, place, candidate)
+    return result_of(inputs, comparison, candidate, judged, outcome)
+
+
+def compared(
+    inputs: RetrainInputs,
+    live: Router,
+    candidate: RouterArtifact,
+    cross_fitted: Sequence[FittedModel],
+    evidence: Evidence,
+) -> RouterComparison:
+    """The live router beside the candidate and its cross-fitted models; those never serve, so they explore nothing."""
+    config, encoder = inputs.config, live.encoder
+    policies = {name: policy.model_copy(update={"exploration": 0.0}) for name, policy in config.policies.items()}
+    judging = config.model_copy(update={"policies": policies})
+    entries = [config.experts[name] for name in evidence.outcomes.experts]
+    return RouterComparison(
+        live=live,
+        candidate=configured_router(config, candidate, encoder),
+        evidence=evidence,
+        costs_usd=expert_costs(entries, evidence.matrix).cost_usd,
+        rng=inputs.rng,
+        cross_fitted=tuple(
+            CrossFitted(configured_router(judging, fitted.artifact, encoder), fitted.evidence)
+            for fitted in cross_fitted
+        ),
     )
 
 
@@ -114,114 +165,81 @@ def act(
     judged: Judgement,
     inputs: RetrainInputs,
     comparison: RouterComparison,
-    registry: Registry,
-    folder: Path,
-    guard: PromotionGuard,
+    place: Succession,
+    candidate: RouterArtifact,
 ) -> Outcome:
-    """Promotes the candidate in `folder`, or renews the live router, as the gate said."""
+    """Promotes the candidate, or renews the live router, as the gate said."""
     if inputs.request.is_dry_run:
         return Outcome(f"{judged.gate.sentence} (dry run: nothing was promoted)")
-    compared_with = comparison.live.version
     if judged.gate.verdict is Verdict.PROMOTE:
-        refused = promote(registry, folder, compared_with, inputs.now, guard)
+        refused = place.promote(candidate)
         return Outcome(refused or judged.gate.sentence, is_promoted=not refused)
-    pointer = registry.live()
-    if pointer is None or pointer.trial is not None:  # a trial compares with what is live now
+    renewal = None if place.is_on_trial else renewal_of(place.live, inputs, comparison, judged)
+    if renewal is None:
         return Outcome(judged.gate.sentence)
-    made, names, words = renewed_live(
-        registry.folder(compared_with), folder.parent, inputs, comparison, judged.newcomers
-    )
-    if made is None:
-        return Outcome(judged.gate.sentence)
-    if refused := promote(registry, made, compared_with, inputs.now, guard):
+    if refused := place.promote(renewal.artifact):
         return Outcome(refused)
-    reason = f"{words} (version {made.name}). The candidate as a whole: {judged.gate.verdict}: {judged.gate.reason}"
-    return Outcome(reason, is_renewed=True, introduced=names)
+    version, gate = renewal.artifact.manifest.version, judged.gate
+    reason = f"{renewal.words} (version {version}). The candidate as a whole: {gate.verdict}: {gate.reason}"
+    return Outcome(reason, is_renewed=True, introduced=renewal.introduced)
 
 
-def result_of(
-    inputs: RetrainInputs, evidence: Evidence, comparison: RouterComparison, judged: Judgement, outcome: Outcome
-) -> RetrainResult:
-    """Counts what was read, and reports what came of it."""
-    log, changes, gate = inputs.log, inputs.changes, judged.gate
-    if outcome.is_renewed:
-        gate = replace(gate, more_decisions=None)
-    return RetrainResult(
-        log=log,
-        n_learned=len(log),
-        n_outdated=int(is_stale(log, changes).sum()),
-        n_judged=judged.n_judged,
-        n_outcomes=int(np.isfinite(inputs.outcomes.scores).sum()),
-        n_outdated_grades=evidence.n_outdated_grades,
-        quality_changes=changes,
-        live=comparison.live.version,
-        candidate=comparison.candidate.version,
-        changes=map_changes(comparison.live, comparison.candidate),
-        gate=gate,
-        is_promoted=outcome.is_promoted,
-        introduced=outcome.introduced,
-        carried=() if inputs.carried is None else inputs.carried.experts,
-        mix_moved=None,
-        is_mix_followed=comparison.candidate.mix is not None,
-        reason=outcome.reason,
-    )
+@dataclass(frozen=True)
+class Renewal:
+    """The live router with what the candidate knows, the experts that are new to it, and what it does differently."""
+
+    artifact: RouterArtifact
+    introduced: tuple[str, ...]
+    words: str
 
 
-def promote(registry: Registry, folder: Path, compared_with: str, now: datetime, guard: PromotionGuard) -> str:
-    """Makes a router live, unless another became live since the comparison, which says nothing of that one: the reason
-    why it was not, empty where it was."""
-    with guard():
-        try:
-            registry.promote(registry.adopt(folder), now, instead_of=compared_with)
-        except LiveChangedError as error:
-            return f"declined: {error} during the comparison"
-    return ""
-
-
-def renewed_live(
-    live_folder: Path,
-    scratch: Path,
-    inputs: RetrainInputs,
-    comparison: RouterComparison,
-    newcomers: Newcomers | None,
-) -> tuple[Path | None, tuple[str, ...], str]:
-    """Folder of the live router with what the candidate knows, the names of the experts that are new to it, and what it
-    does differently (training.failover). None where there is nothing, or its map does not take newer evidence."""
-    live, evidence = load_artifact(live_folder), comparison.evidence
+def renewal_of(
+    live: RouterArtifact, inputs: RetrainInputs, comparison: RouterComparison, judged: Judgement
+) -> Renewal | None:
+    """None where there is nothing to renew (training.failover), or the live map does not take newer evidence."""
+    evidence = comparison.evidence
     if not can_renew(live, inputs.config.learned_categories):
-        return None, (), ""
-    carried = () if inputs.carried is None else inputs.carried.experts
+        return None
+    prior = inputs.prior_experts
 
-    def with_rows(rows: Sequence[int], experts: Sequence[str]) -> tuple[Path, Router]:
-        kept = [name for name in carried if name not in experts]
-        made = scratch / renew(scratch, live, evidence, rows, kept).manifest.version
-        return made, load_router(inputs.config, made, comparison.candidate.encoder)
+    def with_rows(rows: Sequence[int], experts: Sequence[str]) -> tuple[RouterArtifact, Router]:
+        made = renew(live, evidence, rows, [name for name in prior if name not in experts])
+        return made, configured_router(inputs.config, made, comparison.live.encoder)
 
     terms, evidence_of = inputs.request.terms, inputs.evidence
-    made, words = find_renewal(comparison, newcomers, inputs.changes, terms, inputs.log, with_rows, evidence_of)
+    made, words = find_renewal(
+        comparison, judged.new_experts, inputs.changes, terms, inputs.log, with_rows, evidence_of
+    )
     if made is None:
-        return None, (), ""
+        return None
     is_exploring = any(policy.exploration > 0 for policy in inputs.config.policies.values())
     names = tuple(name for name in evidence.outcomes.experts if name not in live.manifest.experts and is_exploring)
     joining = f"{', '.join(names)} joins the live router to be explored" if names else ""
-    return made, names, joined(words, joining) or "explores by newer evidence"
+    return Renewal(made, names, joined(words, joining) or "explores by newer evidence")
 
 
-def load_comparison(
-    inputs: RetrainInputs, live: Router, candidate: Path, cross_fitted: Sequence[FittedModel], evidence: Evidence
-) -> RouterComparison:
-    """Loads the candidate and its cross-fitted models. Raises ArtifactError."""
-    config = inputs.config
-    challenger = load_router(config, candidate)
-    entries = [config.experts[name] for name in evidence.outcomes.experts]
-    return RouterComparison(
-        live=live,
-        candidate=challenger,
-        evidence=evidence,
-        costs_usd=expert_costs(entries, evidence.matrix).cost_usd,
-        rng=inputs.rng,
-        cross_fitted=tuple(
-            CrossFitted(load_router(config, fitted.folder, challenger.encoder), fitted.evidence)
-            for fitted in cross_fitted
-        ),
+def result_of(
+    inputs: RetrainInputs,
+    comparison: RouterComparison,
+    candidate: RouterArtifact,
+    judged: Judgement,
+    outcome: Outcome,
+) -> RetrainResult:
+    """Reports what was read, and what came of it."""
+    return RetrainResult(
+        log=inputs.log,
+        quality_changes=inputs.changes,
+        n_judged=judged.n_judged,
+        n_outcomes=int(np.isfinite(inputs.outcomes.scores).sum()),
+        n_outdated_grades=comparison.evidence.n_outdated_grades,
+        live=comparison.live.version,
+        candidate=candidate.manifest.version,
+        metrics=candidate.manifest.metrics,
+        is_mix_followed=comparison.candidate.mix is not None,
+        changes=map_changes(comparison.live, comparison.candidate),
+        gate=replace(judged.gate, more_decisions=None) if outcome.is_renewed else judged.gate,
+        is_promoted=outcome.is_promoted,
+        introduced=outcome.introduced,
+        prior=inputs.prior_experts,
+        reason=outcome.reason,
     )

@@ -153,6 +153,7 @@ def round_json(chat: RetrainResult | RouterError, pilots: PilotRefresh | RouterE
 def print_retrain(result: RetrainResult) -> None:
     """Prints what was used and dropped, the comparison, and what was done and why."""
     from coe.decision_log.read import ASKED_BY_COE
+    from coe.training.category_mix import MIX_MOVED
 
     console = result_console()
     n_probes = result.log.dropped.get(ASKED_BY_COE, 0)
@@ -165,11 +166,11 @@ def print_retrain(result: RetrainResult) -> None:
         console.print(f"  {result.n_failures} of them failed, which counts as a reward of 0")
     if result.log.judged is not None:
         console.print(f"  and {len(result.log.judged) // 2} pairs of answers that a judge compared")
-    for name in result.carried:
+    for name in result.prior:
         console.print(f"  {name} is in no outcome table: what the live router knows of it is kept")
     print_quality_changes(console, result)
-    if result.mix_moved is not None:
-        console.print(f"  {mix_sentence(result.mix_moved, is_followed=result.is_mix_followed)}")
+    if (moved := result.metrics.get(MIX_MOVED)) is not None:
+        console.print(f"  {mix_sentence(moved, is_followed=result.is_mix_followed)}")
     for reason, count in sorted(result.log.dropped.items() - {(ASKED_BY_COE, n_probes)}):
         console.print(f"  left out: {count} ({reason})")
     for change in result.changes:
@@ -231,7 +232,7 @@ def retrain_json(result: RetrainResult) -> dict[str, object]:
         "reason": result.reason,
         "is_promoted": result.is_promoted,
         "introduced": list(result.introduced),
-        "carried_over": list(result.carried),
+        "prior": list(result.prior),
         "live": result.live,
         "candidate": result.candidate,
         "changes": [asdict(change) for change in result.changes],
@@ -243,7 +244,7 @@ def retrain_json(result: RetrainResult) -> dict[str, object]:
         "quality_changes": [asdict(change) for change in result.quality_changes],
         "outdated": {"rated_answers": result.n_outdated, "grades": result.n_outdated_grades},
         "graded_outcomes": result.n_outcomes,
-        "mix_moved": None if result.mix_moved is None else result.mix_moved.model_dump(),
+        "metrics": {name: metric.model_dump() for name, metric in result.metrics.items()},
         "is_mix_followed": result.is_mix_followed,
         "comparisons": comparisons,
         "more_decisions": gate.more_decisions,

@@ -14,11 +14,11 @@ from coe.base.blas import one_thread
 from coe.base.errors import DataError
 from coe.cli.progress import Progress
 from coe.router import plugins
-from coe.router.artifact import RouterArtifact
+from coe.router.artifact import RouterArtifact, written
 from coe.router.section import PluginConfig
 from coe.router.types import GENERAL
 from coe.training.expert_map import measure_quality
-from coe.training.fit import fit_router, prepare, write_router
+from coe.training.fit import artifact_of, fit_router, prepare
 from coe.training.fit_inputs import fingerprint_outcomes, opened_encoder
 from coe.training.scorer_fit import FAMILY, fit_scorer
 from coe.training.stage_one import FitRequest
@@ -108,5 +108,5 @@ def fit_methods(
             start = time.perf_counter()
             scorer = fit_scorer(PluginConfig(kind=kind), prepared.graded, prepared.rng, progress)
             took = round(time.perf_counter() - start, 2)
-            made[kind] = write_router(root, wanted, encoder, prepared, scorer, now), took
+            made[kind] = written(root, artifact_of(wanted, encoder, prepared, scorer, now)), took
     return made

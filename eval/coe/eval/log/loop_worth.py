@@ -30,12 +30,12 @@ from coe.router.build import expert_costs, load_router
 from coe.router.config import load_config
 from coe.router.pipeline import Router
 from coe.router.types import GENERAL, DecisionReason, Metric, Record
-from coe.training.candidate import judge_on_log, map_changes
 from coe.training.feedback_bias import UNLIMITED, clusters
 from coe.training.fit_inputs import RetrainRequest, read_inputs
 from coe.training.gate import MAX_UNSUPPORTED, MIN_EFFECTIVE_DECISIONS, Comparison
+from coe.training.log_comparison import judge_on_log
 from coe.training.off_policy import bootstrap_sums, weighted_mean
-from coe.training.router_comparison import RouterComparison
+from coe.training.router_comparison import RouterComparison, map_changes
 from coe.training.summary import in_points
 from coe.training.types import question_of
 
@@ -139,7 +139,9 @@ def judge_loop(
         return found.model_copy(update={"unknown": "the router of then is live again"})
     live = load_artifact(registry.folder(found.live))
     chosen_at = max((step.at for step in steps if step.changes), default=served[1][0])  # by what was rated until then
-    inputs = read_inputs(replace(request, since=chosen_at), live, now=now, progress=progress)
+    inputs = read_inputs(
+        replace(request, since=chosen_at), config, live, routers[found.live], now=now, progress=progress
+    )
     evidence = inputs.evidence()
     entries = [config.experts[name] for name in evidence.outcomes.experts]
     comparison = RouterComparison(
@@ -150,11 +152,13 @@ def judge_loop(
         rng=inputs.rng,
         rows=(*config.learned_categories, GENERAL),
     )
-    on_log, *_ = judge_on_log(inputs, comparison)
-    unknown = why_unsure(on_log.doubly_robust) if on_log else "no answer since then has feedback to judge by"
-    if unknown or on_log is None:
+    judged = judge_on_log(inputs, comparison)
+    if judged is None:
+        return found.model_copy(update={"unknown": "no answer since then has feedback to judge by"})
+    on_log = judged.comparison.doubly_robust
+    if unknown := why_unsure(on_log):
         return found.model_copy(update={"unknown": unknown})
-    return found.model_copy(update={"worth": on_log.doubly_robust.difference.times(-1.0)})
+    return found.model_copy(update={"worth": on_log.difference.times(-1.0)})
 
 
 def why_unsure(judged: Comparison) -> str:
