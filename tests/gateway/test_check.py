@@ -85,7 +85,7 @@ def test_a_pilot_library_that_is_not_made_yet_is_no_problem(check):
     ("change", "message"),
     [
         (lambda v: v["router"]["encoder"].update(kind="onx"), "router.encoder: unknown kind 'onx'"),
-        (lambda v: v["router"].update(classifier={"kind": "knn", "neighbors": 5}), "did you mean 'neighbours'?"),
+        (lambda v: v["router"].update(classifier={"kind": "logistic", "inverse_l3": 5}), "did you mean 'inverse_l2'?"),
         (
             lambda v: (
                 v["router"].update(scorer={"kind": "soft_map"}),

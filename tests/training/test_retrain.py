@@ -149,10 +149,10 @@ def test_feedback_moves_the_map_and_the_candidate_is_promoted(request_):
 
 
 def another_router(request):
-    """The version of a router with another classifier."""
+    """The version of a router with another scorer."""
     made = fit_configured(
         request.routers,
-        TrainRequest(request.config, request.outcomes, options=FitOptions(classifier="knn", seed=1)),
+        TrainRequest(request.config, request.outcomes, options=FitOptions(scorer="soft_map", seed=1)),
         now=NOW,
     )
     return made.manifest.version

@@ -22,16 +22,14 @@ def uneven(counts: dict[str, int]) -> OutcomeTable:
     return scored_table(scores, categories, ("one", "two"), texts=texts)
 
 
-@pytest.mark.parametrize("classifier", ["logistic", "knn"])
-def test_a_category_too_small_to_fold_counts_as_general(tmp_path: Path, classifier: str) -> None:
+def test_a_category_too_small_to_fold_counts_as_general(tmp_path: Path) -> None:
     table = uneven({"a": 12, "b": MIN_TABLE_PROMPTS, "rare": MIN_TABLE_PROMPTS - 1, "once": 1})
     now = datetime(2026, 1, 2, tzinfo=UTC)
-    artifact = fit_table(tmp_path / "r", TableRequest(table, "hashing", classifier), now=now, progress=silent)
+    artifact = fit_table(tmp_path / "r", TableRequest(table, "hashing"), now=now, progress=silent)
     assert artifact.manifest.categories == ("a", "b")
     assert artifact.arrays["map.count"].tolist() == [[12, 12], [5, 5], [5, 5]]
 
 
-@pytest.mark.parametrize("classifier", ["logistic", "knn"])
 @pytest.mark.parametrize(
     ("counts", "expected"),
     [
@@ -41,11 +39,11 @@ def test_a_category_too_small_to_fold_counts_as_general(tmp_path: Path, classifi
     ],
 )
 def test_one_category_can_be_learned_and_where_there_is_none_all_prompts_are_one(
-    tmp_path: Path, classifier: str, counts: dict[str, int], expected: tuple[str, ...]
+    tmp_path: Path, counts: dict[str, int], expected: tuple[str, ...]
 ) -> None:
     now = datetime(2026, 1, 2, tzinfo=UTC)
     table = uneven(counts)
-    artifact = fit_table(tmp_path / "r", TableRequest(table, "hashing", classifier), now=now, progress=silent)
+    artifact = fit_table(tmp_path / "r", TableRequest(table, "hashing"), now=now, progress=silent)
     assert artifact.manifest.categories == expected
 
 

@@ -41,7 +41,7 @@ def test_the_same_router_again_changes_nothing_and_a_trial_goes_on(
     registry = Registry(folder / "data" / "routers")
     outcomes = folder / "data" / "outcomes" / "probes"
     other = fit_configured(
-        registry.root, TrainRequest(folder / "experts.yaml", outcomes, options=FitOptions(classifier="knn")), now=NOW
+        registry.root, TrainRequest(folder / "experts.yaml", outcomes, options=FitOptions(scorer="soft_map")), now=NOW
     ).manifest.version
     trial = Trial(version=other, mode=TrialMode.CANARY, share=0.1, started_at=1e9)
     before = registry.try_out(trial)

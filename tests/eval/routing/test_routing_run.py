@@ -27,7 +27,7 @@ from coe.training.types import split_of
 from tests.eval.routing.trial_data import table
 
 BENCH = Path(os.environ.get("COE_BENCH_DATA", Path(__file__).parents[3] / ".." / "shared" / "data")) / "routing"
-FAST = ("--encoder", "hashing", "--classifier", "knn")
+FAST = ("--encoder", "hashing")
 TOPICS = {
     "a": ("sum", "add", "count", "multiply", "number", "digits", "total", "times"),
     "b": ("court", "judge", "contract", "sue", "law", "appeal", "statute", "verdict"),
