@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from coe.decision_log.database import Database
+from coe.decision_log.feedback_types import Feedback, FeedbackKind
 from tests.decision_log.test_listing import made
 from tests.gateway.running import Running, running
 
@@ -18,13 +19,18 @@ KEYS = ("the first key of two", "the second key of two")
 
 
 @pytest.fixture
-async def gateway(tmp_path: Path) -> AsyncIterator[Running]:
+def store(tmp_path: Path) -> Iterator[Database]:
     """Five decisions of nobody's key; the last one's text would be a formula."""
-    store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
-    store.write_decisions([made(seq, key_id=None, text="=1+1" if seq == 4 else "hello") for seq in range(5)])
+    database = Database(f"sqlite:///{tmp_path / 'coe.db'}")
+    database.write_decisions([made(seq, key_id=None, text="=1+1" if seq == 4 else "hello") for seq in range(5)])
+    yield database
+    database.close()
+
+
+@pytest.fixture
+async def gateway(store: Database) -> AsyncIterator[Running]:
     async with running(store=store) as opened:
         yield opened
-    store.close()
 
 
 async def get(gateway: Running, query: str, key: str | None = None) -> tuple[int, bytes]:
@@ -58,13 +64,18 @@ async def test_a_file_has_all_pages(gateway: Running, monkeypatch: pytest.Monkey
     assert rows[0]["expert"] == "answered"
 
 
-async def test_a_page_may_be_empty_before_the_end(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_page_may_be_empty_before_the_end(
+    store: Database, gateway: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seq in (2, 3, 4):
+        store.put_feedback(Feedback(decision_id=f"r1-{seq}", kind=FeedbackKind.THUMB, value=1.0, at=5.0))
     monkeypatch.setattr("coe.decision_log.listing.LOOK_ROWS", 2)
     monkeypatch.setattr("coe.decision_log.listing.LOOK_S", 0.0)
-    first = json.loads((await get(gateway, "category=none"))[1])
+    first = json.loads((await get(gateway, "feedback=none"))[1])
     assert first == {"object": "list", "data": [], "next": "1002.0_", "looked_back_to": 1002.0}
-    second = json.loads((await get(gateway, f"category=none&after={first['next']}"))[1])
-    assert second == {"object": "list", "data": [], "next": None, "looked_back_to": None}
+    second = json.loads((await get(gateway, f"feedback=none&after={first['next']}"))[1])
+    assert [line["decision_id"] for line in second["data"]] == ["r1-1", "r1-0"]
+    assert (second["next"], second["looked_back_to"]) == (None, None)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import pytest
 from yarl import URL
 
 from coe.decision_log.database import Database
+from coe.decision_log.feedback_types import Feedback, FeedbackKind
 from coe.decision_log.privacy import keyed_hash
 from coe.fleet.connect import DisabledBackend
 from coe.fleet.providers import echo
@@ -177,10 +178,11 @@ async def test_a_list_without_a_match_so_far_goes_on_by_itself(
 ) -> None:
     monkeypatch.setattr("coe.decision_log.listing.LOOK_ROWS", 2)
     monkeypatch.setattr("coe.decision_log.listing.LOOK_S", 0.0)
-    states = ("rejected", "answered", "timed_out", "answered", "answered", "answered")
-    store.write_decisions([record(seq, at=100.0 + seq, state=state) for seq, state in enumerate(states)])
+    store.write_decisions([record(seq, at=100.0 + seq) for seq in range(6)])
+    for seq in (3, 4, 5):
+        store.put_feedback(Feedback(decision_id=f"r1-{seq}", kind=FeedbackKind.THUMB, value=1.0, at=5.0))
     async with running(store=store) as gateway:
-        path, pages = "/decisions?days=&state=timed_out", []
+        path, pages = "/decisions?days=&feedback=none", []
         while path:
             pages.append((await get(gateway, path))[1])
             on = re.search(r'id="rows" hx-get="/console(/\S+)" hx-trigger="load"', pages[-1])
@@ -188,7 +190,7 @@ async def test_a_list_without_a_match_so_far_goes_on_by_itself(
         assert ["/decisions/r1-2" in page for page in pages] == [False, True]
         assert "Looked back to 1970-01-01 00:01 UTC; nothing here matches." in pages[0]
         assert "No decisions of your team match" not in pages[0]
-        live = (await get(gateway, "/decisions?days=&state=timed_out&live=1"))[1]
+        live = (await get(gateway, "/decisions?days=&feedback=none&live=1"))[1]
     assert re.findall(r'hx-trigger="(.+?)"', live) == ["every 2s"]
 
 
