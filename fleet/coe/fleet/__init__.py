@@ -1,5 +1,5 @@
 """Experts and routers as running things: clients of their wires, the pool with its breakers, the processes that we
 start, and which router is live.
 
-May import router. Begin with `pool.py`, `wires/vllm.py` and `engines.py`.
+May import router. Begin with `pool.py`, `providers/vllm.py` and `engines.py`.
 """
