@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 EF_SEARCH = 200
 MAX_EF_SEARCH = 1000  # pgvector's own bound
+SPARE = 1.2  # times as many of the nearest as a filter passes of them if it knows nothing of the query
 FEW = 1000  # keys that a filter leaves, below which their vectors are compared one by one
 MAX_DIM = 2000  # of its HNSW
 SCHEMA_LOCK = 0x636F6576  # "coev", for Postgres's advisory locks
@@ -93,6 +94,7 @@ class PgvectorIndex:
 
     def __init__(self, engine: Engine, name: str, table: str, space: VectorSpace) -> None:
         self._engine, self._name, self._table, self.space = engine, name, checked(table), space
+        self._rows = 0
 
     def __len__(self) -> int:
         with self._transaction("count vectors") as connection:
@@ -128,14 +130,23 @@ class PgvectorIndex:
         limit = max(0, limit)
         if among is None:
             return self._nearest(query, limit)
-        for count in (max(EF_SEARCH, 2 * limit), MAX_EF_SEARCH) if len(among) > FEW else ():
-            hits = self._nearest(query, count)
+        if len(among) > FEW:
+            hits = self._nearest(query, self._width(limit, len(among)))
             passed = np.flatnonzero(np.isin(hits.keys, among))[:limit]
             if len(passed) == limit:
                 return Hits(hits.keys[passed], hits.scores[passed])
+            self._rows = 0  # it may have grown since
         # Written out as a table of its own, so that the graph is not asked.
         source = f"(SELECT key, v FROM {self._table} WHERE key = ANY(:among) OFFSET 0) AS wanted"
         return self._nearest(query, limit, source, {"among": np.unique(among).tolist()})
+
+    def _width(self, limit: int, left: int) -> int:
+        """How many of the nearest to ask for, so that `limit` of them pass a filter that leaves so many vectors."""
+        if self._rows < left:  # as Postgres estimates them, of an index that grows
+            with self._transaction("estimate the size") as connection:
+                estimate = text("SELECT reltuples FROM pg_class WHERE oid = CAST(:table AS regclass)")
+                self._rows = max(int(connection.execute(estimate, {"table": self._table}).scalar_one()), left)
+        return min(MAX_EF_SEARCH, max(EF_SEARCH, int(SPARE * limit * self._rows / left)))
 
     def _nearest(
         self, query: FloatArray, limit: int, source: str | None = None, values: Mapping[str, object] | None = None
