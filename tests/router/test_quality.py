@@ -38,7 +38,7 @@ def test_a_specialist_of_64_probes_takes_its_categories() -> None:
 
 
 @pytest.mark.parametrize(("lead", "taker"), [(0.95, 0), (1.05, 1)])
-def test_a_lead_counts_from_a_quarter_of_its_error_on(lead: float, taker: int) -> None:
+def test_a_lead_counts_from_half_of_its_error_on(lead: float, taker: int) -> None:
     quality = np.array([[0.6, 0.6 + lead * CAUTION * ERROR], [0.6, 0.2], [0.6, 0.2], [0.6, 0.2]])
     assert served(evidence_of(quality), 1.0, 1.0)[0] == taker
 
