@@ -74,7 +74,7 @@ def quality_table(artifact: RouterArtifact, serves: Mapping[str, str]) -> Grid:
     from coe.router.build import evidence_of
 
     manifest, evidence = artifact.manifest, evidence_of(artifact)
-    title = "measured quality (shrunk mean score), and who serves by default: a lead within its error does not count"
+    title = "measured quality (shrunk mean score), and who serves: a lead within half its error does not count"
     table = Grid(title=title, title_justify="left")
     table.add_column("category")
     for expert in manifest.experts:
