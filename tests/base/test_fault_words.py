@@ -58,7 +58,8 @@ def test_whatever_stands_anywhere_is_told_in_our_words(path, value) -> None:
 
 
 @pytest.mark.parametrize("family", ["router.encoders", "router.classifiers", "router.scorers", "fleet.providers"])
-def test_options_of_every_kind_too(family) -> None:
+def test_options_of_every_kind_too(family, monkeypatch) -> None:
+    monkeypatch.setattr(plugins, "_declared", {})  # what another test declared may be gone
     for kind in plugins.kinds(family):
         for name in plugins.load(family, kind).Options.model_fields:
             for odd in (None, -1, "", [[]], {"a": {}}, "ftp://x"):
