@@ -207,8 +207,8 @@ def times(connection: Connection, wanted: DecisionFilter) -> Iterator[ColumnElem
 
 
 def not_before(connection: Connection, at: float) -> ColumnElement[bool]:
-    """A lower bound of the time. Of two bounds SQLite expects so few rows that it takes an index of the team alone,
-    unless it is told that one of them says little."""
+    """A lower bound of the time. SQLite expects few rows between two bounds, and would take the index of the team
+    alone; `likely` tells it that this bound leaves most rows in."""
     bound: ColumnElement[bool] = DECISIONS.c.at >= at
     return func.likely(bound, type_=Boolean) if connection.dialect.name == "sqlite" else bound
 

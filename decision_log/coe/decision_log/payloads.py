@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from coe.base.json_text import to_json
 from coe.decision_log.decision_record import DecisionRecord
+from coe.decision_log.privacy import tenant_of
 
 NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 """In JSON. An odd number of backslashes before it makes it letters of a text."""
@@ -77,8 +78,8 @@ class RecordPart(Part):
 
     @property
     def tenant(self) -> str:
-        """The team of the key; '' without one."""
-        return (self.key_id or "").partition("/")[0]
+        """The team of the key."""
+        return tenant_of(self.key_id)
 
 
 class Logged(NamedTuple):

@@ -33,6 +33,11 @@ KEY_BYTES = 32
 SESSION_DIGITS = 16
 
 
+def tenant_of(key_id: str | None) -> str:
+    """The team of a key id `TEAM/ID`; of a key of COE_API_KEYS, which has no team, the id itself; '' without keys."""
+    return "" if key_id is None else key_id.partition("/")[0]
+
+
 def private_fields(record: DecisionRecord, level: PrivacyLevel, key: bytes) -> dict[str, object]:
     """The fields that the log keeps otherwise than the record has them. `text_hash` is of the text before redaction, so
     equal asks stay equal.

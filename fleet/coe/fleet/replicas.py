@@ -79,7 +79,7 @@ class Breaker:
         """The expert refused a request because of its rate limit, and asks for so long a cooldown: a sign of life.
         Without quota it lasts SPENT_COOLDOWN_S."""
         until_s = now_s + (SPENT_COOLDOWN_S if is_spent else min(cooldown_s, MAX_COOLDOWN_S))
-        if self.state is BreakerState.LIMITED:  # of two reasons the graver one remains, for the longer time
+        if self.state is BreakerState.LIMITED:  # keep the graver reason, and the longer time
             until_s, is_spent = max(until_s, self.probe_at_s), is_spent or self.is_spent
         self.probe_at_s, self.is_spent = until_s, is_spent
         self.state = BreakerState.LIMITED

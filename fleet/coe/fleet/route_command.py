@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,8 +54,7 @@ def route(
         return check_routes(tests, still, tuple(composition.experts), decide)
     query = query_of(text)
     vector, _, view = router.features(query)
-    query = replace(query, facts=replace(query.facts, view=view))
-    decision = router.decide(query, policy=policy, rng=rng, embedding=vector)
+    decision = router.decide(query.read_from(view), policy=policy, rng=rng, embedding=vector)
     if as_json:
         echo(decision.model_dump_json(indent=1))
     else:

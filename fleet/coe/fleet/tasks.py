@@ -173,7 +173,7 @@ class BatchedCalls:
 
 
 def outcomes(batch: Sequence[Waiting], prepare: Prepare | None) -> Outcomes:
-    """The result or the error of each call; what nobody waits for any more is left out."""
+    """The result or the error of each call. A call that nobody waits for any more is not run."""
     awaited = [each.about for each in batch if not each.result.done()]
     if prepare is not None and len(awaited) > 1:
         with suppress(Exception):

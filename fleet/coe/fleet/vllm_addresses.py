@@ -24,11 +24,10 @@ NOBODY = "no vLLM engine runs on this data folder; `coe experts up` or `coe up` 
 
 
 class Desired(StrEnum):
-    """What an engine is to be: started whenever it has ended; left ended, because others may have its memory by then;
-    or ended."""
+    """The desired state of an engine."""
 
-    AWAKE = "awake"
-    ASLEEP = "asleep"
+    AWAKE = "awake"  # started again whenever it has ended
+    ASLEEP = "asleep"  # not started again after it has ended: another engine may have its memory by then
     STOPPED = "stopped"
 
 

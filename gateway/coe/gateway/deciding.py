@@ -37,7 +37,7 @@ from coe.router.pipeline import Router
 from coe.router.policy_config import Budgets
 from coe.router.section import AUTO, PluginConfig
 from coe.router.strategies.types import Chosen
-from coe.router.types import DecisionReason, FloatArray, Query, QueryFacts, RoutingDecision, View
+from coe.router.types import DecisionReason, FloatArray, Query, QueryFacts, RoutingDecision
 
 BY_PLAN = frozenset({DecisionReason.MAP, DecisionReason.QUERY, DecisionReason.UNCERTAIN, DecisionReason.NEXT_BEST})
 """Reasons of decisions that a strategy may widen. Pinned, kept and explored experts stay alone."""
@@ -238,8 +238,7 @@ class Decider:
         """The decision, and that of all experts awake where some sleep. Raises NoEligibleExpertError, WaitFor."""
         router, policy, query = routed.router, routed.policy, routed.query
         vector, stored, view = router.features(query)
-        if view is not View.WHOLE:
-            query = replace(query, facts=replace(query.facts, view=view))
+        query = query.read_from(view)
         ideal = self._reach.decision_of_all_awake(router, policy, query, vector)
         try:
             decision = router.decide(query, policy=policy, alive=alive, rng=rng, embedding=vector)

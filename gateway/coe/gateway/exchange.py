@@ -148,7 +148,7 @@ class AnswerFacts:
 
 
 class Ending(NamedTuple):
-    """How a chat ended: for the log, for its client, and the code of an error."""
+    """The end of a chat: its state in the log, the HTTP status for the client, and the code of an error."""
 
     state: TerminalState
     status: int

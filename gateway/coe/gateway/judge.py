@@ -122,7 +122,7 @@ class Judge:
         self._queue.put_nowait(Sample(row.context.decision_id, row.chat.body, served, answer, other))
 
     def _other(self, decision: RoutingDecision, served: str) -> str | None:
-        """An expert to answer besides the one that served, drawn by lot; None where no other can be called.
+        """A random expert to answer besides the one that served; None where no other can be called.
 
         Of `uncertain` requests it is the one that a second draw of the router names, so the judge looks where
         exploration does, and as often. None where that draw names who served, or where both were compared enough.

@@ -214,8 +214,8 @@ class VectorStores:
         await asyncio.to_thread(self.catalog.put_store, store)
         return store
 
-    async def store(self, owner: str | None, store_id: str) -> VectorStore:
-        """Raises RequestError 404, also for a store of another owner; `owner` None asks for anybody's."""
+    async def store(self, owner: str, store_id: str) -> VectorStore:
+        """Raises RequestError 404, also for a store of another owner."""
         store = await asyncio.to_thread(self.catalog.store, store_id, owner)
         if store is None:
             raise not_found("vector store", store_id, "vector_store_id")

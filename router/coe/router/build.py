@@ -187,7 +187,7 @@ def assemble(
 
 
 def ask_detector(artifact: RouterArtifact) -> AskDetector | None:
-    """What tells asks from material; None where training had no short queries. Raises ArtifactError."""
+    """The detector of asks; None if the router was trained without short queries. Raises ArtifactError."""
     arrays = artifact.part("asks")
     if not arrays:
         return None

@@ -165,7 +165,7 @@ def read_ask(text: str, encode: Encode, detector: AskDetector | None) -> Reading
     the probability that this one asks rather than the whole, so a text that asks throughout stays as it is."""
     candidates = [] if detector is None else ask_candidates(text)
     vectors = encode([text, *candidates])
-    if not candidates or detector is None:
+    if detector is None or not candidates:
         return Reading(vectors)
     odds = detector.log_odds(vectors)
     best = 1 + int(odds[1:].argmax())
@@ -181,8 +181,7 @@ def read_task(
     Args:
         confidence: gives the probability of the most likely category of a vector (1, d).
     """
-    candidates = [] if detector is None else task_candidates(system)
-    if not candidates or detector is None:
+    if detector is None or not (candidates := task_candidates(system)):
         return None
     vectors = encode(candidates)
     odds = detector.log_odds(vectors)

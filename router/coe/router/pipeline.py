@@ -149,11 +149,14 @@ class Router:
             BackendError: a remote encoder does not answer.
         """
         encode, detector = self.encoder.encode, self.detector
-        reading = read_ask(query.text, encode, detector)
+        reading = last = read_ask(query.text, encode, detector)
         if query.earlier:
+
+            def vector_of(ask: str) -> FloatArray:
+                return last.vector if ask is query.text else read_ask(ask, encode, detector).vector
+
             asks = (query.text, *query.earlier)
-            vector = in_context(asks, lambda ask: read_ask(ask, encode, detector).vector, self.top_probability)
-            reading = reading._replace(vector=vector)
+            reading = last._replace(vector=in_context(asks, vector_of, self.top_probability))
         if query.system:
             reading = under_task(read_task(query.system, encode, detector, self.top_probability), reading)
         return features_of(*reading)
@@ -187,7 +190,7 @@ class Router:
         self.policy(policy)  # refuses an unknown name before any work
         if embedding is None:
             embedding, _, view = self.features(query)
-            query = replace(query, facts=replace(query.facts, view=view))
+            query = query.read_from(view)
         classified = self.judge_one(embedding, query.facts.view)
         quality = self._quality(query, embedding, classified)
         cached = self.cached_decision(policy, classified.row, quality, self.excluded(query.facts, alive))

@@ -8,7 +8,7 @@ message, which a query is made from, is at the end.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +96,10 @@ class Query:
     facts: QueryFacts = field(default_factory=QueryFacts)
     earlier: tuple[str, ...] = ()
     system: str = ""
+
+    def read_from(self, view: View) -> Query:
+        """The query with what its category is read from."""
+        return self if view is self.facts.view else replace(self, facts=replace(self.facts, view=view))
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,11 @@ from coe.cli import command_line
 from coe.decision_log.admin_log import ADMIN_LOG, AdminLog, first_broken
 from coe.decision_log.database import Database
 from coe.decision_log.default_database import default_database_url
+from coe.decision_log.privacy import tenant_of
 from coe.gateway.auth import Auth
 from coe.gateway.http_errors import ApiError
 from coe.gateway.keys.counters import Cost
-from coe.gateway.keys.grants import Cap, Grant, Measure, Window, both, caller_of, parse_caps, tenant_of
+from coe.gateway.keys.grants import Cap, Grant, Measure, Window, both, caller_of, parse_caps
 from coe.gateway.keys.key_ring import KeyRing
 from coe.gateway.keys.key_store import KEYS, Holders, KeyStore, digest_of
 from coe.gateway.keys.limits import Limits

@@ -61,7 +61,7 @@ def material() -> tuple[list[str], list[str]]:
 
 
 def parts_that_ask_nothing(pieces: Sequence[str], personas: Sequence[str]) -> list[str]:
-    """What the detector must not take for an ask: parts of the material as they are looked at, and its sentences."""
+    """Negative examples for the detector: candidates and sentences of the material, and parts of personas."""
     sentences = (each for piece in pieces for each in re.split(r"(?<=[.?!。？！])\s*|\n+", piece))
     ends = (each for piece in pieces for each in ask_candidates(piece))
     of_personas = (each for persona in personas for each in task_candidates(persona))

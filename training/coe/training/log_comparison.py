@@ -116,7 +116,7 @@ def judging_pairs(log: LogTable, changes: tuple[ChangePoint, ...], comparison: R
 
 @dataclass(frozen=True)
 class LoggedPair:
-    """What two routers, the live one and its candidate, want for logged answers, which the experts `logged` (n,) gave.
+    """The choices of the live router and its candidate for logged answers, which the experts `logged` (n,) gave.
 
     `model` (n, m) is the reward that is predicted of each expert, and `chance` (n, m) the probability with which the
     log's router chose it.

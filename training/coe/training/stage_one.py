@@ -56,7 +56,6 @@ class FitRequest:
     is_holding_out: bool = True
     outcomes: OutcomeTable | None = None
     """Graded queries that a learned scorer is fitted on; None leaves the map."""
-    """Grades of the experts that are not language models; an answer that they did not give has no tokens."""
     logged: LoggedQueries | None = None
     """Answers of the decision log that a learned scorer is fitted on as well."""
     asked: AskedQueries | None = None

@@ -6,7 +6,7 @@ Shapes: n calls, k + 1 rows of the map (`general` last), m experts of the live r
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
@@ -128,11 +128,10 @@ def route_calls(
     for i, call in enumerate(calls):
         if i % 500 == 0:
             progress(f"routing {i:,} of {len(calls):,} calls")
-        facts = QueryFacts(prompt_chars=sum(map(len, call.asks)))
-        query = Query(str(i), call.asks[0], facts, call.asks[1:])
+        query = Query(str(i), call.asks[0], QueryFacts(prompt_chars=sum(map(len, call.asks))), call.asks[1:])
         vector, _, view = router.features(query)
         vectors.append(vector)
-        queries.append(replace(query, facts=replace(facts, view=view)))
+        queries.append(query.read_from(view))
     batch = QueryBatch(tuple(queries), np.concatenate(vectors))
     made = router.decide_batch(batch, rng=np.random.default_rng(0), policy=policy)
     known, rows = artifact.manifest.experts, (*artifact.manifest.categories, GENERAL)

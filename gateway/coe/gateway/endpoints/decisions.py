@@ -24,6 +24,7 @@ from coe.decision_log.database import Database
 from coe.decision_log.decision_record import DecisionKind, DecisionRecord
 from coe.decision_log.feedback_types import Feedback, ImplicitSignal
 from coe.decision_log.listing import DecisionFilter, DecisionLine, Page, Place
+from coe.decision_log.privacy import tenant_of
 from coe.decision_log.sink import DecisionLog
 from coe.fleet.explain import reason_in_words
 from coe.gateway.endpoints.access import (
@@ -36,7 +37,6 @@ from coe.gateway.endpoints.access import (
 )
 from coe.gateway.exchange import decision_named, is_failover
 from coe.gateway.http_errors import ApiError, invalid
-from coe.gateway.keys.grants import tenant_of
 from coe.gateway.retrieval.log import why_logged
 from coe.router.types import Record, RoutingDecision
 

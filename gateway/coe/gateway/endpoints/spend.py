@@ -8,9 +8,9 @@ from typing import Literal
 
 from pydantic import FiniteFloat
 
+from coe.decision_log.privacy import tenant_of
 from coe.decision_log.spend import SLOT_S, Spend, slots_of
 from coe.gateway.endpoints.access import CallerOf, LogDatabase, api_router, scan
-from coe.gateway.keys.grants import tenant_of
 from coe.router.types import Record
 
 api = api_router()

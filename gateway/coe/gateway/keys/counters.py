@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from coe.base.redis_names import LIMITS
+from coe.decision_log.privacy import tenant_of
 from coe.decision_log.redis_client import connect
 from coe.gateway.http_errors import ApiError
-from coe.gateway.keys.grants import NANO, NANO_PER_MICRO, Cap, Measure, ScopedCap, tenant_of
+from coe.gateway.keys.grants import NANO, NANO_PER_MICRO, Cap, Measure, ScopedCap
 
 HELD_WAIT_S = 5
 """Retry-After where requests that run now may give something back (ours)."""

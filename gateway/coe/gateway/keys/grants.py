@@ -13,6 +13,7 @@ from typing import Annotated
 from pydantic import Field, StringConstraints
 
 from coe.base.errors import ConfigError
+from coe.decision_log.privacy import tenant_of
 from coe.router.section import AUTO
 from coe.router.types import Record
 
@@ -131,11 +132,6 @@ class Caller:
 
 
 EVERYBODY = Caller()
-
-
-def tenant_of(key_id: str | None) -> str:
-    """The team of a key id `TEAM/ID`; of a key of COE_API_KEYS, which has no team, the id itself; '' without keys."""
-    return "" if key_id is None else key_id.partition("/")[0]
 
 
 def caller_of(key_id: str, own: Grant, team: Grant) -> Caller:

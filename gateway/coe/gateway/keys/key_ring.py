@@ -8,8 +8,9 @@ import time
 from dataclasses import dataclass
 
 from coe.base.errors import StoreError
+from coe.decision_log.privacy import tenant_of
 from coe.fleet.tasks import Poller
-from coe.gateway.keys.grants import Caller, Grant, caller_of, tenant_of
+from coe.gateway.keys.grants import Caller, Grant, caller_of
 from coe.gateway.keys.key_store import Holders, KeyRow, KeyStore
 
 POLL_S = 0.4

@@ -16,8 +16,9 @@ from sqlalchemy.engine import Connection
 from coe.base.errors import ConfigError, allowed_values
 from coe.decision_log.admin_log import ADMIN_LOG, add_line, hold_log, newest
 from coe.decision_log.database import Database
+from coe.decision_log.privacy import tenant_of
 from coe.decision_log.tables import METADATA, real, text
-from coe.gateway.keys.grants import Grant, check_team, tenant_of
+from coe.gateway.keys.grants import Grant, check_team
 
 SECRET_START = "sk-coe-"
 SECRET_BYTES = 32

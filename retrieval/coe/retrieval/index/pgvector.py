@@ -141,7 +141,7 @@ class PgvectorIndex:
         return self._nearest(query, limit, source, {"among": np.unique(among).tolist()})
 
     def _width(self, limit: int, left: int) -> int:
-        """How many of the nearest to ask for, so that `limit` of them pass a filter that leaves so many vectors."""
+        """The number of neighbours to ask for, so that `limit` of them pass a filter that keeps `left` vectors."""
         if self._rows < left:  # as Postgres estimates them, of an index that grows
             with self._transaction("estimate the size") as connection:
                 estimate = text("SELECT reltuples FROM pg_class WHERE oid = CAST(:table AS regclass)")

@@ -49,7 +49,7 @@ class Catalog:
         self._database.change("make a vector store", insert)
 
     def store(self, store_id: str, owner: str | None) -> VectorStore | None:
-        """A store with its counts. `owner` None: of any owner, as experts.yaml attaches it."""
+        """A store with its counts. `owner` None: of any owner."""
         query = select(STORES).where(STORES.c.store_id == store_id)
         if owner is not None:
             query = query.where(STORES.c.owner == owner)
