@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.transitions import STEPS, measure, table
+from coe.fleet.engine_plans import free_port
 from tests.fake_vllm.interpreter import fake_interpreter
-from tests.fleet.test_engines import first_of_free_ports
 from tests.small_composition import config_of
 
 
 async def test_each_step_takes_the_time_that_the_engine_takes(tmp_path: Path) -> None:
     args = {"enable-sleep-mode": True, "fake-sleep-s": "0.05,0.02", "fake-wake-s": "0.1,0.2"}
-    vllm = {"python": fake_interpreter(tmp_path), "args": args, "first_port": first_of_free_ports(1)}
+    vllm = {"python": fake_interpreter(tmp_path), "args": args, "first_port": free_port()}
     config = config_of({"coder": {"engine": "vllm", "model": "c"}}, vllm=vllm)
     measured = await measure(config, tmp_path, tmp_path, repeats=2)
     times = measured["vllm-coder"]

@@ -6,10 +6,8 @@ import asyncio
 import io
 import os
 import signal
-import socket
 import stat
 import sys
-from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import aiohttp
@@ -52,23 +50,12 @@ def config_of(experts: dict[str, object], vllm: dict[str, object] | None = None)
     return parse_config(composition_of(experts, vllm=vllm or {}, llamacpp=llamacpp))
 
 
-def first_of_free_ports(count: int) -> int:
-    """A port that nobody has right now, and neither the next ones."""
-    for _ in range(100):
-        first = free_port()
-        with ExitStack() as probes, suppress(OSError, OverflowError):
-            for port in range(first, first + count):
-                probes.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            return first
-    raise AssertionError("no free ports in a row")
-
-
 def stand_in(tmp_path: Path) -> dict[str, object]:
     """`vllm` with the stand-in as interpreter."""
     script = tmp_path / "python"
     script.write_text(STAND_IN)
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
-    return {"python": str(script), "first_port": first_of_free_ports(2)}
+    return {"python": str(script), "first_port": free_port(2)}
 
 
 async def complete(url: str, lora: list[dict[str, object]]) -> str:

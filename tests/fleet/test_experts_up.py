@@ -19,6 +19,7 @@ from coe.base.errors import BackendError, EngineError
 from coe.cli.terminal import Terminal
 from coe.fleet.connect import build_backends
 from coe.fleet.desired_state import DesiredProcesses
+from coe.fleet.engine_plans import free_port
 from coe.fleet.engines import Fleet
 from coe.fleet.experts_up import engine_lines, run_experts, watch
 from coe.fleet.orphans import OWNER, end_orphans, orphans
@@ -31,7 +32,6 @@ from coe.gateway.services import engines_of
 from coe.gateway.settings import Settings
 from coe.router.config import CoeConfig, parse_config
 from tests.fake_vllm.interpreter import fake_interpreter
-from tests.fleet.test_engines import first_of_free_ports
 from tests.gateway.running import echoes, running
 from tests.small_composition import composition_of
 from tests.waiting import DEADLINE_S, until
@@ -47,7 +47,7 @@ def config_of(tmp_path: Path) -> CoeConfig:
         "coder": {"engine": "vllm", "model": "c", "gpu_gib": 50},
         "writer": {"engine": "vllm", "model": "w", "gpu_gib": 40},
     }
-    vllm = {"python": fake_interpreter(tmp_path), "args": args, "gpus": {"0": 80}, "first_port": first_of_free_ports(2)}
+    vllm = {"python": fake_interpreter(tmp_path), "args": args, "gpus": {"0": 80}, "first_port": free_port(2)}
     return parse_config(composition_of(experts, vllm=vllm, residency={"memory_gb": 76}))
 
 

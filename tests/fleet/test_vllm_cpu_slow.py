@@ -15,10 +15,10 @@ import pytest
 from coe.cli.terminal import Terminal
 from coe.fleet.backend import BackendRequest, ChatBackend
 from coe.fleet.connect import build_backends
+from coe.fleet.engine_plans import free_port
 from coe.fleet.experts_up import engine_lines, run_experts
 from coe.fleet.vllm_addresses import read_vllm
 from coe.router.config import CoeConfig, parse_config
-from tests.fleet.test_engines import first_of_free_ports
 from tests.small_composition import composition_of
 from tests.vllm_build import ENVIRONMENT, ROOT, vllm_interpreter, write_base, write_small
 
@@ -46,7 +46,7 @@ def config_of(python: str, base: Path, small: Path) -> CoeConfig:
     }
     vllm = {
         "python": python,
-        "first_port": first_of_free_ports(2),
+        "first_port": free_port(2),
         "args": {"dtype": "bfloat16", "enforce-eager": True, "max-num-seqs": 4},
         "env": ENVIRONMENT,
     }

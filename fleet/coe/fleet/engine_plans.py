@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,6 +31,9 @@ RESERVED_CORES = 1
 """Left to the gateway, the encoder and everybody else. llama.cpp's threads wait for each other at every layer, so one
 that has to share its core stops all: on 2 busy cores SmolLM2-135M made 20-45 tokens/s with 1 thread, 1-8 with 2 (ours).
 """
+
+LISTENING_PORTS = (20_000, 32_000)
+"""Below the ports of outgoing connections (Linux: from 32,768), one of which could take a port before its engine."""
 
 MIN_SECRET_CHARS = 6
 """A shorter value would blank out innocent words of a log."""
@@ -184,11 +189,14 @@ def refuse_taken_ports(plans: Sequence[EnginePlan]) -> None:
                 ) from error
 
 
-def free_port() -> int:
-    """A free port, as of now."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
+def free_port(count: int = 1) -> int:
+    """A port that is free now, and so are the next `count` - 1."""
+    while True:
+        first = random.randrange(*LISTENING_PORTS)
+        with ExitStack() as probes, suppress(OSError):
+            for port in range(first, first + count):
+                probes.enter_context(socket.socket()).bind((LOOPBACK, port))
+            return first
 
 
 def cores() -> int:

@@ -19,11 +19,11 @@ import pytest
 import yaml
 
 from benchmarks.chaos_fleet import Child, GatewayProcess, serving
+from coe.fleet.engine_plans import free_port
 from coe.fleet.router_registry import Registry
 from coe.fleet.vllm_addresses import read_vllm
 from coe.training.datasets.outcome_rows import write_outcomes
 from coe.training.fit_inputs import TrainRequest, fit_configured
-from tests.fleet.test_engines import first_of_free_ports
 from tests.json_server import JsonHandler, answering
 from tests.training.trained_folder import NOW, outcome_table
 from tests.vllm_build import ENVIRONMENT, vllm_interpreter, write_base
@@ -72,7 +72,7 @@ def composition(folder: Path, teacher_url: str) -> Path:
     base = write_base(sys.executable, folder / "base")
     vllm = {
         "python": python,
-        "first_port": first_of_free_ports(1),
+        "first_port": free_port(),
         "args": {"dtype": "bfloat16", "enforce-eager": True, "max-num-seqs": 4},
         "env": ENVIRONMENT | {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"},
     }

@@ -24,6 +24,8 @@ MAX_UNSUPPORTED = 0.05
 COST_TOLERANCE = 0.01
 """Relative rise of the mean cost that counts as none: a choice per query moves it a little from fit to fit (ours)."""
 
+ROUNDING = 1e-9
+"""A loss of just the margin is allowed, whatever the order in which its terms were added up."""
 
 LEVEL = 0.05
 """Chance at most with which a candidate that gains nothing is ever promoted by the log, however often it is judged."""
@@ -156,7 +158,7 @@ def judge(
         alike = f"{accuracy.difference.n} labelled, {outcomes.difference.n} graded{of_log} queries"
         return GateResult(Verdict.DECLINE, f"changes nothing: it decides like the live router on {alike}", compared)
     for comparison in (accuracy, outcomes, log):
-        if comparison is not None and comparison.high < -terms.margin:
+        if comparison is not None and comparison.high < -terms.margin - ROUNDING:
             loss = f"{comparison.name} falls by {-comparison.difference.value:.3f}"
             return GateResult(Verdict.DECLINE, f"{loss}, more than the margin {terms.margin:g}", compared)
     if log is not None and log.is_evident:
