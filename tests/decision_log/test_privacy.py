@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from coe.base.errors import ConfigError
 from coe.decision_log.decision_record import DecisionInputs, DecisionRecord
-from coe.decision_log.privacy import load_key, passes_luhn, private_fields, redact, session_hash
+from coe.decision_log.privacy import kept_fields, load_key, passes_luhn, private_fields, redact, session_hash
 from coe.router.log_config import PrivacyLevel
 from coe.router.types import QueryFacts
 from tests.decision_log.running_log import make_record
@@ -67,6 +67,17 @@ def test_level_text_redacts_and_hashes_what_was_asked() -> None:
     kept = kept_of(make_record(0, text=text), PrivacyLevel.TEXT, KEY)
     assert kept.text == "write to [email]"
     assert kept.text_hash == kept_of(make_record(0, text=text), PrivacyLevel.HASH, KEY).text_hash
+
+
+def test_of_a_decision_among_many_experts_the_log_keeps_a_few() -> None:
+    record = make_record(0)
+    few = record.decision.model_copy(update={"eligible": ("left",), "eligible_probs": (1.0,)})
+    lacks = {f"expert-{number}": "takes no images" for number in range(1000)}
+    many = few.model_copy(update={"excluded": lacks, "excluded_quality": (), "predicted_quality": ()})
+    records = [record.model_copy(update={"decision": each}) for each in (few, many)]
+    kept = [each.model_copy(update=kept_fields(each, PrivacyLevel.HASH, KEY)).decision for each in records]
+    assert kept[0] is few
+    assert kept[1].rest.shut_out == 1000 - len(kept[1].excluded) > 900
 
 
 def test_everything_else_of_the_record_stays() -> None:

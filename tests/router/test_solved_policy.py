@@ -20,12 +20,10 @@ def policy(share: float = 0.0, expert: int = 1) -> SolvedPolicy:
 
 
 def test_without_exploration_nothing_is_drawn():
-    rng = np.random.default_rng(0)
-    before = rng.bit_generator.state
     odds = action_distribution(policy(), 0, [0, 1, 2], QUALITY)
-    found = odds.draw(rng)
-    assert (found.expert, odds.probs, found.seed) == (1, (0.0, 1.0, 0.0), None)
-    assert rng.bit_generator.state == before
+    assert odds.certain is not None
+    assert (odds.certain.expert, odds.probs, odds.certain.seed) == (1, (0.0, 1.0, 0.0), None)
+    assert action_distribution(policy(0.8), 0, [0, 1, 2], QUALITY).certain is None
 
 
 @given(st.integers(0, 2**54 - 2), st.floats(0.01, 1))

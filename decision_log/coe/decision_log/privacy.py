@@ -19,6 +19,7 @@ from pathlib import Path
 
 from coe.base.errors import ConfigError
 from coe.decision_log.decision_record import DecisionRecord
+from coe.router.brief_decision import brief
 from coe.router.log_config import PrivacyLevel
 
 MAX_SESSION_BYTES = 256
@@ -38,9 +39,17 @@ def tenant_of(key_id: str | None) -> str:
     return "" if key_id is None else key_id.partition("/")[0]
 
 
+def kept_fields(record: DecisionRecord, level: PrivacyLevel, key: bytes) -> dict[str, object]:
+    """The fields that the log keeps otherwise than the record has them: a decision among many experts in brief, and
+    what is private. Args as of `private_fields`."""
+    changes = private_fields(record, level, key)
+    return (
+        changes if record.decision is None else {**changes, "decision": brief(record.decision, (record.served_expert,))}
+    )
+
+
 def private_fields(record: DecisionRecord, level: PrivacyLevel, key: bytes) -> dict[str, object]:
-    """The fields that the log keeps otherwise than the record has them. `text_hash` is of the text before redaction, so
-    equal asks stay equal.
+    """The private fields as the log keeps them. `text_hash` is of the text before redaction, so equal asks stay equal.
 
     `session_id` is a keyed hash already, of what the client called the conversation or of how it began, and so is the
     hash of the features. They link asks to each other, which `none` rules out, unless the embedding itself is kept.

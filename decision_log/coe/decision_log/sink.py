@@ -28,7 +28,7 @@ from coe.decision_log.commit_check import CommitCheck
 from coe.decision_log.decision_record import DecisionRecord, read_record
 from coe.decision_log.leftovers import send_leftovers, send_next
 from coe.decision_log.payloads import json_line
-from coe.decision_log.privacy import load_key, private_fields
+from coe.decision_log.privacy import kept_fields, load_key
 from coe.decision_log.replica_status import BEAT_S, DecisionCount, ReplicaState, ReplicaStatus
 from coe.decision_log.spool import Spool, spooled_bytes
 from coe.decision_log.spool_writer import SpoolWriter
@@ -155,7 +155,7 @@ class DecisionLog:
         """One of the latest records, as the log keeps it, without its embedding; None when it is not there."""
         found = self._recent.get(decision_id)
         if isinstance(found, DecisionRecord):
-            kept = private_fields(found, self._privacy, self._key)
+            kept = kept_fields(found, self._privacy, self._key)
             return found.model_copy(update={**kept, "embedding": None})
         return None if found is None else read_record(found)
 

@@ -21,7 +21,7 @@ from typing import NamedTuple, TypeVar
 from coe.base.errors import StoreError
 from coe.decision_log.decision_record import DecisionRecord
 from coe.decision_log.payloads import to_payload
-from coe.decision_log.privacy import private_fields
+from coe.decision_log.privacy import kept_fields
 from coe.decision_log.replica_status import DecisionCount
 from coe.decision_log.spool import Spool
 from coe.decision_log.stream import Backoff, DecisionStream
@@ -185,7 +185,7 @@ class SpoolWriter:
         payloads: list[bytes | None] = []
         for record in records:
             try:
-                payloads.append(to_payload(record, private_fields(record, self._privacy, self._key)))
+                payloads.append(to_payload(record, kept_fields(record, self._privacy, self._key)))
             except ValueError:
                 logger.exception("decision %s cannot be written as JSON", record.decision_id)
                 payloads.append(None)

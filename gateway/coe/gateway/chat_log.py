@@ -18,7 +18,6 @@ from prometheus_client.utils import floatToGoString
 from coe.decision_log.decision_record import DecisionRecord, StrategyTrace
 from coe.decision_log.served_models import is_change, undated
 from coe.gateway.exchange import MAX_MODEL_CHARS, ChatRow
-from coe.router.brief_decision import brief
 from coe.router.cost import Price, cost
 from coe.router.expert_config import ExpertConfig
 from coe.router.price_list import entry_prices, price_entry
@@ -105,15 +104,14 @@ class ChatLog:
 
 
 def record_of(row: ChatRow, experts: Mapping[str, ExpertConfig], replica: str, seq: int) -> DecisionRecord:
-    """The row as the log takes it. The sink decides what it keeps of the text."""
+    """The row as the log takes it. The sink decides what it keeps of the text and of the decision."""
     context, chat, served, answer, ending = row.context, row.chat, row.answered_by, row.answer, row.ending
     decided, usage = row.decided, answer.usage
     if served is None and row.calls.at_work is not None:  # who has read the prompt at least
         usage = Usage(prompt_tokens=chat.facts.prompt_tokens, is_estimated=True)
     asked = experts.get(served or row.calls.at_work or "")
-    of_decision: dict[str, Any] = {"decision": None}
+    of_decision: dict[str, Any] = {"decision": row.decision}
     if decided is not None:
-        of_decision["decision"] = brief(decided.decision, (served,))
         of_decision["inputs"], of_decision["embedding"] = decided.inputs, decided.embedding
         of_decision["shadow"] = None if decided.shadow is None else decided.shadow()
     return DecisionRecord(
@@ -157,7 +155,7 @@ def cost_of(trace: StrategyTrace | None, usage: Usage, served: ExpertConfig | No
 
 def cost_usd(usage: Usage, expert: ExpertConfig | None, is_batch: bool = False) -> float:
     """Price of one answer."""
-    return 0.0 if expert is None else cost(usage, rates(expert, is_batch))
+    return 0.0 if expert is None or expert.is_free else cost(usage, rates(expert, is_batch))
 
 
 def rates(expert: ExpertConfig, is_batch: bool) -> Price:
@@ -200,7 +198,7 @@ def priced(entry: ExpertConfig, model: str) -> ExpertConfig:
     """The entry at the list price of a model that serves in the place of its own: one that litellm's table knows under
     another name, at another price."""
     is_same = undated(entry.model.rpartition("/")[2]) == undated(model.rpartition("/")[2])
-    if is_same or not entry.chat_price.most(1, 1):
+    if is_same or entry.is_free:
         return entry
     asked, served = (entry_prices(price_entry(name)) for name in (entry.model, model))
     if not asked or not served or asked == served:

@@ -13,6 +13,7 @@ from coe.base.errors import NoEligibleExpertError
 from coe.decision_log.decision_record import DecisionInputs, StrategyTrace, TerminalState
 from coe.decision_log.privacy import session_hash, session_of
 from coe.fleet.backend import RETRY_AFTER_S
+from coe.fleet.pool import ExpertPool
 from coe.fleet.tasks import BatchedCalls
 from coe.gateway.answer_cache import AnswerCache
 from coe.gateway.chat_request import ChatRequest, no_model
@@ -21,7 +22,7 @@ from coe.gateway.exchange import ChatRow, Decided
 from coe.gateway.http_errors import ApiError
 from coe.gateway.keys.grants import EVERYBODY, Caller
 from coe.gateway.live_router import LiveRouter
-from coe.gateway.reach import Reach, WaitFor, no_expert, wanted
+from coe.gateway.reach import WaitFor, Waking, no_expert, wanted
 from coe.gateway.shadow import CANDIDATE_FAULTS, ShadowAsk, Shadows
 from coe.router.answers import answer_kind
 from coe.router.capabilities import (
@@ -61,6 +62,7 @@ class Decider:
     """Decides requests. Encoders that take long run in a thread of their own.
 
     Args:
+        waking: has engines woken; None where all are always awake.
         hash_key: of the hashes of conversations and of features.
         seed: makes exploration repeatable in tests.
         conversations: remembers their experts.
@@ -71,14 +73,16 @@ class Decider:
         self,
         config: CoeConfig,
         live: LiveRouter,
-        reach: Reach,
+        pool: ExpertPool,
+        waking: Waking | None,
         hash_key: bytes,
         *,
         seed: int | None,
         conversations: Conversations,
         cache: AnswerCache | None,
     ) -> None:
-        self._config, self._live, self._reach, self._hash_key = config, live, reach, hash_key
+        self._config, self._live, self._pool, self._hash_key = config, live, pool, hash_key
+        self._waking = waking
         self._capabilities = capabilities(config)
         # One generator for the event loop, one for the encoder's thread: numpy's are not safe to share.
         self._inline_rng, self._thread_rng = np.random.default_rng(seed).spawn(2)
@@ -164,8 +168,9 @@ class Decider:
         try:
             if target.experts:
                 able = [name for name in target.experts if self._capabilities[name].lacks(facts) is None]
-                await self._reach.wake(able or target.experts)
-                version, alive = "none" if router is None else router.version, self._reach.alive
+                if self._waking is not None:
+                    await self._waking.wake(able or target.experts)
+                version, alive = "none" if router is None else router.version, self._pool.alive
                 facts = self._with_those_away(facts)
                 return Decided(explicit_decision(target.experts, facts, self._capabilities, alive, version=version))
             if router is None:
@@ -188,7 +193,7 @@ class Decider:
         except NoEligibleExpertError as error:
             if router is not None and not target.experts and (found := self._ungraded(router, policy, facts, error)):
                 return Decided(found)
-            raise no_expert(error, request, self._capabilities, self._reach.pool) from error
+            raise no_expert(error, request, self._capabilities, self._pool) from error
 
     def _ungraded(
         self, router: Router, policy: str, facts: QueryFacts, error: NoEligibleExpertError
@@ -200,18 +205,21 @@ class Decider:
         if not names or self._config.policies[policy].budgets != Budgets():
             return None
         with suppress(NoEligibleExpertError):
-            found = explicit_decision(names, facts, self._capabilities, self._reach.alive, version=router.version)
+            found = explicit_decision(names, facts, self._capabilities, self._pool.alive, version=router.version)
             lacks = {**error.reasons, **found.excluded}
             return found.model_copy(update={"reason": DecisionReason.UNGRADED, "policy": policy, "excluded": lacks})
         return None
 
     async def _route(self, routed: Routed) -> Decided:
+        waking = self._waking
+        if waking is None:
+            return (await self._in_time(routed, may_wait=False))[0]
         try:
             decided, ideal = await self._in_time(routed, may_wait=True)
         except WaitFor as wait:
-            await self._reach.wait_for_one(wait.experts)
+            await waking.wait_for_one(wait.experts)
             decided, ideal = await self._in_time(routed, may_wait=False)
-        self._reach.note(decided.decision, ideal, begins=not routed.query.facts.continues)
+        waking.note(decided.decision, ideal, begins=not routed.query.facts.continues)
         return decided
 
     async def _in_time(self, routed: Routed, *, may_wait: bool) -> tuple[Decided, RoutingDecision | None]:
@@ -219,15 +227,15 @@ class Decider:
         is_inline = routed.router.encoder.is_inline
         calls, rng = (self._inline, self._inline_rng) if is_inline else (self._encoding, self._thread_rng)
         while True:
-            alive, facts = self._reach.alive, self._with_those_away(routed.query.facts)
+            alive, facts = self._pool.alive, self._with_those_away(routed.query.facts)
             if facts is not routed.query.facts:
                 routed = replace(routed, query=replace(routed.query, facts=facts))
             decided, ideal = await calls.run(partial(self._decide, routed, alive, rng, may_wait=may_wait), routed)
-            if decided.decision.expert not in self._reach.asleep:
+            if decided.decision.expert not in self._pool.asleep:
                 return decided, ideal
 
     def _with_those_away(self, facts: QueryFacts) -> QueryFacts:
-        asleep, limited = self._reach.asleep, self._reach.pool.limited
+        asleep, limited = self._pool.asleep, self._pool.limited
         if not (asleep or limited):
             return facts
         return replace(facts, asleep=tuple(sorted(asleep)), limited=tuple(sorted(limited)))
@@ -239,14 +247,17 @@ class Decider:
         router, policy, query = routed.router, routed.policy, routed.query
         vector, stored, view = router.features(query)
         query = query.read_from(view)
-        ideal = self._reach.decision_of_all_awake(router, policy, query, vector)
+        waking, ideal = self._waking, None
+        if waking is not None:
+            ideal = waking.decision_of_all_awake(router, policy, query, vector)
         try:
             decision = router.decide(query, policy=policy, alive=alive, rng=rng, embedding=vector)
         except NoEligibleExpertError as error:
             if ideal is None or not may_wait:
                 raise
             raise WaitFor(dict.fromkeys((wanted(ideal), *ideal.ranking))) from error
-        decision = self._reach.beside(decision, ideal)
+        if waking is not None and ideal is not None:
+            decision = waking.beside(decision, ideal)
         pending = None
         if routed.shadow is not None:
             ask = ShadowAsk(routed.shadow, router, decision, query, alive, vector)

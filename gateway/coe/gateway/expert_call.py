@@ -83,7 +83,6 @@ class ExpertCall:
     ) -> None:
         self.pool, self._experts, self._keys, self._hash_key = pool, experts, keys, hash_key
         self._retries, self._budgets = retries, defaultdict[str, RetryBudget](RetryBudget)
-        self._priced = {name for name, entry in experts.items() if entry.chat_price.most(1, 1)}
 
     async def answer(
         self,
@@ -151,7 +150,7 @@ class ExpertCall:
         options = body.get("stream_options") or {}
         if (native is not None and native.wire is not Wire.COMPLETIONS) or not isinstance(options, dict):
             return False
-        is_needed = expert in self._priced or caller.has_costs
+        is_needed = caller.has_costs or not self._experts[expert].is_free
         return is_needed and options.get("include_usage") is not True
 
     async def _send(

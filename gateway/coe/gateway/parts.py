@@ -24,7 +24,7 @@ from coe.gateway.expert_call import ExpertCall
 from coe.gateway.keys.limits import Limits
 from coe.gateway.live_router import LiveRouter
 from coe.gateway.metrics import Metrics, Processes
-from coe.gateway.reach import Reach
+from coe.gateway.reach import Waking
 from coe.gateway.retrieval.log import RetrievalLog
 from coe.gateway.telemetry.telemetry import Telemetry
 from coe.router.config import CoeConfig
@@ -114,7 +114,8 @@ class Parts:
         self.decider = Decider(
             config,
             self.live,
-            Reach(self.pool, self.residency),
+            self.pool,
+            None if self.residency is None else Waking(self.pool, self.residency),
             self.hash_key,
             seed=self.seed,
             conversations=self.conversations,

@@ -31,63 +31,43 @@ class WaitFor(Exception):
         super().__init__(*self.experts)
 
 
-class Reach:
-    """Says who can be called, and has engines woken for requests.
+class Waking:
+    """Has engines woken for requests, and says what would serve if none slept. There where engines may sleep."""
 
-    Args:
-        controller: decides which engines are awake; None where all always are.
-    """
-
-    def __init__(self, pool: ExpertPool, controller: Controller | None) -> None:
-        self.pool, self._controller = pool, controller
-
-    @property
-    def alive(self) -> frozenset[str]:
-        return self.pool.alive
-
-    @property
-    def asleep(self) -> frozenset[str]:
-        return self.pool.asleep
+    def __init__(self, pool: ExpertPool, controller: Controller) -> None:
+        self._pool, self._controller = pool, controller
 
     async def wake(self, experts: Sequence[str]) -> None:
         """Wakes one of the experts that a client named where none can be called, and counts the request as one for the
         first of them. Raises as `Controller.wait_for` does."""
-        if self._controller is not None:
-            sleeping = [name for name in experts if name in self.asleep]
-            if sleeping and self.alive.isdisjoint(experts):
-                one = len(sleeping) == 1
-                await (self._controller.wait_for(sleeping[0]) if one else self._controller.wait_for_one(sleeping))
-            self._controller.note(
-                f"named {experts[0]}", {experts[0]: 1.0}, None
-            )  # a whole answer: no other one would do
+        sleeping = [name for name in experts if name in self._pool.asleep]
+        if sleeping and self._pool.alive.isdisjoint(experts):
+            one = len(sleeping) == 1
+            await (self._controller.wait_for(sleeping[0]) if one else self._controller.wait_for_one(sleeping))
+        self._controller.note(f"named {experts[0]}", {experts[0]: 1.0}, None)  # a whole answer: no other one would do
 
     async def wait_for_one(self, experts: Collection[str]) -> None:
         """Has the first of them woken that can be, and returns once any is awake. Raises as `wait_for` does."""
-        if self._controller is not None:
-            await self._controller.wait_for_one(experts)
+        await self._controller.wait_for_one(experts)
 
     def note(self, served: RoutingDecision, ideal: RoutingDecision | None, *, begins: bool) -> None:
         """Counts a routed request for the engines; `ideal` is as of `decision_of_all_awake`, None where all are."""
-        if self._controller is not None:
-            weighed = ideal or served
-            self._controller.note(weighed.category, quality_of(weighed), begins)
+        weighed = ideal or served
+        self._controller.note(weighed.category, quality_of(weighed), begins)
 
     def decision_of_all_awake(
         self, router: Router, policy: str, query: Query, embedding: FloatArray
     ) -> RoutingDecision | None:
         """The decision if nobody slept; None where nobody sleeps. It draws nothing that counts. Raises
         NoEligibleExpertError."""
-        if self._controller is None or not query.facts.asleep:
+        if not query.facts.asleep:
             return None
         awake, rng = replace(query, facts=replace(query.facts, asleep=())), np.random.default_rng(0)
-        return router.decide(
-            awake, policy=policy, alive=self.pool.alive | self.pool.asleep, rng=rng, embedding=embedding
-        )
+        alive = self._pool.alive | self._pool.asleep
+        return router.decide(awake, policy=policy, alive=alive, rng=rng, embedding=embedding)
 
-    def beside(self, decision: RoutingDecision, ideal: RoutingDecision | None) -> RoutingDecision:
+    def beside(self, decision: RoutingDecision, ideal: RoutingDecision) -> RoutingDecision:
         """The decision with what its receipt says of the best expert where it sleeps."""
-        if self._controller is None or ideal is None:
-            return decision
         return decision.model_copy(update={"asleep": asleep_for(decision, ideal, self._controller)})
 
 

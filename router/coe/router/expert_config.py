@@ -145,6 +145,11 @@ class ExpertConfig(Section):
         return Price(self.price, self.price_above)
 
     @cached_property
+    def is_free(self) -> bool:
+        """No kind of token has a price."""
+        return not self.chat_price.most(1, 1)
+
+    @cached_property
     def batch_price(self) -> Price:
         return Price(self.price | self.price_batch, self.price_above)
 

@@ -307,7 +307,7 @@ class Router:
         usual, odds = cached.usual, cached.odds
         if query.facts.last_expert in usual.ranking:
             odds, held = self._with_last(cached, query.facts)
-        draw = odds.draw(rng, seed)
+        draw = odds.certain or odds.draw(rng, seed)
         expert, reason = self.experts[draw.expert], draw.reason
         changes = {
             "expert": expert,

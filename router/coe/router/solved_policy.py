@@ -151,10 +151,14 @@ class ActionDistribution:
         """The distribution function of `probs`."""
         return distribution(self.probs)
 
+    @cached_property
+    def certain(self) -> Draw | None:
+        """The draw that needs no chance; None where an expert may be explored."""
+        return None if self.explores else Draw(self.wanted, self.reason)
+
     def draw(self, rng: np.random.Generator, seed: int | None = None) -> Draw:
-        """Draws one expert; `seed` is of an earlier draw, to make it again, None takes a new one from `rng`."""
-        if not self.explores:
-            return Draw(self.wanted, self.reason)
+        """Draws one expert where one may be explored; `seed` is of an earlier draw, to make it again, None takes a new
+        one from `rng`."""
         if seed is None:
             # As `rng.integers(2**52)` gives, in a tenth of its time.
             seed = FIRST_SEED + 2 * (rng.bit_generator.random_raw() >> (64 - SEED_BITS))
