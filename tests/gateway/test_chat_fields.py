@@ -10,7 +10,7 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsStr
 
 from coe.base.errors import ConfigError
 from coe.fleet.providers.litellm import FORWARDED
-from coe.gateway.chat_request import check_fields
+from coe.gateway.chat_request import checked_fields
 from coe.gateway.http_errors import ApiError
 from coe.router.config import parse_config
 from coe.router.gateway_config import ENTRIES, FIELDS, OPENAI, WHOLE_NUMBERS, GatewayConfig
@@ -32,8 +32,8 @@ def test_every_field_of_openais_sdk_is_allowed() -> None:
     "field",
     [
         *("api_base", "base_url", "api_key", "kv_transfer_params", "extra_headers", "mock_response"),
-        *("chat_template", "chat_template_kwargs", "logits_processors", "vllm_xargs", "mm_processor_kwargs"),
-        *("lora", "id_slot", "cache_prompt", "cache_salt", "priority", "request_id", "n_predict", "Model", ""),
+        *("chat_template", "guided_decoding_backend", "logits_processors", "vllm_xargs", "mm_processor_kwargs"),
+        *("lora", "id_slot", "cache_prompt", "cache_salt", "request_id_prefix", "request_id", "n_predict", "Model", ""),
     ],
 )
 async def test_check_28_fields_that_are_not_listed_reach_no_engine(field: str) -> None:
@@ -51,22 +51,62 @@ async def test_check_28_fields_that_are_not_listed_reach_no_engine(field: str) -
 def test_a_slip_of_the_pen_gets_a_suggestion() -> None:
     for wrong, meant in (("temprature", "temperature"), ("max_token", "max_tokens"), ("topk", "top_k")):
         with pytest.raises(ApiError, match=f"did you mean '{meant}'"):
-            check_fields({"model": "auto", wrong: 1}, DEFAULTS)
+            checked_fields({"model": "auto", wrong: 1}, DEFAULTS)
     with pytest.raises(ApiError) as refused:
-        check_fields({"x" * 4_000_000: 1}, DEFAULTS)
+        checked_fields({"x" * 4_000_000: 1}, DEFAULTS)
     assert len(refused.value.message) < 400
 
 
 async def test_an_operator_may_allow_more() -> None:
-    asked = {"chat_template_kwargs": {"enable_thinking": False}, "top_k": 3, "min_p": 0.1}
+    asked = {"vllm_xargs": {"a": 1}, "top_k": 3, "min_p": 0.1}
     async with (
-        faulty(extra_fields=["chat_template_kwargs"]) as (gateway, upstream),
+        faulty(extra_fields=["vllm_xargs"]) as (gateway, upstream),
         gateway.chat("red", **asked) as answer,
     ):
         assert answer.status == 200
     assert upstream.requests[0].items() >= asked.items()
     with pytest.raises(ConfigError, match=r"gateway\.extra_fields\.0: .*'cache_salt' keeps callers apart"):
         config_of(extra_fields=["cache_salt"])
+
+
+GUIDED_FIELDS = {
+    "guided_json": {"type": "object"},
+    "guided_choice": ["red", "blue"],
+    "guided_regex": "[a-z]+",
+    "guided_grammar": 'root ::= "red"',
+}
+
+
+@pytest.mark.parametrize("field", GUIDED_FIELDS)
+async def test_constraints_that_vllm_ignores_today_reach_it_under_their_new_name(field: str) -> None:
+    value = GUIDED_FIELDS[field]
+    async with fault_upstream() as upstream:
+        ruby = {"ruby": {"engine": "vllm", "model": "m", "url": upstream.url}}
+        async with running(echoes(ruby=wire(upstream.url)), entries=ruby) as gateway:
+            async with gateway.chat("red", model="ruby", **{field: value}) as answer:
+                assert answer.status == 200
+            async with gateway.chat("red", model="emerald", **{field: value}) as answer:
+                error = (await answer.json())["error"]
+            assert (answer.status, error["code"]) == (400, "unsupported_by_experts")
+            assert "emerald: would ignore structured_outputs" in error["message"]
+            both = {field: value, "structured_outputs": {"json": {}}}
+            async with gateway.chat("red", model="ruby", **both) as answer:
+                assert (answer.status, (await answer.json())["error"]["param"]) == (400, "structured_outputs")
+            async with gateway.chat("red", model="emerald", **{field: None}) as answer:
+                assert answer.status == 200
+    (sent,) = upstream.requests
+    assert sent["structured_outputs"] == {field.removeprefix("guided_"): value}
+    assert field not in sent
+
+
+async def test_templates_are_told_what_a_client_says_and_nobody_goes_before_others() -> None:
+    asked = {"chat_template_kwargs": {"enable_thinking": False}, "reasoning_effort": "low", "priority": 5}
+    async with faulty() as (gateway, upstream):
+        async with gateway.chat("red", **asked) as answer:
+            assert answer.status == 200
+        async with gateway.chat("red", priority=-1) as answer:
+            assert (answer.status, (await answer.json())["error"]["param"]) == (400, "priority")
+    assert [sent.items() >= asked.items() for sent in upstream.requests] == [True]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +132,7 @@ async def test_an_operator_may_allow_more() -> None:
     ],
 )
 async def test_check_21_each_field_is_bounded(field: str, most: Any, above: Any) -> None:
-    check_fields({field: most}, DEFAULTS)
+    checked_fields({field: most}, DEFAULTS)
     async with faulty() as (gateway, upstream):
         async with gateway.chat("red", **{"model": "ruby", field: above}) as answer:
             error = (await answer.json())["error"]

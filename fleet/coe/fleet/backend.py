@@ -39,6 +39,7 @@ class BackendRequest(NamedTuple):
 
     `headers` go with it: those of the client that the expert's wire asks for, and the context of a trace.
     `cache_salt` differs between callers: an engine that shares cached prompts shares them among requests of one salt.
+    One that serves by priority serves a line of a batch after other requests.
     """
 
     body: Mapping[str, object]
@@ -47,6 +48,7 @@ class BackendRequest(NamedTuple):
     request_id: str = ""
     timeout_s: float = 600.0
     cache_salt: str = ""
+    is_batch: bool = False
     headers: Mapping[str, str] = MappingProxyType({})
 
 

@@ -10,6 +10,7 @@ from typing import cast
 from coe.base.errors import BackendError, ConfigError
 from coe.fleet.backend import BackendRequest, BackendResponse, ChatBackend, Unconnected
 from coe.fleet.replicas import ExpertBackend, Replicas
+from coe.fleet.vllm_command import engine_flags
 from coe.router import plugins
 from coe.router.config import CoeConfig
 from coe.router.expert_config import Engine, ExpertConfig
@@ -19,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 Roots = Sequence[str]
 """API roots of an expert's engines, which are alike."""
+
+SCHEDULING = "scheduling-policy"
+"""vLLM's flag; by its default `fcfs` the engine refuses a priority."""
 
 WIRES, OPENAI_WIRE = "fleet.providers", "vllm"
 """An engine has the wire of its name; those without a file there, llama.cpp's server among them, speak OpenAI's."""
@@ -64,7 +68,7 @@ def build_backends(
     """
     return {
         name: build_backend(
-            name, entry, urls.get(name, entry.roots), ids_on_base(config, entry.model, lora_ids), secrets
+            config, name, urls.get(name, entry.roots), ids_on_base(config, entry.model, lora_ids), secrets
         )
         for name, entry in config.experts.items()
     }
@@ -76,10 +80,11 @@ def ids_on_base(config: CoeConfig, model: str, lora_ids: Mapping[str, int | None
 
 
 def build_backend(
-    name: str, entry: ExpertConfig, roots: Roots, lora_ids: Mapping[str, int | None], secrets: Mapping[str, str]
+    config: CoeConfig, name: str, roots: Roots, lora_ids: Mapping[str, int | None], secrets: Mapping[str, str]
 ) -> ExpertBackend:
     """The client of an expert; of all its engines where it has several or a limit."""
-    backends = {root or "": backend_at(name, entry, root, lora_ids, secrets) for root in roots or (None,)}
+    entry = config.experts[name]
+    backends = {root or "": backend_at(config, name, root, lora_ids, secrets) for root in roots or (None,)}
     first = next(iter(backends.values()))
     if isinstance(first, DisabledBackend) or (len(backends) == 1 and entry.max_concurrency is None):
         return first
@@ -87,8 +92,9 @@ def build_backend(
 
 
 def backend_at(
-    name: str, entry: ExpertConfig, url: str | None, lora_ids: Mapping[str, int | None], secrets: Mapping[str, str]
+    config: CoeConfig, name: str, url: str | None, lora_ids: Mapping[str, int | None], secrets: Mapping[str, str]
 ) -> ChatBackend:
+    entry = config.experts[name]
     for key, variable in entry.variables.items():
         if variable not in secrets:
             problem = f"experts.{name}.{key}: environment variable {variable} is not set"
@@ -106,6 +112,7 @@ def backend_at(
             raise ConfigError(f"experts.{name}: no address; start its engine (`coe experts up`) or set `url`")
         options |= {"url": url, "served_model": entry.name_on_engine(name), "timeout_s": entry.timeout_s}
         options["takes_cache_salt"] = entry.engine is Engine.VLLM
+        options["takes_priority"] = engine_flags(config, entry).get(SCHEDULING) == "priority"
         options["sets_id"] = entry.engine is Engine.OPENAI  # feedback may name an answer by it
         if entry.engine is Engine.LLAMACPP:
             options["extra_body"] = lora_selection(lora_ids.get(name), lora_ids)

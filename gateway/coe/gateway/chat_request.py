@@ -14,7 +14,16 @@ from coe.base.json_text import to_json
 from coe.gateway.http_errors import ApiError, invalid
 from coe.router.conversation import MAX_EARLIER
 from coe.router.expert_config import Wire
-from coe.router.gateway_config import ENTRIES, FIELDS, OPENAI, SAMPLING, WHOLE_NUMBERS, GatewayConfig
+from coe.router.gateway_config import (
+    CONSTRAINING,
+    ENTRIES,
+    FIELDS,
+    GUIDED,
+    OPENAI,
+    SAMPLING,
+    WHOLE_NUMBERS,
+    GatewayConfig,
+)
 from coe.router.types import QueryFacts, ask_in, cap
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
@@ -95,7 +104,7 @@ def chat_request(body: Mapping[str, object], bounds: GatewayConfig) -> ChatReque
     model = body.get("model")
     if not isinstance(model, str) or not model:
         wrong("model", body, "a non-empty string such as 'auto'")
-    check_fields(body, bounds)
+    body = checked_fields(body, bounds)
     messages = checked_messages(body, bounds.max_parts)
     facts = read_facts(body, messages)
     text, *earlier = last_asks(messages, bounds.max_text_chars, MAX_EARLIER + 1) or [""]
@@ -175,11 +184,13 @@ def read_facts(body: Mapping[str, object], messages: list[dict[str, object]]) ->
     return QueryFacts(
         turns=turns,
         has_image=not media.isdisjoint(IMAGE_PARTS),
-        has_audio=not media.isdisjoint(AUDIO_PARTS) or "audio" in (typed(body, "modalities", list, "a list") or ()),
+        has_audio=not media.isdisjoint(AUDIO_PARTS)
+        or ("modalities" in body and "audio" in (typed(body, "modalities", list, "a list") or ())),
         in_tool_loop=messages[2:] != [] and in_tool_loop(messages),
         has_tools=bool(tools) and body.get("tool_choice") != "none",
         wants_json=form.get("type") in JSON_FORMATS,
         wants_logprobs=bool(body.get("logprobs")),
+        constraints=CONSTRAINING & body.keys(),
         prompt_chars=prompt_chars,
         max_output_tokens=limit if isinstance(limit, int) else None,
     )
@@ -316,18 +327,31 @@ def json_type(value: object) -> str:
     return "null"
 
 
-def check_fields(body: Mapping[str, object], limits: GatewayConfig) -> None:
-    """Raises ApiError for the first field that is not allowed, or that asks for more than is allowed."""
+def checked_fields(body: Mapping[str, object], limits: GatewayConfig) -> Mapping[str, object]:
+    """The body, with fields that engines ignore today under their new name. Raises ApiError for the first field that is
+    not allowed, or that asks for more than is allowed."""
     for name in body:
         if name in WHOLE_NUMBERS:
             least, limit = WHOLE_NUMBERS[name]
             count(body, name, least=least, most=getattr(limits, limit))
         elif name in ENTRIES:
             few(body, name, getattr(limits, ENTRIES[name]))
+        elif name in GUIDED:
+            return checked_fields(with_structured_outputs(body), limits)
         elif name not in FIELDS and name not in limits.extra_fields:
             raise unknown_field(name, limits)
     if not isinstance(body.get("logprobs"), bool):  # some engines take how many
         count(body, "logprobs", least=0, most=limits.max_top_logprobs)
+    return body
+
+
+def with_structured_outputs(body: Mapping[str, object]) -> dict[str, object]:
+    """The body with what its `guided_*` fields ask for in `structured_outputs`. Raises ApiError."""
+    asked = {GUIDED[name]: value for name, value in body.items() if name in GUIDED and value is not None}
+    if asked and body.get("structured_outputs") is not None:
+        raise invalid("'structured_outputs' beside guided_* fields; allowed: one of them", "structured_outputs")
+    rest = {name: value for name, value in body.items() if name not in GUIDED}
+    return rest | ({"structured_outputs": asked} if asked else {})
 
 
 def unknown_field(

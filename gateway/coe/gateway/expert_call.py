@@ -165,6 +165,7 @@ class ExpertCall:
             request_id=context.decision_id,
             timeout_s=min(entry.timeout_s, entry.total_timeout_s),
             cache_salt=cache_salt(context.caller.tenant, self._hash_key),
+            is_batch=context.is_batch,
         )
         if native is not None:
             request = request._replace(body=native.body, path=native.wire.value, headers=native.headers)

@@ -123,5 +123,5 @@ class Swap:
             added = self._added.get(name)
             if added is not None and is_same_engine(added.entry, entry):
                 ids, roots = added.addresses.lora_ids, added.addresses.urls[name]
-            backends[name] = build_backend(name, entry, roots, ids, secrets)
+            backends[name] = build_backend(config, name, roots, ids, secrets)
         return backends

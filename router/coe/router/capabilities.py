@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from coe.base.errors import NoEligibleExpertError
 from coe.router import plugins
 from coe.router.expert_config import Engine, Feature
+from coe.router.gateway_config import CONSTRAINING, CONSTRAINTS
 from coe.router.section import AUTO
 from coe.router.types import GENERAL, DecisionReason, QueryFacts, RoutingDecision
 
@@ -35,6 +36,7 @@ class Capabilities:
     supports: frozenset[str] = frozenset(Feature)
     wires: frozenset[str] = frozenset()
     abstains: bool = False
+    constraints: frozenset[str] = CONSTRAINING
 
     def lacks(self, facts: QueryFacts) -> str | None:
         """Reason why this expert cannot serve a request, or None."""
@@ -46,6 +48,8 @@ class Capabilities:
             return "does not take tools"
         if facts.wants_json and Feature.JSON not in self.supports:
             return "does not guarantee JSON"
+        if not facts.constraints <= self.constraints:
+            return f"would ignore {', '.join(sorted(facts.constraints - self.constraints))}"
         if facts.needs_wire is not None and facts.needs_wire not in self.wires:
             return f"does not speak /v1/{facts.needs_wire} itself"
         needed = facts.prompt_tokens + (facts.max_output_tokens or 0)
@@ -70,6 +74,7 @@ def capabilities(config: CoeConfig) -> dict[str, Capabilities]:
             entry.supports,
             entry.wires,
             entry.engine is Engine.PLUGIN and getattr(plugins.load("fleet.providers", entry.model), "ABSTAINS", False),
+            CONSTRAINING if entry.engine is Engine.PLUGIN else CONSTRAINTS.get(entry.engine, frozenset()),
         )
         for name, entry in config.experts.items()
     }

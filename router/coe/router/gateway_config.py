@@ -3,9 +3,9 @@ provider.
 
 Engines take more fields than a chat may have here: those that name addresses to fetch from or to send to
 (`kv_transfer_params`, `api_base`), code and templates to run (`logits_processors`, `chat_template`), an adapter, a slot
-or a cache (`lora`, `id_slot`, `cache_salt`), a place in the queue (`priority`), or a second name for what is bounded
-(`n_predict`). So what is not listed is refused, and an operator who wants more of them lists them in
-`gateway.extra_fields`.
+or a cache (`lora`, `id_slot`, `cache_salt`), a place before others in the queue (a `priority` below 0), or a second
+name for what is bounded (`n_predict`). So what is not listed is refused, and an operator who wants more of them lists
+them in `gateway.extra_fields`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
+from coe.router.expert_config import Engine
 from coe.router.section import HttpUrl, Seconds, Section
 
 CACHE_SALT = "cache_salt"
@@ -43,20 +44,28 @@ OPENAI = field_names(
 
 SAMPLING = field_names(
     """
-    add_generation_prompt add_special_tokens allowed_token_ids bad_words best_of continue_final_message echo
-    guided_choice guided_grammar guided_json guided_regex ignore_eos include_reasoning include_stop_str_in_output
-    length_penalty min_p min_tokens prompt_logprobs repetition_penalty return_token_ids return_tokens_as_token_ids
-    skip_special_tokens spaces_between_special_tokens stop_token_ids structured_outputs top_k truncate_prompt_tokens
-    use_beam_search
+    add_generation_prompt add_special_tokens allowed_token_ids bad_words best_of chat_template_kwargs
+    continue_final_message echo ignore_eos include_reasoning include_stop_str_in_output length_penalty min_p min_tokens
+    priority prompt_logprobs repetition_penalty return_token_ids return_tokens_as_token_ids skip_special_tokens
+    spaces_between_special_tokens stop_token_ids structured_outputs top_k truncate_prompt_tokens use_beam_search
 
     dry_allowed_length dry_base dry_multiplier dry_penalty_last_n dry_sequence_breakers dynatemp_exponent dynatemp_range
     grammar json_schema min_keep mirostat mirostat_eta mirostat_tau repeat_last_n repeat_penalty samplers
     timings_per_token top_n_sigma typical_p xtc_probability xtc_threshold
     """
 )
-"""Choice of the next token by vLLM and llama.cpp. Other engines ignore or refuse them."""
+"""Choice of the next token by vLLM and llama.cpp, and what their templates may be told. Other engines ignore or refuse
+them."""
 
 FIELDS = OPENAI | SAMPLING
+
+CONSTRAINTS = {Engine.VLLM: frozenset({"structured_outputs"}), Engine.LLAMACPP: frozenset({"grammar", "json_schema"})}
+"""Fields that bind an answer to a form, by the engine that knows them. Others ignore them without an error."""
+
+CONSTRAINING = frozenset().union(*CONSTRAINTS.values())
+
+GUIDED = {"guided_json": "json", "guided_choice": "choice", "guided_regex": "regex", "guided_grammar": "grammar"}
+"""Fields that vLLM once took and ignores now, and their names within `structured_outputs`, which replaced them."""
 
 WHOLE_NUMBERS = {
     "max_tokens": (1, "max_output_tokens"),
@@ -64,6 +73,7 @@ WHOLE_NUMBERS = {
     "min_tokens": (0, "max_output_tokens"),
     "n": (1, "max_choices"),
     "best_of": (1, "max_choices"),
+    "priority": (0, "max_priority"),
     "top_logprobs": (0, "max_top_logprobs"),
     "prompt_logprobs": (0, "max_top_logprobs"),
 }
@@ -137,13 +147,14 @@ class GatewayConfig(Section):
         default=131_072, ge=1, description="`max_tokens`, `max_completion_tokens` and `min_tokens`"
     )
     extra_fields: tuple[Annotated[str, AfterValidator(check_is_clients)], ...] = Field(
-        default=(), description="further fields that clients may send, e.g. chat_template_kwargs"
+        default=(), description="further fields that clients may send, e.g. vllm_xargs"
     )
     # Further bounds on a chat request, which is refused with 400 above one and never cut down.
     max_messages: ClassVar = 2048
     max_parts: ClassVar = 256  # of one message's content
     max_tools: ClassVar = 128  # `tools`, or `functions`
     max_choices: ClassVar = 16  # `n` and `best_of`
+    max_priority: ClassVar = 1_000_000  # `priority`; vLLM serves the lowest first, and 0 is that of everybody
     max_top_logprobs: ClassVar = 20  # `top_logprobs` and `prompt_logprobs`
     max_stops: ClassVar = 16  # `stop`, `stop_token_ids`, `bad_words`, ...
     max_biases: ClassVar = 1024  # `logit_bias` and `allowed_token_ids`

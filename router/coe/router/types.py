@@ -61,6 +61,7 @@ class QueryFacts:
     has_tools: bool = False
     wants_json: bool = False
     wants_logprobs: bool = False
+    constraints: frozenset[str] = frozenset()  # fields of the request that bind the answer to a form
     prompt_chars: int = 0
     max_output_tokens: int | None = None
     needs_wire: str | None = None  # of router.expert_config.Wire: a chat request could not say all that was asked

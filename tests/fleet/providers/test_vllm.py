@@ -42,6 +42,14 @@ async def test_body_gets_model_and_adapter_and_nothing_else() -> None:
     assert upstream.requests == [{**BODY, "model": "calc", "lora": [{"id": 1, "scale": 1.0}], "seed": 3}]
 
 
+async def test_lines_of_batches_wait_for_others_where_the_engine_serves_by_priority() -> None:
+    async with fault_upstream() as upstream:
+        for takes, is_batch in ((True, True), (True, False), (False, True)):
+            options = Options(url=upstream.url, served_model="m", takes_priority=takes)
+            await body_of(options, BackendRequest({**BODY, "priority": 3}, is_batch=is_batch))
+    assert [sent["priority"] for sent in upstream.requests] == [1_000_000, 3, 3]
+
+
 async def test_large_prompts_go_through() -> None:
     async with fault_upstream() as upstream:
         sent = {**BODY, "messages": [{"role": "user", "content": "x" * 3_000_000}]}

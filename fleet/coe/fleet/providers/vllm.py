@@ -26,6 +26,9 @@ from coe.router.gateway_config import CACHE_SALT
 from coe.router.section import HttpUrl, Section
 
 PROBE_TIMEOUT_S = 2.0
+BATCH_PRIORITY = 1_000_000
+"""Of a line of a batch. vLLM serves the lowest first, and a client's own is at most this."""
+
 LOOK_EVERY_S = 1.0
 MODEL_FIELD = re.compile(rb'"model":"(?:[^"\\]|\\.)*"')
 ID_FIELD = re.compile(rb'"id": ?"chatcmpl-(?!tool)[^"\\]*"')
@@ -51,6 +54,8 @@ class Options(Section):
     )
     sets_id: bool = Field(default=False, description="write the request's id into answers: the engine chooses its own")
     takes_cache_salt: bool = Field(default=False, description="keep one caller's cached prompts from the others")
+
+    takes_priority: bool = Field(default=False, description="lines of batches wait for other requests")
 
 
 EXAMPLES = (
@@ -114,6 +119,8 @@ class VllmBackend:
         fields: dict[str, object] = {**self._options.extra_body, "model": self._options.served_model}
         if self._options.takes_cache_salt and request.cache_salt:
             fields[CACHE_SALT] = request.cache_salt
+        if self._options.takes_priority and request.is_batch:
+            fields["priority"] = BATCH_PRIORITY
         return fields
 
     async def is_alive(self) -> bool:

@@ -34,7 +34,7 @@ FIELDS = Fields(
         "speed": ("standard",),
         "user_profile_id": (),
     },
-    refused={"thread": STATELESS},
+    refused={"thread": STATELESS, "structured_outputs": "engines of this API ignore it; allowed: output_config.format"},
 )
 KEPT_THINKING = {"type": "clear_thinking_20251015", "keep": "all"}
 """An edit of the context that changes nothing."""
