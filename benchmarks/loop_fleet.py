@@ -195,7 +195,7 @@ def sampled_table(
     folder: Path, per_category: int, rng: np.random.Generator, experts: Sequence[str] | None = None
 ) -> OutcomeTable:
     """At most so many prompts of each category of at least `LEAST_PROMPTS`, each text once."""
-    table = replace(read_outcomes(folder, experts=experts), answers=None, logprobs=None)
+    table = replace(read_outcomes(folder, experts=experts), answers=None)
     categories = np.array(table.categories)
     _, first = np.unique(np.array(table.texts, dtype=object), return_index=True)
     distinct = np.zeros(len(categories), dtype=bool)

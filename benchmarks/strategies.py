@@ -30,13 +30,12 @@ from coe.eval.metrics.intervals import bootstrap_means, percentile_interval
 from coe.eval.routing import baselines
 from coe.eval.routing.routing_request import RoutingRequest
 from coe.eval.routing.routing_run import load, run_trial
-from coe.eval.routing.strategy_arms import Plays
+from coe.eval.routing.strategy_arms import planned
 from coe.eval.routing.trial import Trial
 from coe.eval.routing.trial_tables import Tables
 from coe.router.policy_config import Budgets, PolicyConfig
-from coe.router.strategies.learned import LEARNED
+from coe.router.strategies.agree import StrategyName
 from coe.training.datasets.outcomes import read_outcomes
-from coe.training.strategies.vote_fit import key_scores
 from coe.training.table_fit import TableRequest, fit_table
 from coe.training.types import OutcomeTable
 
@@ -92,11 +91,11 @@ def measured(case: Case, fit: OutcomeTable, test: OutcomeTable, cache: Path) -> 
     """Every arm on the test rows."""
     with tempfile.TemporaryDirectory() as scratch:
         artifact = fit_table(Path(scratch), TableRequest(fit, cache=cache), now=datetime.now(UTC), progress=silent)
-    policies = {str(name): PolicyConfig(strategy=name) for name in LEARNED}
+    policies = {"agree": PolicyConfig(strategy=StrategyName.AGREE)}
     for limit in case.limits:
         budgets = Budgets(active_params_b=limit)
         policies[f"map at {limit:g}B"] = PolicyConfig(budgets=budgets)
-        policies |= {f"{name} at {limit:g}B": PolicyConfig(strategy=name, budgets=budgets) for name in LEARNED}
+        policies[f"agree at {limit:g}B"] = PolicyConfig(strategy=StrategyName.AGREE, budgets=budgets)
     router = load(artifact, fit, Budgets(), None, policies)
     request = RoutingRequest(outcomes=Path(), out=Path(), command="", cache=cache)
     trial = run_trial(Tables(fit, test, {}, 0), router, request, "", np.random.default_rng(0), silent)
@@ -104,10 +103,10 @@ def measured(case: Case, fit: OutcomeTable, test: OutcomeTable, cache: Path) -> 
     single = np.full(len(test.texts), baselines.best_single(fit.scores))
     arms = {"best single": alone(trial, single), "router (map)": alone(trial, trial.decided)}
     arms["oracle"] = alone(trial, baselines.query_oracle(test.scores, trial.sizes_b))
-    plays = Plays(router, trial)
     for name, policy in policies.items():
-        if policy.strategy in LEARNED:
-            served, calls = plays.planned(router.policy(name).plan)
+        plan = router.policy(name).plan
+        if plan is not None:
+            served, calls = planned(router, trial, plan)
             arms[name] = (trial.scores[np.arange(len(served)), served], calls)
         else:
             expert_of = router.expert_of(name)
@@ -127,6 +126,12 @@ def alone(trial: Trial, experts: NDArray[np.int64]) -> tuple[NDArray[np.float64]
 def answers(table: OutcomeTable) -> NDArray[np.int64]:
     assert table.answers is not None, "these tables have answers"
     return table.answers
+
+
+def key_scores(keys: NDArray[np.int64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n, m) mean score of the experts that gave answer a; 0 where nobody did."""
+    given = keys[:, :, None] == np.arange(keys.shape[1])
+    return np.asarray((given * scores[:, :, None]).sum(axis=1) / np.maximum(given.sum(axis=1), 1))
 
 
 def weighed(trial: Trial, weights: NDArray[np.float64], asked: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:

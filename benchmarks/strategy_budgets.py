@@ -26,12 +26,11 @@ from coe.cli.progress import silent
 from coe.eval.metrics.intervals import bootstrap_means, percentile_interval
 from coe.eval.routing.routing_request import RoutingRequest
 from coe.eval.routing.routing_run import load, run_trial
-from coe.eval.routing.strategy_arms import Plays
+from coe.eval.routing.strategy_arms import planned
 from coe.eval.routing.trial_tables import Tables
 from coe.router import strategy_plan
 from coe.router.policy_config import Budgets, PolicyConfig
-from coe.router.strategies.learned import LEARNED
-from coe.router.strategies.types import StrategyName
+from coe.router.strategies.agree import StrategyName
 from coe.router.types import Float64Array
 from coe.training.datasets.outcomes import read_outcomes
 from coe.training.table_fit import TableRequest, fit_table
@@ -42,42 +41,36 @@ RESERVES = (0.0, strategy_plan.RESERVE_ERRORS)
 
 @dataclass(frozen=True)
 class Half:
-    """One strategy on one half: its reserve in standard errors, mean use as a share of the limit, mean score."""
+    """A plan of `agree` on one half: its reserve in standard errors, mean use as a share of the limit, mean score."""
 
     split: int
-    strategy: str
     limit: float
     reserve: float
     used: float
     score: float
 
 
-def policy_name(strategy: StrategyName, limit: float) -> str:
-    return f"{strategy} {limit}"
-
-
 def played(case: Case, fit: OutcomeTable, test: OutcomeTable, split: int, cache: Path) -> Iterator[Half]:
     with tempfile.TemporaryDirectory() as scratch:
         artifact = fit_table(Path(scratch), TableRequest(fit, cache=cache), now=datetime.now(UTC), progress=silent)
     policies = {
-        policy_name(name, limit): PolicyConfig(strategy=name, budgets=Budgets(active_params_b=limit))
-        for name in LEARNED
+        str(limit): PolicyConfig(strategy=StrategyName.AGREE, budgets=Budgets(active_params_b=limit))
         for limit in case.limits
     }
-    trial, known = None, {}
+    trial = None
     for reserve in RESERVES:
         with patch.object(strategy_plan, "RESERVE_ERRORS", reserve):
             router = load(artifact, fit, Budgets(), None, policies)
         if trial is None:
             request = RoutingRequest(outcomes=Path(), out=Path(), command="", cache=cache)
             trial = run_trial(Tables(fit, test, {}, 0), router, request, "", np.random.default_rng(0), silent)
-        plays = Plays(router, trial, known)
-        for name in LEARNED:
-            for limit in case.limits:
-                served, calls = plays.planned(router.policy(policy_name(name, limit)).plan)
-                score = trial.scores[np.arange(len(served)), served].mean()
-                used = (calls @ trial.sizes_b).mean() / limit
-                yield Half(split, str(name), limit, reserve, float(used), float(score))
+        for limit in case.limits:
+            plan = router.policy(str(limit)).plan
+            assert plan is not None, "the tables have answers"
+            served, calls = planned(router, trial, plan)
+            score = trial.scores[np.arange(len(served)), served].mean()
+            used = (calls @ trial.sizes_b).mean() / limit
+            yield Half(split, limit, reserve, float(used), float(score))
 
 
 def line_of(halves: Sequence[Half], rng: np.random.Generator) -> str:
@@ -94,7 +87,7 @@ def line_of(halves: Sequence[Half], rng: np.random.Generator) -> str:
 
     used, (without, reserved) = [found("used", each) for each in RESERVES], [found("score", each) for each in RESERVES]
     cells = [f"{cell(each, 1)}; {(each > 1.01).sum()} of {each.size}" for each in used]
-    shown = [halves[0].strategy, f"{halves[0].limit:g}", *cells, cell(without, 2), cell(reserved - without, 2, "+")]
+    shown = [f"{halves[0].limit:g}", *cells, cell(without, 2), cell(reserved - without, 2, "+")]
     return f"| {' | '.join(shown)} |"
 
 
@@ -104,7 +97,7 @@ def main(
     splits: Annotated[int, typer.Option(help="random halvings of each table")] = 12,
     cache: Annotated[Path, typer.Option(help="folder for embeddings")] = Path("data/strategies/embeddings"),
 ) -> None:
-    """Print, by table, strategy and limit, mean use in percent of the limit, halves more than 1% over, and scores."""
+    """Print, by table and limit, mean use in percent of the limit, halves more than 1% over, and scores."""
     for case in cases_of(tables):
         if only and case.name not in only:
             continue
@@ -116,12 +109,10 @@ def main(
                     halves += played(case, table.rows(own), table.rows(~own), split, cache)
             print(f"{case.name}: split {split + 1} of {splits}", file=sys.stderr)
         print(f"\n### {case.name} ({len(table.texts)} prompts, {splits} splits)\n")
-        print("| strategy | limit (B) | used, no reserve; over | used, reserve; over | score, no reserve | with it |")
-        print("| --- " * 6 + "|")
-        for name in LEARNED:
-            for limit in case.limits:
-                own = [half for half in halves if (half.strategy, half.limit) == (name, limit)]
-                print(line_of(own, np.random.default_rng(0)))
+        print("| limit (B) | used, no reserve; over | used, reserve; over | score, no reserve | with it |")
+        print("| --- " * 5 + "|")
+        for limit in case.limits:
+            print(line_of([half for half in halves if half.limit == limit], np.random.default_rng(0)))
 
 
 if __name__ == "__main__":

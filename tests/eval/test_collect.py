@@ -90,10 +90,7 @@ class FakeExperts:
             await asyncio.Event().wait()
         said = "99" if expert == "wrong" else str(SUMS[text.strip()])
         usage = {"prompt_tokens": 10, "completion_tokens": 2}
-        choice: dict[str, object] = {"message": {"content": said}}
-        if body.get("logprobs"):
-            choice["logprobs"] = {"content": [{"token": said, "logprob": -0.5}, {"token": "", "logprob": -1.5}]}
-        return web.json_response({"choices": [choice], "usage": usage})
+        return web.json_response({"choices": [{"message": {"content": said}}], "usage": usage})
 
 
 @pytest.fixture
@@ -109,16 +106,6 @@ async def fake() -> AsyncIterator[FakeExperts]:
 async def run(fake: FakeExperts, out: Path, *experts: str, **changes: object) -> Collection:
     request = CollectRequest(probes=PROBES, experts=experts, base_url=fake.root, out=out)
     return await collect(CollectRequest(**(vars(request) | changes)), show=lambda message: None)
-
-
-async def test_log_probabilities_are_kept_where_they_were_asked_for(fake: FakeExperts, tmp_path: Path) -> None:
-    await run(fake, tmp_path, "right")
-    assert read_outcomes(tmp_path).logprobs is None
-    changes = {"options": CollectOptions(logprobs=True, again=True)}
-    collected = await run(fake, tmp_path, "right", "wrong", **changes)
-    assert collected.table.logprobs[:, 1] == pytest.approx(-1.0)
-    kept = read_outcomes(tmp_path, keep_partial=True)
-    assert np.array_equal(kept.logprobs[:, kept.experts.index("wrong")], collected.table.logprobs[:, 1])
 
 
 @pytest.mark.parametrize("key", [None, "secret"])

@@ -63,18 +63,18 @@ def test_retrieval_without_its_base_encoder_is_refused(values):
 
 
 def test_a_strategy_that_cannot_be_is_refused(values):
-    values["policies"] = {"default": {"max_calls": 3.5}, "many": {"strategy": "vote", "max_calls": 1}}
+    values["policies"] = {"default": {"max_calls": 3.5}, "many": {"strategy": "agree", "max_calls": 1}}
     assert "policies.many.max_calls: must be above 1 (got 1)" in problems_of(values)
-    values["policies"]["many"] = {"strategy": "votes"}
-    assert "policies.many.strategy: unknown value; did you mean 'vote'?" in problems_of(values)
-    values["policies"]["many"] = {"strategy": "vote", "max_calls": 3.5}
+    values["policies"]["many"] = {"strategy": "agrees"}
+    assert "policies.many.strategy: unknown value; did you mean 'agree'?" in problems_of(values)
+    values["policies"]["many"] = {"strategy": "agree", "max_calls": 3.5}
     text = problems_of(values)
-    assert "policies.default.max_calls: strategy 'single' asks one expert; allowed beside: agree, vote, " in text
+    assert "policies.default.max_calls: strategy 'single' asks one expert; allowed beside: agree" in text
     values["policies"].pop("default")
     values["policies"] = {"default": values["policies"]["many"]}
+    assert "policies.default.strategy: 'agree' needs three experts or more; got: 2" in problems_of(values)
+    values["experts"]["third"] = values["experts"]["small"]
     assert parse_config(values).policies["default"].max_calls == 3.5
-    values["experts"] = {"small": values["experts"]["small"]}
-    assert "policies.default.strategy: 'vote' needs two experts or more" in problems_of(values)
 
 
 def test_answers_that_cannot_be_compared_are_refused(values):

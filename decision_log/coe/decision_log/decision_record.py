@@ -95,12 +95,11 @@ class AskedExpert(Record):
 
 class StrategyTrace(Record):
     """The experts that were asked for one answer. Not settled: nobody gave one, so that a single expert served, or the
-    client left. `confidence` is the probability that the served answer is right; `agreed` counts who gave it.
-    `declined` is the reason why the policy's strategy asked nobody for this request."""
+    client left. `agreed` counts who gave the served answer. `declined` is the reason why the policy's strategy asked
+    nobody for this request."""
 
     name: str
     is_settled: bool
-    confidence: float | None = None
     agreed: int = 0
     calls: tuple[AskedExpert, ...] = ()
     declined: str | None = None

@@ -32,7 +32,6 @@ class Answer(Record):
     probe to others has answered nothing.
 
     `key` names all that decides the answer (`answer_key`). `latency_ms` is None when another machine measured it.
-    `logprob` is the mean log-probability of its tokens, where it was asked for and is known.
     """
 
     key: str
@@ -44,7 +43,6 @@ class Answer(Record):
     kinds: dict[str, int] = Field(default_factory=dict, description="of its usage, see router.usage.Usage")
     latency_ms: float | None = Field(default=None, ge=0)
     failure: str = ""
-    logprob: float | None = None
 
 
 def answer_key(probe: Probe, fingerprint: str) -> str:
@@ -55,12 +53,11 @@ def answer_key(probe: Probe, fingerprint: str) -> str:
 
 @dataclass(frozen=True)
 class Pair:
-    """One probe for one expert, and the key of the answer, which does not depend on log-probabilities beside it."""
+    """One probe for one expert, and the key of the answer."""
 
     probe: Probe
     expert: str
     key: str
-    wants_logprobs: bool = False
 
     def answered(self, started: float, **found: Any) -> Answer:
         """The answer, or failure, to a question that was asked at `started` by the clock of `time.perf_counter`."""
@@ -80,14 +77,14 @@ async def asked(client: ChatClient, pair: Pair) -> Answer:
     """Asks one pair; a permanent failure is an answer, too. Raises CallError on any other error."""
     started = time.perf_counter()
     try:
-        text, usage, logprob = await client.ask(pair.expert, pair.probe, pair.wants_logprobs)
+        text, usage = await client.ask(pair.expert, pair.probe)
     except CallError as error:
         if error.reason == _ABSTAINED:
             return pair.answered(started, prompt_tokens=0, output_tokens=0)
         if error.fault is not Fault.EXPERT or error.is_retryable:
             raise
         return failed_answer(pair, error, started)
-    return pair.answered(started, text=text, logprob=logprob, **counts(usage))
+    return pair.answered(started, text=text, **counts(usage))
 
 
 def failed_answer(pair: Pair, error: CallError, started: float) -> Answer:

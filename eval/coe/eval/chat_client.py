@@ -19,7 +19,6 @@ from coe.base.json_text import from_json
 from coe.base.visible_text import visible_line
 from coe.decision_log.decision_record import OUR_FAULTS, PROBE_HEADER
 from coe.eval.probe_set import Probe
-from coe.router.answers import mean_logprob
 
 SAMPLING = {"temperature": 0}
 """Settings by which every answer is drawn: greedily, so that the same expert gives the same answer."""
@@ -94,10 +93,8 @@ class ChatClient:
         async with self._session.get(f"{self._root}/models", raise_for_status=True) as response:
             return {each["id"] for each in from_json(await response.read(), has_unique_keys=False)["data"]}
 
-    async def ask(
-        self, expert: str, probe: Probe, wants_logprobs: bool = False
-    ) -> tuple[str, Mapping[str, object], float | None]:
-        """The answer's text, its usage, and the mean log-probability of its tokens where the engine gives some.
+    async def ask(self, expert: str, probe: Probe) -> tuple[str, Mapping[str, object]]:
+        """The answer's text and its usage.
 
         Raises:
             CallError: no connection, too late, an HTTP error, or an answer of another shape.
@@ -109,8 +106,7 @@ class ChatClient:
             **SAMPLING,
         }
         try:
-            asked = body | {"logprobs": True} if wants_logprobs else body
-            async with self._session.post(self._url, json=asked) as response:
+            async with self._session.post(self._url, json=body) as response:
                 content = await response.read()
         except TimeoutError as error:
             raise CallError("no answer in time", Fault.EXPERT) from error
@@ -163,13 +159,12 @@ def error_of(content: bytes) -> tuple[str, str]:
         return "no error body", ""
 
 
-def read_answer(content: bytes) -> tuple[str, Mapping[str, object], float | None]:
-    """Text, usage and mean log-probability of a chat completion. Raises CallError on another shape."""
+def read_answer(content: bytes) -> tuple[str, Mapping[str, object]]:
+    """Text and usage of a chat completion. Raises CallError on another shape."""
     try:
         completion = from_json(content, has_unique_keys=False)
         text = completion["choices"][0]["message"]["content"]
         usage = completion.get("usage")
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise CallError("the answer is not a chat completion", Fault.EXPERT) from error
-    known = mean_logprob(completion)
-    return text if isinstance(text, str) else "", usage if isinstance(usage, dict) else {}, known
+    return text if isinstance(text, str) else "", usage if isinstance(usage, dict) else {}

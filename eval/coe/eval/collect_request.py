@@ -43,7 +43,6 @@ class CollectOptions(Record):
     timeout_s: float = 120.0  # longest wait for one answer
     retry_failed: bool = Field(default=False, description="ask again where an expert failed, instead of keeping its 0")
     again: bool = Field(default=False, description="ask everything again, including what is known")
-    logprobs: bool = Field(default=False, description="also ask for log-probabilities, which `escalate` needs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,5 +73,4 @@ class CollectRequest(CollectInputs):
 
 def pairs_of(request: CollectRequest, experts: Sequence[str]) -> list[Pair]:
     """Every probe for every expert."""
-    wants = request.options.logprobs
-    return [Pair(probe, e, request.key(e, probe), wants) for e in experts for probe in request.probes]
+    return [Pair(probe, e, request.key(e, probe)) for e in experts for probe in request.probes]

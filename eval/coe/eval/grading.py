@@ -33,8 +33,7 @@ async def graded_table(
     """All probes and these experts, graded; NaN where there is no answer."""
     shape = (len(request.probes), len(experts))
     matrices: dict[str, FloatArray] = {
-        name: np.full(shape, np.nan, dtype=np.float32)
-        for name in ("score", "cost_usd", "output_tokens", "latency_ms", "logprob")
+        name: np.full(shape, np.nan, dtype=np.float32) for name in ("score", "cost_usd", "output_tokens", "latency_ms")
     }
     cells = [
         (row, column, answers[pair.key])
@@ -49,7 +48,6 @@ async def graded_table(
             "cost_usd": cost_usd(answer, request.facts.get(experts[column], ModelFacts())),
             "output_tokens": answer.output_tokens,
             "latency_ms": answer.latency_ms,
-            "logprob": answer.logprob,
         }
         for name, matrix in matrices.items():
             matrix[row, column] = np.nan if known[name] is None else known[name]
@@ -69,7 +67,6 @@ async def graded_table(
         source=request.out.name,
         active_params_b={name: size for name, size in sizes.items() if size is not None},
         answers=numbered_answers(keys, (len(request.probes), len(experts))),
-        logprobs=matrices["logprob"] if np.isfinite(matrices["logprob"]).any() else None,
     )
 
 

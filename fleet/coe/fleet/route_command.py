@@ -81,11 +81,11 @@ def why_table(router: Router, policy: str, decision: RoutingDecision, vector: Fl
     from coe.fleet.explain import decision_table
 
     table = decision_table(decision, router.predict_categories(vector), router.uncertainty.threshold)
-    solved, strategy = router.policy(policy), router.strategy(policy, decision.category, vector)
+    solved, strategy = router.policy(policy), router.strategy(policy, decision.category)
     plan = solved.plan
-    if strategy is not None and plan is not None:
+    if strategy is not None:
         asked = ", ".join(router.experts[each] for each in strategy.experts)
-        table.add_row("strategy", f"{plan.strategy} of {asked}, where their answers can be compared")
+        table.add_row("strategy", f"agree: {asked}, where their answers can be compared")
     if binding := (solved.solution if plan is None else plan).binding:
         table.add_row("held by", ", ".join(binding))
     return table

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from coe.gateway.judge import Judge
     from coe.gateway.strategy_run import StrategyRun
     from coe.router.gateway_config import GatewayConfig
-    from coe.router.strategies.types import Chosen
+    from coe.router.strategies.agree import Chosen
     from coe.router.types import RoutingDecision
 
 MAX_JUDGED_CHARS = 20_000

@@ -20,7 +20,7 @@ from coe.gateway.keys.grants import Caller
 from coe.gateway.keys.limits import Limits, Reservation
 from coe.router.cost import LASTING, MEDIA, Price, cost
 from coe.router.expert_config import ExpertConfig
-from coe.router.strategies.types import Chosen
+from coe.router.strategies.agree import Chosen
 from coe.router.types import RoutingDecision
 from coe.router.usage import Usage
 

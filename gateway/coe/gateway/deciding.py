@@ -37,8 +37,8 @@ from coe.router.features import features_hash
 from coe.router.pipeline import Router
 from coe.router.policy_config import Budgets
 from coe.router.section import AUTO, PluginConfig
-from coe.router.strategies.types import Chosen
-from coe.router.types import DecisionReason, FloatArray, Query, QueryFacts, RoutingDecision
+from coe.router.strategies.agree import Chosen, StrategyName
+from coe.router.types import DecisionReason, Query, QueryFacts, RoutingDecision
 
 BY_PLAN = frozenset({DecisionReason.MAP, DecisionReason.QUERY, DecisionReason.UNCERTAIN, DecisionReason.NEXT_BEST})
 """Reasons of decisions that a strategy may widen. Pinned, kept and explored experts stay alone."""
@@ -262,7 +262,7 @@ class Decider:
         if routed.shadow is not None:
             ask = ShadowAsk(routed.shadow, router, decision, query, alive, vector)
             pending = self.shadows.start(ask, self._live.note_fault)
-        chosen = chosen_strategy(router, decision, vector, routed.chat, self._config.answers)
+        chosen = chosen_strategy(router, decision, routed.chat, self._config.answers)
         decided = Decided(
             decision,
             decision_inputs(router, policy, query, alive, stored, self._hash_key),
@@ -283,7 +283,6 @@ def encode_all(together: Sequence[Routed]) -> None:
 def chosen_strategy(
     router: Router,
     decision: RoutingDecision,
-    embedding: FloatArray,
     chat: ChatRequest,
     declared: Mapping[str, PluginConfig],
 ) -> Chosen | StrategyTrace | None:
@@ -291,19 +290,15 @@ def chosen_strategy(
     the request keeps several from being asked, the trace that says why.
 
     Args:
-        embedding: (1, d) what was decided from.
         declared: the kind of each category's answers.
     """
-    plan = router.policy(decision.policy).plan
-    if plan is None or decision.reason not in BY_PLAN:
-        return None
-    strategy = router.strategy(decision.policy, decision.category, embedding)
-    if strategy is None:
+    strategy = router.strategy(decision.policy, decision.category)
+    if strategy is None or decision.reason not in BY_PLAN:
         return None
     kind = why_single(chat) or answer_kind(chat.facts, decision.category, declared)
     if isinstance(kind, str):
-        return StrategyTrace(name=plan.strategy, is_settled=False, declined=kind)
-    return Chosen(plan.strategy, strategy, router.experts, kind)
+        return StrategyTrace(name=StrategyName.AGREE, is_settled=False, declined=kind)
+    return Chosen(strategy, router.experts, kind)
 
 
 def why_single(chat: ChatRequest) -> str:

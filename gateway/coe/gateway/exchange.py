@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from coe.gateway.http_errors import ApiError
     from coe.gateway.keys.grants import Caller
     from coe.router.expert_config import ExpertConfig
-    from coe.router.strategies.types import Chosen
+    from coe.router.strategies.agree import Chosen
 
 MAX_REQUEST_ID_CHARS = 128
 MAX_MODEL_CHARS = 128

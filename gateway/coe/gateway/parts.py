@@ -28,7 +28,7 @@ from coe.gateway.reach import Waking
 from coe.gateway.retrieval.log import RetrievalLog
 from coe.gateway.telemetry.telemetry import Telemetry
 from coe.router.config import CoeConfig
-from coe.router.strategies.types import StrategyName
+from coe.router.strategies.agree import StrategyName
 
 if TYPE_CHECKING:
     from coe.fleet.residency.controller import Controller

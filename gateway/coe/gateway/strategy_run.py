@@ -1,10 +1,10 @@
-"""Asks experts as a strategy says, until an answer is settled, and notes every call."""
+"""Asks the two probes of `agree`, and its arbiter where they differ, and notes every call."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -20,10 +20,9 @@ from coe.gateway.exchange import RequestContext
 from coe.gateway.expert_answer import StreamedAnswer, WholeAnswer
 from coe.gateway.expert_call import ExpertCall, streamed
 from coe.gateway.http_errors import api_error
-from coe.router.answers import KeyOf, mean_logprob
+from coe.router.answers import KeyOf
 from coe.router.expert_config import ExpertConfig
-from coe.router.strategies.machines import Escalate
-from coe.router.strategies.types import Chosen, Reply, Settled, Strategy
+from coe.router.strategies.agree import Chosen, Reply, Settled, StrategyName
 from coe.router.types import RoutingDecision
 from coe.router.usage import Usage, chat_usage
 
@@ -32,9 +31,6 @@ WAITING_S = 10.0
 
 COMPARER = ThreadPoolExecutor(max_workers=8, thread_name_prefix="coe-compare")
 """For kinds of answers that run code; of one request one answer after the other."""
-
-NEW_ANSWER = "\0"
-"""Key of an answer that nobody has given yet."""
 
 
 @dataclass(slots=True)
@@ -48,7 +44,6 @@ class Call:
     key: str | None = None
     error_code: str | None = None
     latency_ms: float | None = None
-    logprob: float | None = None
 
     @property
     def usage(self) -> Usage:
@@ -60,7 +55,7 @@ class Call:
 
     @property
     def reply(self) -> Reply:
-        return Reply(self.key, is_failure=self.answer is None, logprob=self.logprob)
+        return Reply(self.key, is_failure=self.answer is None)
 
 
 @dataclass
@@ -106,29 +101,12 @@ class StrategyRun:
         return "the request shows nothing to compare answers by" if self.key_of is None else None
 
     async def _settled_answer(self) -> WholeAnswer | None:
-        """Asks until an answer is settled. What is no longer needed is cancelled at its expert."""
-        running: dict[asyncio.Task[None], int] = {}
+        """Asks the probes at once, then the arbiter if they differ."""
         strategy = self.chosen.strategy
-        able, names = self.decision.eligible, self.chosen.experts
-        replies = {e: Reply(is_failure=True) for e in strategy.experts if names[e] not in able}
-        try:
-            while self.settled is None:
-                step = strategy.step(replies)
-                if isinstance(step, Settled):
-                    self.settled = step
-                    break
-                for expert in [each for each in step.experts if each not in running.values()]:
-                    running[asyncio.create_task(self._call(expert), name="strategy-call")] = expert
-                done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    expert = running.pop(task)
-                    task.result()
-                    replies[expert] = self.calls[expert].reply
-                self.settled = foregone(strategy, replies, running.values())
-        finally:
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+        await self._ask_all(strategy.probes)
+        if strategy.needs_arbiter(self._replies):
+            await self._ask_all((strategy.arbiter,))
+        self.settled = strategy.settled(self._replies)
         served = None if self.settled.expert is None else self.calls[self.settled.expert].answer
         if served is None:
             return None
@@ -136,17 +114,23 @@ class StrategyRun:
         body = await read_off_loop(lambda raw: with_usage(raw, usage), served.body)
         return replace(served, body=body, facts=served.facts._replace(usage=usage))
 
+    @property
+    def _replies(self) -> dict[int, Reply]:
+        return {expert: call.reply for expert, call in self.calls.items()}
+
+    async def _ask_all(self, experts: Iterable[int]) -> None:
+        """Asks those that can take the request, all at once. If one of them raises, the others are cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for expert in experts:
+                if self.chosen.experts[expert] in self.decision.eligible:
+                    tasks.create_task(self._call(expert), name="strategy-call")
+
     async def _call(self, expert: int) -> None:
         """Asks one expert for a whole answer. A failure is not an answer."""
         call = self.calls[expert] = Call(self.chosen.experts[expert], self.chat.facts.prompt_tokens)
         body = {field: value for field, value in self.chat.body.items() if field not in ("stream", "stream_options")}
-        strategy = self.chosen.strategy
-        if isinstance(strategy, Escalate) and strategy.wants_logprobs == expert:
-            body["logprobs"] = True
         text = await self._ask_into(call, self.chat._replace(body=body, is_stream=False))
         is_cut = call.answer is not None and call.answer.facts.finish_reason == "length"
-        if call.answer is not None and "logprobs" in body:
-            call.logprob = await read_off_loop(lambda raw: mean_logprob(reply_json(raw)), call.answer.body)
         if text is not None and not is_cut:
             call.key = await self._key(text)
 
@@ -192,37 +176,14 @@ class StrategyRun:
         )
         settled = self.settled or Settled(None)
         return StrategyTrace(
-            name=self.chosen.name,
+            name=StrategyName.AGREE,
             is_settled=settled.expert is not None,
-            confidence=settled.confidence,
             agreed=settled.agreed,
             calls=calls,
             declined=self.declined,
         )
 
 
-def foregone(strategy: Strategy, replies: Mapping[int, Reply], running: Collection[int]) -> Settled | None:
-    """The end that the calls still running cannot change, whether they fail, all give one of the answers so far, or
-    all a new one; None where they can."""
-    answers = {reply.key for reply in replies.values() if reply.key is not None}
-    if not running or not answers:
-        return None
-    silent = {**replies, **dict.fromkeys(running, Reply(is_failure=True))}
-    found = strategy.step(silent)
-    if not isinstance(found, Settled) or found.expert is None:
-        return None
-    served = silent[found.expert].key
-    for answer in (*answers, NEW_ANSWER):
-        supposed = {**replies, **dict.fromkeys(running, Reply(answer))}
-        other = strategy.step(supposed)
-        if not isinstance(other, Settled) or other.expert is None or supposed[other.expert].key != served:
-            return None
-    return found
-
-
 def with_usage(body: bytes, usage: Usage) -> bytes:
-    """A whole answer that reports another usage, without log-probabilities: a client that wants some has one expert."""
-    reply = reply_json(body)
-    for choice in reply["choices"]:
-        choice.pop("logprobs", None)
-    return to_json({**reply, "usage": chat_usage(usage)})
+    """A whole answer that reports another usage."""
+    return to_json({**reply_json(body), "usage": chat_usage(usage)})

@@ -30,9 +30,9 @@ from coe.router.protocols import ClassifierOf, Encoder, ExpertScorer, ScorerOf
 from coe.router.quality import Measured, QualityMatrix, cautious_quality, quality_from_arrays
 from coe.router.section import PluginConfig
 from coe.router.solved_policy import SolvedPolicy
+from coe.router.strategies.agree import StrategyName
 from coe.router.strategies.learned import PART as STRATEGIES
-from coe.router.strategies.learned import LearnedStrategies, learned_strategies
-from coe.router.strategies.types import StrategyName
+from coe.router.strategies.learned import Ways, learned_ways
 from coe.router.strategy_plan import StrategyPlan, choices_of, solve_plan
 from coe.router.types import GENERAL, FloatArray, IntArray
 from coe.router.uncertainty import Uncertainty
@@ -166,7 +166,7 @@ def assemble(
     columns = [manifest.experts.index(name) for name in experts.names]
     fitted = build_scorer(artifact, scorer, experts, columns)
     choice = learned_choice(artifact, columns) if fitted.decides_by_query else None
-    learned = learned_strategies(artifact.part(STRATEGIES), len(manifest.categories), len(manifest.experts))
+    learned = learned_ways(artifact.part(STRATEGIES), len(manifest.categories), len(manifest.experts))
     learned = None if learned is None else learned.among(columns)
     rows = (*manifest.categories, GENERAL)
     return Router(
@@ -181,7 +181,7 @@ def assemble(
         policies={name: solved_policy(policy, rows, experts, choice, learned) for name, policy in policies.items()},
         capabilities=experts.capabilities,
         costs=experts.costs,
-        strategies=learned,
+        ways=learned,
         mix=mix_of(artifact),
     )
 
@@ -248,7 +248,7 @@ def solved_policy(
     rows: Sequence[str],
     experts: MeasuredExperts,
     choice: LearnedChoice | None,
-    strategies: LearnedStrategies | None,
+    ways: Ways | None,
 ) -> SolvedPolicy:
     names = experts.names
     pins = {rows.index(row): names.index(expert) for row, expert in policy.pins.items() if expert in names}
@@ -257,7 +257,7 @@ def solved_policy(
     preference = None
     if choice is not None:
         preference = solve_preference(choice, solution.expert_of, evidence.mass, costs, policy.budgets, pins)
-    plan = None if strategies is None else strategy_plan(policy, experts, strategies, solution, pins)
+    plan = None if ways is None else strategy_plan(policy, experts, ways, solution, pins)
     if plan is not None:
         alone = plan.choice_of < len(names)
         solution = replace(solution, expert_of=np.where(alone, plan.choice_of, solution.expert_of))
@@ -284,7 +284,7 @@ def solved_policy(
 def strategy_plan(
     policy: PolicyConfig,
     experts: MeasuredExperts,
-    strategies: LearnedStrategies,
+    ways: Ways,
     solution: MapSolution,
     pins: Mapping[int, int],
 ) -> StrategyPlan | None:
@@ -303,9 +303,8 @@ def strategy_plan(
         allowed = kept_in_memory(core, quality, costs.memory, hosted)
     if policy.max_calls is not None:
         limits["calls"] = policy.max_calls
-    variants = strategies.variants[policy.strategy]
-    choices = choices_of(variants, evidence, costs, allowed, pins)
-    return solve_plan(policy.strategy, choices, solution.expert_of, limits)
+    choices = choices_of(ways, evidence, costs, allowed, pins)
+    return solve_plan(choices, solution.expert_of, limits)
 
 
 def newest_evidence(artifact: RouterArtifact, columns: Sequence[int]) -> dict[str, FloatArray]:

@@ -28,7 +28,7 @@ from coe.router.policy_config import PolicyConfig
 from coe.router.residency_config import ResidencyConfig, residency_problems
 from coe.router.retrieval_config import RetrievalConfig
 from coe.router.section import AUTO, Name, PluginConfig, Section
-from coe.router.strategies.types import StrategyName
+from coe.router.strategies.agree import StrategyName
 from coe.router.types import GENERAL
 
 M = TypeVar("M", bound=BaseModel)
@@ -285,10 +285,10 @@ def strategy_problems(config: CoeConfig) -> Iterator[str]:
     """Strategies that cannot ask several experts, and answers that cannot be compared."""
     for name, policy in config.policies.items():
         if policy.strategy is StrategyName.SINGLE and policy.max_calls is not None:
-            others = ", ".join(strategy for strategy in StrategyName if strategy is not StrategyName.SINGLE)
-            yield f"policies.{name}.max_calls: strategy 'single' asks one expert; allowed beside: {others}"
-        if policy.strategy is not StrategyName.SINGLE and len(config.experts) == 1:
-            yield f"policies.{name}.strategy: '{policy.strategy}' needs two experts or more; got: 1; allowed: single"
+            yield f"policies.{name}.max_calls: strategy 'single' asks one expert; allowed beside: agree"
+        if policy.strategy is StrategyName.AGREE and len(config.experts) < 3:
+            got = len(config.experts)
+            yield f"policies.{name}.strategy: 'agree' needs three experts or more; got: {got}; allowed: single"
     for category, kind in config.answers.items():
         if category not in config.categories:
             yield f"answers.{category}: unknown category{allowed_values(category, config.categories)}"

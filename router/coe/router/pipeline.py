@@ -18,8 +18,8 @@ from coe.router.features import AskDetector, Features, features_of, read_ask, re
 from coe.router.map_solver import ExpertCosts
 from coe.router.protocols import CategoryClassifier, Encoder, ExpertScorer
 from coe.router.solved_policy import ActionDistribution, SolvedPolicy, action_distribution
-from coe.router.strategies.learned import LearnedStrategies
-from coe.router.strategies.types import Strategy
+from coe.router.strategies.agree import Agree
+from coe.router.strategies.learned import Ways
 from coe.router.types import (
     GENERAL,
     CategoryProbs,
@@ -67,7 +67,7 @@ class Router:
 
     `costs` are shown with a decision; None where they are not known. `mix` (k,) is how many times as frequent each
     category is in the traffic as among the labelled queries; None: as frequent.
-    `strategies` is None where training knew no answers: then every policy asks one expert.
+    `ways` is None where training knew no answers: then every policy asks one expert.
     """
 
     version: str
@@ -80,7 +80,7 @@ class Router:
     policies: Mapping[str, SolvedPolicy]
     capabilities: Mapping[str, Capabilities]
     costs: ExpertCosts | None = None
-    strategies: LearnedStrategies | None = None
+    ways: Ways | None = None
     mix: FloatArray | None = None
     detector: AskDetector | None = None
 
@@ -103,17 +103,11 @@ class Router:
             raise ConfigError(f"unknown policy '{name}'{allowed_values(name, self.policies)}")
         return self.policies[name]
 
-    def strategy(self, policy: str, category: str, embedding: FloatArray) -> Strategy | None:
-        """The strategy for a query that was decided to be of a category; None where one expert serves it.
-
-        Args:
-            embedding: (1, d) what the query was decided from.
-        """
+    def strategy(self, policy: str, category: str) -> Agree | None:
+        """Whom to ask for a query that was decided to be of a category; None where one expert serves it."""
         plan = self.policy(policy).plan
-        variant = -1 if plan is None else int(plan.choice_of[self.categories.index(category)]) - len(self.experts)
-        if plan is None or self.strategies is None or variant < 0:
-            return None
-        return self.strategies.strategy(plan.strategy, variant, embedding)
+        way = -1 if plan is None else int(plan.choice_of[self.categories.index(category)]) - len(self.experts)
+        return None if self.ways is None or way < 0 else self.ways.strategy(way)
 
     @cached_property
     def settings(self) -> Mapping[str, str]:

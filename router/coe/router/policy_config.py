@@ -7,7 +7,7 @@ import re
 from pydantic import ConfigDict, Field, field_validator
 
 from coe.router.section import Section
-from coe.router.strategies.types import StrategyName
+from coe.router.strategies.agree import StrategyName
 
 
 class Budgets(Section):

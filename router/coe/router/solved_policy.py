@@ -28,7 +28,7 @@ their place in between at once."""
 class SolvedPolicy:
     """A solved policy: the map for its budgets, its pins (row -> expert number) and its exploration, None for none.
 
-    With a `plan` some categories are served by a variant of a strategy, which asks several experts.
+    With a `plan` some categories are served by several experts.
 
     With a `preference` every query is judged on its own, and the map is what is shown, pinned and explained.
 
@@ -119,7 +119,7 @@ class SolvedPolicy:
             digest.update(self.preference.tolls.astype(np.float64).tobytes() + self.preference.hosted.tobytes())
             digest.update(repr(self.preference.barred).encode())
         if self.plan is not None:
-            digest.update(repr((self.plan.strategy, self.plan.choice_of.tolist())).encode())
+            digest.update(repr(self.plan.choice_of.tolist()).encode())
         return digest.hexdigest()
 
 

@@ -1,6 +1,6 @@
-"""Choice of the variant of a strategy that serves each category, under the budgets of a policy. Pure.
+"""Choice of the way to ask that serves each category, under the budgets of a policy. Pure.
 
-Shapes: k rows (categories, `general` among them), m experts, v variants, c = m + v choices: an expert, or a variant.
+Shapes: k rows (categories, `general` among them), m experts, v ways, c = m + v choices: an expert, or a way.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import numpy as np
 from coe.router.map_solver import ExpertCosts, MapProgram
 from coe.router.price import SLACK
 from coe.router.quality import QualityMatrix, cautious_quality
-from coe.router.strategies.learned import NEVER, Variants
-from coe.router.strategies.types import StrategyName
+from coe.router.strategies.learned import NEVER, Ways
 from coe.router.types import BoolArray, Float64Array, IntArray
 
 CALL_PRICE = 0.0002
@@ -33,10 +32,9 @@ query to query needs none."""
 
 @dataclass(frozen=True)
 class StrategyPlan:
-    """`choice_of` (k,): who serves each category: expert e of m alone, or variant `e - m` of the `strategy`. `used` are
-    means per query, `calls` among them; `binding` names the limits without which the plan would be better."""
+    """`choice_of` (k,): who serves each category: expert e of m alone, or way `e - m`. `used` are means per
+    query, `calls` among them; `binding` names the limits without which the plan would be better."""
 
-    strategy: StrategyName
     choice_of: IntArray
     used: Mapping[str, float]
     binding: tuple[str, ...]
@@ -101,14 +99,14 @@ class Choices:
 
 
 def choices_of(
-    variants: Variants, evidence: QualityMatrix, costs: ExpertCosts, allowed: BoolArray, pins: Mapping[int, int]
+    ways: Ways, evidence: QualityMatrix, costs: ExpertCosts, allowed: BoolArray, pins: Mapping[int, int]
 ) -> Choices:
-    """Every expert alone, and every variant, as far as all whom it may ask are `allowed` (m,). A pinned category (row
+    """Every expert alone, and every way, as far as all whom it may ask are `allowed` (m,). A pinned category (row
     -> expert) has its expert alone."""
     k, m = evidence.quality.shape
-    asks = np.concatenate([np.broadcast_to(np.eye(m), (k, m, m)), variants.asks], axis=1)
-    quality = np.concatenate([cautious_quality(evidence, costs.cost_usd), variants.quality], axis=1).astype(np.float64)
-    barred = np.array([not allowed[list(experts)].all() for experts in (*zip(range(m)), *variants.asked())])
+    asks = np.concatenate([np.broadcast_to(np.eye(m), (k, m, m)), ways.asks], axis=1)
+    quality = np.concatenate([cautious_quality(evidence, costs.cost_usd), ways.quality], axis=1).astype(np.float64)
+    barred = np.array([not allowed[list(experts)].all() for experts in (*zip(range(m)), *ways.experts.tolist())])
     quality[:, barred] = NEVER
     for row, expert in pins.items():
         quality[row, np.arange(quality.shape[1]) != expert] = NEVER
@@ -124,9 +122,7 @@ def choices_of(
     return Choices(quality, spent, spread, mass / max(float(mass.sum()), 1e-12), n_queries)
 
 
-def solve_plan(
-    strategy: StrategyName, choices: Choices, expert_of: IntArray, limits: Mapping[str, float]
-) -> StrategyPlan:
+def solve_plan(choices: Choices, expert_of: IntArray, limits: Mapping[str, float]) -> StrategyPlan:
     """The plan of highest quality within the limits on means, with a reserve. `expert_of` (k,) is the map, which keeps
     them and serves where the solver finds nothing."""
     found = choices.best_with_reserve(limits)
@@ -137,4 +133,4 @@ def solve_plan(
         freed = choices.best_with_reserve({other: limit for other, limit in limits.items() if other != name})
         if freed is not None and choices.mass @ choices.worth[np.arange(len(freed)), freed] > worth + SLACK:
             binding.append(name)
-    return StrategyPlan(strategy, chosen, choices.means(chosen), tuple(binding))
+    return StrategyPlan(chosen, choices.means(chosen), tuple(binding))

@@ -60,18 +60,15 @@ def test_strategies_are_played_where_answers_are_known(tmp_path: Path) -> None:
     assert run_cli("eval routing", arguments) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     arms = report["arms"]
-    assert {"agree", "vote", "sequential", "escalate"} <= set(arms)
     assert arms["coe"]["mean_calls"] == 1
-    assert arms["vote"]["gain"]["best_single"]["interval"][0] > 0
-    assert arms["vote"]["gap_closed"]["mean"] > 0.3
-    assert 1 < arms["sequential"]["mean_calls"] < 3
-    assert arms["vote"]["binding"] == arms["coe"]["binding"] == []
-    held = Arm.model_validate(arms["vote"] | {"binding": ["cost_usd"]})
-    assert "the most probable answer; " in how_of(held)
+    assert arms["agree"]["gain"]["best_single"]["interval"][0] > 0
+    assert arms["agree"]["gap_closed"]["mean"] > 0.2
+    assert arms["agree"]["binding"] == arms["coe"]["binding"] == []
+    held = Arm.model_validate(arms["agree"] | {"binding": ["cost_usd"]})
+    assert "an arbiter decides; " in how_of(held)
     assert how_of(held).endswith(" on average; held by cost_usd")
-    sizes = arms["vote"]["mean_active_params_b"]
-    assert arms["vote"]["mean_calls"] == pytest.approx(3, abs=0.5)
-    assert sizes == pytest.approx(29, abs=8)
+    assert 2 < arms["agree"]["mean_calls"] < 3
+    assert arms["agree"]["mean_active_params_b"] > arms["coe"]["mean_active_params_b"]
 
 
 def test_a_router_that_finds_the_topic_beats_the_best_single(tmp_path: Path) -> None:

@@ -13,17 +13,14 @@ import orjson
 from aiohttp import web
 
 from coe.router.pipeline import Router
-from coe.router.strategies.machines import Vote, Votes
-from coe.router.strategies.types import Strategy, StrategyName
+from coe.router.strategies.agree import Agree
 from coe.router.strategy_plan import StrategyPlan
-from coe.router.types import FloatArray
 from tests.gateway.running import Running, running, wire
 from tests.gateway.small_router import EXPERTS, small_router
 from tests.served_app import app_of, serving
 
 HANG, FAIL, GARBAGE, STREAM, ERROR = "<hang>", "<fail>", "<garbage>", "<stream>", "<error>"
-VOTES = Votes(weights=(2.0, 1.5, 1.0), doubt=0.0)
-VOTE = Vote((0, 1, 2), VOTES)
+AGREE = Agree((0, 1), 2)
 TOKENS = {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12}
 
 
@@ -38,7 +35,6 @@ class Panel:
     cancelled: set[str] = field(default_factory=set)
     running: set[str] = field(default_factory=set)
     url: str = ""
-    logprobs: dict[str, float] = field(default_factory=dict)
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         body = orjson.loads(await request.read())
@@ -55,12 +51,12 @@ class Panel:
             raise
         finally:
             self.running.discard(expert)
-        return self.answer(expert, self.says[expert], self.logprobs.get(expert) if body.get("logprobs") else None)
+        return self.answer(expert, self.says[expert])
 
     async def models(self, request: web.Request) -> web.StreamResponse:
         return web.json_response({})
 
-    def answer(self, expert: str, said: str, logprob: float | None) -> web.Response:
+    def answer(self, expert: str, said: str) -> web.Response:
         if said == FAIL:
             return web.json_response({"error": {"message": "out of memory", "code": "oom"}}, status=500)
         if said == GARBAGE:
@@ -70,8 +66,6 @@ class Panel:
         if said == ERROR:
             return web.json_response({"error": {"message": "overloaded", "code": "overloaded"}})
         choice = {"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": "stop"}
-        if logprob is not None:
-            choice["logprobs"] = {"content": [{"token": "a", "logprob": logprob}, {"token": "b", "logprob": logprob}]}
         whole = {"id": "c1", "object": "chat.completion", "created": 1, "model": expert, "choices": [choice]}
         return web.json_response({**whole, "usage": TOKENS})
 
@@ -87,16 +81,16 @@ async def served(panel: Panel) -> AsyncIterator[Panel]:
 class AskingRouter(Router):
     """The small router, which plans one strategy for every category."""
 
-    planned: Strategy | None = None
+    planned: Agree | None = None
 
-    def strategy(self, policy: str, category: str, embedding: FloatArray) -> Strategy | None:
+    def strategy(self, policy: str, category: str) -> Agree | None:
         return self.planned
 
 
-def asking_router(strategy: Strategy, name: StrategyName) -> Router:
+def asking_router(strategy: Agree) -> Router:
     plain = small_router()
     parts = {each.name: getattr(plain, each.name) for each in fields(plain)}
-    plan = StrategyPlan(name, np.full(3, 3), {}, ())
+    plan = StrategyPlan(np.full(3, 3), {}, ())
     parts["policies"] = {key: replace(policy, plan=plan) for key, policy in plain.policies.items()}
     return AskingRouter(**parts, planned=strategy)
 
@@ -104,8 +98,7 @@ def asking_router(strategy: Strategy, name: StrategyName) -> Router:
 @asynccontextmanager
 async def composition(
     says: Mapping[str, str],
-    strategy: Strategy = VOTE,
-    name: StrategyName = StrategyName.VOTE,
+    strategy: Agree = AGREE,
     *,
     is_open: bool = True,
     **changes: Any,
@@ -117,5 +110,5 @@ async def composition(
         backends = {expert: wire(panel.url, expert) for expert in EXPERTS}
         kinds = {category: {"kind": "number"} for category in ("red", "green", "general")}
         sections = {"answers": kinds, **changes.pop("sections", {})}
-        async with running(backends, router=asking_router(strategy, name), sections=sections, **changes) as gateway:
+        async with running(backends, router=asking_router(strategy), sections=sections, **changes) as gateway:
             yield gateway, panel

@@ -133,7 +133,6 @@ def logged_queries(asked: AskedAnswers, evidence: Evidence, categories: Sequence
         output_tokens=unknown,
         latency_ms=unknown,
         answers=None,
-        logprobs=None,
     )
     return LoggedQueries(rewarded, asked.embeddings.astype(np.float32), worth.astype(np.float32))
 

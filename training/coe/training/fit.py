@@ -21,7 +21,7 @@ from coe.router.artifact import RouterArtifact, made_artifact, written
 from coe.router.features import AskDetector
 from coe.router.protocols import Encoder
 from coe.router.strategies.learned import PART as STRATEGIES
-from coe.router.strategies.learned import LearnedStrategies
+from coe.router.strategies.learned import Ways
 from coe.router.types import CategoryProbs, FloatArray, Metric
 from coe.training.category_mix import MIX_MOVED
 from coe.training.composites import detector_arrays, read_composites
@@ -71,16 +71,16 @@ def finish(request: FitRequest, encoder: Encoder, prepared: Prepared, now: datet
 
 @dataclass(frozen=True)
 class Prepared:
-    """Stage 1 with its figures, and what scorers can be fitted on; None when nothing is. `strategies` are None where no
-    answers are known. `served` (k+1,) is the share of the labelled queries that stage 1 serves as each category,
-    `general` last, at least one each."""
+    """Stage 1 with its figures, and what scorers can be fitted on; None when nothing is. `ways` to ask several experts
+    are None where no answers are known. `served` (k+1,) is the share of the labelled queries that stage 1 serves as
+    each category, `general` last, at least one each."""
 
     stage: StageOne
     detector: AskDetector | None
     metrics: Mapping[str, Metric]
     served: FloatArray
     graded: GradedQueries | None
-    strategies: LearnedStrategies | None
+    ways: Ways | None
     rng: np.random.Generator
     progress: Progress
 
@@ -89,7 +89,7 @@ class Prepared:
         if self.graded is None:
             return self
         keep = np.array([name not in prompt_ids for name in self.graded.table.prompt_ids], dtype=bool)
-        return replace(self, graded=self.graded.take(keep), strategies=None)
+        return replace(self, graded=self.graded.take(keep), ways=None)
 
 
 def prepare(
@@ -118,9 +118,9 @@ def prepare(
         metrics |= recognised_shares(stage, data.take(~held_out), request)
         stage = following_traffic(stage, data.take(~held_out), request, rng)
         scored = graded_queries(request, encoder, stage, dict(zip(learned, stage.unseen, strict=True)), progress)
-        strategies = None if scored is None else fit_strategies(scored, request.evidence, rng, progress)
+        ways = None if scored is None else fit_strategies(scored, request.evidence, progress)
     served = served_shares(stage, data.embeddings[~held_out], request.alpha)
-    return Prepared(stage, detector, metrics, served, scored, strategies, rng, progress)
+    return Prepared(stage, detector, metrics, served, scored, ways, rng, progress)
 
 
 def graded_queries(
@@ -174,7 +174,7 @@ def artifact_of(
         "map": evidence.arrays(),
         "scorer": scorer.arrays,
         "choice": scorer.choice,
-        STRATEGIES: {} if prepared.strategies is None else prepared.strategies.arrays(),
+        STRATEGIES: {} if prepared.ways is None else prepared.ways.arrays(),
         "mix": {} if stage.mix is None or stage.mix.ratio is None else {"ratio": stage.mix.ratio},
     }
     arrays = {f"{part}.{name}": array for part, state in parts.items() for name, array in state.items()}

@@ -26,7 +26,7 @@ ONE_CATEGORY = "all"
 
 NO_ANSWER, NOT_COMPARED = -1, -2
 COLUMNS = ("prompt_ids", "texts", "categories", "splits")
-MATRICES = ("scores", "cost_usd", "output_tokens", "latency_ms", "answers", "logprobs")
+MATRICES = ("scores", "cost_usd", "output_tokens", "latency_ms", "answers")
 
 
 def unknown(matrix: str, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -43,7 +43,6 @@ class OutcomeTable:
     `splits` holds train, valid or test per prompt. `is_cost_estimated`: some cost was not recorded but computed from
     list prices and the length of prompt and answer. `answers` (n, m) numbers the different answers to each prompt from
     0; -1 (NO_ANSWER) where a reply states none, -2 (NOT_COMPARED) where nobody looked. None where nobody ever did.
-    `logprobs` (n, m) are mean log-probabilities of the replies' tokens, NaN or None where unknown.
     """
 
     prompt_ids: tuple[str, ...]
@@ -60,7 +59,6 @@ class OutcomeTable:
     active_params_b: dict[str, float] = field(default_factory=dict)
     is_cost_estimated: bool = False
     answers: IntArray | None = None
-    logprobs: FloatArray | None = None
 
     def __post_init__(self) -> None:
         shape = (len(self.prompt_ids), len(self.experts))

@@ -18,7 +18,7 @@ from coe.eval.routing.out_of_fold import out_of_fold
 from coe.eval.routing.routing_records import DataFacts, Report
 from coe.eval.routing.routing_report import measure
 from coe.eval.routing.routing_request import RoutingRequest
-from coe.eval.routing.strategy_arms import Plays
+from coe.eval.routing.strategy_arms import AGREE, strategy_arm
 from coe.eval.routing.trial import MethodOutput, Trial, costs, costs_by_category, filled_costs, mean_costs
 from coe.eval.routing.trial_tables import Tables, fingerprint, read_tables, require_amounts
 from coe.fleet.router_registry import Registry
@@ -29,7 +29,7 @@ from coe.router.pipeline import Router
 from coe.router.policy_config import Budgets, PolicyConfig
 from coe.router.preference import amounts_by_row
 from coe.router.protocols import Encoder
-from coe.router.strategies.learned import LEARNED
+from coe.router.strategies.agree import StrategyName
 from coe.router.types import FloatArray, IntArray, QueryBatch
 from coe.training.table_fit import TableRequest, fit_methods, fit_table
 from coe.training.types import OutcomeTable
@@ -138,17 +138,16 @@ def run_trial(
 
 
 def with_policies(trial: Trial, artifact: RouterArtifact, router: Router, request: RoutingRequest) -> Trial:
-    """The trial with every strategy that training learned, where answers are known, and with the router under every
-    limit of its frontier."""
+    """The trial with the strategy that training learned, where answers are known, and with the router under every limit
+    of its frontier."""
     budgets = known_budgets(trial)
-    has_strategies = router.strategies is not None and trial.test.answers is not None
-    asking = {str(name): PolicyConfig(strategy=name, budgets=request.budgets) for name in LEARNED if has_strategies}
+    has_ways = router.ways is not None and trial.test.answers is not None
+    asking = {AGREE: PolicyConfig(strategy=StrategyName.AGREE, budgets=request.budgets)} if has_ways else {}
     policies = asking | limited_policies(budgets)
     loaded = load(artifact, trial.fit, request.budgets, router.encoder, policies)
-    plays = Plays(loaded, trial)
     return replace(
         trial,
-        strategies=tuple(plays.choice(str(name), name) for name in LEARNED if has_strategies),
+        strategies=(strategy_arm(loaded, trial),) if has_ways else (),
         limited={
             budget.name: [decided(loaded, trial, policy_name(budget, limit)) for limit in budget.limits.tolist()]
             for budget in budgets

@@ -6,13 +6,12 @@ Here is what several kinds read in an answer too. Any text is a legal answer: no
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from json import dumps, loads
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from coe.base.errors import ConfigError, allowed_values
 from coe.router import plugins
@@ -119,13 +118,3 @@ def first_line(text: str) -> str:
 def fenced_blocks(text: str) -> tuple[str, ...]:
     """Contents of the ``` blocks in order. A last block that was cut off before its closing fence counts."""
     return tuple(match.group(1) for match in _FENCE.finditer(text))
-
-
-def mean_logprob(completion: Any) -> float | None:
-    """Mean log-probability of the tokens of the first choice; None where the engine gave none."""
-    try:
-        found = [float(token["logprob"]) for token in completion["choices"][0]["logprobs"]["content"]]
-    except (LookupError, TypeError, ValueError):
-        return None
-    known = [value for value in found if math.isfinite(value)]
-    return sum(known) / len(known) if known else None

@@ -1,4 +1,5 @@
-"""Asking more than one expert: whose answers are the same, whom to ask next, whose answer to serve. Pure.
+"""Asking more than one expert: whose answers are the same, and whose answer to serve. Pure.
 
-Begin with `machines.py`: a strategy is told the answers so far, and says whom to ask or what to serve.
+Begin with `agree.py`: it is told the replies so far, and says whether another expert is needed and whose reply is
+served.
 """

@@ -209,7 +209,6 @@ def answer_rows(table: OutcomeTable) -> list[dict[str, Any]]:
         return []
     return [
         cell_of(table, at) | {"answer": str(table.answers[at]) if table.answers[at] > NO_ANSWER else None}
-        | ({} if table.logprobs is None else {"logprob": float(table.logprobs[at])})
         for at in zip(*np.nonzero(table.answers > NOT_COMPARED), strict=True)
     ]  # fmt: skip
 

@@ -5,7 +5,7 @@ prompts: prompt_id, messages (JSON list of role and content) and category are re
 read when there. scores: prompt_id, model and score in [0, 1] are required; metric, output_tokens,
 output_chars (where tokens were not counted), cost_usd and latency_ms are read when there. A third file,
 `answers.parquet`, may say what was answered: prompt_id, model, and answer, in a spelling in which equal answers are
-equal; empty where the reply states none. Its logprob, the mean of the reply's tokens, is read when there.
+equal; empty where the reply states none.
 
 Shapes: n prompts, m experts.
 """
@@ -22,10 +22,10 @@ import numpy as np
 from pydantic import Field
 
 from coe.base.errors import DataError
-from coe.base.record_files import Amount, Finite, Number, OptionalText, Row, Text, parse_json, read_records
+from coe.base.record_files import Amount, Finite, OptionalText, Row, Text, parse_json, read_records
 from coe.router.config import CoeConfig
 from coe.router.cost import Price
-from coe.router.types import FloatArray, IntArray
+from coe.router.types import IntArray
 from coe.training.datasets.outcome_rows import (
     ANSWERS_FILE,
     MODELS_FILE,
@@ -56,7 +56,6 @@ class ModelName(Row):
 class AnswerRow(ModelName):
     prompt_id: Text
     answer: OptionalText
-    logprob: Number = None
 
 
 class ModelRow(ModelName):
@@ -93,9 +92,9 @@ def read_outcomes(
     models = next((place for place in (folder, folder.resolve().parent) if (place / MODELS_FILE).is_file()), None)
     facts = {} if models is None else read_models(models / MODELS_FILE)
     table = table_of(prompts, scores, str(path), experts, facts=facts)
-    answers, logprobs = read_answers(folder / ANSWERS_FILE, table)
+    answers = read_answers(folder / ANSWERS_FILE, table)
     sources = sorted({row.source or folder.name for row in prompts.values()})
-    table = replace(table, answers=answers, logprobs=logprobs, source=" + ".join(sources))
+    table = replace(table, answers=answers, source=" + ".join(sources))
     return scored_rows(table, path) if keep_partial else complete_rows(table, path)
 
 
@@ -137,19 +136,15 @@ def coverage(table: OutcomeTable) -> str:
     return ", ".join(named if len(named) <= 6 else [*named[:3], "...", *named[-3:]])
 
 
-def read_answers(path: Path, table: OutcomeTable) -> tuple[IntArray | None, FloatArray | None]:
-    """(n, m) numbers of answers and log-probabilities as `OutcomeTable` has them; None without the file, or without
-    any. Raises DataError."""
+def read_answers(path: Path, table: OutcomeTable) -> IntArray | None:
+    """(n, m) numbers of answers as `OutcomeTable` has them; None without the file. Raises DataError."""
     if not path.exists():
-        return None, None
+        return None
     prompts, experts = ({name: i for i, name in enumerate(names)} for names in (table.prompt_ids, table.experts))
     rows = [record.read(AnswerRow) for record in read_records(path)]
     kept = [row for row in rows if row.prompt_id in prompts and row.model in experts]
     cells = [(prompts[row.prompt_id], experts[row.model], row.answer) for row in kept]
-    logprobs = np.full(table.scores.shape, np.nan, dtype=np.float32)
-    for (prompt, expert, _), row in zip(cells, kept, strict=True):
-        logprobs[prompt, expert] = np.nan if row.logprob is None else row.logprob
-    return numbered_answers(cells, table.scores.shape), logprobs if np.isfinite(logprobs).any() else None
+    return numbered_answers(cells, table.scores.shape)
 
 
 def numbered_answers(given: Iterable[tuple[int, int, str | None]], shape: tuple[int, ...]) -> IntArray:

@@ -1,1 +1,1 @@
-"""Fits what a strategy knows: how much an expert's vote weighs, and when asking on gains more than it costs."""
+"""Fits what a strategy knows: which two experts to ask first, and whom where they differ."""
