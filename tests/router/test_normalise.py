@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coe.router.courtesy import WORDS
-from coe.router.normalise import CACHED_TEXTS, HEAD_CHARS, SENTENCE_END, TAIL_CHARS, NormalisedEncoder, normalise
+from coe.router.features import CACHED_TEXTS, NormalisedEncoder
+from coe.router.normalise import HEAD_CHARS, SENTENCE_END, TAIL_CHARS, normalise
 
 ASK = "Translate to German: where is the station"
 

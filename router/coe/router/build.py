@@ -18,11 +18,10 @@ from coe.router.config import CoeConfig
 from coe.router.cost import KINDS, PROMPT
 from coe.router.expert_config import ExpertConfig
 from coe.router.exploration import FLOOR, Exploration, dearness
-from coe.router.features import AskDetector
+from coe.router.features import AskDetector, NormalisedEncoder
 from coe.router.hosting import kept_in_memory
 from coe.router.live_pointer import ROUTERS_FOLDER, check_categories, pin_problems, required_pointer
 from coe.router.map_solver import ExpertCosts, MapSolution, solve_map
-from coe.router.normalise import NormalisedEncoder
 from coe.router.pipeline import Router
 from coe.router.policy_config import Budgets, PolicyConfig
 from coe.router.preference import LearnedChoice, solve_preference

@@ -16,12 +16,16 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from coe.base.errors import DataError
+from coe.router.normalise import VERSION, normalise, shortened
+from coe.router.protocols import Encoder
 from coe.router.types import Float64Array, FloatArray, View
+from coe.router.weights import fingerprint
 
 STORED = np.dtype("<f2")
 """Two bytes a dimension, little-endian."""
@@ -46,6 +50,13 @@ TASK_CONFIDENCE = 0.3
 """Probability of its most likely category from which a system prompt is read as a task: rules and a persona say little
 of a category."""
 
+CACHED_TEXTS = 256
+"""Vectors that are kept in memory at most, some 4 kB each: retries and tool loops ask the same again. When there would
+be more, all are given up, which threads need no lock for."""
+
+KEPT_AT_ONCE = 16
+"""The most texts of one call whose vectors are kept. Training reads more at once, and each only once."""
+
 BLOCK = re.compile(r"\n\s*\n|^(?:`{3,}|~{3,}|\"{3}|-{3,}|={3,})[^\n]*$", re.MULTILINE)
 SENTENCE = re.compile(r"(?<=[.?!])\s+|(?<=[。？！])|\n+")
 
@@ -57,6 +68,54 @@ def unit_rows(vectors: FloatArray) -> FloatArray:
     """Vectors (n, d) divided by their length; a zero row stays."""
     norms = np.sqrt(np.add.reduce(vectors * vectors, axis=1, keepdims=True))  # as `np.linalg.norm`, by way of less
     return np.asarray(vectors / np.where(norms > 0, norms, 1.0), dtype=np.float32)
+
+
+@lru_cache(maxsize=4 * KEPT_AT_ONCE)
+def asked_in(text: str) -> str:
+    """What an encoder gets of a text. The last ones are remembered: a query's is encoded with those of its turn, then
+    looked up alone."""
+    return normalise(shortened(text))
+
+
+@dataclass(frozen=True)
+class NormalisedEncoder:
+    """An encoder that sees what a text asks, not how it is wrapped. It remembers vectors."""
+
+    encoder: Encoder
+
+    @property
+    def dim(self) -> int:
+        return self.encoder.dim
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return fingerprint("normalised", VERSION, self.encoder.fingerprint)
+
+    @property
+    def is_inline(self) -> bool:
+        return self.encoder.is_inline
+
+    @cached_property
+    def _kept(self) -> dict[str, FloatArray]:
+        """Vectors (d,), read-only, of normalised texts."""
+        return {}
+
+    def encode(self, texts: Sequence[str]) -> FloatArray:
+        """(n, d) of the normalised texts. Raises what the encoder raises."""
+        if not 0 < len(texts) <= KEPT_AT_ONCE:
+            return self.encoder.encode([normalise(shortened(text)) for text in texts])
+        asked = [asked_in(text) for text in texts]
+        kept = self._kept
+        found = {text: vector for text in asked if (vector := kept.get(text)) is not None}
+        if missing := [text for text in dict.fromkeys(asked) if text not in found]:
+            made = self.encoder.encode(missing)
+            made.setflags(write=False)
+            found.update(zip(missing, made, strict=True))
+            if len(kept) + len(missing) > CACHED_TEXTS:
+                kept.clear()
+            kept.update(found)  # those that were kept before as well: who asked for them together asks again for each
+        vectors = [found[text] for text in asked]
+        return vectors[0][np.newaxis] if len(vectors) == 1 else np.stack(vectors)
 
 
 class Features(NamedTuple):

@@ -7,16 +7,9 @@ vectors. Applying it twice changes nothing more.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache
-
-import numpy as np
+from functools import cache
 
 from coe.router.courtesy import PHRASES, WORDS
-from coe.router.protocols import Encoder
-from coe.router.types import FloatArray
-from coe.router.weights import fingerprint
 
 VERSION = 3
 """Raised with every change of what `normalise` returns: vectors of another version do not fit."""
@@ -43,13 +36,6 @@ IDENTIFIER = re.compile(r"(?:[a-z]{2,}|[A-Z][a-z]+)(?:[A-Z][a-z]+)+")
 HEAD_CHARS, TAIL_CHARS = 400, 200
 """Of a longer text an encoder gets its first and last characters: instructions are at the head or the tail, and reading
 more of the material between cost time and told the seed queries apart no better."""
-
-CACHED_TEXTS = 256
-"""Vectors that are kept in memory at most, some 4 kB each: retries and tool loops ask the same again. When there would
-be more, all are given up, which threads need no lock for."""
-
-KEPT_AT_ONCE = 16
-"""The most texts of one call whose vectors are kept. Training reads more at once, and each only once."""
 
 MIN_REST_CHARS = 3
 """A shorter rest says less than the courtesy around it ("Thanks, ok")."""
@@ -172,48 +158,3 @@ def shortened(text: str) -> str:
     if len(text) <= HEAD_CHARS + TAIL_CHARS:
         return text
     return f"{text[:HEAD_CHARS]}\n{text[-TAIL_CHARS:]}"
-
-
-@dataclass(frozen=True)
-class NormalisedEncoder:
-    """An encoder that sees what a text asks, not how it is wrapped. It remembers vectors."""
-
-    encoder: Encoder
-
-    @property
-    def dim(self) -> int:
-        return self.encoder.dim
-
-    @cached_property
-    def fingerprint(self) -> str:
-        return fingerprint("normalised", VERSION, self.encoder.fingerprint)
-
-    @property
-    def is_inline(self) -> bool:
-        return self.encoder.is_inline
-
-    @cached_property
-    def _kept(self) -> dict[str, FloatArray]:
-        """Vectors (d,), read-only, of normalised texts."""
-        return {}
-
-    def encode(self, texts: Sequence[str]) -> FloatArray:
-        """(n, d) of the normalised texts. Raises what the encoder raises."""
-        if not 0 < len(texts) <= KEPT_AT_ONCE:
-            return self.encoder.encode([normalise(shortened(text)) for text in texts])
-        asked = [asked_in(shortened(text)) for text in texts]
-        kept = self._kept
-        found = {text: vector for text in asked if (vector := kept.get(text)) is not None}
-        if missing := [text for text in dict.fromkeys(asked) if text not in found]:
-            made = self.encoder.encode(missing)
-            made.setflags(write=False)
-            found.update(zip(missing, made, strict=True))
-            if len(kept) + len(missing) > CACHED_TEXTS:
-                kept.clear()
-            kept.update(found)  # those that were kept before as well: who asked for them together asks again for each
-        vectors = [found[text] for text in asked]
-        return vectors[0][np.newaxis] if len(vectors) == 1 else np.stack(vectors)
-
-
-asked_in = lru_cache(maxsize=4 * KEPT_AT_ONCE)(normalise)
-"""`normalise`, which remembers the last texts: a query's is encoded with those of its turn, then looked up alone."""
