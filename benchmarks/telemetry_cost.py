@@ -74,7 +74,7 @@ def serve(ready: Connection) -> None:
 async def measure(port: int, rounds: int) -> dict[str, list[float]]:
     """CPU seconds of a chat by way of following it, one figure a round."""
     os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{port}"
-    every = Exporting(("traces", "logs"), "benchmark", has_lines=False)
+    every = Exporting("benchmark", has_lines=False)
     ways = {
         "off": None,
         "lines": Telemetry(has_lines=True),

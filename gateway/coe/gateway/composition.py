@@ -259,12 +259,12 @@ async def auth_of(settings: Settings, config: CoeConfig, database: Database) -> 
 def telemetry_of(settings: Settings, instance: str) -> Telemetry | None:
     """The observer of requests; None where the environment asks for nothing. Raises ConfigError, MissingExtraError."""
     has_lines = settings.log_format == "json"
-    if not settings.signals:
+    if not settings.sends_traces:
         return Telemetry(has_lines=True) if has_lines else None
     require_installed("OTEL_EXPORTER_OTLP_ENDPOINT", "google", "opentelemetry", "opentelemetry.sdk")
     from coe.gateway.telemetry.exporting import Exporting
 
-    return Exporting(settings.signals, instance, has_lines=has_lines)
+    return Exporting(instance, has_lines=has_lines)
 
 
 def spare_what_is_there() -> None:

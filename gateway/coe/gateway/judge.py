@@ -72,7 +72,6 @@ class Judge:
     Args:
         experts: entries of experts.yaml.
         running: gives the number of requests that the gateway serves now.
-        tell: takes the grade of each answer that was served: its name, value and decision.
     """
 
     def __init__(
@@ -83,13 +82,12 @@ class Judge:
         database: Database,
         running: Callable[[], int],
         seed: int | None = None,
-        tell: Callable[[str, float, str], None] | None = None,
     ) -> None:
         self._experts = experts
         self._settings = settings
         self._pool = pool
         self._database = database
-        self._running, self._tell = running, tell
+        self._running = running
         self._rng = random.Random(seed)
         self._budget = Budget(settings.max_usd_per_day, time.monotonic)
         self._compared: Counter[str] = Counter()
@@ -176,8 +174,6 @@ class Judge:
             found.append(self._judgement(sample, sample.expert, other, value, is_consistent))
         await asyncio.to_thread(self._database.put_judgements, found)
         await self._count()
-        if self._tell is not None:
-            self._tell("coe.judge", found[0].value, sample.decision_id)
 
     def _judgement(
         self, sample: Sample, expert: str, other: str, value: float, is_consistent: bool | None = None

@@ -35,8 +35,6 @@ def part_metrics(parts: Parts) -> Iterator[Metric]:
         yield CounterMetricFamily("coe_judge_left_out", "Sampled answers that it did not", value=judge.left_out)
     if parts.residency is not None:
         yield from residency_metrics(parts.residency)
-    if parts.telemetry is not None:
-        yield from parts.telemetry.metrics()
     if parts.retrieval is not None and (pilots := parts.retrieval.pilots) is not None:
         yield CounterMetricFamily("coe_pilots_loads", "Pilot libraries taken over", value=pilots.loads)
         yield CounterMetricFamily("coe_pilots_refusals", "Pilot libraries refused", value=pilots.refusals)

@@ -99,7 +99,6 @@ class Parts:
                 self.database,
                 lambda: concurrency.running,
                 self.seed,
-                None if self.telemetry is None else self.telemetry.graded,
             )
         self._connect()
 

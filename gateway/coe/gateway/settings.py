@@ -30,7 +30,6 @@ OFF = "off"
 
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 LOG_FORMATS = ("text", "json")
-SIGNALS = ("traces", "logs")
 
 
 class Settings(Record):
@@ -45,7 +44,7 @@ class Settings(Record):
     api_keys: tuple[SecretStr, ...] = ()
     log_level: str = "info"
     log_format: str = "text"
-    signals: tuple[str, ...] = Field(default=(), description="those that go to a collector of OpenTelemetry")
+    sends_traces: bool = Field(default=False, description="to a collector of OpenTelemetry")
     workers: int = Field(default=1, description="processes that answer requests")
     learn_every: str = Field(default="1h", description="period of `coe retrain`; `off` for none")
 
@@ -74,7 +73,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         api_keys=tuple(SecretStr(key) for key in keys),
         log_level=parse_choice("COE_LOG_LEVEL", values.get("COE_LOG_LEVEL", "info"), LOG_LEVELS),
         log_format=parse_choice("COE_LOG_FORMAT", values.get("COE_LOG_FORMAT", "text"), LOG_FORMATS),
-        signals=parse_signals(values),
+        sends_traces=has_collector(values),
         workers=parse_number("COE_WORKERS", values.get("COE_WORKERS", "1"), "a number of workers", 1, MAX_WORKERS),
         learn_every=values.get("COE_LEARN_EVERY", "1h"),
     )
@@ -166,21 +165,18 @@ def parse_choice(variable: str, text: str, allowed: Sequence[str]) -> str:
     return text.lower()
 
 
-def parse_signals(values: Mapping[str, str]) -> tuple[str, ...]:
-    """The signals that have a collector, by OpenTelemetry's own variables; the SDK reads the others itself.
+def has_collector(values: Mapping[str, str]) -> bool:
+    """Returns True where OpenTelemetry's own variables name a collector of traces; the SDK reads the others itself.
 
     Raises:
         ConfigError: one asks for another protocol or exporter than OTLP over HTTP.
     """
-    if values.get("OTEL_SDK_DISABLED", "").lower() == "true":
-        return ()
-    prefix, found = "OTEL_EXPORTER_OTLP", []
-    for signal in SIGNALS:
-        name = signal.upper()
-        if not (f"{prefix}_ENDPOINT" in values or f"{prefix}_{name}_ENDPOINT" in values):
-            continue
-        chosen = parse_choice(f"OTEL_{name}_EXPORTER", values.get(f"OTEL_{name}_EXPORTER", "otlp"), ("otlp", "none"))
-        for variable in (f"{prefix}_PROTOCOL", f"{prefix}_{name}_PROTOCOL"):
-            parse_choice(variable, values.get(variable, "http/protobuf"), ("http/protobuf",))
-        found += [signal] if chosen == "otlp" else []
-    return tuple(found)
+    named = any(
+        variable in values for variable in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    )
+    if not named or values.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return False
+    for variable in ("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"):
+        parse_choice(variable, values.get(variable, "http/protobuf"), ("http/protobuf",))
+    exporter = "OTEL_TRACES_EXPORTER"
+    return parse_choice(exporter, values.get(exporter, "otlp"), ("otlp", "none")) == "otlp"

@@ -96,17 +96,6 @@ async def test_another_expert_is_asked_for_one_answer():
     assert emerald.asked == [{"model": "auto", "messages": [{"role": "user", "content": "red"}], "max_tokens": 9}]
 
 
-async def test_the_grade_of_what_was_served_is_told():
-    told = []
-    judge = Scripted(prefers_ruby)
-    async with judged(judge) as (gateway, worker):
-        worker._tell = lambda *grade: told.append(grade)
-        async with gateway.chat("red") as answer:
-            decision_id = answer.headers["x-coe-decision-id"]
-        await until(lambda: worker.judged == 1)
-    assert told == [("coe.judge", 0.9, decision_id)]
-
-
 async def test_a_judge_that_prefers_a_place_is_found_out():
     judge = Scripted(lambda text: "first" if "<<<FIRST" in text else "5")
     async with judged(judge) as (gateway, worker):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -10,11 +9,9 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
-from coe.gateway.settings import parse_signals
 from coe.gateway.telemetry.exporting import Exporting
 from tests.served_app import app_of, serving
 from tests.waiting import until
@@ -39,16 +36,6 @@ class Seen:
     instance: str
 
 
-@dataclass(frozen=True)
-class Event:
-    """An event as it came."""
-
-    name: str
-    attributes: dict[str, Any]
-    trace_id: str
-    span_id: str
-
-
 @dataclass
 class Collector:
     """Everything that came; `status` is what it answers with."""
@@ -56,7 +43,6 @@ class Collector:
     url: str = ""
     status: int = 200
     spans: list[Seen] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
     raw: list[bytes] = field(default_factory=list)
 
     async def traces(self, request: web.Request) -> web.Response:
@@ -79,15 +65,6 @@ class Collector:
                         instance=instance,
                     )
                 )
-        return web.Response(status=self.status)
-
-    async def logs(self, request: web.Request) -> web.Response:
-        message = ExportLogsServiceRequest.FromString(await self._body(request))
-        for record in (
-            each for group in message.resource_logs for scope in group.scope_logs for each in scope.log_records
-        ):
-            named = values(record.attributes)
-            self.events.append(Event(record.event_name, named, record.trace_id.hex(), record.span_id.hex()))
         return web.Response(status=self.status)
 
     async def _body(self, request: web.Request) -> bytes:
@@ -115,8 +92,7 @@ def value_of(value: AnyValue) -> Any:
 @asynccontextmanager
 async def collecting() -> AsyncIterator[Collector]:
     collector = Collector()
-    routes = {f"POST /v1/{name}": getattr(collector, name) for name in ("traces", "logs")}
-    async with serving(app_of(routes)) as collector.url:
+    async with serving(app_of({"POST /v1/traces": collector.traces})) as collector.url:
         yield collector
 
 
@@ -125,7 +101,6 @@ def environment(url: str) -> dict[str, str]:
     return {
         "OTEL_EXPORTER_OTLP_ENDPOINT": url,
         "OTEL_BSP_SCHEDULE_DELAY": "20",
-        "OTEL_BLRP_SCHEDULE_DELAY": "20",
     }
 
 
@@ -134,6 +109,6 @@ async def exporting_to(url: str, monkeypatch: pytest.MonkeyPatch, **more: str) -
     """A telemetry that follows requests and exports there."""
     for name, value in (environment(url) | more).items():
         monkeypatch.setenv(name, value)
-    telemetry = Exporting(parse_signals(os.environ), "one", has_lines=False)
+    telemetry = Exporting("one", has_lines=False)
     yield telemetry
     await telemetry.aclose()

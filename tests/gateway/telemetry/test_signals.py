@@ -13,18 +13,18 @@ TRACES = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:4318/v1/traces
 
 
 @pytest.mark.parametrize(
-    ("variables", "signals"),
+    ("variables", "sends_traces"),
     [
-        ({}, ()),
-        (ANY, ("traces", "logs")),
-        (TRACES, ("traces",)),
-        ({**ANY, "OTEL_LOGS_EXPORTER": "none"}, ("traces",)),
-        ({**ANY, "OTEL_SDK_DISABLED": "true"}, ()),
-        ({**ANY, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, ("traces", "logs")),
+        ({}, False),
+        (ANY, True),
+        (TRACES, True),
+        ({**ANY, "OTEL_TRACES_EXPORTER": "none"}, False),
+        ({**ANY, "OTEL_SDK_DISABLED": "true"}, False),
+        ({**ANY, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, True),
     ],
 )
-def test_signals_go_where_the_environment_says(variables: dict[str, str], signals: tuple[str, ...]) -> None:
-    assert read_settings(variables).signals == signals
+def test_traces_go_where_the_environment_says(variables: dict[str, str], sends_traces: bool) -> None:
+    assert read_settings(variables).sends_traces is sends_traces
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,6 @@ from coe.gateway.endpoints.access import CallerOf, Config, LogDatabase, Sink, ap
 from coe.gateway.endpoints.decisions import find_decision, no_decision
 from coe.gateway.http_errors import ApiError, invalid
 from coe.gateway.metrics import Metrics
-from coe.gateway.telemetry.telemetry import Telemetry
 from coe.router.feedback_config import FeedbackConfig
 from coe.router.types import Record
 
@@ -125,15 +124,12 @@ async def put_feedback(
     said: FeedbackRequest,
     response: Response,
     desk: Desk,
-    telemetry: Annotated[Telemetry | None, part("telemetry")],
 ) -> FeedbackAnswer:
     """Keeps it: 202 the first time, 200 when the same key had said something of that kind; 404 for an unknown decision,
     429 when the key is over a cap of experts.yaml."""
     kept = await desk.keep(said)
     if kept.status != "accepted":
         response.status_code = 200
-    if kept.status != "repeated" and telemetry is not None and said.document_id is None:
-        telemetry.graded(f"coe.feedback.{said.kind}", kept.value, kept.decision_id)
     return kept
 
 

@@ -9,10 +9,8 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from logging import Logger
-
-from prometheus_client.core import Metric
 
 from coe.gateway.asgi import Message, Scope, Send
 from coe.gateway.exchange import ChatRow, Watch
@@ -23,7 +21,6 @@ MAX_PATH_CHARS = 200
 NAMED = {b"x-request-id": "request_id", b"x-coe-decision-id": "decision_id", b"x-coe-expert": "expert"}
 """Headers of an answer that say what the line says."""
 
-DECISION = re.compile(r"dec-([0-9a-f]{32})([0-9a-f]{16})")
 TRACEPARENT = re.compile(rb"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 HOPS = 16
 """Spans that one request may name: its own ends with the digit 0, its calls of experts follow with 1, 2, ..."""
@@ -96,13 +93,6 @@ class Telemetry:
     def _watch(self, scope: Scope, headers: Mapping[bytes, bytes], routes: Collection[str]) -> RequestLine:
         return RequestLine(self._logger, scope, trace_of(headers))
 
-    def graded(self, name: str, value: float, decision_id: str) -> None:
-        """Takes a grade of an answer, in [0, 1]; lines have none."""
-
-    def metrics(self) -> Iterator[Metric]:
-        """The numbers of spans that were exported and lost, for a scrape."""
-        return iter(())
-
     async def aclose(self) -> None:
         """Exports what waits."""
 
@@ -110,12 +100,6 @@ class Telemetry:
 def decision_of(trace_id: str, span_id: str) -> str:
     """The id of the decision of a request, by any of its spans."""
     return f"dec-{trace_id}{span_id[:-1]}0"
-
-
-def span_of(decision_id: str) -> tuple[str, str] | None:
-    """Trace and span of a decision; None where the request was not traced."""
-    found = DECISION.fullmatch(decision_id)
-    return None if found is None else (found[1], found[2])
 
 
 def trace_of(headers: Mapping[bytes, bytes]) -> str | None:
