@@ -12,15 +12,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import openai
 import pytest
 import yaml
 
-from coe.gateway.first_answers import QUERIES
-from coe.gateway.up_view import PLAIN_WIDTHS, shorten
+from examples.smollm2 import ask
 from tests.processes import descendants_of, is_running
 from tests.waiting import wait_until
 
@@ -65,35 +63,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 @pytest.fixture(scope="module")
 def first_output(place: Place) -> str:
-    """Output of the first start, once all its answers had come."""
+    """Output of the first start, which ends once the gateway is ready."""
     done = subprocess.run(place.command("--once"), capture_output=True, text=True, timeout=DEADLINE_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def rows(output: str) -> dict[str, list[str]]:
-    """Category asked for -> cells of its row."""
-    edges = [sum(PLAIN_WIDTHS[:i]) for i in range(len(PLAIN_WIDTHS) + 1)]
-    found = {}
-    for category, query in QUERIES.items():
-        start = shorten(query, PLAIN_WIDTHS[0] - 1)
-        line = next((line for line in output.splitlines() if line.startswith(start)), None)
-        if line is not None:
-            found[category] = [line[a:b].strip() for a, b in pairwise(edges)]
-    return found
-
-
-def test_the_first_start_measures_fits_and_answers_every_category(place: Place, first_output: str) -> None:
-    table = rows(first_output)
-    assert set(table) == set(QUERIES)
-    for _, category, confidence, first_token, _, expert in table.values():
-        assert category in QUERIES
-        assert 0 < float(confidence) <= 1
-        assert expert.partition(",")[0] in EXPERTS
-        assert re.fullmatch(r"\d+ ms", first_token)
-    assert len({cells[1] for cells in table.values()}) > 5
-    assert len({cells[2] for cells in table.values()}) > 3
-    assert int(re.search(r"(\d+) of 16 queries were put", first_output).group(1)) >= 8
+def test_the_first_start_measures_and_fits(place: Place, first_output: str) -> None:
     assert re.search(r"^curl http://127\.0\.0\.1:\d+/v1/chat/completions ", first_output, re.MULTILINE)
     assert "(18 answers were known already)" in first_output  # the demo ships them
     live = json.loads((place.data / "routers" / "live.json").read_text())
@@ -138,24 +114,36 @@ def test_a_second_start_uses_what_the_first_one_learned(running: Running) -> Non
     output = running.output.read_text()
     assert "coe eval collect" not in output
     assert "coe train" not in output
-    assert set(rows(output)) == set(QUERIES)
     assert running.get("/readyz") == 200
 
 
+def test_the_demo_asks_a_query_of_each_category(running: Running, capsys: pytest.CaptureFixture[str]) -> None:
+    ask.main(running.url)
+    table = {line[:20]: line[21:].split() for line in capsys.readouterr().out.splitlines()[1:]}
+    assert list(table) == [query[:20] for query in ask.QUERIES.values()]
+    for category, confidence, took, unit, expert, *_ in table.values():
+        assert category in ask.QUERIES
+        assert 0 < float(confidence) <= 1
+        assert expert.strip(",") in EXPERTS
+        assert (took.isdecimal(), unit) == (True, "ms")
+    right = [cells[0] == name for name, cells in zip(ask.QUERIES, table.values(), strict=True)]
+    assert sum(right) >= 8
+
+
 def test_the_openai_client_is_answered_and_the_decision_is_kept(place: Place, running: Running) -> None:
-    ask = [{"role": "user", "content": "What is 23 + 19?"}]
+    asked = [{"role": "user", "content": "What is 23 + 19?"}]
     with openai.OpenAI(base_url=running.url, api_key="none", max_retries=0) as client:
-        raw = client.chat.completions.with_raw_response.create(model="auto", messages=ask, max_tokens=16)
+        raw = client.chat.completions.with_raw_response.create(model="auto", messages=asked, max_tokens=16)
         assert raw.parse().choices[0].message.content
         assert raw.headers["x-coe-expert"] in EXPERTS
         assert raw.headers["x-coe-category"] == "arithmetic"
         assert 0 < float(raw.headers["x-coe-confidence"]) <= 1
         greedy = {"max_tokens": 16, "temperature": 0}
-        stream = client.chat.completions.create(model="calculator", messages=ask, stream=True, **greedy)
+        stream = client.chat.completions.create(model="calculator", messages=asked, stream=True, **greedy)
         pieces = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
         assert "42" in "".join(pieces)
         with pytest.raises(openai.NotFoundError):
-            client.chat.completions.create(model="nobody", messages=ask)
+            client.chat.completions.create(model="nobody", messages=asked)
 
     def row() -> tuple[str, str, str] | None:
         with sqlite3.connect(place.data / "coe.db") as database:

@@ -25,15 +25,14 @@ def up(
     data_dir: options.DataOption = Path("data"),
     host: HostOption = None,
     port: PortOption = None,
-    once: Annotated[bool, typer.Option("--once", help="exit once every first query is answered")] = False,
+    once: Annotated[bool, typer.Option("--once", help="exit once the gateway is ready")] = False,
     regrade: Annotated[
         bool, typer.Option("--regrade", help="ask every expert every probe again, and fit a router from that")
     ] = False,
     learn: LearnOption = True,
     probes: Annotated[Path | None, typer.Option("--probes", hidden=True)] = None,
 ) -> None:
-    """Start services, experts and gateway; measure and fit on the first start; ask one query per category; serve and
-    learn."""
+    """Start services, experts and gateway; measure and fit on the first start; serve and learn."""
     begun_s = time.perf_counter()
     from uvloop import run
 

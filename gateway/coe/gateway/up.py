@@ -1,14 +1,13 @@
-"""`coe up`: services, experts, gateway, the first router where there is none, then one real query per category."""
+"""`coe up`: services, experts, gateway, and the first router where there is none."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import aiohttp
 from pydantic import SecretStr
 
 from coe.base.errors import ArtifactError, ConfigError, EngineError
@@ -19,7 +18,6 @@ from coe.fleet.learning import end_child
 from coe.fleet.stop_signal import Life, live_until_signal
 from coe.gateway.check import faults, find_problems
 from coe.gateway.composition import running_composition
-from coe.gateway.first_answers import TIMEOUT_S, FirstAnswer, ask, first_queries
 from coe.gateway.keys.key_store import new_secret
 from coe.gateway.serve import Gateway
 from coe.gateway.settings import OFF, Settings, on_folder
@@ -42,14 +40,14 @@ async def run_up(
     probes: Path | None = None,
     is_regrading: bool = False,
 ) -> None:
-    """Runs until SIGINT or SIGTERM, or with `once` until every first query is answered.
+    """Runs until SIGINT or SIGTERM, or with `once` until the gateway is ready.
 
     Args:
         probes: folder of the probes of the first measurement, instead of the shipped ones.
         is_regrading: ask every expert every probe again, and fit a router from that.
 
     Raises:
-        RouterError: whatever kept it from starting; with `once` also a query without an answer.
+        RouterError: whatever kept it from starting.
     """
     start, warnings = agreed_config(settings)
     config = start.config
@@ -63,15 +61,9 @@ async def run_up(
         async with running_composition(chosen, config, view, found, runs_vllm=True) as gateway:
             await ensure_router(gateway, chosen, config, view, probes, is_regrading=is_regrading)
             view.ready()
-            answers = await view.answers(first_answers(gateway, chosen, config))
             life.is_starting = False
-            view.ending(
-                client_url(gateway), answers, needs_key=bool(chosen.api_keys), has_console=config.gateway.console
-            )
+            view.ending(client_url(gateway), needs_key=bool(chosen.api_keys), has_console=config.gateway.console)
             if once:
-                if problems := [f"{each.asked_for}: {each.problem}" for each in answers if each.problem is not None]:
-                    got_none = f"{len(problems)} of {len(answers)} queries got no answer"
-                    raise EngineError(f"{got_none}: {'; '.join(problems)}")
                 return
             if chosen.learn_every != OFF:
                 view.note(f"learns from the log every {chosen.learn_every}; `coe up --no-learn` does not")
@@ -80,7 +72,7 @@ async def run_up(
             view.note("stopping")
 
     if await live_until_signal(program) and once:
-        raise EngineError("stopped before every first query was answered")
+        raise EngineError("stopped before the gateway was ready")
 
 
 def refuse_problems(settings: Settings, config: CoeConfig) -> None:
@@ -137,15 +129,6 @@ async def ensure_router(
         view.note(
             f"not in the map, because never measured: {', '.join(unmeasured)}; `coe experts probe NAME` puts one there"
         )
-
-
-async def first_answers(gateway: Gateway, settings: Settings, config: CoeConfig) -> AsyncIterator[FirstAnswer]:
-    """One answer per category, one after the other, so that the times are those of a single user."""
-    headers = {"authorization": f"Bearer {settings.plain_keys[0]}"} if settings.plain_keys else {}
-    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
-    async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
-        for category, query in first_queries(config.categories).items():
-            yield await ask(session, client_url(gateway), category, query)
 
 
 def client_url(gateway: Gateway) -> str:

@@ -1,14 +1,14 @@
-"""The first queries are new to the router."""
+"""The queries of the demo are new to its router."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from coe.gateway.first_answers import QUERIES, first_queries
 from coe.router.config import load_config
+from examples.smollm2.ask import QUERIES
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -21,19 +21,12 @@ def known_texts(folder: Path) -> list[str]:
 
 
 def test_every_category_of_the_shipped_composition_has_one() -> None:
-    categories = load_config(ROOT / "experts.yaml").categories
-    assert first_queries(categories) == {name: QUERIES[name] for name in categories}
-    assert len(set(QUERIES.values())) == len(categories)
+    assert list(QUERIES) == list(load_config(ROOT / "experts.yaml").categories)
+    assert len(set(QUERIES.values())) == len(QUERIES)
 
 
 def test_none_of_them_is_a_seed_prompt_or_a_probe() -> None:
-    texts = known_texts(ROOT / "examples" / "smollm2" / "seed") + known_texts(ROOT / "examples" / "smollm2" / "probes")
+    texts = [text for name in ("seed", "probes") for text in known_texts(ROOT / "examples" / "smollm2" / name)]
     assert len(texts) > 1000
     known = {words(text) for text in texts}
     assert {name for name, query in QUERIES.items() if words(query) in known} == set()
-
-
-def test_a_category_that_somebody_adds_is_asked_by_its_description() -> None:
-    queries = first_queries({"chat": "greetings", "law": "contracts and statutes"})
-    assert list(queries) == ["chat", "law"]
-    assert "contracts and statutes" in queries["law"]
