@@ -8,8 +8,6 @@ import re
 # surrogates, which no encoding writes.
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 BREAKS = re.compile("[\t\n]")
-# Spreadsheets evaluate a cell that begins so, also with the wide forms of East Asian keyboards (OWASP, CSV injection).
-FORMULA = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 
 
 def visible(text: str) -> str:
@@ -31,8 +29,3 @@ def echo(text: str, *, to_stderr: bool = False) -> None:
     import typer
 
     typer.echo(visible(text), err=to_stderr)
-
-
-def without_formula(cell: object) -> object:
-    """A cell as it is written: text that begins as a formula gets an apostrophe. Numbers stay numbers."""
-    return f"'{cell}" if isinstance(cell, str) and FORMULA.match(cell) else cell

@@ -23,7 +23,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "up": Command(
         "coe.gateway.run_commands:up",
-        "Start everything: services, experts, router, gateway; then one query per category.",
+        "Start everything: services, experts, router, gateway.",
     ),
     "serve": Command("coe.gateway.run_commands:serve", "Start the gateway alone, for production."),
     "serve-worker": Command("coe.gateway.worker:serve_worker", ""),

@@ -102,7 +102,7 @@ class GatewayApp:
         )
         self._count = TokenCount(ADAPTERS["/v1/messages"], limits, parts.decider, parts.pool, parts.config.experts)
         self._loading: dict[str, asyncio.Task[Any]] = {}
-        self._has_console, self._hash_key, self._data_dir = limits.console, parts.hash_key, parts.live.folder.parent
+        self._has_console, self._hash_key = limits.console, parts.hash_key
 
     async def __call__(
         self, scope: Scope, receive: Receive, send: Send, caller: Caller | None = None, *, is_batch: bool = False
@@ -227,7 +227,7 @@ class GatewayApp:
         """Imports it only now: most gateways need no templates."""
         from coe.gateway.console.app import Console
 
-        return Console(self, self._auth, self._hash_key, self._data_dir)
+        return Console(self, self._auth, self._hash_key)
 
     @cached_property
     def _max_upload_bytes(self) -> int:

@@ -9,11 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 
 import aiohttp
 import pytest
-from yarl import URL
 
 from coe.decision_log.database import Database
 from coe.decision_log.feedback_types import Feedback, FeedbackKind
@@ -148,7 +146,7 @@ async def test_a_thousand_experts_are_found_a_page_at_a_time() -> None:
 
 async def test_every_page_forbids_scripts_that_are_not_ours(store: Database) -> None:
     async with running(store=store) as gateway:
-        for path in ("", "/decisions", "/experts", "/routers", "/spend", "/reports", "/login"):
+        for path in ("", "/decisions", "/experts", "/routers", "/spend", "/login"):
             status, page, headers = await get(gateway, path)
             assert status == 200, path
             assert "script-src 'self'; style-src 'self'" in headers["content-security-policy"]
@@ -161,7 +159,7 @@ async def test_every_page_forbids_scripts_that_are_not_ours(store: Database) -> 
 async def test_without_a_session_every_page_is_the_login(keys: KeyStore, store: Database) -> None:
     keys.create("acme", "", Grant())
     async with running(store=store, auth=Auth(ring=KeyRing(keys))) as gateway:
-        for path in ("", "/decisions", "/decisions/x", "/export", "/experts", "/routers", "/spend", "/reports/x"):
+        for path in ("", "/decisions", "/decisions/x", "/experts", "/routers", "/spend"):
             status, _, headers = await get(gateway, path)
             assert (status, headers["location"]) == (303, "/console/login"), path
         for path in ("/ask", "/answer", "/feedback", "/routers"):
@@ -201,12 +199,9 @@ async def test_a_session_sees_what_its_key_may_and_ends_with_it(keys: KeyStore, 
         session = await log_in(gateway, secret)
         _, page, _ = await get(gateway, "/decisions?days=", **session)
         assert ("/decisions/r1-0" in page, "/decisions/r1-1" in page) == (True, False)
-        _, exported, _ = await get(gateway, "/export?days=&format=jsonl", **session)
-        assert [line[:22] for line in exported.splitlines()] == ['{"decision_id":"r1-0",']
         assert (await get(gateway, "/decisions/r1-1", **session))[0] == 404
         assert "emerald" not in (await get(gateway, "/experts", **session))[1]
-        for path in ("/routers", "/reports", "/reports/x"):
-            assert (await get(gateway, path, **session))[0] == 403, path
+        assert (await get(gateway, "/routers", **session))[0] == 403
         assert (await post(gateway, "/routers", {}, **session))[0] == 403
         await post(gateway, "/answer", {"text": "red", "model": "ruby"}, **session)
         assert (await gateway.record()).key_id == key_id
@@ -299,22 +294,6 @@ async def test_it_can_be_turned_off() -> None:
         root = gateway.root.replace("0.0.0.0", "127.0.0.1")
         async with gateway.client.get(f"{root}/console") as answer:
             assert answer.status == 401
-
-
-async def test_reports_of_the_data_folder_are_shown_in_an_origin_of_their_own(tmp_path: Path) -> None:
-    folder = tmp_path / "data" / "reports" / "week 48"
-    folder.mkdir(parents=True)
-    (folder / "report.html").write_text("<title>Traffic &amp; cost: report</title><script>1</script>")
-    (tmp_path / "data" / "report.html").write_text("not below reports")
-    async with running(routers=tmp_path / "data" / "routers") as gateway:
-        _, page, _ = await get(gateway, "/reports")
-        assert "Traffic &amp; cost: report</a>" in page
-        status, shown, headers = await get(gateway, "/reports/week%2048")
-        assert (status, "<script>" in shown) == (200, True)
-        assert headers["content-security-policy"].startswith("sandbox allow-scripts; default-src 'none'")
-        for name in ("week", "..%2f", "%2e%2e%2freports%2fweek%2048"):
-            async with gateway.client.get(URL(f"{gateway.root}/console/reports/{name}", encoded=True)) as answer:
-                assert answer.status == 404, name
 
 
 @pytest.mark.parametrize(

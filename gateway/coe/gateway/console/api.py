@@ -41,10 +41,6 @@ class Api:
             raise ApiError(answer.json["error"]["message"], status=answer.status)
         return answer
 
-    async def pass_on(self, path: str, query: Mapping[str, object], send: Send) -> None:
-        """Has the API answer by `send`, whatever it says."""
-        await self._send("GET", path, urlencode(query).encode(), b"", send)
-
     async def _send(self, method: str, path: str, query: bytes, body: bytes, send: Send) -> None:
         scope = inner_scope(self.scope, method, path, body, query)
         await self.gateway(scope, replay(body, self.receive), send, self.caller)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route, Router
 
 from coe.gateway.asgi import Receive, Scope, Send
@@ -22,7 +20,7 @@ from coe.gateway.auth import Auth
 from coe.gateway.console.api import Api
 from coe.gateway.console.expert_list import ORDERS, expert_page
 from coe.gateway.console.session import COOKIE, LIFE_S, Sessions
-from coe.gateway.console.views import Report, environment, explained, find_reports
+from coe.gateway.console.views import environment, explained
 from coe.gateway.http_errors import ApiError
 from coe.gateway.inner_request import Inner
 from coe.router.section import AUTO
@@ -35,10 +33,6 @@ HEADERS = {
     "referrer-policy": "same-origin",
     "cache-control": "no-store",
 }
-OF_REPORTS = "sandbox allow-scripts; default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-OF_REPORTS += "script-src 'unsafe-inline' 'unsafe-eval'"
-"""A report is a page with its own scripts, in an origin of its own: they cannot ask the gateway anything."""
-
 STATIC = {"console.css": "text/css", "icon.svg": "image/svg+xml", "htmx-2.0.10.min.js": "text/javascript"}
 FILTERS = ("category", "expert", "policy", "state", "feedback", "doubt", "router_version", "conversation")
 SAME_ORIGIN = b"same-origin"
@@ -55,11 +49,10 @@ class Console:
         gateway: answers requests of the API; one whose scope has a caller needs no key.
         auth: knows the keys.
         hash_key: signs cookies.
-        data_dir: has the reports.
     """
 
-    def __init__(self, gateway: Inner, auth: Auth, hash_key: bytes, data_dir: Path) -> None:
-        self._gateway, self._auth, self._data_dir = gateway, auth, data_dir
+    def __init__(self, gateway: Inner, auth: Auth, hash_key: bytes) -> None:
+        self._gateway, self._auth = gateway, auth
         self._sessions = Sessions(auth, hash_key)
         self._templates = environment()
         open_routes = [
@@ -74,13 +67,10 @@ class Console:
             ("POST", "/feedback", self.rate),
             ("GET", "/decisions", self.decisions),
             ("GET", "/decisions/{decision_id}", self.decision),
-            ("GET", "/export", self.export),
             ("GET", "/experts", self.experts),
             ("GET", "/routers", self.routers),
             ("POST", "/routers", self.change_router),
             ("GET", "/spend", self.spend),
-            ("GET", "/reports", self.reports),
-            ("GET", "/reports/{name:path}", self.report),
             ("POST", "/logout", self.log_out),
         ]
         closed = [Route(path, self._page(page), methods=[method]) for method, path, page in pages]
@@ -188,11 +178,6 @@ class Console:
         values = {"models": await names_of(api), "query": query, "link": partial(link, query), "rows": PAGE_ROWS}
         return self._show(request, "decisions", found=found, is_live=query.get("live") == "1", **values)
 
-    async def export(self, request: Request, api: Api) -> Response:
-        """A file of what the list shows, passed on as the API sends it."""
-        query = dict(request.query_params)
-        return Passed(api, "/v1/decisions", {"format": query.get("format", "csv"), **asked_of(query)})
-
     async def decision(self, request: Request, api: Api) -> Response:
         receipt = await api.get(f"/v1/decisions/{request.path_params['decision_id']}")
         return self._show(request, "decision", receipt=receipt)
@@ -221,33 +206,6 @@ class Console:
         days = request.query_params.get("days", "30")
         spent = await api.get("/v1/spend", since=since(days) or 0.0)
         return self._show(request, "spend", spent=spent["data"], days=days)
-
-    async def reports(self, request: Request, api: Api) -> Response:
-        found = await self._reports(api)
-        return self._show(request, "reports", reports=found.values())
-
-    async def report(self, request: Request, api: Api) -> Response:
-        found = (await self._reports(api)).get(request.path_params["name"])
-        if found is None:
-            raise HTTPException(404)
-        return FileResponse(found.path, headers=HEADERS | {"content-security-policy": OF_REPORTS})
-
-    async def _reports(self, api: Api) -> Mapping[str, Report]:
-        """All reports: they show every team's traffic. Raises ApiError."""
-        if not api.caller.is_admin:
-            raise ApiError("Reports are for keys with admin scope.", status=403)
-        return await asyncio.to_thread(find_reports, self._data_dir)
-
-
-class Passed(Response):
-    """An answer of the API that goes to the browser as it comes."""
-
-    def __init__(self, api: Api, path: str, query: Mapping[str, object]) -> None:
-        super().__init__()
-        self._passing = partial(api.pass_on, path, query)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._passing(send)
 
 
 def show_static(request: Request) -> Response:

@@ -1,29 +1,22 @@
-"""GET /v1/decisions: the team's decisions, as a list or a file. GET /v1/decisions/{id}: the receipt of one request."""
+"""GET /v1/decisions: the team's decisions. GET /v1/decisions/{id}: the receipt of one request."""
 
 from __future__ import annotations
 
 import asyncio
-import csv
-import io
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from enum import StrEnum
 from functools import partial
 from math import isfinite, nan
 from typing import Annotated, Literal
 
 from fastapi import Query, Response
 from pydantic import Field
-from starlette.responses import StreamingResponse
 
 from coe.base.errors import shorten
-from coe.base.json_text import to_json
-from coe.base.visible_text import without_formula
 from coe.decision_log.database import Database
 from coe.decision_log.decision_record import DecisionKind, DecisionRecord
 from coe.decision_log.feedback_types import Feedback, ImplicitSignal
-from coe.decision_log.listing import DecisionFilter, DecisionLine, Page, Place
+from coe.decision_log.listing import DecisionFilter, DecisionLine, Place
 from coe.decision_log.privacy import tenant_of
 from coe.decision_log.sink import DecisionLog
 from coe.fleet.explain import reason_in_words
@@ -41,8 +34,6 @@ from coe.gateway.retrieval.log import why_logged
 from coe.router.types import Record, RoutingDecision
 
 api = api_router()
-
-EXPORT_ROWS = 500  # read at a time
 
 ARRIVAL_S, LOOK_S = 1.0, 0.1
 """Longest wait until a decision of another gateway is in SQL, and the time between two looks (s). A consumer collects
@@ -158,23 +149,11 @@ def weighed_experts(decision: RoutingDecision) -> tuple[WeighedExpert, ...]:
     )
 
 
-class Format(StrEnum):
-    """Form of a list: a page as JSON, or a file of all that match."""
-
-    JSON = "json"
-    JSONL = "jsonl"
-    CSV = "csv"
-
-
-MEDIA_TYPES = {Format.JSONL: "application/jsonl", Format.CSV: "text/csv; charset=utf-8"}
-
-
 class ListQuery(DecisionFilter):
-    """The query of a list. `after` is `next` of the page before; a file has all pages."""
+    """The query of a list. `after` is `next` of the page before."""
 
     limit: int = Field(default=50, ge=1, le=500)
     after: str | None = None
-    format: Format = Format.JSON
 
     @property
     def place(self) -> Place | None:
@@ -207,45 +186,12 @@ async def list_decisions(wanted: Annotated[ListQuery, Query()], database: LogDat
 
     After about a second of looking a page is shorter than `limit`, or empty: follow `next` until it is null."""
 
-    async def page(after: Place | None, limit: int) -> Page:
-        return await scan(partial(database.list_decisions, caller.tenant, wanted, limit=limit, after=after))
-
-    if wanted.format is not Format.JSON:
-        first = await page(wanted.place, EXPORT_ROWS)  # an error here still has a status
-        name = f"decisions.{wanted.format}"
-        disposition = {"content-disposition": f'attachment; filename="{name}"'}
-        pieces = written(all_pages(first, page), wanted.format)
-        return StreamingResponse(pieces, media_type=MEDIA_TYPES[wanted.format], headers=disposition)
-    found = await page(wanted.place, wanted.limit)
+    look = partial(database.list_decisions, caller.tenant, wanted, limit=wanted.limit, after=wanted.place)
+    found = await scan(look)
     at, following = None, None
     if found.next is not None:
         at, following = found.next.at, f"{found.next.at!r}_{found.next.decision_id}"
     return answer(DecisionList(data=found.lines, next=following, looked_back_to=at).model_dump(mode="json"))
-
-
-async def all_pages(first: Page, page: Callable[[Place | None, int], Awaitable[Page]]) -> AsyncIterator[Page]:
-    yield first
-    while first.next is not None:
-        first = await page(first.next, EXPORT_ROWS)
-        yield first
-
-
-async def written(pages: AsyncIterator[Page], form: Format) -> AsyncIterator[bytes]:
-    """The pages of a file, one piece each; a spreadsheet finds no formula in it."""
-    if form is Format.CSV:
-        yield csv_text([list(DecisionLine.model_fields)])
-    async for page in pages:
-        rows = [line.model_dump(mode="json") for line in page.lines]
-        if form is Format.CSV:
-            yield csv_text([[without_formula(cell) for cell in row.values()] for row in rows])
-        else:
-            yield b"".join(to_json(row) + b"\n" for row in rows)
-
-
-def csv_text(rows: Iterable[Iterable[object]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
 
 
 @api.get("/v1/decisions/{decision_id}", response_model=Receipt)
