@@ -190,7 +190,7 @@ def read_facts(body: Mapping[str, object], messages: list[dict[str, object]]) ->
         has_tools=bool(tools) and body.get("tool_choice") != "none",
         wants_json=form.get("type") in JSON_FORMATS,
         wants_logprobs=bool(body.get("logprobs")),
-        constraints=CONSTRAINING & body.keys(),
+        constraints=CONSTRAINING.intersection(body),
         prompt_chars=prompt_chars,
         max_output_tokens=limit if isinstance(limit, int) else None,
     )
