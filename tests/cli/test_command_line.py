@@ -212,7 +212,7 @@ def test_a_group_alone_shows_its_commands(words, coe):
     [
         ("coe re", {"replay", "retrain", "retrieval"}),
         ("coe keys ", {"create", "ls", "update"}),
-        ("coe router --sha", {"--share", "--shadow"}),
+        ("coe router --sha", {"--share"}),
         ("coe serve --wor", {"--workers"}),
     ],
 )

@@ -12,7 +12,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import betaln
 from scipy.stats import binom
 
-from coe.decision_log.e_process import Arm, log_e_shadow_worse, log_e_worse, max_log_likelihood
+from coe.decision_log.e_process import Arm, log_e_worse, max_log_likelihood
 
 ALPHA = 0.05
 LOOK_EVERY = 25
@@ -117,37 +117,3 @@ def test_a_candidate_that_looks_no_worse_is_never_evidence(candidate, live, marg
     assert math.isfinite(log_e)
     if candidate.mean is None or live.mean is None or candidate.mean >= live.mean - margin:
         assert log_e <= 1e-9
-
-
-def shadow_log_e(rng, quality: tuple[float, float], *, n: int, epsilon: float, margin: float) -> float:
-    """The live router serves expert 0 and explores expert 1; the candidate in the shadow would always take expert 1."""
-    explores = rng.random(n) < epsilon / 2
-    rewards = (rng.random(n) < np.where(explores, quality[1], quality[0])).astype(float)
-    propensities = np.where(explores, epsilon / 2, 1 - epsilon / 2)
-    return log_e_shadow_worse(explores.astype(float).tolist(), propensities.tolist(), rewards.tolist(), margin)
-
-
-@pytest.mark.parametrize(("quality", "margin"), [((0.7, 0.7), 0.0), ((0.8, 0.75), 0.05)])
-def test_a_shadow_that_keeps_to_the_margin_is_rarely_accused(quality, margin):
-    """A mean of E of at most 1, and Markov's bound: E >= 20 in at most 5% of runs."""
-    rng = np.random.default_rng(5)
-    found = [shadow_log_e(rng, quality, n=1500, epsilon=0.2, margin=margin) for _ in range(200)]
-    assert sum(log_e >= math.log(1 / ALPHA) for log_e in found) <= binom.ppf(0.999, 200, ALPHA)
-
-
-def test_a_shadow_that_would_be_worse_is_found_by_exploration_and_not_without():
-    rng = np.random.default_rng(6)
-    found = [shadow_log_e(rng, (0.9, 0.3), n=2000, epsilon=0.2, margin=0.05) for _ in range(30)]
-    assert np.mean([log_e >= math.log(1 / ALPHA) for log_e in found]) > 0.9
-    assert shadow_log_e(rng, (0.9, 0.0), n=2000, epsilon=0.0, margin=0.05) < 0
-
-
-def test_nothing_seen_is_no_evidence():
-    assert log_e_shadow_worse([], [], [], 0.05) == pytest.approx(0.0)
-
-
-@pytest.mark.parametrize(("match", "reward", "z"), [(1.0, 0.0, 0.75), (0.0, 0.0, -1.25), (0.5, 0.4, -0.25)])
-def test_one_answer_of_a_shadow_counts_its_loss_less_the_margin(match: float, reward: float, z: float) -> None:
-    """At propensity 1/2 and margin 1/4: z = 2 match (1 - reward) - (1 - reward) - 1/4."""
-    expected = math.log(np.mean([1 + bet / 1.25 * z for bet in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)]))
-    assert log_e_shadow_worse([match], [0.5], [reward], 0.25) == pytest.approx(expected)

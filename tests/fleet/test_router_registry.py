@@ -88,7 +88,7 @@ def test_a_damaged_pointer_is_an_error_and_no_pointer_is_none(registry):
 
 
 def trial_of(version: str, **fields: object) -> Trial:
-    return Trial.model_validate({"version": version, "mode": "canary", "share": 0.1, "started_at": 1.0, **fields})
+    return Trial.model_validate({"version": version, "share": 0.1, "started_at": 1.0, **fields})
 
 
 def test_a_trial_needs_a_live_router_and_another_version(registry):
@@ -159,8 +159,8 @@ def test_the_commands_say_what_they_did(registry, tmp_path, capsys, monkeypatch)
     assert "canary 25.0%" in coe()[1]
     assert coe("--back") == (0, f"router {one} is live, {two} no longer\n")
     assert f"{two}: withdrawn by hand" in coe()[1]
-    assert "one of --promote, --share, --shadow and --back" in coe(two, "--shadow", "--share", "0.1")[1]
-    assert coe(two, "--shadow")[1].startswith(f"router {two} decides in the shadow of {one}")
+    assert "one of --promote, --share and --back" in coe(two, "--promote", "--share", "0.1")[1]
+    assert coe(two, "--share", "0.1")[0] == 0
     assert coe(two, "--promote")[0] == 0
     assert coe("--back") == (0, f"router {one} is live, {two} no longer\n")
     assert coe("zzz", "--promote")[0] == 1

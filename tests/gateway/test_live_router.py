@@ -145,7 +145,7 @@ def test_routers_of_one_file_share_an_encoder(tmp_path: Path, monkeypatch) -> No
 @pytest.mark.parametrize("named", ["..", "../other", "a/b", "", "a\n"])
 @pytest.mark.parametrize("key", ["version", "trial", "history"])
 async def test_a_pointer_whose_version_is_a_path_is_refused(tmp_path: Path, key: str, named: str) -> None:
-    trial = {"version": named, "mode": "shadow", "started_at": 1.0}
+    trial = {"version": named, "started_at": 1.0}
     said = {"version": "abc", "promoted_at": "", key: {"trial": trial, "history": [named]}.get(key, named)}
     (tmp_path / "live.json").write_text(json.dumps(said))
     live = LiveRouter(tmp_path, load, small_router(version="before"))

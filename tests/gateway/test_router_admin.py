@@ -19,7 +19,7 @@ from coe.gateway.keys.grants import Grant
 from coe.gateway.keys.key_ring import KeyRing
 from coe.gateway.keys.key_store import KeyStore
 from coe.router.artifact import load_artifact, save_artifact
-from coe.router.live_pointer import Trial, TrialMode
+from coe.router.live_pointer import Trial
 from coe.router.pipeline import Router
 from tests.decision_log.test_listing import made
 from tests.fleet.test_vllm_actuator import served
@@ -67,14 +67,14 @@ async def test_a_router_is_promoted_and_rolled_back(tmp_path: Path, store: Datab
     ]
 
 
-async def test_a_trial_begins_under_terms_or_in_the_shadow(tmp_path: Path, store: Database) -> None:
+async def test_a_trial_begins_under_terms(tmp_path: Path, store: Database) -> None:
     first, second = saved(tmp_path, 1.0), saved(tmp_path, 2.0)
     Registry(tmp_path).promote(first, NOW)
     async with running(routers=tmp_path, load=load, store=store) as gateway:
-        for canary, mode, share in (({"share": 0.2}, "canary", 0.2), ({}, "canary", 0.05), (None, "shadow", 0.0)):
+        for canary, share in (({"share": 0.2}, 0.2), ({}, 0.05)):
             async with gateway.client.post(f"{gateway.root}{ADMIN}/{second}/try", json={"canary": canary}) as answer:
                 trial = (await answer.json())["trial"]
-                assert (trial["version"], trial["mode"], trial["share"]) == (second, mode, share)
+                assert (trial["version"], trial["share"]) == (second, share)
         async with gateway.client.post(f"{gateway.root}{ADMIN}/{second}/try", json={"canary": {"share": 2}}) as answer:
             assert answer.status == 400
             assert "'canary.share': must be at most 0.9" in await answer.text()
@@ -103,16 +103,13 @@ async def test_a_trial_shows_its_evidence(tmp_path: Path, store: Database) -> No
     first, second = saved(tmp_path / "routers", 1.0), saved(tmp_path / "routers", 2.0)
     registry, began = Registry(tmp_path / "routers"), time.time() - 60
     registry.promote(first, NOW)
-    registry.try_out(Trial(version=second, mode=TrialMode.CANARY, share=0.5, started_at=began))
+    registry.try_out(Trial(version=second, share=0.5, started_at=began))
     versions = (first, second, second)
     store.write_decisions([made(i, {"router_version": v}, at=began + i) for i, v in enumerate(versions, start=1)])
     async with running(routers=tmp_path / "routers", load=load, store=store) as gateway:
         _, state = await ask(gateway, "GET", ADMIN)
     trial = state["trial"]
-    assert (trial["mode"], trial["answered"]) == (
-        "canary",
-        {"candidate": {"n": 2, "mean": 1}, "live": {"n": 1, "mean": 1}},
-    )
+    assert trial["answered"] == {"candidate": {"n": 2, "mean": 1}, "live": {"n": 1, "mean": 1}}
     assert trial["log_e"]["failures"] < trial["limit"]
 
 

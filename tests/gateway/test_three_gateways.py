@@ -27,7 +27,7 @@ from coe.decision_log.doctor_commands import drain_all, examine
 from coe.decision_log.privacy import load_key, session_hash
 from coe.fleet.router_registry import Registry
 from coe.router.artifact import load_artifact, save_artifact
-from coe.router.live_pointer import Trial, TrialMode
+from coe.router.live_pointer import Trial
 from coe.router.log_config import LogConfig
 from tests.training.trained_folder import NOW, make_trained
 from tests.waiting import until
@@ -177,7 +177,7 @@ async def same_routers_and_canaries(fleet: Fleet) -> None:
     old = first.manifest.version
     new = save_artifact(registry.root, fields | {"data_fingerprints": {"copy": "1"}}, first.arrays).manifest.version
     assert await fleet.versions("s") == {old}
-    trial = Trial(version=new, mode=TrialMode.CANARY, share=0.3, started_at=1000.0)
+    trial = Trial(version=new, share=0.3, started_at=1000.0)
     registry.try_out(trial)
     key = load_key(fleet.folder / "data")
     expected = {f"s{n}": new if trial.takes(session_hash(f"named:s{n}", key)) else old for n in range(30)}

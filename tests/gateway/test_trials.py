@@ -1,4 +1,4 @@
-"""Versions in a running gateway: promotion, canary, shadow, and the watch that takes a worse router back."""
+"""Versions in a running gateway: promotion, canary, and the watch that takes a worse router back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import select, update
 
 from coe.decision_log.database import Database
-from coe.decision_log.decision_record import DecisionRecord, ShadowDecision, TerminalState
+from coe.decision_log.decision_record import DecisionRecord, TerminalState
 from coe.decision_log.e_process import Arm
 from coe.decision_log.feedback_types import Feedback, FeedbackKind
 from coe.decision_log.read import read_router_events
@@ -28,14 +28,14 @@ from coe.router.artifact import RouterManifest, load_artifact, save_artifact
 from coe.router.build import load_router
 from coe.router.capabilities import explicit_decision
 from coe.router.config import load_config
-from coe.router.live_pointer import LivePointer, Trial, TrialMode, read_pointer
+from coe.router.live_pointer import LivePointer, Trial, read_pointer
 from coe.router.pipeline import Router
 from coe.router.types import CategoryProbs, FloatArray, Query, QueryFacts
 from tests.gateway.running import Running, echoes, running
 from tests.gateway.small_router import MANIFEST, ColourClassifier, small_router
 from tests.logged import answered
 from tests.training.trained_folder import make_trained
-from tests.waiting import DEADLINE_S, until
+from tests.waiting import until
 
 DATABASES = ("sqlite",)
 
@@ -53,10 +53,7 @@ def promote(folder: Path, version: str, trial: Trial | None = None) -> LivePoint
 
 
 def canary(share: float = 0.5, **fields: float) -> Trial:
-    return Trial(version=NEW, mode=TrialMode.CANARY, share=share, started_at=1000.0, **fields)
-
-
-SHADOW = Trial(version=NEW, mode=TrialMode.SHADOW, started_at=1000.0)
+    return Trial(version=NEW, share=share, started_at=1000.0, **fields)
 
 
 async def version_of(gateway: Running, session: str) -> str:
@@ -105,29 +102,6 @@ def test_the_share_is_kept() -> None:
     assert any(trial.takes(f"unit {i}") != again.takes(f"unit {i}") for i in range(1000))
 
 
-async def test_a_shadow_decides_is_logged_and_serves_nobody(tmp_path: Path) -> None:
-    promote(tmp_path, OLD, SHADOW)
-    async with running(has_router=False, routers=tmp_path, load=load) as gateway:
-        gateway.parts.decider.shadows.start = waiting(gateway.parts.decider.shadows.start)
-        assert await version_of(gateway, "s") == OLD
-        record = await gateway.record()
-        assert (record.shadow.router_version, record.shadow.expert, record.shadow.category) == (NEW, "ruby", "red")
-        assert record.shadow.live_expert_prob == 1.0
-        assert record.shadow.predicted_quality == pytest.approx(0.9)
-        assert DecisionRecord.model_validate_json(record.model_dump_json()) == record
-
-
-def waiting(start: Callable[..., object]) -> Callable[..., object]:
-    """The same, but the shadow decision is made before the request goes on: an echo answers faster than a thread."""
-
-    def started(*args: object) -> object:
-        pending = start(*args)
-        pending.args[0].exception(timeout=DEADLINE_S)  # type: ignore[attr-defined]
-        return pending
-
-    return started
-
-
 class BrokenClassifier(ColourClassifier):
     def predict_proba(self, embeddings: FloatArray) -> CategoryProbs:
         raise ValueError("operands could not be broadcast together")
@@ -138,9 +112,8 @@ def load_broken(folder: Path) -> Router:
     return router if folder.name == OLD else replace(router, classifier=BrokenClassifier())
 
 
-@pytest.mark.parametrize("trial", [canary(0.9), SHADOW])
-async def test_a_candidate_that_cannot_decide_hurts_nobody_and_is_withdrawn(tmp_path: Path, trial: Trial) -> None:
-    promote(tmp_path, OLD, trial)
+async def test_a_candidate_that_cannot_decide_hurts_nobody_and_is_withdrawn(tmp_path: Path) -> None:
+    promote(tmp_path, OLD, canary(0.9))
     async with running(has_router=False, routers=tmp_path, load=load_broken) as gateway:
         live = gateway.parts.live
         for i in range(20):
@@ -242,35 +215,6 @@ def test_a_canarys_rewards_and_failures_are_compared_within_their_own_margins() 
         assert (np.sign([found.reward, found.failures]) == signs).all(), found
 
 
-@pytest.mark.parametrize(("quality", "is_worse"), [(0.2, True), (0.9, False)])
-async def test_a_shadow_that_would_lose_is_withdrawn_by_what_exploration_showed(
-    tmp_path: Path, store: Database, quality: float, is_worse: bool
-) -> None:
-    """Ruby serves at 0.9, emerald is explored in a tenth; the candidate would always take emerald."""
-    rng = np.random.default_rng(4)
-    ruby = small_router(version=OLD).decide(Query("q", "red"), rng=rng)
-    records, said = [], []
-    for i in range(800):
-        explores = rng.random() < 0.1
-        update = {"expert": "emerald" if explores else "ruby", "propensity": 0.1 if explores else 0.9}
-        shadow = ShadowDecision(
-            router_version=NEW,
-            expert="emerald",
-            category="red",
-            live_expert_prob=float(explores),
-            predicted_quality=0.5,
-        )
-        decision = ruby.model_copy(update=update)
-        records.append(answered(f"dec-{i}", i, decision, at=1000.0 + i, session_id=f"s{i}", shadow=shadow))
-        value = float(rng.random() < (quality if explores else 0.9))
-        said.append({"decision_id": f"dec-{i}", "kind": "thumb", "value": value, "at": 1000.0 + i, "key_id": ""})
-    store.write_decisions(records)
-    with store.transaction("write feedback") as connection:
-        connection.execute(store.insert(FEEDBACK), said)
-    live, watch = await judged(tmp_path, store, SHADOW)
-    assert (live.trial is None, watch.withdrawals) == (is_worse, int(is_worse))
-
-
 async def test_many_ratings_of_one_person_count_once(tmp_path: Path, store: Database) -> None:
     fill(store, 400, {OLD: 0.9}, failures={}, at=1000.0, seed=3)
     decision = small_router(version=NEW).decide(Query("q", "red"), rng=np.random.default_rng(0))
@@ -311,17 +255,14 @@ def test_for_rewards_only_records_with_feedback_are_looked_at(tmp_path: Path) ->
 
 @pytest.mark.parametrize("version", [OLD, NEW])
 def test_answers_of_an_expert_that_the_client_named_are_no_evidence(store: Database, version: str) -> None:
-    """Neither its rewards nor its failures, before a trial and in it, on trial or in the shadow. A text that looks like
-    the mark of such a row changes nothing."""
+    """Neither its rewards nor its failures, before a trial and in it. A text that looks like the mark of such a row
+    changes nothing."""
     fill(store, 100, {OLD: 0.5, NEW: 0.5}, failures={}, at=500.0, seed=6)
     fill(store, 100, {OLD: 0.5, NEW: 0.5}, failures={}, at=1500.0, seed=7)
     versions = RouterVersions(store)
     before = versions.evidence(OLD, canary(0.1))
     named = explicit_decision(["ruby"], QueryFacts(), {}, version=version)
     chosen = small_router(version=version).decide(Query("q", "red"), rng=np.random.default_rng(0))
-    shadow = ShadowDecision(
-        router_version=NEW, expert="ruby", category="red", live_expert_prob=1.0, predicted_quality=0.5
-    )
     rows = [
         answered(
             f"named-{at}-{i}",
@@ -332,7 +273,6 @@ def test_answers_of_an_expert_that_the_client_named_are_no_evidence(store: Datab
             requested_model="ruby",
             state=TerminalState.UPSTREAM_ERROR if i % 2 else TerminalState.ANSWERED,
             session_id=f"named-{at}-{i}",
-            shadow=shadow,
         )
         for at in (700.0, 1700.0)
         for i in range(40)
@@ -341,7 +281,6 @@ def test_answers_of_an_expert_that_the_client_named_are_no_evidence(store: Datab
     for row in rows:
         store.put_feedback(Feedback(decision_id=row.decision_id, kind=FeedbackKind.THUMB, value=0, at=row.at + 1))
     assert RouterVersions(store).evidence(OLD, canary(0.1)) == before
-    assert versions.shadow_evidence(OLD, SHADOW).rewards == ()
     quoting = rows[0].model_copy(
         update={"decision_id": "d", "seq": 99, "at": 1800.0, "decision": chosen, "text": '"reason":"explicit"'}
     )
@@ -390,18 +329,6 @@ def test_the_past_ends_where_the_trial_begins(store: Database) -> None:
         say(store, name, value, at)
     past = RouterVersions(store).evidence(OLD, canary(0.1)).past_reward
     assert (past.n, past.total) == (1, 1.0)
-
-
-def test_a_shadow_is_not_judged_by_answers_of_whoever_stepped_in(store: Database) -> None:
-    """Ruby was chosen in both and failed in the second, so its reward is emerald's."""
-    shadow = ShadowDecision(
-        router_version=NEW, expert="ruby", category="red", live_expert_prob=1.0, predicted_quality=0.5
-    )
-    for name, served in (("chosen", "ruby"), ("stood-in", "emerald")):
-        put(store, name, 1500.0, name, served_expert=served, shadow=shadow)
-        say(store, name, 1.0, 1600.0)
-    found = RouterVersions(store).shadow_evidence(OLD, SHADOW)
-    assert (found.matches, found.rewards) == ((1.0,), (1.0,))
 
 
 def events_in(store: Database) -> list[tuple[str, str]]:

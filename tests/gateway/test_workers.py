@@ -30,7 +30,7 @@ from coe.gateway.worker import share_of
 from coe.gateway.workers import check_count
 from coe.router.artifact import load_artifact, save_artifact
 from coe.router.config import parse_config
-from coe.router.live_pointer import Trial, TrialMode
+from coe.router.live_pointer import Trial
 from coe.router.log_config import LogConfig
 from tests.gateway.running import config_of
 from tests.small_composition import composition_of
@@ -220,7 +220,7 @@ async def test_routers_and_canaries_are_the_same_on_every_worker(shared: Shared,
         return {await version_of(session) for _ in range(6)}
 
     assert await versions("s") == {old}
-    registry.try_out(Trial(version=new, mode=TrialMode.CANARY, share=0.5, started_at=1000.0))
+    registry.try_out(Trial(version=new, share=0.5, started_at=1000.0))
 
     async def is_divided() -> bool:
         found = [await versions(f"s{number}") for number in range(12)]

@@ -20,7 +20,7 @@ from coe.fleet.router_registry import Registry
 from coe.router.artifact import load_artifact
 from coe.router.build import load_router
 from coe.router.config import load_config
-from coe.router.live_pointer import Trial, TrialMode
+from coe.router.live_pointer import Trial
 from coe.router.types import DecisionReason, Metric, Query, Verdict
 from coe.training.candidate import without_passengers
 from coe.training.datasets.outcome_rows import write_outcomes
@@ -159,15 +159,13 @@ def another_router(request):
 
 
 @pytest.mark.parametrize("budget", [0.0, 0.005])
-@pytest.mark.parametrize("mode", TrialMode)
-def test_feedback_that_confirms_the_map_changes_nothing_round_after_round(request_, mode, budget):
+def test_feedback_that_confirms_the_map_changes_nothing_round_after_round(request_, budget):
     """No version is made, none is promoted, and the trial goes on."""
     config = CONFIG | {"policies": {"default": {"exploration": budget}}}
     request_.config.write_text(yaml.dump(config))
     registry = Registry(request_.routers)
     other = another_router(request_)
-    share = 0.1 if mode is TrialMode.CANARY else 0.0
-    before = registry.try_out(Trial(version=other, mode=mode, share=share, started_at=1e9))
+    before = registry.try_out(Trial(version=other, share=0.1, started_at=1e9))
     versions = registry.versions()
     for number in range(3):
         log_answers(request_, {"left": 0.9, "right": 0.2}, n=90, prefix=f"round{number}-", start=1000.0 + 100 * number)
@@ -201,7 +199,7 @@ def test_a_candidate_that_is_better_ends_a_trial_of_another(request_):
     log_answers(request_, {"left": 0.2, "right": 0.9})
     registry = Registry(request_.routers)
     other = another_router(request_)
-    registry.try_out(Trial(version=other, mode=TrialMode.CANARY, share=0.1, started_at=1e9))
+    registry.try_out(Trial(version=other, share=0.1, started_at=1e9))
     result = run_retrain(request_, now=NOW)
     assert result.is_promoted, result.reason
     assert registry.live().trial is None

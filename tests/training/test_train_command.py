@@ -13,7 +13,7 @@ from coe.cli.command_line import run
 from coe.fleet.router_registry import Registry
 from coe.router.build import load_router
 from coe.router.config import load_config
-from coe.router.live_pointer import LIVE_FILE, Trial, TrialMode
+from coe.router.live_pointer import LIVE_FILE, Trial
 from coe.router.types import Query
 from coe.training.datasets.outcome_rows import write_outcomes
 from coe.training.fit_inputs import TrainRequest, fit_configured
@@ -43,7 +43,7 @@ def test_the_same_router_again_changes_nothing_and_a_trial_goes_on(
     other = fit_configured(
         registry.root, TrainRequest(folder / "experts.yaml", outcomes, options=FitOptions(scorer="soft_map")), now=NOW
     ).manifest.version
-    trial = Trial(version=other, mode=TrialMode.CANARY, share=0.1, started_at=1e9)
+    trial = Trial(version=other, share=0.1, started_at=1e9)
     before = registry.try_out(trial)
     assert train(folder) == 0
     assert registry.live() == before

@@ -37,7 +37,7 @@ def coe(folder: Path, *arguments: str) -> int:
     return run("router", [*arguments, *where])
 
 
-@pytest.mark.parametrize("command", [["--promote"], ["--share", "0.05"], ["--shadow"]])
+@pytest.mark.parametrize("command", [["--promote"], ["--share", "0.05"]])
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_router_that_no_gateway_could_load_stays_where_it_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str], change: str

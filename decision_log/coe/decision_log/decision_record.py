@@ -48,18 +48,6 @@ class DecisionInputs(Record):
     unreachable: tuple[str, ...] = Field(default=(), description="experts of the router that did not answer then")
 
 
-class ShadowDecision(Record):
-    """Decision of a shadow router about the same query; nothing was served by it."""
-
-    router_version: str
-    expert: str
-    category: str
-    live_expert_prob: float = Field(
-        ge=0, le=1, description="its probability of the expert that the live router chose, for estimates off policy"
-    )
-    predicted_quality: float = Field(ge=0, le=1, description="of its own expert")
-
-
 class TerminalState(StrEnum):
     """The end of a request. Every request that got a decision ends in exactly one of these."""
 
@@ -185,7 +173,6 @@ class DecisionRecord(Record):
         default=None, description="what the router decided from, d half-precision numbers, where the log keeps it"
     )
     retrieval: RetrievalTrace | None = Field(default=None, description="None for chat")
-    shadow: ShadowDecision | None = Field(default=None, description="None without a trial in the shadow")
     strategy: StrategyTrace | None = Field(default=None, description="None where one expert was asked")
 
 

@@ -22,7 +22,6 @@ the live router's own past, which costs little, and for the candidate the same m
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 LIVE_PRIOR = 1000.0
@@ -102,35 +101,3 @@ def max_log_likelihood(candidate: Arm, live: Arm, margin: float) -> float:
             high = two
     # The true maximum is at least every value; the end points matter where it lies on one of them.
     return max(value((low + high) / 2), value(low), value(high))
-
-
-BETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
-"""Stakes that are averaged, as shares of 1 / (1 + margin): below that no factor is negative (ours)."""
-
-MAX_WEIGHT = 50.0
-"""Importance weights are cut here. Cut weights make a candidate's loss look smaller, never larger."""
-
-
-def log_e_shadow_worse(
-    matches: Sequence[float], propensities: Sequence[float], rewards: Sequence[float], margin: float
-) -> float:
-    """log E against "a router in the shadow would lose at most `margin` of mean reward", from what the live one served.
-
-    With w = match / propensity, the candidate's mean loss is E[w (1 - r)] (Horvitz & Thompson 1952), so under the
-    hypothesis z = w (1 - r) - (1 - r) - margin has no positive mean, and neither has it with w cut at `MAX_WEIGHT`.
-    z >= -(1 + margin), so for a stake b below 1 / (1 + margin) the product of 1 + b z is a non-negative supermartingale
-    (betting: Waudby-Smith & Ramdas, JRSS-B 2024; off policy: Waudby-Smith et al. 2024); E is its mean over `BETS`. The
-    order does not matter. Without exploration nothing is known of other choices, and E stays below 1.
-
-    Args:
-        matches: the candidate's probability of the expert that served, `propensities` the live router's.
-        rewards: in [0, 1].
-    """
-    losses = [
-        min(match / propensity, MAX_WEIGHT) * (1.0 - reward) - (1.0 - reward) - margin
-        for match, propensity, reward in zip(matches, propensities, rewards, strict=True)
-    ]
-    stakes = [bet / (1.0 + margin) for bet in BETS]
-    logs = [sum(math.log1p(stake * z) for z in losses) for stake in stakes]
-    largest = max(logs)
-    return largest + math.log(sum(math.exp(value - largest) for value in logs) / len(logs))

@@ -111,7 +111,7 @@ def is_plain(record: DecisionRecord) -> bool:
     """Returns True where JSON has all numbers of a record: NaN and infinities are texts, which pydantic writes. Of the
     parts that few records have none is looked at, and of a decision's numbers their sum."""
     decision = record.decision
-    if record.retrieval or record.shadow or record.strategy:
+    if record.retrieval or record.strategy:
         return False
     if decision is None:
         return True

@@ -9,7 +9,6 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.engine import Connection
 
-from coe.base.json_text import from_json
 from coe.decision_log.database import Database
 from coe.decision_log.decision_record import TerminalState
 from coe.decision_log.e_process import Arm
@@ -57,11 +56,6 @@ class RouterVersions:
                 if rows:
                     connection.execute(self._database.insert(table).on_conflict_do_nothing(), rows)
 
-    def shadow_evidence(self, live: str, trial: Trial) -> ShadowEvidence:
-        """Evidence of the log about a trial in the shadow of that live router."""
-        with self._database.transaction("read a trial's evidence") as connection:
-            return shadow_rewards(connection, live, trial)
-
     def evidence(self, live: str, trial: Trial) -> TrialEvidence:
         """Evidence of the log about a trial against that live router."""
         with self._database.transaction("read a trial's evidence") as connection:
@@ -82,15 +76,6 @@ class RouterVersions:
         )
 
 
-@dataclass(frozen=True)
-class ShadowEvidence:
-    """Per rated conversation: the candidate's probability of the expert that served, the live router's, the reward."""
-
-    matches: tuple[float, ...] = ()
-    propensities: tuple[float, ...] = ()
-    rewards: tuple[float, ...] = ()
-
-
 def events_of(pointer: LivePointer) -> list[dict[str, object]]:
     """Rows of a pointer's present and its withdrawals; an invalid time counts as 0."""
     events: list[tuple[float, str, str, str]] = [
@@ -98,7 +83,7 @@ def events_of(pointer: LivePointer) -> list[dict[str, object]]:
         *((unix_seconds(gone.at), gone.version, "withdrawn", gone.reason) for gone in pointer.withdrawn),
     ]
     if (trial := pointer.trial) is not None:
-        events.append((trial.started_at, trial.version, trial.mode.value, f"share {trial.share:g}"))
+        events.append((trial.started_at, trial.version, "canary", f"share {trial.share:g}"))
     return [dict(zip(ROUTER_EVENTS.c.keys(), event, strict=True)) for event in events]
 
 
@@ -133,25 +118,6 @@ def first_rewards(connection: Connection, versions: tuple[str, ...], since: floa
             sums[version][0] += 1
             sums[version][1] += value
     return {version: Arm(n, total) for version, (n, total) in sums.items()}
-
-
-def shadow_rewards(connection: Connection, live: str, trial: Trial) -> ShadowEvidence:
-    """The first reward of every conversation that the candidate decided about too, where the choice did serve."""
-    query = (
-        select(DECISIONS.c.session_id, DECISIONS.c.decision_id, DECISIONS.c.record, FEEDBACK.c.value)
-        .join(FEEDBACK, FEEDBACK.c.decision_id == DECISIONS.c.decision_id)
-        .where(decided_by((live,), trial.started_at))
-        .order_by(FEEDBACK.c.at, FEEDBACK.c.id)
-    )
-    rows: dict[str, tuple[float, float, float]] = {}
-    for session, name, text, value in connection.execute(query):
-        record = from_json(text)
-        shadow, decision = record.get("shadow"), record.get("decision")
-        if not shadow or not decision or shadow["router_version"] != trial.version:
-            continue
-        if record.get("served_expert") == decision["expert"]:
-            rows.setdefault(session or name, (shadow["live_expert_prob"], decision["propensity"], value))
-    return ShadowEvidence(*zip(*rows.values(), strict=True)) if rows else ShadowEvidence()
 
 
 def past_rewards(connection: Connection, version: str, since: float, until: float) -> Arm:

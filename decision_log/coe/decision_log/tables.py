@@ -155,7 +155,7 @@ ROUTER_EVENTS = Table(
     text("event", primary_key=True),
     text("detail"),
 )
-"""Events of versions, kept once however many gateways saw them; `event` is promoted, canary, shadow or withdrawn, `at`
-the time that `live.json` gives, in Unix seconds."""
+"""Events of versions, kept once however many gateways saw them; `event` is promoted, canary or withdrawn, `at` the time
+that `live.json` gives, in Unix seconds."""
 
 TABLES = list(METADATA.tables.values())

@@ -113,7 +113,6 @@ def record_of(row: ChatRow, experts: Mapping[str, ExpertConfig], replica: str, s
     of_decision: dict[str, Any] = {"decision": row.decision}
     if decided is not None:
         of_decision["inputs"], of_decision["embedding"] = decided.inputs, decided.embedding
-        of_decision["shadow"] = None if decided.shadow is None else decided.shadow()
     return DecisionRecord(
         decision_id=context.decision_id,
         request_id=context.request_id,

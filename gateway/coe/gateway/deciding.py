@@ -21,9 +21,8 @@ from coe.gateway.conversations import Conversations
 from coe.gateway.exchange import ChatRow, Decided
 from coe.gateway.http_errors import ApiError
 from coe.gateway.keys.grants import EVERYBODY, Caller
-from coe.gateway.live_router import LiveRouter
+from coe.gateway.live_router import CANDIDATE_FAULTS, LiveRouter
 from coe.gateway.reach import WaitFor, Waking, no_expert, wanted
-from coe.gateway.shadow import CANDIDATE_FAULTS, ShadowAsk, Shadows
 from coe.router.answers import answer_kind
 from coe.router.capabilities import (
     Target,
@@ -49,12 +48,11 @@ MORE_THAN_TEXT = ("tools", "functions", "logprobs", "top_logprobs", "audio", "mo
 
 @dataclass(frozen=True, slots=True)
 class Routed:
-    """A request with the router and the policy that decide about it; `shadow` is asked beside them."""
+    """A request with the router and the policy that decide about it."""
 
     router: Router
     policy: str
     query: Query
-    shadow: Router | None
     chat: ChatRequest
 
 
@@ -87,12 +85,10 @@ class Decider:
         # One generator for the event loop, one for the encoder's thread: numpy's are not safe to share.
         self._inline_rng, self._thread_rng = np.random.default_rng(seed).spawn(2)
         self._inline, self._encoding = BatchedCalls(encode_all), BatchedCalls(encode_all, "coe-encoder")
-        self.shadows = Shadows(seed)
         self.conversations, self._cache = conversations, cache
 
     def close(self) -> None:
         self._encoding.close()
-        self.shadows.close()
 
     def session_id(self, session: str, tenant: str) -> str:
         """A conversation's name in the log, which does not reveal what was said; no tenant has one of another."""
@@ -182,14 +178,14 @@ class Decider:
                     return Decided(slot.answer.decision(router.version, policy), slot=slot)
             query = Query(decision_id, request.text, facts, request.earlier, request.system)
             try:
-                routed = Routed(router, policy, query, serving.shadow, request)
+                routed = Routed(router, policy, query, request)
                 decided = await self._route(routed)
                 return decided if slot is None else decided._replace(slot=slot)
             except CANDIDATE_FAULTS as error:
                 if router is serving.live or serving.live is None:
                     raise
                 self._live.note_fault(router.version, error)
-                return await self._route(replace(routed, router=serving.live, shadow=None))
+                return await self._route(replace(routed, router=serving.live))
         except NoEligibleExpertError as error:
             if router is not None and not target.experts and (found := self._ungraded(router, policy, facts, error)):
                 return Decided(found)
@@ -258,16 +254,11 @@ class Decider:
             raise WaitFor(dict.fromkeys((wanted(ideal), *ideal.ranking))) from error
         if waking is not None and ideal is not None:
             decision = waking.beside(decision, ideal)
-        pending = None
-        if routed.shadow is not None:
-            ask = ShadowAsk(routed.shadow, router, decision, query, alive, vector)
-            pending = self.shadows.start(ask, self._live.note_fault)
         chosen = chosen_strategy(router, decision, routed.chat, self._config.answers)
         decided = Decided(
             decision,
             decision_inputs(router, policy, query, alive, stored, self._hash_key),
             stored if self._config.log.embeddings else None,
-            pending,
             strategy=chosen if isinstance(chosen, Chosen) else None,
             declined=None if isinstance(chosen, Chosen) else chosen,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
@@ -15,7 +15,6 @@ from coe.decision_log.decision_record import (
     DecisionInputs,
     DecisionKind,
     DecisionRecord,
-    ShadowDecision,
     StrategyTrace,
     TerminalState,
 )
@@ -111,7 +110,6 @@ class Decided(NamedTuple):
     """A decision and what it was made from.
 
     `inputs` and `embedding` are None where the client named the expert; `embedding` also where the log keeps none.
-    `shadow` gives what a router on trial decides meanwhile, or None if it is not ready; None without a trial.
     `strategy` asks several experts; `declined` says why the policy's own is not followed; neither: one is asked.
     `alias` is the model that was asked for, where experts.yaml gives that name a meaning.
     `conversation` is the name by which its expert is remembered; None where the client named the expert.
@@ -121,7 +119,6 @@ class Decided(NamedTuple):
     decision: RoutingDecision
     inputs: DecisionInputs | None = None
     embedding: bytes | None = None
-    shadow: Callable[[], ShadowDecision | None] | None = None
     strategy: Chosen | None = None
     declined: StrategyTrace | None = None
     alias: str | None = None

@@ -16,7 +16,7 @@ from coe.fleet.tasks import Poller, stop_task
 from coe.gateway.settings import Settings
 from coe.router.build import build_encoder, load_router
 from coe.router.config import CoeConfig
-from coe.router.live_pointer import LIVE_FILE, ROUTERS_FOLDER, LivePointer, Trial, TrialMode, read_pointer
+from coe.router.live_pointer import LIVE_FILE, ROUTERS_FOLDER, LivePointer, Trial, read_pointer
 from coe.router.pipeline import Router
 from coe.router.protocols import Encoder
 
@@ -31,6 +31,10 @@ new."""
 
 MAX_WAIT_S = 5.0
 """Longest wait of a request for a router that is being loaded."""
+
+CANDIDATE_FAULTS = (ArithmeticError, ArtifactError, AttributeError, ConfigError, LookupError, TypeError, ValueError)
+"""Errors that a router that does not fit raises while it decides. That no expert can serve is not among them: the
+request may ask for too much."""
 
 logger = logging.getLogger(__name__)
 
@@ -53,12 +57,6 @@ class Serving(NamedTuple):
         if self.candidate is not None and self.candidate.trial.takes(unit):
             return self.candidate.router
         return self.live
-
-    @property
-    def shadow(self) -> Router | None:
-        """The router that decides alongside the live one and serves no request."""
-        candidate = self.candidate
-        return candidate.router if candidate is not None and candidate.trial.mode is TrialMode.SHADOW else None
 
 
 class LiveRouter(Poller):
@@ -240,5 +238,4 @@ def trial_line(candidate: Candidate | None, before: Candidate | None) -> str:
     if candidate is None:
         return f"the trial of router {before.trial.version if before else 'none'} has ended here"
     trial = candidate.trial
-    what = f"serves {trial.share:.1%} of the conversations" if trial.share else "decides in the shadow"
-    return f"router {trial.version} is on trial and {what}"
+    return f"router {trial.version} is on trial and serves {trial.share:.1%} of the conversations"

@@ -16,7 +16,6 @@ from coe.fleet.residency.types import Residency
 from coe.fleet.router_registry import Registry
 from coe.gateway.admission import BodyLimits, ConcurrencyLimit
 from coe.gateway.live_router import LiveRouter
-from coe.gateway.shadow import Shadows
 from coe.gateway.trial_watch import TrialWatch
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ def part_metrics(parts: Parts) -> Iterator[Metric]:
     """Metrics of every part that this process has."""
     yield from log_metrics(parts.sink)
     yield from admission_metrics(parts.concurrency, parts.body_limits)
-    yield from router_metrics(parts.live, parts.decider.shadows)
+    yield from router_metrics(parts.live)
     yield from expert_metrics(parts.pool)
     if (judge := parts.judge) is not None:
         yield CounterMetricFamily("coe_judged", "Answers that a judge graded", value=judge.judged)
@@ -54,7 +53,7 @@ def admission_metrics(concurrency: ConcurrencyLimit, bodies: BodyLimits) -> Iter
     yield GaugeMetricFamily("coe_body_bytes", help_text, value=bodies.held_bytes)
 
 
-def router_metrics(live: LiveRouter, shadows: Shadows) -> Iterator[Metric]:
+def router_metrics(live: LiveRouter) -> Iterator[Metric]:
     yield CounterMetricFamily("coe_router_loads", "Routers swapped in", value=live.loads)
     yield CounterMetricFamily("coe_router_refusals", "Promoted routers refused", value=live.refusals)
     share = live.trial.share if live.trial else 0.0
@@ -64,7 +63,6 @@ def router_metrics(live: LiveRouter, shadows: Shadows) -> Iterator[Metric]:
     )
     help_text = "Candidates taken back because they could not decide"
     yield CounterMetricFamily("coe_router_faulty_trials", help_text, value=live.withdrawals)
-    yield CounterMetricFamily("coe_shadow_left_out", "Shadow decisions left out", value=shadows.left_out)
 
 
 def expert_metrics(pool: ExpertPool) -> Iterator[Metric]:

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coe.base.errors import ArtifactError, StoreError
-from coe.decision_log.e_process import log_e_shadow_worse, log_e_worse
+from coe.decision_log.e_process import log_e_worse
 from coe.decision_log.router_versions import RouterVersions, TrialEvidence
 from coe.fleet.router_registry import withdraw
 from coe.fleet.tasks import Poller
 from coe.router.artifact import RouterManifest, read_manifest
-from coe.router.live_pointer import LivePointer, Trial, TrialMode, read_pointer
+from coe.router.live_pointer import LivePointer, Trial, read_pointer
 
 LOOK_EVERY_S = 2.0
 
@@ -80,19 +80,10 @@ class TrialWatch(Poller):
         if pointer is None or pointer.trial is None:
             self.finding = None
             return
-        trial, reason = pointer.trial, None
-        if trial.mode is TrialMode.CANARY:
-            evidence = await asyncio.to_thread(self._versions.evidence, pointer.version, trial)
-            self.finding = find(evidence, trial)
-            reason = reason_to_withdraw(evidence, self.finding, trial)
-        else:
-            shadow = await asyncio.to_thread(self._versions.shadow_evidence, pointer.version, trial)
-            log_e = log_e_shadow_worse(shadow.matches, shadow.propensities, shadow.rewards, trial.margin)
-            self.finding = TrialFinding(reward=log_e, failures=0.0)
-            if log_e >= math.log(1 / trial.alpha):
-                reason = (
-                    f"by {len(shadow.rewards)} rated conversations it would lose more than {trial.margin:g} of reward"
-                )
+        trial = pointer.trial
+        evidence = await asyncio.to_thread(self._versions.evidence, pointer.version, trial)
+        self.finding = find(evidence, trial)
+        reason = reason_to_withdraw(evidence, self.finding, trial)
         if reason is not None:
             self.withdrawals += await asyncio.to_thread(withdraw, self._folder, trial, reason)
             await asyncio.to_thread(self._note)

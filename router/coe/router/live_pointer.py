@@ -8,7 +8,6 @@ are here, too; they read its manifest alone.
 from __future__ import annotations
 
 import hashlib
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -27,13 +26,6 @@ Version = Annotated[str, Field(pattern="^[0-9A-Za-z]+$")]
 """Name of a router's folder, which is never a path that leads elsewhere."""
 
 
-class TrialMode(StrEnum):
-    """Part of a candidate while it is on trial."""
-
-    CANARY = "canary"  # serves a share of the conversations
-    SHADOW = "shadow"  # decides alongside the live router, is logged, serves no request
-
-
 class CanaryTerms(Record):
     """Terms of a trial in which a candidate serves.
 
@@ -48,25 +40,14 @@ class CanaryTerms(Record):
 
 
 class Trial(CanaryTerms):
-    """A candidate alongside the live router; the share is 0 in a shadow."""
+    """A candidate that serves a share of the conversations beside the live router."""
 
     version: Version
-    mode: TrialMode
-    share: float = Field(default=0.0, ge=0, le=1)
     started_at: float = Field(description="Unix seconds; also distinguishes two trials of one version")
-
-    @classmethod
-    def begun(cls, version: str, at: float, terms: CanaryTerms | None) -> Trial:
-        """A trial that begins at a time (Unix seconds): a canary under terms, a shadow without."""
-        if terms is None:
-            return cls(version=version, mode=TrialMode.SHADOW, started_at=at)
-        return cls(version=version, mode=TrialMode.CANARY, started_at=at, **terms.model_dump())
 
     def takes(self, unit: str) -> bool:
         """Returns whether a conversation belongs to the candidate's share: by hash, so that it stays there on every
         replica."""
-        if self.mode is not TrialMode.CANARY:
-            return False
         digest = hashlib.sha256(f"{self.version}:{self.started_at}:{unit}".encode()).digest()
         return int.from_bytes(digest[:8], "big") < self.share * 2**64
 
@@ -89,12 +70,12 @@ class LivePointer(Record):
     withdrawn: tuple[Withdrawal, ...] = Field(default=(), description="newest first")
 
     def part_of(self, version: str) -> str:
-        """Part that a version has now: live, canary with its share, shadow, or nothing."""
+        """Part that a version has now: live, canary with its share, or nothing."""
         if self.version == version:
             return "live"
         if self.trial is None or self.trial.version != version:
             return ""
-        return f"{self.trial.mode.value} {self.trial.share:.1%}" if self.trial.share else self.trial.mode.value
+        return f"canary {self.trial.share:.1%}"
 
     def without_trial(self, at: str, reason: str) -> LivePointer:
         """The same live router with the trial ended and kept on record."""

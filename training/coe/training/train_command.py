@@ -137,9 +137,6 @@ def router(
     margin: Annotated[
         float, typer.Option(min=0, max=0.99, help="with --share: loss of mean reward that is tolerated")
     ] = CanaryTerms().margin,
-    shadow: Annotated[
-        bool, typer.Option("--shadow", help="only decide alongside the live router, be logged, and serve no request")
-    ] = False,
     back: Annotated[
         bool, typer.Option("--back", help="end the trial if one runs, else return to the router that was live before")
     ] = False,
@@ -149,24 +146,24 @@ def router(
     """List trained routers, or show one: parents, metrics, map. Or change which is live; running gateways take that
     over within two seconds, and a router on trial is withdrawn once it is shown to be worse."""
     registry, now = Registry(data_dir / "routers"), datetime.now(UTC)
-    wanted = promote + shadow + back + (share is not None)
+    wanted = promote + back + (share is not None)
     if not wanted:
         show_routers(registry, version, config)
         return
     if wanted > 1:
-        raise ConfigError("allowed: one of --promote, --share, --shadow and --back")
+        raise ConfigError("allowed: one of --promote, --share and --back")
     if back == bool(version):
         raise ConfigError("coe router: --back goes without a version, and the others need one")
     from coe.decision_log.admin_log import note_command
 
     if version:
         require_loadable(config, registry.folder(version))
-    if shadow or share is not None:
-        terms = None if share is None else CanaryTerms(share=share, margin=margin)
-        trial = Trial.begun(registry.folder(version).name, now.timestamp(), terms)
+    if share is not None:
+        name = registry.folder(version).name
+        trial = Trial(version=name, started_at=now.timestamp(), share=share, margin=margin)
         pointer = registry.try_out(trial)
         note_command(data_dir, "try", "router", pointer.version, trial.version)
-        show_trial(trial.version, pointer.version, terms)
+        show_trial(trial, pointer.version)
         return
     before = registry.live()
     pointer = registry.rollback(now) if back else registry.promote(version, now)
@@ -202,12 +199,9 @@ def require_loadable(config: Path, folder: Path) -> None:
         raise ConfigError(f"nothing was changed: gateways could not load that router with {config}: {error}") from error
 
 
-def show_trial(version: str, live: str, terms: CanaryTerms | None) -> None:
-    """Says what a trial does, and what ends it; without terms it is in the shadow."""
-    if terms is None:
-        echo(f"router {version} decides in the shadow of {live}; `coe router --back` ends that")
-        return
-    echo(f"router {version} serves {terms.share:.2%} of the conversations, {live} the others")
-    losses = f"lose {terms.margin:g} of mean reward, or to fail {terms.error_margin:g} more often"
+def show_trial(trial: Trial, live: str) -> None:
+    """Says what a trial does, and what ends it."""
+    echo(f"router {trial.version} serves {trial.share:.2%} of the conversations, {live} the others")
+    losses = f"lose {trial.margin:g} of mean reward, or to fail {trial.error_margin:g} more often"
     echo(f"it is withdrawn once shown to {losses}")
-    echo(f"`coe router {version[:8]} --promote` makes it live, `coe router --back` withdraws it")
+    echo(f"`coe router {trial.version[:8]} --promote` makes it live, `coe router --back` withdraws it")

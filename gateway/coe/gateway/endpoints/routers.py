@@ -25,16 +25,16 @@ from coe.gateway.keys.grants import Caller
 from coe.gateway.live_router import LiveRouter
 from coe.gateway.trial_watch import find
 from coe.router.artifact import RouterManifest
-from coe.router.live_pointer import CanaryTerms, LivePointer, Trial, TrialMode
+from coe.router.live_pointer import CanaryTerms, LivePointer, Trial
 
 api = api_router("/v1/admin/routers")
 Live = Annotated[LiveRouter, part("live")]
 
 
 class TrialRequest(Body):
-    """A trial: `canary` are the terms under which the router serves, null lets it decide in the shadow alone."""
+    """A trial: `canary` are the terms under which the router serves."""
 
-    canary: CanaryTerms | None
+    canary: CanaryTerms
 
 
 @api.get("", response_model=None)
@@ -92,7 +92,7 @@ async def try_router(
         registry = Registry(live.folder)
         folder = registry.folder(version)
         live.try_load(folder)
-        registry.try_out(Trial.begun(folder.name, time.time(), wanted.canary))
+        registry.try_out(Trial(version=folder.name, started_at=time.time(), **wanted.canary.model_dump()))
         return state_of(live, database)
 
     return await answered(begin)
@@ -131,13 +131,10 @@ def router_view(manifest: RouterManifest, pointer: LivePointer | None) -> dict[s
 
 
 def trial_view(pointer: LivePointer, trial: Trial, database: Database) -> dict[str, Any]:
-    """A trial with what the log says of it so far; a canary ends once a value of `log_e` reaches `limit`."""
-    values: dict[str, Any] = trial.model_dump(mode="json")
-    if trial.mode is TrialMode.SHADOW:
-        return values
+    """A trial with what the log says of it so far; it ends once a value of `log_e` reaches `limit`."""
     evidence = RouterVersions(database).evidence(pointer.version, trial)
     finding = find(evidence, trial)
-    return values | {
+    return trial.model_dump(mode="json") | {
         "rewards": {"candidate": arm_view(evidence.candidate_reward), "live": arm_view(evidence.live_reward)},
         "answered": {"candidate": arm_view(evidence.candidate_success), "live": arm_view(evidence.live_success)},
         "log_e": {"reward": finding.reward, "failures": finding.failures},
