@@ -17,9 +17,10 @@ from benchmarks.hosted_sets import hosted_experts
 from benchmarks.residency_arrivals import Arrivals, IntArray
 from benchmarks.residency_tables import Table
 from coe.fleet.residency.demand import Float64Array
-from coe.fleet.residency.memory import SLEEPER_GIB, Memory, Resident, sleep_state
+from coe.fleet.residency.memory import Memory, Resident, sleep_state
 from coe.fleet.residency.scheduler import Goal, Scheduler, Step
 from coe.fleet.residency.types import Residency, TransitionTimes, published_times
+from coe.fleet.vllm_memory import SLEEPER_GIB
 
 GIB_PER_B = 2e9 / 2**30
 """BF16."""

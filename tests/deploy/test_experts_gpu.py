@@ -80,5 +80,5 @@ def test_the_models_of_the_paper_take_turns_on_one_and_on_two_gpus(gpus: int, aw
     assert config.categories == load_config(ROOT / "experts.yaml").categories
     processes = vllm_processes(config, file.parent, {})
     placed = on_gpus(config, processes, {str(number): 79.6 for number in range(gpus)})
-    assert {process.experts[0] for process, _, level in placed if level is None} == awake
-    assert {level for _, _, level in placed if level is not None} == {2}
+    assert {each.process.experts[0] for each in placed if each.sleeps_at is None} == awake
+    assert {each.sleeps_at for each in placed if each.sleeps_at is not None} == {2}

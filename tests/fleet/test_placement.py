@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from coe.base.errors import ConfigError
-from coe.fleet.residency.memory import SLEEPER_GIB
 from coe.fleet.vllm_gpus import Needs, place
+from coe.fleet.vllm_memory import SLEEPER_GIB
 
 GPUS = st.lists(st.sampled_from([24.0, 40.0, 80.0]), min_size=1, max_size=4).map(
     lambda sizes: {str(number): size for number, size in enumerate(sizes)}

@@ -9,11 +9,22 @@ from pathlib import Path
 import pytest
 
 from coe.base.errors import ConfigError
+from coe.fleet.gpus import visible_gpus
 from coe.fleet.vllm_command import VllmProcess, each_replica, vllm_processes
-from coe.fleet.vllm_gpus import needs_of, on_gpus, visible_gpus
+from coe.fleet.vllm_gpus import Placed, gpus_needed, on_gpus, sized
 from coe.router.config import CoeConfig
 from tests.small_composition import config_of
 
+NVIDIA_SMI = """#!/bin/sh
+if [ "$1" = -L ]; then
+  echo 'GPU 1: NVIDIA H100 80GB HBM3 (UUID: GPU-22)'
+  echo '  MIG 3g.40gb     Device  0: (UUID: MIG-aa-1)'
+  echo '  MIG 1g.10gb     Device  1: (UUID: MIG-bb-2)'
+else
+  echo '0, GPU-11-1, 81559'
+  echo '1, GPU-22-2, 24576'
+fi
+"""
 TWO = {"0": 80.0, "1": 80.0}
 SLEEPING, TURNS = {"args": {"enable-sleep-mode": True}}, {"residency": {"memory_gb": 76}}
 
@@ -36,20 +47,21 @@ def composition(
         ({"params_b": 8.0, "gpu_gib": 30.0}, 30.0, 1),
         ({"params_b": 8.0, "engine_args": {"gpu_memory_utilization": 0.42}}, 33.6, 1),
         ({}, 72.0, 1),
+        ({"params_b": 7.25, "engine_args": {"data-parallel-size": 2}}, 13.56 + 4.0, 2),
         ({"gpu_gib": 9.0, "engine_env": {"CUDA_VISIBLE_DEVICES": "0, 1"}}, 9.0, 2),
     ],
 )
 def test_an_engine_needs_what_its_entry_tells(entry: dict[str, object], gib: float, gpus: int) -> None:
     config, (process,) = composition({"a": entry})
-    need = needs_of(config, process, TWO)
-    assert (need.gib, need.gpus) == (pytest.approx(gib, abs=0.01), gpus)
+    assert (sized(config, process, TWO, None).gib, gpus_needed(process)) == (pytest.approx(gib, abs=0.01), gpus)
 
 
 def test_replicas_are_spread_and_awake_or_asleep_together() -> None:
     several: dict[str, dict[str, object]] = {"a": {"gpu_gib": 30, "replicas": 2}, "b": {"gpu_gib": 60, "replicas": 2}}
     config, processes = composition(several, SLEEPING, **TURNS)
     placed = [
-        (each.name, each.env["CUDA_VISIBLE_DEVICES"], level) for each, _, level in on_gpus(config, processes, TWO)
+        (each.process.name, each.process.env["CUDA_VISIBLE_DEVICES"], each.sleeps_at)
+        for each in on_gpus(config, processes, TWO)
     ]
     assert placed == [("vllm-a", "0", None), ("vllm-a@2", "1", None), ("vllm-b", "0", 2), ("vllm-b@2", "1", 2)]
     with pytest.raises(ConfigError, match=r"vllm-b: needs 60\.0 GiB for each of its 2 replicas on GPU 0, beside"):
@@ -58,7 +70,7 @@ def test_replicas_are_spread_and_awake_or_asleep_together() -> None:
 
 def test_engines_that_share_a_gpu_get_their_share_and_one_alone_what_vllm_takes() -> None:
     config, processes = composition({"a": {"gpu_gib": 30}, "b": {"gpu_gib": 20}, "c": {"gpu_gib": 70}})
-    placed = {process.experts[0]: process for process, _, _ in on_gpus(config, processes, TWO)}
+    placed = {each.process.experts[0]: each.process for each in on_gpus(config, processes, TWO)}
     assert {name: process.env["CUDA_VISIBLE_DEVICES"] for name, process in placed.items()} == {
         "a": "1",
         "b": "1",
@@ -71,7 +83,7 @@ def test_engines_that_share_a_gpu_get_their_share_and_one_alone_what_vllm_takes(
 
 def test_engines_that_share_a_gpu_start_one_after_the_other() -> None:
     config, processes = composition({"a": {"gpu_gib": 30}, "b": {"gpu_gib": 20}, "c": {"gpu_gib": 70}})
-    assert [(p.experts[0], step, level) for p, step, level in on_gpus(config, processes, TWO)] == [
+    assert [(p.process.experts[0], p.step, p.sleeps_at) for p in on_gpus(config, processes, TWO)] == [
         ("a", 0, None),
         ("b", 1, None),
         ("c", 0, None),
@@ -81,7 +93,7 @@ def test_engines_that_share_a_gpu_start_one_after_the_other() -> None:
 def test_those_that_take_turns_wait_at_a_level_that_they_can_wake_from() -> None:
     experts = {"a": {"gpu_gib": 60}, "b": {"gpu_gib": 60}, "c": {"gpu_gib": 60}}
     config, processes = composition(experts, SLEEPING, **TURNS)
-    waves = {p.experts[0]: (wave, level) for p, wave, level in on_gpus(config, processes, {"0": 80.0})}
+    waves = {p.process.experts[0]: (p.step, p.sleeps_at) for p in on_gpus(config, processes, {"0": 80.0})}
     assert waves == {"a": (2, None), "b": (1, 2), "c": (0, 2)}
     for vllm, sections in (({}, TURNS), (SLEEPING, {})):  # without sleep mode, or without anybody to wake them
         config, processes = composition(experts, vllm, **sections)
@@ -89,12 +101,10 @@ def test_those_that_take_turns_wait_at_a_level_that_they_can_wake_from() -> None
             on_gpus(config, processes, {"0": 80.0})
 
 
-def test_without_gpus_or_with_names_that_are_not_numbers_nothing_changes() -> None:
+def test_without_gpus_nothing_changes_and_a_gpu_that_is_not_there_is_refused() -> None:
     config, processes = composition({"a": {"engine_env": {"CUDA_VISIBLE_DEVICES": "GPU-8f"}}})
-    assert on_gpus(config, processes, {}) == [(processes[0], 0, None)]
-    assert on_gpus(config, processes, TWO) == [(processes[0], 0, None)]
-    config, processes = composition({"a": {"engine_env": {"CUDA_VISIBLE_DEVICES": "7"}}}, {"gpus": TWO})
-    with pytest.raises(ConfigError, match="GPU 7 is not there; allowed: 0, 1"):
+    assert on_gpus(config, processes, {}) == [Placed(processes[0])]
+    with pytest.raises(ConfigError, match="GPU GPU-8f is not there; allowed: 0, 1"):
         on_gpus(config, processes, TWO)
 
 
@@ -104,10 +114,19 @@ def test_the_gpus_are_those_that_nvidia_smi_lists_and_the_environment_shows(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert visible_gpus({}) == {}
     tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\necho '0, 81559'\necho '1, 24576'\n")
+    tool.write_text(NVIDIA_SMI)
     tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.defpath}")
     assert visible_gpus({}) == {"0": pytest.approx(79.65, abs=0.01), "1": 24.0}
     assert visible_gpus({"CUDA_VISIBLE_DEVICES": "1"}) == {"1": 24.0}
     assert list(visible_gpus({"CUDA_VISIBLE_DEVICES": "0, 1"})) == ["0", "1"]
     assert visible_gpus({"CUDA_VISIBLE_DEVICES": ""}) == {}
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": "GPU-22,MIG-bb-2"}) == {"GPU-22": 24.0, "MIG-bb-2": 10.0}
+    assert visible_gpus({}, ["GPU-11-1", "MIG-aa-1"]) == {"GPU-11-1": 81559 / 1024, "MIG-aa-1": 40.0, "1": 24.0}
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": "7,GPU-33"}) == {}
+
+
+def test_engines_see_gpus_in_the_order_of_nvidia_smi() -> None:
+    config, processes = composition({"a": {"gpu_gib": 30}})
+    (placed,) = on_gpus(config, processes, TWO)
+    assert placed.process.env["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"

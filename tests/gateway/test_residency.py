@@ -253,7 +253,7 @@ async def test_a_fault_does_not_leave_the_engines_to_nobody(
 async def test_the_controller_of_a_configuration_counts_what_its_engines_take(tmp_path: Path) -> None:
     async def kept(values: dict[str, Any], urls: dict[str, list[str]]) -> Controller:
         config = parse_config(values)
-        return await controller_of(config, config.residency, tmp_path, urls)
+        return await controller_of(config, config.residency, tmp_path, tmp_path, urls)
 
     experts = {name: {"engine": "vllm", "model": "m", "gpu_gib": 20} for name in EXPERTS}
     async with engines(("emerald",)) as urls:

@@ -20,8 +20,8 @@ from coe.fleet.llamacpp import LOOPBACK, EngineOptions
 from coe.fleet.orphans import OWNER, owner_mark
 from coe.fleet.process import ProcessSpec, answers
 from coe.fleet.residency.types import SleepLevel
-from coe.fleet.vllm_command import adapter_folder, each_replica, read_adapter_ranks, vllm_processes
-from coe.fleet.vllm_gpus import on_gpus, visible_gpus
+from coe.fleet.vllm_command import adapter_folder
+from coe.fleet.vllm_gpus import placed_processes
 from coe.router.config import CoeConfig
 from coe.router.expert_config import Engine
 from coe.router.weights import resolve_weights
@@ -137,15 +137,10 @@ def weights_of(expert: str, model: str, folder: Path) -> Path:
 
 
 def vllm_plans(config: CoeConfig, folder: Path, data_dir: Path, environment: Mapping[str, str]) -> list[EnginePlan]:
-    """The processes of `vllm_processes`.
-
-    Raises:
-        ConfigError, ArtifactError: as `vllm_processes`, `read_adapter_ranks` and `on_gpus` do.
-    """
-    engine = config.vllm
+    """The processes of `placed_processes`. Raises as that does."""
     plans = []
-    processes = each_replica(vllm_processes(config, folder, read_adapter_ranks(config, folder)))
-    for process, step, level in on_gpus(config, processes, engine.gpus or visible_gpus(environment)):
+    for placed in placed_processes(config, folder, environment):
+        process = placed.process
         env = {**environment, **process.env, OWNER: owner_mark(data_dir)}
         spec = ProcessSpec(
             name=process.name,
@@ -153,11 +148,11 @@ def vllm_plans(config: CoeConfig, folder: Path, data_dir: Path, environment: Map
             log=data_dir / "engines" / f"{process.name}.log",
             is_ready=is_healthy(process.port),
             env=env,
-            start_timeout_s=engine.start_timeout_s,
+            start_timeout_s=config.vllm.start_timeout_s,
             stop_grace_s=20.0,
             secrets=secrets_of(env),
         )
-        plans.append(EnginePlan(spec, process.experts, process.port, step=step, sleeps_at=level))
+        plans.append(EnginePlan(spec, process.experts, process.port, step=placed.step, sleeps_at=placed.sleeps_at))
     return plans
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from coe.base.errors import BackendError, EngineError
 from coe.fleet.engine_plans import EnginePlan, llamacpp_plans, refuse_taken_ports, vllm_plans
+from coe.fleet.gpus import named_gpus
 from coe.fleet.process import ProcessState, ProcessStatus, SupervisedProcess
 from coe.fleet.vllm_addresses import Desired, EngineRecord
-from coe.fleet.vllm_command import named_gpus
 from coe.router.config import CoeConfig
 from coe.router.expert_config import Engine
 

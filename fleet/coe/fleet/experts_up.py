@@ -14,6 +14,7 @@ from coe.fleet.residency.vllm_actuator import VllmActuator
 from coe.fleet.stop_signal import stop_on_signal
 from coe.fleet.vllm_addresses import read_vllm
 from coe.fleet.vllm_command import managed_experts
+from coe.fleet.vllm_gpus import placed_processes, plan_lines
 from coe.fleet.vllm_host import hosted_vllm
 from coe.router.config import CoeConfig
 from coe.router.expert_config import Engine
@@ -39,6 +40,8 @@ async def run_experts(
     if not managed_experts(config):
         raise ConfigError("no expert has engine 'vllm' without a url: nothing to start")
     console = console or Terminal()
+    for line in plan_lines(await asyncio.to_thread(placed_processes, config, folder, environment)):
+        console.print(line, soft_wrap=True)
     with stop_on_signal() as stop:  # until the engines have ended, which a second signal is not to cut short
         async with hosted_vllm(config, folder, data_dir, environment) as host:
             fleet, starting = host.fleet, host.starting

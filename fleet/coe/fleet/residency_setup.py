@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from coe.base.errors import ConfigError, EngineError
 from coe.fleet.desired_state import DesiredProcesses
 from coe.fleet.folder_lock import FolderLock, holder_of
+from coe.fleet.model_sizes import read_model
 from coe.fleet.residency.changes import known_state
 from coe.fleet.residency.controller import Controller
 from coe.fleet.residency.memory import Memory, Resident
@@ -16,8 +18,8 @@ from coe.fleet.residency.scheduler import Scheduler
 from coe.fleet.residency.types import Residency, published_times
 from coe.fleet.residency.vllm_actuator import VllmActuator
 from coe.fleet.vllm_addresses import VllmRecord, read_vllm
-from coe.fleet.vllm_command import engine_flags
-from coe.fleet.vllm_gpus import needed_gib, parallel_of, weights_gib
+from coe.fleet.vllm_command import engine_flags, model_argument
+from coe.fleet.vllm_memory import gpus_of, size_of
 from coe.router.config import CoeConfig
 from coe.router.expert_config import Engine
 from coe.router.residency_config import ResidencyConfig
@@ -28,6 +30,7 @@ ONLY_GPU = "0"
 async def controller_of(
     config: CoeConfig,
     wanted: ResidencyConfig,
+    folder: Path,
     data_dir: Path,
     urls: Mapping[str, Sequence[str]],
 ) -> Controller:
@@ -35,6 +38,7 @@ async def controller_of(
 
     Args:
         wanted: the section of experts.yaml.
+        folder: where experts.yaml lies.
         urls: API roots per expert whose engines this host runs; others have their `url`.
 
     Raises:
@@ -44,7 +48,7 @@ async def controller_of(
     """
     lock = claim(data_dir)
     try:
-        scheduler, actuator = await observed(config, wanted, data_dir, urls)
+        scheduler, actuator = await observed(config, wanted, folder, data_dir, urls)
     except BaseException:
         lock.release()
         raise
@@ -52,13 +56,13 @@ async def controller_of(
 
 
 async def observed(
-    config: CoeConfig, wanted: ResidencyConfig, data_dir: Path, urls: Mapping[str, Sequence[str]]
+    config: CoeConfig, wanted: ResidencyConfig, folder: Path, data_dir: Path, urls: Mapping[str, Sequence[str]]
 ) -> tuple[Scheduler, VllmActuator]:
     """A scheduler that knows the state of every engine. Raises as `controller_of`."""
     addresses = {name: entry.roots for name, entry in config.experts.items() if entry.roots}
     addresses |= {name: tuple(roots) for name, roots in urls.items()}
     record = read_vllm(data_dir)
-    residents = residents_of(config, wanted, addresses, record)
+    residents = residents_of(config, wanted, folder, addresses, record)
     actuator = VllmActuator(lambda: addresses, DesiredProcesses(data_dir) if record.engines else None)
     states = {
         each.name: await known_state(actuator, each.experts[0]) if each.awake_gib > 0 else Residency.AWAKE
@@ -85,7 +89,11 @@ def claim(data_dir: Path) -> FolderLock:
 
 
 def residents_of(
-    config: CoeConfig, wanted: ResidencyConfig, addresses: Mapping[str, tuple[str, ...]], record: VllmRecord
+    config: CoeConfig,
+    wanted: ResidencyConfig,
+    folder: Path,
+    addresses: Mapping[str, tuple[str, ...]],
+    record: VllmRecord,
 ) -> tuple[Resident, ...]:
     """One a vLLM engine with an address, or its replicas together, with every expert that it serves; others need no
     memory and are awake."""
@@ -98,13 +106,21 @@ def residents_of(
         is_managed = entry.engine is Engine.VLLM and name in addresses and len(entry.roots) < 2
         groups.setdefault(addresses[name] if is_managed else (name,), []).append(name)
     return tuple(
-        resident_of(config, wanted, tuple(names), gpus.get(names[0], []), is_managed=roots in addresses.values())
+        resident_of(
+            config, wanted, folder, tuple(names), gpus.get(names[0], []), is_managed=roots in addresses.values()
+        )
         for roots, names in groups.items()
     )
 
 
 def resident_of(
-    config: CoeConfig, wanted: ResidencyConfig, names: tuple[str, ...], gpus: Sequence[str], *, is_managed: bool
+    config: CoeConfig,
+    wanted: ResidencyConfig,
+    folder: Path,
+    names: tuple[str, ...],
+    gpus: Sequence[str],
+    *,
+    is_managed: bool,
 ) -> Resident:
     entries = [config.experts[name] for name in names]
     params_b = max(entry.params_b for entry in entries)
@@ -112,11 +128,13 @@ def resident_of(
     if not is_managed:
         return Resident(names[0], 0.0, 0.0, times, names, (), sleeper_gib=0.0, is_pinned=True)
     first, flags = entries[0], engine_flags(config, entries[0])
-    devices = tuple(gpus) or (ONLY_GPU,) * parallel_of(flags) * first.replicas
+    devices = tuple(gpus) or (ONLY_GPU,) * gpus_of(flags) * first.replicas
+    model = read_model(model_argument(first.model, folder), os.environ | config.vllm.env | first.engine_env)
+    size = size_of(entries, flags, model, wanted.memory_gb)
     return Resident(
         names[0],
-        awake_gib=needed_gib(entries, flags, wanted.memory_gb) * len(devices),
-        weights_gib=weights_gib(first, flags) * first.replicas,
+        awake_gib=size.gib * len(devices),
+        host_gib=size.host_gib * first.replicas,
         times=times,
         experts=names,
         devices=devices,

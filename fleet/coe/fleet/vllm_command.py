@@ -13,6 +13,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from coe.base.errors import ArtifactError, ConfigError
+from coe.fleet.gpus import VISIBLE, named_gpus
 from coe.router.config import CoeConfig
 from coe.router.expert_config import Engine, ExpertConfig, ScalarOption
 from coe.router.weights import expanded
@@ -22,8 +23,6 @@ MODULE = "vllm.entrypoints.openai.api_server"
 
 
 SLEEP_FLAG = "enable-sleep-mode"
-
-VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 DEV_ENV = {"VLLM_SERVER_DEV_MODE": "1"}
 """Opens the endpoints of sleep mode. Engines listen on loopback, and the gateway passes none of these paths on."""
@@ -89,11 +88,6 @@ def vllm_processes(config: CoeConfig, folder: Path, ranks: Mapping[str, int]) ->
     return tuple(
         vllm_process(config, names, place, folder, ranks) for names, place in zip(groups.values(), places, strict=False)
     )
-
-
-def named_gpus(environment: Mapping[str, str]) -> list[str]:
-    """Numbers of the GPUs that an environment names, in order; empty where it names none."""
-    return [each.strip() for each in environment.get(VISIBLE, "").split(",") if each.strip()]
 
 
 def each_replica(processes: Iterable[VllmProcess]) -> tuple[VllmProcess, ...]:

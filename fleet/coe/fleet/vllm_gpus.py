@@ -1,27 +1,34 @@
 """The GPUs of this host, and vLLM processes on them: CUDA_VISIBLE_DEVICES, memory shares, engines that are awake
-together, and the order of the start."""
+together, and the order of the start. What an engine needs is counted in `vllm_memory`."""
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from pathlib import Path
 
 from coe.base.errors import ConfigError
-from coe.fleet.residency.memory import SLACK_GIB, SLEEPER_GIB, Memory
+from coe.fleet.gpus import VISIBLE, named_gpus, visible_gpus
+from coe.fleet.model_sizes import Model, read_model
+from coe.fleet.residency.memory import SLACK_GIB, Memory
 from coe.fleet.residency.types import SleepLevel
-from coe.fleet.vllm_command import SLEEP_FLAG, VISIBLE, VllmProcess, flag_arguments, named_gpus
+from coe.fleet.vllm_command import (
+    SLEEP_FLAG,
+    VllmProcess,
+    each_replica,
+    flag_arguments,
+    read_adapter_ranks,
+    vllm_processes,
+)
+from coe.fleet.vllm_memory import SLEEPER_GIB, Size, gpus_of, size_of
 from coe.router.config import CoeConfig
-from coe.router.expert_config import ExpertConfig, ScalarOption
 
 SHARE = "gpu-memory-utilization"
+DEFAULT_SHARE = 0.9  # vLLM's own; 0.92 from 0.33 on
 USABLE_SHARE = 0.95  # of a GPU's memory; the rest is for CUDA contexts
-GIB_PER_BILLION = {"awq": 0.56, "gptq": 0.56, "bitsandbytes": 0.56, "fp8": 0.98, "": 1.87}
-"""GiB of weights per billion parameters, by quantisation; "" is bfloat16. 4-bit formats keep scales and some layers."""
-
-CACHE_SHARE, LEAST_CACHE_GIB = 0.25, 4.0
-"""Memory for cache and activations where an entry names none: a share of the weights, at least so many GiB (ours)."""
+BY_BUS = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+"""The order in which nvidia-smi numbers GPUs; CUDA's own puts the fastest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,51 +126,126 @@ def fits(
     return not Memory(memory_gib).excess_of(wanted)
 
 
-def visible_gpus(environment: Mapping[str, str]) -> dict[str, float]:
-    """GiB of each GPU that nvidia-smi lists, less those that the environment hides; empty where there is none."""
-    command = ["nvidia-smi", "--query-gpu=index,memory.total", "--format=csv,noheader,nounits"]
-    try:
-        listed = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
-        gpus = {number.strip(): float(mib) / 1024 for number, mib in (line.split(",") for line in listed.splitlines())}
-    except (OSError, ValueError, subprocess.SubprocessError):
-        return {}
-    shown = named_gpus(environment) if VISIBLE in environment else gpus
-    return {number: gib for number, gib in gpus.items() if number in shown}
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A process with its GPUs, the step of its start, and the level at which it sleeps then; None stays awake. `size`
+    is None without GPUs."""
+
+    process: VllmProcess
+    step: int = 0
+    sleeps_at: SleepLevel | None = None
+    size: Size | None = None
+
+
+def placed_processes(config: CoeConfig, folder: Path, environment: Mapping[str, str]) -> list[Placed]:
+    """The vLLM processes of a composition on the GPUs that it names, or that this host has.
+
+    Args:
+        folder: where experts.yaml lies.
+
+    Raises:
+        ConfigError, ArtifactError: as `vllm_processes`, `read_adapter_ranks` and `on_gpus` do.
+    """
+    processes = each_replica(vllm_processes(config, folder, read_adapter_ranks(config, folder)))
+    named = dict.fromkeys(name for process in processes for name in named_gpus(process.env))
+    gpus = config.vllm.gpus or (visible_gpus(environment, named) if processes else {})
+    models = {each.model: read_model(each.model, {**environment, **each.env}) for each in processes} if gpus else {}
+    return on_gpus(config, processes, gpus, models)
 
 
 def on_gpus(
-    config: CoeConfig, processes: Sequence[VllmProcess], gpus: Mapping[str, float]
-) -> list[tuple[VllmProcess, int, SleepLevel | None]]:
-    """Each process with its GPUs, the step of its start, and the level at which it sleeps then; None stays awake.
+    config: CoeConfig,
+    processes: Sequence[VllmProcess],
+    gpus: Mapping[str, float],
+    models: Mapping[str, Model | None] | None = None,
+) -> list[Placed]:
+    """Each process on its GPUs. One that shares a GPU gets the share that it needs, unless a flag says another. Without
+    GPUs nothing changes.
 
-    A process that shares a GPU gets the share that it needs, unless a flag says another. Without GPUs nothing changes,
-    nor where an entry names its GPUs in another way than by their numbers.
+    Args:
+        gpus: GiB of each that may be used.
+        models: sizes of models, where they are known.
 
     Raises:
-        ConfigError: they do not fit.
+        ConfigError: they do not fit, or vLLM would refuse to start one.
     """
     if not gpus or not processes:
-        return [(process, 0, None) for process in processes]
-    needs = [needs_of(config, process, gpus) for process in processes]
-    if any(device not in gpus for need in needs for device in need.devices) and not config.vllm.gpus:
-        return [(process, 0, None) for process in processes]
+        return [Placed(process) for process in processes]
+    sizes = {each.name: sized(config, each, gpus, (models or {}).get(each.model)) for each in processes}
+    needs = [
+        Needs(each.name, sizes[each.name].gib, gpus_needed(each), tuple(named_gpus(each.env)), each.experts[0])
+        for each in processes
+    ]
     usable_gib = {number: gib * USABLE_SHARE for number, gib in gpus.items()}
     have_sleep_mode = all(each.flags.get(SLEEP_FLAG) is True for each in processes)
     placement = place(needs, usable_gib, can_sleep=have_sleep_mode and config.residency is not None)
-    placed: list[tuple[VllmProcess, int, SleepLevel | None]] = []
     steps = steps_of(placement)
-    for process, need in zip(processes, needs, strict=True):
-        devices = placement.devices[process.name]
-        is_alone = sum(bool(set(devices) & set(each)) for each in placement.devices.values()) == 1
+    found = []
+    for process in processes:
+        devices, size = placement.devices[process.name], sizes[process.name]
+        least_gib = min(gpus[number] for number in devices)
         argv = process.argv
-        if not is_alone and SHARE not in process.flags:
-            argv += tuple(flag_arguments({SHARE: f"{need.gib / min(gpus[number] for number in devices):.3f}"}))
+        if SHARE not in process.flags:
+            if sum(bool(set(devices) & set(each)) for each in placement.devices.values()) == 1:
+                size = size._replace(gib=DEFAULT_SHARE * least_gib)  # it is alone there
+            else:
+                argv += tuple(flag_arguments({SHARE: f"{size.gib / least_gib:.3f}"}))
+        refuse_too_small(process, size)
         # level 2 needs no host memory, but vLLM cannot wake adapters from it
         asleep: SleepLevel = 1 if "max-loras" in process.flags else 2
         level = None if process.name in placement.waves[-1] else asleep
-        placed_process = replace(process, argv=argv, env=process.env | {VISIBLE: ",".join(devices)})
-        placed.append((placed_process, steps[process.name], level))
-    return placed
+        env = process.env | BY_BUS | {VISIBLE: ",".join(devices)}
+        found.append(Placed(replace(process, argv=argv, env=env), steps[process.name], level, size))
+    return found
+
+
+def sized(config: CoeConfig, process: VllmProcess, gpus: Mapping[str, float], model: Model | None) -> Size:
+    devices = named_gpus(process.env)
+    size_gib = min((gpus[number] for number in devices if number in gpus), default=max(gpus.values()))
+    return size_of([config.experts[name] for name in process.experts], process.flags, model, size_gib)
+
+
+def gpus_needed(process: VllmProcess) -> int:
+    return len(named_gpus(process.env)) or gpus_of(process.flags)
+
+
+def refuse_too_small(process: VllmProcess, size: Size) -> None:
+    """Raises ConfigError where vLLM would not start."""
+    need = size.need
+    if need is None:
+        return
+    if size.positions and size.context > size.positions:
+        raise ConfigError(
+            f"experts.{process.experts[0]}.context_tokens: {process.name} is to read {size.context} tokens; allowed: "
+            f"at most the {size.positions} that its model reads"
+        )
+    if need.least <= size.gib:
+        return
+    fits = f"`context_tokens` up to {size.longest}, or " if size.longest else ""
+    raise ConfigError(
+        f"experts.{process.experts[0]}: vLLM would refuse to start {process.name}: one request of {size.context} "
+        f"tokens needs {need.least:.1f} of {size.gib:.1f} GiB on each of its GPUs ({need.parts}); allowed: {fits}"
+        f"`gpu_gib` from {need.safe:.1f} on a GPU that has it"
+    )
+
+
+def plan_lines(placed: Sequence[Placed]) -> list[str]:
+    """What each engine takes of which GPUs, and what makes it so much; nothing without GPUs."""
+    lines = []
+    for each in placed:
+        if each.size is None:
+            continue
+        state = "awake" if each.sleeps_at is None else f"asleep at level {each.sleeps_at} after its start"
+        line = f"{each.process.name}: GPU {each.process.env[VISIBLE]}, {each.size.gib:.1f} GiB of each, {state}"
+        need = each.size.need
+        if need is None:
+            lines.append(f"{line}; estimated: its config.json is not on this host")
+            continue
+        lines.append(
+            f"{line}; one request of {each.size.context} tokens needs {need.least:.1f} ({need.parts}) and up to "
+            f"{need.graphs:.1f} for graphs; longest context {each.size.longest}"
+        )
+    return lines
 
 
 def steps_of(placement: Placement) -> dict[str, int]:
@@ -179,39 +261,3 @@ def steps_of(placement: Placement) -> dict[str, int]:
             taken[step] |= devices
             steps[name] = begin + step
     return steps
-
-
-def needs_of(config: CoeConfig, process: VllmProcess, gpus: Mapping[str, float]) -> Needs:
-    """Needs of a process on these GPUs."""
-    devices = tuple(named_gpus(process.env))
-    size_gib = min((gpus[number] for number in devices if number in gpus), default=max(gpus.values()))
-    gib = needed_gib([config.experts[name] for name in process.experts], process.flags, size_gib)
-    return Needs(process.name, gib, len(devices) or parallel_of(process.flags), devices, process.experts[0])
-
-
-def needed_gib(entries: Sequence[ExpertConfig], flags: Mapping[str, ScalarOption], size_gib: float) -> float:
-    """GiB of each of its GPUs that an engine takes: as an entry says, as its share says, or by its parameters.
-
-    Args:
-        entries: of the experts on it.
-        size_gib: of a GPU.
-    """
-    if told_gib := [entry.gpu_gib for entry in entries if entry.gpu_gib is not None]:
-        return max(told_gib)
-    if SHARE in flags and not isinstance(flags[SHARE], str):
-        return float(flags[SHARE]) * size_gib
-    if not entries[0].params_b:
-        return 0.9 * size_gib  # vLLM's own default share
-    weights, parallel = weights_gib(entries[0], flags), parallel_of(flags)
-    return (weights + max(LEAST_CACHE_GIB * parallel, CACHE_SHARE * weights)) / parallel
-
-
-def weights_gib(entry: ExpertConfig, flags: Mapping[str, ScalarOption]) -> float:
-    """Quantised as a flag or the model's name tells."""
-    words = f"{flags.get('quantization', '')} {entry.model}".lower()
-    return entry.params_b * next(gib for name, gib in GIB_PER_BILLION.items() if name in words)
-
-
-def parallel_of(flags: Mapping[str, ScalarOption]) -> int:
-    """GPUs of one engine."""
-    return int(flags.get("tensor-parallel-size", 1)) * int(flags.get("pipeline-parallel-size", 1))

@@ -16,6 +16,7 @@ from coe.base.extras import MissingExtraError
 from coe.fleet.connect import WIRES
 from coe.fleet.engine_plans import require_llamacpp
 from coe.fleet.setup.endpoints import KeyRefusedError, listed_models
+from coe.fleet.vllm_gpus import placed_processes
 from coe.gateway.keys.oidc import require_oidc
 from coe.retrieval import build_experts
 from coe.retrieval.experts import adapter
@@ -44,6 +45,7 @@ def find_problems(config: CoeConfig, path: Path, environment: Mapping[str, str] 
         plugin_problems(config),
         expert_problems(config, path.parent),
         () if environment is None else variable_problems(config, environment),
+        () if environment is None else faults("", partial(placed_processes, config, path.parent, environment)),
         budget_problems(config),
         () if config.gateway.oidc is None else faults("", require_oidc),
         retrieval_problems(config, path.parent),

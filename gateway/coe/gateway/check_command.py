@@ -30,6 +30,7 @@ def check(
     from coe.cli.terminal import Terminal
     from coe.fleet.experts_up import engine_lines, experts_table
     from coe.fleet.vllm_addresses import read_vllm
+    from coe.fleet.vllm_gpus import placed_processes, plan_lines
     from coe.gateway.check import engine_problems, find_problems, not_asked, resolved_lines
     from coe.gateway.start import unstated
     from coe.router.build import live_router
@@ -52,7 +53,7 @@ def check(
         problems += [f"{config}: {line}" for line in found]
     if problems:
         raise ConfigError("\n".join(problems), problems)
-    for line in resolved_lines(loaded):
+    for line in [*resolved_lines(loaded), *plan_lines(placed_processes(loaded, config.parent, os.environ))]:
         console.print(line, soft_wrap=True)
     warnings = unstated(loaded) + ([] if manifest is None else category_warnings(loaded, manifest))
     if (data_dir / ROUTERS_FOLDER / LIVE_FILE).exists():  # its manifest may be what cannot be read

@@ -239,7 +239,8 @@ async def opened_controller(
         return None
     from coe.fleet.residency_setup import controller_of
 
-    return await controller_of(config, config.residency, settings.data_dir, urls)
+    folder = settings.config_path.resolve().parent
+    return await controller_of(config, config.residency, folder, settings.data_dir, urls)
 
 
 def make_runner(gateway: Gateway, batches: BatchStore, name: str) -> BatchRunner:

@@ -19,7 +19,7 @@ from coe.base.money import money
 from coe.eval.report.numbers import points
 from coe.eval.report.page import InTable
 from coe.fleet.vllm_command import engine_flags
-from coe.fleet.vllm_gpus import weights_gib
+from coe.fleet.vllm_memory import weights_gib
 from coe.router.build import expert_costs
 from coe.router.config import CoeConfig, load_config
 from coe.router.map_solver import solve_map

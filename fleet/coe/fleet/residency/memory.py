@@ -6,9 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from coe.fleet.residency.types import Residency, TransitionTimes
-
-SLEEPER_GIB = 1.5
-"""GPU memory that a sleeping vLLM keeps on each of its devices: 1 to 2 GiB were published."""
+from coe.fleet.vllm_memory import SLEEPER_GIB
 
 SLACK_GIB = 1e-6
 
@@ -20,14 +18,14 @@ class Resident:
     Args:
         awake_gib: GPU memory when awake, weights and cache, spread evenly over its `devices`; one that several of its
             replicas are on is named once for each.
-        weights_gib: host memory that level 1 takes.
+        host_gib: host memory that level 1 takes.
         is_pinned: woken at the start and never put to sleep.
         has_adapters: level 2 is not for it, because vLLM crashes when it wakes with LoRA (issue 39934).
     """
 
     name: str
     awake_gib: float
-    weights_gib: float
+    host_gib: float
     times: TransitionTimes
     experts: tuple[str, ...] = ()
     devices: tuple[str, ...] = ("0",)
@@ -69,14 +67,14 @@ class Memory:
         }
 
     def host_free_gib(self, residents: Sequence[Resident], states: States) -> float:
-        return self.host_gib - sum(each.weights_gib for each in residents if states[each.name] is Residency.SLEEP_1)
+        return self.host_gib - sum(each.host_gib for each in residents if states[each.name] is Residency.SLEEP_1)
 
 
 def sleep_state(resident: Resident, host_free_gib: float) -> Residency:
     """The state that gives an engine's memory free at the least cost of the way there and back: level 1 where the host
     has room for its weights, level 2 unless it has adapters, and stopped where neither can be."""
     allowed = []
-    if resident.weights_gib <= host_free_gib + SLACK_GIB:
+    if resident.host_gib <= host_free_gib + SLACK_GIB:
         allowed.append(Residency.SLEEP_1)
     if not resident.has_adapters:
         allowed.append(Residency.SLEEP_2)

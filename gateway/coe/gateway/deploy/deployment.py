@@ -23,6 +23,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from coe.base.errors import ConfigError
 from coe.base.yaml_text import read_yaml
+from coe.fleet.gpus import named_gpus
 from coe.fleet.vllm_command import (
     SLEEP_FLAG,
     VllmProcess,
@@ -32,7 +33,6 @@ from coe.fleet.vllm_command import (
     flag_of,
     lora_arguments,
     managed_experts,
-    named_gpus,
     read_adapter_ranks,
     vllm_processes,
 )

@@ -1,0 +1,224 @@
+"""GPU and host memory of a vLLM engine, counted as vLLM counts it when it starts. Pure.
+
+Sources are files of vLLM 0.32, with PyTorch's pinned memory for what sleeps at level 1. Figures are for the GPUs of
+80 GB and more on which vLLM computes 8,192 tokens of 1,024 sequences at once (`EngineArgs.get_batch_defaults`); on an
+A100 it takes 2,048 and 256, which `vllm.args` can say.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from coe.fleet.model_sizes import Matrix, Model, weight_bytes
+from coe.router.expert_config import ExpertConfig, ScalarOption
+
+GIB = 2**30
+BLOCK_TOKENS = 16  # of the cache (config/cache.py)
+BATCHES_IN_FLIGHT = 2  # with asynchronous scheduling, the default (VllmConfig.max_concurrent_batches)
+LARGE_GPU_GIB, LARGE_BATCH, SMALL_BATCH = 70.0, (8192, 1024), (2048, 256)
+"""Tokens and sequences of a step by the GPU's memory (`EngineArgs.get_batch_defaults`)."""
+
+CUDA_GIB = 0.16
+"""Of CUDA itself, beside what PyTorch allocates: published in the same line as 1.26 GiB for the activations of
+Llama-3-8B (pull request 10511), where `activation_gib` gives 1.27."""
+
+GRAPHS_GIB = 1.0
+"""At most, for captured CUDA graphs, which count since 0.21; how much depends on the GPU."""
+
+SLEEPER_GIB = 1.5
+"""That a sleeping engine keeps on each of its GPUs: 1 to 2 GiB were published."""
+
+CACHE_SHARE, LEAST_CACHE_GIB = 0.25, 4.0
+"""Least memory beside the weights where nobody names one: a share of them, at least so many GiB (ours)."""
+
+GIB_PER_BILLION = {"awq": 0.56, "gptq": 0.56, "bitsandbytes": 0.56, "fp8": 0.98, "": 1.87}
+"""GiB of weights per billion parameters of a model whose config.json is not here; "" is bfloat16. 4-bit formats keep
+scales and some layers."""
+
+PINNED_AT_MOST = 1.88
+"""Host memory at level 1 for each GiB of weights, where their sizes are not known: 1.13 to 1.88 were published."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What the engine's flags make of a model: see the flags of the same names."""
+
+    tokens: int = LARGE_BATCH[0]
+    sequences: int = LARGE_BATCH[1]
+    tensor: int = 1
+    pipeline: int = 1
+    cache_bytes: int = 2
+    loras: int = 0
+    rank: int = 0
+    has_graphs: bool = True
+    is_pooling: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """GiB on each GPU of an engine; that of graphs may be less."""
+
+    weights: float
+    cache: float
+    activations: float
+    graphs: float = 0.0
+
+    @property
+    def least(self) -> float:
+        """With less vLLM refuses to start."""
+        return self.weights + self.cache + self.activations + CUDA_GIB
+
+    @property
+    def safe(self) -> float:
+        return self.least + self.graphs
+
+    @property
+    def parts(self) -> str:
+        """In words."""
+        return (
+            f"weights {self.weights:.1f}, cache {self.cache:.1f}, activations {self.activations:.1f}, CUDA {CUDA_GIB}"
+        )
+
+
+class Size(NamedTuple):
+    """Memory that an engine takes of each of its GPUs, and of the host at level 1 for all of them.
+
+    `need` is None where that is an estimate. `longest` is the longest context with which vLLM starts in so much, and
+    `positions` what the model reads at most, 0 where that is not known.
+    """
+
+    gib: float
+    host_gib: float
+    context: int
+    need: Need | None = None
+    longest: int = 0
+    positions: int = 0
+
+
+def setup_of(flags: Mapping[str, ScalarOption], size_gib: float) -> Setup:
+    """From the flags of an engine on GPUs of a size, and vLLM's defaults."""
+    tokens, sequences = LARGE_BATCH if size_gib >= LARGE_GPU_GIB else SMALL_BATCH
+    return Setup(
+        tokens=int(flags.get("max-num-batched-tokens", tokens)),
+        sequences=int(flags.get("max-num-seqs", sequences)),
+        tensor=int(flags.get("tensor-parallel-size", 1)),
+        pipeline=int(flags.get("pipeline-parallel-size", 1)),
+        cache_bytes=1 if str(flags.get("kv-cache-dtype", "")).startswith("fp8") else 2,
+        loras=int(flags.get("max-loras", 1)) if {"max-loras", "enable-lora"} & flags.keys() else 0,
+        rank=int(flags.get("max-lora-rank", 16)),
+        has_graphs=flags.get("enforce-eager") is not True,
+        is_pooling=flags.get("runner") == "pooling",
+    )
+
+
+def quantised(model: Model, flags: Mapping[str, ScalarOption]) -> Model:
+    """The model as a flag has vLLM quantise it while it loads."""
+    method = flags.get("quantization")
+    return model if method is None else replace(model, weight_bytes=weight_bytes({"quant_method": method}))
+
+
+def need_of(model: Model, setup: Setup, context: int) -> Need:
+    """Memory for one request of a context, without which vLLM does not start (`_check_enough_kv_cache_memory`)."""
+    shards = setup.tensor * setup.pipeline
+    weights = sum(each.count * tensor_bytes(model, each, setup) for each in model.matrices) / setup.pipeline
+    # Both matrices of an adapter, in 16 bits, for every place that a request may take (lora/layers).
+    ranks = sum(each.count * (each.parts * each.inputs + each.outputs) for each in model.matrices if each.linear)
+    weights += 2 * setup.loras * setup.rank * ranks / shards
+    return Need(
+        weights=weights / GIB,
+        cache=cache_bytes(model, setup, context) / GIB,
+        activations=activation_gib(model, setup),
+        graphs=GRAPHS_GIB if setup.has_graphs else 0.0,
+    )
+
+
+def tensor_bytes(model: Model, matrix: Matrix, setup: Setup) -> float:
+    """On one GPU."""
+    return matrix.elements / setup.tensor * (model.weight_bytes if matrix.linear else 2.0)
+
+
+def cache_bytes(model: Model, setup: Setup, context: int) -> int:
+    """Of one request on each GPU (`max_memory_usage_bytes` of FullAttentionSpec and SlidingWindowSpec), and the block
+    that vLLM keeps for itself."""
+    kept = min(model.window - 1 + BATCHES_IN_FLIGHT * setup.tokens, context)
+    blocks = (model.layers - model.windowed) * (blocks_of(context) + 1) + model.windowed * (blocks_of(kept) + 2)
+    heads = max(1, model.kv_heads // setup.tensor)
+    return -(-blocks // setup.pipeline) * BLOCK_TOKENS * heads * model.head * setup.cache_bytes
+
+
+def blocks_of(tokens: int) -> int:
+    return -(-tokens // BLOCK_TOKENS)
+
+
+def activation_gib(model: Model, setup: Setup) -> float:
+    """Of a step of as many tokens as may be (`profile_run`): a layer's input and residual, gate, up and their product;
+    and the logits of as many sequences as may be, in float32 (v1/sample/sampler.py)."""
+    step = 2 * setup.tokens * (2 * model.hidden + 3 * model.inner // setup.tensor)
+    logits = 0 if setup.is_pooling else 4 * setup.sequences * model.vocabulary
+    return (step + logits) / GIB
+
+
+def longest_context(model: Model, setup: Setup, gib: float) -> int:
+    """The most tokens of one request with which vLLM starts in so much memory; 0 where it does not start at all."""
+    room = (gib - need_of(model, setup, 0).least) * GIB + cache_bytes(model, setup, 0)
+    steps = range(BLOCK_TOKENS, (model.context or 1 << 20) + 1, BLOCK_TOKENS)
+    return BLOCK_TOKENS * bisect_right(steps, room, key=lambda context: cache_bytes(model, setup, context))
+
+
+def pinned_gib(model: Model, setup: Setup) -> float:
+    """Host memory that level 1 takes for all GPUs of an engine: PyTorch's pinned memory rounds each tensor up to a
+    power of two."""
+    return sum(each.count * setup.tensor * rounded(tensor_bytes(model, each, setup)) for each in model.matrices) / GIB
+
+
+def rounded(size: float) -> int:
+    return 1 << (int(size) - 1).bit_length()
+
+
+def gpus_of(flags: Mapping[str, ScalarOption]) -> int:
+    """GPUs of one engine."""
+    sizes = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
+    count = 1
+    for size in sizes:
+        count *= int(flags.get(size, 1))
+    return count
+
+
+def size_of(
+    entries: Sequence[ExpertConfig], flags: Mapping[str, ScalarOption], model: Model | None, size_gib: float
+) -> Size:
+    """Memory of an engine as an entry or a flag says, or as it needs with some room for more than one request.
+
+    Args:
+        entries: of the experts on it.
+        model: None where nobody knows its sizes.
+        size_gib: of a GPU.
+    """
+    first, context = entries[0], int(flags.get("max-model-len", entries[0].context_tokens))
+    told = [entry.gpu_gib for entry in entries if entry.gpu_gib is not None]
+    if not told and isinstance(share := flags.get("gpu-memory-utilization"), int | float):
+        told = [share * size_gib]
+    if model is None:
+        weights, shards = weights_gib(first, flags), gpus_of({**flags, "data-parallel-size": 1})
+        guessed = with_room(weights / shards) if weights else 0.9 * size_gib  # vLLM's own default share
+        return Size(max(told, default=guessed), PINNED_AT_MOST * weights, context)
+    model, setup = quantised(model, flags), setup_of(flags, size_gib)
+    need = need_of(model, setup, context)
+    gib = max(told, default=max(need.safe, with_room(need.weights)))
+    replicas = int(flags.get("data-parallel-size", 1))
+    longest = longest_context(model, setup, gib)
+    return Size(gib, replicas * pinned_gib(model, setup), context, need, longest, model.context)
+
+
+def with_room(weights_gib: float) -> float:
+    """Weights on one GPU, and the least that is to be beside them."""
+    return weights_gib + max(LEAST_CACHE_GIB, CACHE_SHARE * weights_gib)
+
+
+def weights_gib(entry: ExpertConfig, flags: Mapping[str, ScalarOption]) -> float:
+    """Of all GPUs together, quantised as a flag or the model's name tells; 0 where the entry names no parameters."""
+    words = f"{flags.get('quantization', '')} {entry.model}".lower()
+    return entry.params_b * next(gib for name, gib in GIB_PER_BILLION.items() if name in words)
