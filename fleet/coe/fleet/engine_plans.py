@@ -21,6 +21,7 @@ from coe.fleet.orphans import OWNER, owner_mark
 from coe.fleet.process import ProcessSpec, answers
 from coe.fleet.residency.types import SleepLevel
 from coe.fleet.vllm_command import adapter_folder
+from coe.fleet.vllm_faults import cause_in
 from coe.fleet.vllm_gpus import placed_processes
 from coe.router.config import CoeConfig
 from coe.router.expert_config import Engine
@@ -151,6 +152,7 @@ def vllm_plans(config: CoeConfig, folder: Path, data_dir: Path, environment: Map
             start_timeout_s=config.vllm.start_timeout_s,
             stop_grace_s=20.0,
             secrets=secrets_of(env),
+            explain=cause_in,
         )
         plans.append(EnginePlan(spec, process.experts, process.port, step=placed.step, sleeps_at=placed.sleeps_at))
     return plans

@@ -84,12 +84,12 @@ class Fleet:
         return tuple((process.status, plan.experts) for process, plan in zip(self._processes, self._plans, strict=True))
 
     async def start(self) -> EngineAddresses:
-        """Starts the engines, as many at once as the GPUs hold, and returns when all serve or sleep; when one fails,
-        all are stopped.
+        """Starts the engines, as many at once as the GPUs hold, and returns when all serve, sleep or have failed. One
+        that failed leaves the others running.
 
         Raises:
             MissingWeightsError, ArtifactError, ConfigError: an entry names what is not there.
-            EngineError: an engine did not start.
+            EngineError: none of them started.
         """
         plans = await asyncio.to_thread(self._plan)
         refuse_taken_ports(plans)
@@ -98,6 +98,9 @@ class Fleet:
         try:
             for step in sorted({plan.step for plan in plans}):
                 await self._start_step([number for number, plan in enumerate(plans) if plan.step == step])
+            states = [process.status for process in self._processes]
+            if states and all(each.state is ProcessState.FAILED for each in states):
+                raise EngineError("\n".join(each.reason or each.name for each in states))
         except BaseException:
             await self.stop()
             raise
@@ -141,8 +144,9 @@ class Fleet:
         """Starts engines together; puts those to sleep that have to make room for others."""
         for number in numbers:
             self._processes[number].start()
-        await all_ready([self._processes[number] for number in numbers])
-        sleepers = [(plan, level) for number in numbers if (level := (plan := self._plans[number]).sleeps_at)]
+        await settled([self._processes[number] for number in numbers])
+        ready = [self._plans[number] for number in numbers if self._state(number) is ProcessState.READY]
+        sleepers = [(plan, plan.sleeps_at) for plan in ready if plan.sleeps_at is not None]
         if not sleepers:
             return
         from coe.fleet.residency.vllm_actuator import VllmActuator  # aiohttp, which the parent of workers does without
@@ -179,16 +183,9 @@ def gpus_of(plan: EnginePlan) -> list[str]:
     return named_gpus(plan.spec.env or {})
 
 
-async def all_ready(processes: Collection[SupervisedProcess]) -> None:
-    """Returns when all are ready; raises EngineError as soon as one is not going to be."""
-    tasks = [asyncio.create_task(process.wait_ready()) for process in processes]
-    if not tasks:
-        return
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+async def settled(processes: Collection[SupervisedProcess]) -> None:
+    """Returns when each is ready or is not going to be, which its status says."""
+    outcomes = await asyncio.gather(*(process.wait_ready() for process in processes), return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException) and not isinstance(outcome, EngineError):
+            raise outcome

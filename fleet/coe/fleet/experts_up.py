@@ -35,7 +35,8 @@ async def run_experts(
 
     Raises:
         ConfigError: no entry needs an engine, or one is wrong.
-        EngineError: an engine did not start, or every one of them has died for good; others may run on this folder.
+        EngineError: no engine started, or with `once` one did not; every one of them has died for good; others may run
+            on this folder.
     """
     if not managed_experts(config):
         raise ConfigError("no expert has engine 'vllm' without a url: nothing to start")
@@ -57,9 +58,14 @@ async def run_experts(
             await watch(fleet, console, is_over)
             if starting.done():
                 starting.result()
-                if all_failed(fleet):
-                    reasons = [status.reason or status.name for status, _ in fleet.statuses]
-                    raise EngineError("every engine has failed: " + "; ".join(reasons))
+                if all_failed(fleet) or (once and any_failed(fleet)):
+                    failed = [status for status, _ in fleet.statuses if status.state is ProcessState.FAILED]
+                    reasons = [status.reason or status.name for status in failed]
+                    raise EngineError("engines have failed: " + "; ".join(reasons))
+
+
+def any_failed(fleet: Fleet) -> bool:
+    return any(status.state is ProcessState.FAILED for status, _ in fleet.statuses)
 
 
 def all_failed(fleet: Fleet) -> bool:

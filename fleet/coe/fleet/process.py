@@ -15,7 +15,7 @@ import shutil
 import signal
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -25,6 +25,7 @@ from coe.base.parent_death import dying_with_parent
 from coe.fleet.tasks import happens
 
 TAIL_BYTES = 4096
+MAX_READ_BYTES = 4 * 1024 * 1024
 TAIL_LINES = 7
 FIRST_POLL_S, MAX_POLL_S = 0.03, 0.5
 LOG_CHECK_S = 30.0
@@ -49,6 +50,7 @@ class ProcessSpec:
     Ready means that `ready_file` exists (it is removed before each start) and `is_ready` says so; None asks nothing.
     `log` takes its output; None is where ours goes. `env` is the whole environment; None inherits ours. `secrets` are
     values that no message may show. `descriptors` are files of ours that it gets under the same numbers.
+    `explain` finds the cause of an end in what a life wrote to the log; without one its last lines are told.
     """
 
     name: str
@@ -62,6 +64,7 @@ class ProcessSpec:
     max_log_bytes: int = 16 * 1024 * 1024
     secrets: tuple[str, ...] = ()
     descriptors: tuple[int, ...] = ()
+    explain: Callable[[str], str | None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,7 @@ class SupervisedProcess:
         self._child: asyncio.subprocess.Process | None = None
         self._task: asyncio.Task[None] | None = None
         self._restarts = 0
+        self._log_begins = 0  # at this byte of the log, for the life that runs
         self._settled = asyncio.Event()
         self._stopping = asyncio.Event()
 
@@ -216,6 +220,7 @@ class SupervisedProcess:
             self.spec.ready_file.unlink(missing_ok=True)
         with contextlib.ExitStack() as stack:
             log = None if self.spec.log is None else stack.enter_context(self.spec.log.open("ab"))
+            self._log_begins = 0 if log is None else log.tell()
             return await asyncio.create_subprocess_exec(
                 *dying_with_parent(*self.spec.argv),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -261,13 +266,29 @@ class SupervisedProcess:
         await child.wait()
 
     def _told(self, what: str) -> str:
-        """`NAME what happened`, the log's place and its last lines, without secrets."""
+        """`NAME what happened`, the log's place, and the cause if it is known or the last lines, without secrets."""
         if self.spec.log is None:
             return f"{self.spec.name} {what}"
-        text = "".join(f"\n  {line}" for line in last_lines(self.spec.log))
+        cause = self.spec.explain(written(self.spec.log, self._log_begins))
+        text = f"\n  {cause}" if cause else "".join(f"\n  {line}" for line in last_lines(self.spec.log))
         for secret in self.spec.secrets:
             text = text.replace(secret, "***")
         return f"{self.spec.name} {what}; log: {self.spec.log}{text}"
+
+
+async def all_ready(processes: Collection[SupervisedProcess]) -> None:
+    """Returns when all are ready; raises EngineError as soon as one is not going to be."""
+    tasks = [asyncio.create_task(process.wait_ready()) for process in processes]
+    if not tasks:
+        return
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def exit_words(code: int | None) -> str:
@@ -307,6 +328,17 @@ def keep_bounded(log: Path, max_bytes: int) -> None:
 
 def older(log: Path) -> Path:
     return log.with_name(f"{log.name}.1")
+
+
+def written(log: Path, begin: int) -> str:
+    """What stands in a log from a byte on, but for what is far from its end."""
+    try:
+        with log.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(begin if begin <= size else 0, size - MAX_READ_BYTES))
+            return file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 def last_lines(log: Path, count: int = TAIL_LINES, tail_bytes: int = TAIL_BYTES) -> list[str]:

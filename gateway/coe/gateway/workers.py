@@ -23,9 +23,9 @@ from pydantic import Field
 from coe.base.errors import ConfigError, EngineError
 from coe.base.parent_death import coe_words
 from coe.decision_log.privacy import load_key
-from coe.fleet.engines import EngineAddresses, all_ready
+from coe.fleet.engines import EngineAddresses
 from coe.fleet.folder_lock import own_folder, remove_left
-from coe.fleet.process import ProcessSpec, RestartPolicy, SupervisedProcess, exit_words
+from coe.fleet.process import ProcessSpec, RestartPolicy, SupervisedProcess, all_ready, exit_words
 from coe.fleet.stop_signal import Life, Stop
 from coe.gateway.changes.in_force import InForce
 from coe.gateway.listener import bind, url_of
