@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from coe.base.errors import BackendError
-from coe.base.json_text import JsonError, from_json
+from coe.base.json_text import JsonError, from_json, to_json
 from coe.fleet.backend import MAX_EVENT_BYTES, ChunkStream, reply_json
 from coe.gateway.http_errors import code_of, not_ours
 from coe.router.usage import Usage, usage_of
@@ -215,6 +215,15 @@ def answer_text(body: bytes) -> str | None:
     except (JsonError, LookupError, TypeError):
         return None
     return content if isinstance(content, str) else None
+
+
+def answer_calls(body: bytes) -> str | None:
+    """The first choice's calls of tools in a whole answer, as JSON; None when it has none."""
+    try:
+        calls = reply_json(body)["choices"][0]["message"].get("tool_calls")
+    except (JsonError, LookupError, TypeError, AttributeError):
+        return None
+    return to_json(calls).decode() if calls else None
 
 
 def later(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:

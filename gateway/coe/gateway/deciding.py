@@ -23,7 +23,7 @@ from coe.gateway.http_errors import ApiError
 from coe.gateway.keys.grants import EVERYBODY, Caller
 from coe.gateway.live_router import CANDIDATE_FAULTS, LiveRouter
 from coe.gateway.reach import WaitFor, Waking, no_expert, wanted
-from coe.router.answers import answer_kind
+from coe.router.answers import answer_kind, calls_of
 from coe.router.capabilities import (
     Target,
     capabilities,
@@ -32,6 +32,7 @@ from coe.router.capabilities import (
     resolve_model,
 )
 from coe.router.config import CoeConfig
+from coe.router.expert_config import Wire
 from coe.router.features import features_hash
 from coe.router.pipeline import Router
 from coe.router.policy_config import Budgets
@@ -40,10 +41,11 @@ from coe.router.strategies.agree import Chosen, StrategyName
 from coe.router.types import DecisionReason, Query, QueryFacts, RoutingDecision
 
 BY_PLAN = frozenset({DecisionReason.MAP, DecisionReason.QUERY, DecisionReason.UNCERTAIN, DecisionReason.NEXT_BEST})
-"""Reasons of decisions that a strategy may widen. Pinned, kept and explored experts stay alone."""
+"""Reasons of decisions that a strategy may widen. Pinned, kept and explored experts stay alone, but in a loop of tools
+every step is decided: all experts read what the step before called."""
 
-MORE_THAN_TEXT = ("tools", "functions", "logprobs", "top_logprobs", "audio", "modalities", "prediction")
-"""Fields with which an answer is more than a text, or belongs to the expert that wrote it."""
+MORE_THAN_TEXT = ("functions", "logprobs", "top_logprobs", "audio", "modalities", "prediction")
+"""Fields with which an answer is more than text and calls of tools, or belongs to the expert that wrote it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,22 +286,26 @@ def chosen_strategy(
         declared: the kind of each category's answers.
     """
     strategy = router.strategy(decision.policy, decision.category)
-    if strategy is None or decision.reason not in BY_PLAN:
+    is_step = decision.reason is DecisionReason.KEPT and chat.facts.in_tool_loop
+    if strategy is None or not (is_step or decision.reason in BY_PLAN):
         return None
-    kind = why_single(chat) or answer_kind(chat.facts, decision.category, declared)
-    if isinstance(kind, str):
-        return StrategyTrace(name=StrategyName.AGREE, is_settled=False, declined=kind)
-    return Chosen(strategy, router.experts, kind)
+    calls = calls_of(chat.body.get("tools")) if chat.facts.has_tools else None
+    kind = answer_kind(chat.facts, decision.category, declared)
+    why = why_single(chat) or (kind if isinstance(kind, str) and calls is None else "")
+    if why:
+        return StrategyTrace(name=StrategyName.AGREE, is_settled=False, declined=why)
+    return Chosen(strategy, router.experts, None if isinstance(kind, str) else kind, calls)
 
 
 def why_single(chat: ChatRequest) -> str:
     """The reason why a request is for one expert alone; empty where there is none."""
-    if chat.native is not None:
-        return f"a request to /v1/{chat.native.wire} is for one expert"
+    native = chat.native
+    if native is not None and (native.wire is Wire.COMPLETIONS or native.losses):
+        return f"only /v1/{native.wire} has all that this request says"
     if chat.body.get("n") not in (None, 1):
         return "'n' asks for several answers of one expert"
     field = next((name for name in MORE_THAN_TEXT if chat.body.get(name)), None)
-    return "" if field is None else f"with '{field}' the answer is more than a text"
+    return "" if field is None else f"with '{field}' the answer is more than text and calls"
 
 
 def decision_inputs(

@@ -12,7 +12,7 @@ from coe.base.errors import RouterError
 from coe.base.json_text import to_json
 from coe.decision_log.decision_record import AskedExpert, CallState, StrategyTrace
 from coe.fleet.backend import reply_json
-from coe.gateway.answer_reader import answer_text
+from coe.gateway.answer_reader import answer_calls, answer_text
 from coe.gateway.asgi import read_off_loop
 from coe.gateway.chat_log import cost_usd
 from coe.gateway.chat_request import ChatRequest, text_of
@@ -21,6 +21,7 @@ from coe.gateway.expert_answer import StreamedAnswer, WholeAnswer
 from coe.gateway.expert_call import ExpertCall, streamed
 from coe.gateway.http_errors import api_error
 from coe.router.answers import KeyOf
+from coe.router.answers.call import NO_CALL
 from coe.router.expert_config import ExpertConfig
 from coe.router.strategies.agree import Chosen, Reply, Settled, StrategyName
 from coe.router.types import RoutingDecision
@@ -97,8 +98,10 @@ class StrategyRun:
 
     def _prepare(self) -> str | None:
         """Makes the keys of answers to this request, or says why there are none."""
-        self.key_of = self.chosen.kind.key_for("\n\n".join(text_of(message) for message in self.chat.messages))
-        return "the request shows nothing to compare answers by" if self.key_of is None else None
+        kind, prompt = self.chosen.kind, "\n\n".join(text_of(message) for message in self.chat.messages)
+        self.key_of = None if kind is None else kind.key_for(prompt)
+        is_told = self.key_of is not None or self.chosen.calls is not None
+        return None if is_told else "the request shows nothing to compare answers by"
 
     async def _settled_answer(self) -> WholeAnswer | None:
         """Asks the probes at once, then the arbiter if they differ."""
@@ -129,31 +132,33 @@ class StrategyRun:
         """Asks one expert for a whole answer. A failure is not an answer."""
         call = self.calls[expert] = Call(self.chosen.experts[expert], self.chat.facts.prompt_tokens)
         body = {field: value for field, value in self.chat.body.items() if field not in ("stream", "stream_options")}
-        text = await self._ask_into(call, self.chat._replace(body=body, is_stream=False))
-        is_cut = call.answer is not None and call.answer.facts.finish_reason == "length"
-        if text is not None and not is_cut:
-            call.key = await self._key(text)
+        await self._ask_into(call, self.chat._replace(body=body, is_stream=False))
+        if call.answer is not None and call.answer.facts.finish_reason != "length":
+            call.key = await self._key(call.answer.body)
 
-    async def _ask_into(self, call: Call, chat: ChatRequest) -> str | None:
-        """The text of an expert's answer, with what became of the call; None where it gave none."""
+    async def _ask_into(self, call: Call, chat: ChatRequest) -> None:
+        """Notes an expert's answer and what became of the call."""
         begun = time.perf_counter()
         try:
             answer = await self.experts.whole(self.context, chat, call.expert)
             if answer.facts.error_code is not None:
                 call.state, call.error_code = CallState.FAILED, answer.facts.error_code
-                return None
-            call.state, call.answer = CallState.ANSWERED, answer
-            return await read_off_loop(answer_text, answer.body)
+            else:
+                call.state, call.answer = CallState.ANSWERED, answer
         except RouterError as error:
             call.state, call.error_code = CallState.FAILED, api_error(error, call.expert).cause
-            return None
         finally:
             call.latency_ms = (time.perf_counter() - begun) * 1e3
 
-    async def _key(self, text: str) -> str | None:
-        if self.key_of is None:
-            return None
-        if not self.chosen.kind.is_slow:
+    async def _key(self, answer: bytes) -> str | None:
+        """The key of the calls in an answer; without any that of its text."""
+        calls_key, kind = self.chosen.calls, self.chosen.kind
+        if calls_key is not None and (calls := await read_off_loop(answer_calls, answer)):
+            return await read_off_loop(lambda raw: calls_key(raw.decode()), calls.encode())
+        text = await read_off_loop(answer_text, answer)
+        if text is None or self.key_of is None:
+            return NO_CALL if text and calls_key is not None and kind is None else None
+        if kind is None or not kind.is_slow:
             return self.key_of(text)
         async with self._comparing:
             return await asyncio.get_running_loop().run_in_executor(COMPARER, self.key_of, text)

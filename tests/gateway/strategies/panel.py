@@ -26,7 +26,8 @@ TOKENS = {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12}
 
 @dataclass
 class Panel:
-    """`says` by expert: a text, or one of the faults. `gate` holds every answer until it is set."""
+    """`says` by expert: a text, a JSON list of calls of tools, or a fault. `beside` stands beside calls. `gate`
+    holds every answer until it is set."""
 
     says: dict[str, str]
     gate: asyncio.Event = field(default_factory=asyncio.Event)
@@ -35,6 +36,7 @@ class Panel:
     cancelled: set[str] = field(default_factory=set)
     running: set[str] = field(default_factory=set)
     url: str = ""
+    beside: dict[str, Any] = field(default_factory=dict)
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         body = orjson.loads(await request.read())
@@ -65,7 +67,11 @@ class Panel:
             return web.Response(body=b"data: \x00\xff{{\n\n", content_type="text/event-stream")
         if said == ERROR:
             return web.json_response({"error": {"message": "overloaded", "code": "overloaded"}})
-        choice = {"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": "stop"}
+        message: dict[str, Any] = {"role": "assistant", "content": said}
+        if said.startswith("[{"):
+            message = {"role": "assistant", "content": None, "tool_calls": orjson.loads(said), **self.beside}
+        finish_reason = "tool_calls" if "tool_calls" in message else "stop"
+        choice = {"index": 0, "message": message, "finish_reason": finish_reason}
         whole = {"id": "c1", "object": "chat.completion", "created": 1, "model": expert, "choices": [choice]}
         return web.json_response({**whole, "usage": TOKENS})
 

@@ -173,9 +173,6 @@ async def test_an_arbiter_that_fails_leaves_the_probes_answer() -> None:
         assert panel.asked[2] == "plain"
 
 
-TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
-
-
 @pytest.mark.parametrize(
     "fields",
     [
@@ -183,13 +180,7 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
         {"logprobs": True},
         {"modalities": ["text"]},
         {"model": "ruby"},
-        {
-            "messages": [
-                {"role": "user", "content": "red"},
-                {"role": "assistant", "content": None, "tool_calls": [{"id": "1", **TOOL}]},
-                {"role": "tool", "tool_call_id": "1", "content": "4"},
-            ]
-        },
+        {"functions": [{"name": "f"}]},
     ],
 )
 async def test_what_is_more_than_a_text_goes_to_one_expert(fields: dict[str, Any]) -> None:
@@ -204,7 +195,7 @@ async def test_what_is_more_than_a_text_goes_to_one_expert(fields: dict[str, Any
             assert trace is None
         else:
             assert (trace.name, trace.calls) == ("agree", ())
-            assert (trace.declined or "").find("tool" if told == "messages" else f"'{told}'") >= 0
+            assert (trace.declined or "").find(f"'{told}'") >= 0
 
 
 async def test_answers_of_an_undeclared_kind_are_not_compared() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coe.router import plugins
-from coe.router.answers import FAMILY, MORE_THAN_TEXT, AnswerKind, answer_kind
+from coe.router.answers import FAMILY, AnswerKind, answer_kind
 from coe.router.answers.sql import query_in, tables_in
 from coe.router.section import PluginConfig
 from coe.router.types import QueryFacts
@@ -133,8 +133,7 @@ def test_the_kind_follows_from_the_request_and_the_category() -> None:
     assert key(QueryFacts(), "Yes, indeed") == "yes"
     assert key(QueryFacts(wants_json=True), '{"a": 1}') == '{"a": 1}'
     assert answer_kind(QueryFacts(), "other", declared) == "no kind of answers is declared for category 'other'"
-    assert answer_kind(QueryFacts(has_tools=True), "math", declared) == MORE_THAN_TEXT
-    assert answer_kind(QueryFacts(in_tool_loop=True, wants_json=True), "math", declared) == MORE_THAN_TEXT
+    assert key(QueryFacts(in_tool_loop=True, wants_json=True), '{"a": 1}') == '{"a": 1}'
 
 
 def test_hostile_texts_are_read_in_linear_time() -> None:

@@ -19,7 +19,6 @@ from coe.router.section import PluginConfig
 from coe.router.types import QueryFacts
 
 FAMILY = "router.answers"
-MORE_THAN_TEXT = "the answer may be a call of a tool"
 MAX_PROMPT_CHARS: Final = 20_000
 """Of a prompt, in which a kind looks for examples or tables."""
 MAX_ANSWER_CHARS: Final = 10_000
@@ -61,17 +60,21 @@ def kind_of_text(key: KeyOf, right: Collection[str | None] = (), score: Score | 
 
 
 def answer_kind(facts: QueryFacts, category: str, declared: Mapping[str, PluginConfig]) -> AnswerKind | str:
-    """JSON where the request wants it, else what experts.yaml declares of the category (`answers`).
-
-    The reason where nothing tells, and where the answer may be a call of a tool: then one expert serves.
-    """
-    if facts.has_tools or facts.in_tool_loop:
-        return MORE_THAN_TEXT
+    """JSON where the request wants it, else what experts.yaml declares of the category (`answers`); the reason where
+    nothing tells. It compares texts, not calls of tools, which `calls_of` does."""
     if facts.wants_json:
         return comparing_kind("json")
     if category not in declared:
         return f"no kind of answers is declared for category '{category}'"
     return declared_kind(declared[category])
+
+
+def calls_of(tools: object) -> KeyOf:
+    """Keys of the calls in an answer, as JSON, to a request that offers `tools`."""
+    offered = [tool for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
+    key = built_kind("call", {"tools": offered}).key_for("")
+    assert key is not None, "calls can be compared whatever was asked"
+    return key
 
 
 def declared_kind(config: PluginConfig) -> AnswerKind:

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from coe.router.answers import AnswerKind
+    from coe.router.answers import AnswerKind, KeyOf
 
 
 class StrategyName(StrEnum):
@@ -75,11 +75,16 @@ class Agree:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A strategy for one request. Its experts are numbers of `experts`; answers with one key of `kind` are the same."""
+    """A strategy for one request. Its experts are numbers of `experts`.
+
+    `calls` gives the keys of calls of tools, None where the request offers none. Texts with one key of `kind` are the
+    same; None where nothing tells: then any two texts are, as answers without a call.
+    """
 
     strategy: Agree
     experts: tuple[str, ...]
-    kind: AnswerKind
+    kind: AnswerKind | None
+    calls: KeyOf | None = None
 
     @property
     def asked(self) -> tuple[str, ...]:
