@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coe.router.features import (
+    ASK_ODDS,
+    ASK_SLOPE,
     MAX_ASK_CHARS,
     MAX_CANDIDATES,
     MAX_SENTENCE_CHARS,
@@ -19,6 +21,7 @@ from coe.router.features import (
     AskDetector,
     Reading,
     ask_candidates,
+    candidate_shapes,
     read_ask,
     read_task,
     task_candidates,
@@ -27,7 +30,10 @@ from coe.router.features import (
 from coe.router.types import FloatArray, Query, QueryFacts, View
 from tests.gateway.small_router import small_router
 
-ASKING = AskDetector(np.array([8.0, 8.0], dtype=np.float32), -4.0)
+ODDS_ALONE = np.array([0, 1, *[0] * 7], dtype=np.float32)
+"""Of the shape, only by how much likelier a part asks than the whole."""
+
+ASKING = AskDetector(np.array([8.0, 8.0], dtype=np.float32), -4.0, ODDS_ALONE, ASK_ODDS)
 """Texts with a colour ask for something, in the space of small_router's encoder."""
 
 ROUTER = replace(small_router(), detector=ASKING)
@@ -71,16 +77,28 @@ def test_a_short_message_keeps_its_vector_to_the_last_bit(text: str) -> None:
 
 def test_the_share_of_an_ask_is_how_much_likelier_it_asks_than_the_whole() -> None:
     vectors = np.array([[0.6, 0.8], [1.0, 0.0]], dtype=np.float32)
-    detector = AskDetector(np.array([2.0, 1.0], dtype=np.float32), 0.3)
+    detector = AskDetector(np.array([2.0, 1.0], dtype=np.float32), 0.3, ODDS_ALONE, ASK_ODDS)
 
     def encode(texts: Sequence[str]) -> FloatArray:
         return np.concatenate([vectors[:1], np.repeat(vectors[1:], len(texts) - 1, axis=0)])
 
-    share = 1 / (1 + np.exp(2.0 - (2 * 0.6 + 0.8)))  # the offset cancels
+    share = 1 / (1 + np.exp(ASK_SLOPE * ((2 * 0.6 + 0.8) - 2.0)))  # the offsets cancel
     mixed = (1 - share) * vectors[0] + share * vectors[1]
     found = read_ask(f"{STORY}\n\nred", encode, detector)
-    assert found.view is View.ASK
+    assert (found.view, found.part) == (View.ASK, "red")
     assert np.allclose(found.vector[0], mixed / np.linalg.norm(mixed), atol=1e-6)
+
+
+def test_the_shape_of_a_candidate_is_where_it_stands_how_long_it_is_and_how_it_ends() -> None:
+    text = "Is it red?\n\nThe sea.\nThe sun.\n\nShorten:"
+    shapes = candidate_shapes(text, ["Is it red?", "The sea.\nThe sun.", "Shorten:"], np.array([0.5, 1.0, -1.0, 2.0]))
+    long = np.log(len(text))
+    expected = [
+        [1.0, 0.5, np.log(10), long, 1, 0, 1, 0, 0],
+        [-1.0, -1.5, np.log(17), long, 0, 0, 0, 0, 1],
+        [2.0, 1.5, np.log(8), long, 0, 1, 0, 1, 0],
+    ]
+    assert np.allclose(shapes, expected)
 
 
 def test_an_ask_is_found_around_material_and_a_message_without_one_keeps_its_vector() -> None:
@@ -99,6 +117,7 @@ def test_a_task_in_the_system_prompt_counts_and_a_persona_does_not() -> None:
     assert read_task("Paint it green.", ROUTER.encoder.encode, None, sure) is None
     kept = Reading(ROUTER.embed("red"))
     assert under_task(None, kept) is kept
+    assert task.part.endswith("Paint what you get green.")
 
 
 def test_each_view_has_its_own_threshold() -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from coe.router.encoders.hashing import Options, build
-from coe.router.types import View
+from coe.router.features import AskDetector
+from coe.router.types import Float64Array, View
 from coe.training.composites import (
     COMPOSITES,
     MIN_ASKS,
-    fit_detector,
-    make_composites,
+    Pasted,
+    fit_content,
+    fit_shape,
     material,
     parts_that_ask_nothing,
     pasted,
@@ -37,9 +41,9 @@ def test_the_material_has_each_kind_and_personas() -> None:
 
 def test_the_detector_tells_asks_from_parts_that_it_has_not_seen() -> None:
     pieces, personas = material()
-    detector = fit_detector(ENCODER.encode, ENCODER.encode(ASKS[::2]), pieces[::2], personas[::2])
+    weights, offset = fit_content(ENCODER.encode, ENCODER.encode(ASKS[::2]), pieces[::2], personas[::2])
     others = parts_that_ask_nothing(pieces[1::2], personas[1::2])
-    unseen = detector.log_odds(ENCODER.encode([*ASKS[1::2], *others]))
+    unseen = ENCODER.encode([*ASKS[1::2], *others]) @ weights + offset
     labels = np.repeat([1, 0], [len(ASKS[1::2]), len(others)])
     assert roc_auc_score(labels, unseen) > 0.95
 
@@ -69,12 +73,29 @@ def test_few_short_queries_give_neither() -> None:
     assert read_composites(ENCODER.encode, texts, ENCODER.encode(texts), np.random.default_rng(0)) == (None, None)
 
 
-def test_the_same_queries_give_the_same_composites() -> None:
+def test_the_ask_of_a_request_is_found_by_its_shape_too() -> None:
+    """By their vectors alone, sentences of the material that look like asks are taken for it more often."""
     pieces, personas = material()
-    vectors, short = ENCODER.encode(ASKS), np.arange(len(ASKS))
-    detector = fit_detector(ENCODER.encode, vectors, pieces, personas)
-    one, other = (
-        make_composites(ENCODER.encode, detector, ASKS, short, pieces, np.random.default_rng(3)) for _ in range(2)
+    rng = np.random.default_rng(3)
+    content = fit_content(ENCODER.encode, ENCODER.encode(ASKS), pieces[::2], personas)
+    seen, unseen = (
+        [Pasted.of(ask, part, ENCODER.encode, rng, row) for row, ask in enumerate(ASKS)]
+        for part in (pieces[1::4], pieces[3::4])
     )
+    detector = AskDetector(*content, *fit_shape(seen, content))
+
+    def found(odds: Callable[[Pasted], Float64Array]) -> int:
+        return sum(each.candidates[int(odds(each).argmax())] == each.ask for each in unseen if each.candidates)
+
+    by_both = found(lambda each: detector.ask_odds(each.text, each.candidates, each.vectors))
+    assert by_both >= found(lambda each: detector.log_odds(each.vectors[1:]))
+    assert by_both >= 0.8 * len(unseen)
+
+
+def test_the_same_queries_give_the_same_composites() -> None:
+    vectors = ENCODER.encode(ASKS)
+    one, other = (read_composites(ENCODER.encode, ASKS, vectors, np.random.default_rng(3))[1] for _ in range(2))
+    assert one is not None
+    assert other is not None
     assert np.array_equal(one.vectors, other.vectors)
     assert one.views == other.views

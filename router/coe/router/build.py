@@ -18,7 +18,7 @@ from coe.router.config import CoeConfig
 from coe.router.cost import KINDS, PROMPT
 from coe.router.expert_config import ExpertConfig
 from coe.router.exploration import FLOOR, Exploration, dearness
-from coe.router.features import AskDetector, NormalisedEncoder
+from coe.router.features import SHAPES, AskDetector, NormalisedEncoder
 from coe.router.hosting import kept_in_memory
 from coe.router.live_pointer import ROUTERS_FOLDER, check_categories, pin_problems, required_pointer
 from coe.router.map_solver import ExpertCosts, MapSolution, solve_map
@@ -191,7 +191,8 @@ def ask_detector(artifact: RouterArtifact) -> AskDetector | None:
     if not arrays:
         return None
     weights = require_finite(arrays, "weights", (artifact.manifest.encoder.dim,))
-    return AskDetector(weights, float(require_finite(arrays, "offset", (1,))[0]))
+    offset, shape_offset = require_finite(arrays, "offsets", (2,)).tolist()
+    return AskDetector(weights, offset, require_finite(arrays, "shape", (SHAPES,)), shape_offset)
 
 
 def mix_of(artifact: RouterArtifact) -> FloatArray | None:

@@ -17,6 +17,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from math import log
 from typing import NamedTuple
 
 import numpy as np
@@ -56,6 +57,13 @@ be more, all are given up, which threads need no lock for."""
 
 KEPT_AT_ONCE = 16
 """The most texts of one call whose vectors are kept. Training reads more at once, and each only once."""
+
+ASK_ODDS, ASK_SLOPE = -3.0, 2.0
+"""Log odds of the likeliest ask from which it counts for more than the whole message, and how sharply. Pasted asks gain
+by low ones, and messages that ask throughout lose little; -1 to -4 hardly differed."""
+
+QUESTION_MARKS, COLONS = tuple("?？؟"), tuple(":：")
+SHAPES = 9
 
 BLOCK = re.compile(r"\n\s*\n|^(?:`{3,}|~{3,}|\"{3}|-{3,}|={3,})[^\n]*$", re.MULTILINE)
 SENTENCE = re.compile(r"(?<=[.?!])\s+|(?<=[。？！])|\n+")
@@ -160,22 +168,52 @@ def features_hash(stored: bytes, key: bytes = b"") -> str:
 
 
 class Reading(NamedTuple):
-    """The vector (1, d) of a request and what it was read from."""
+    """The vector (1, d) of a request, and what it was read from: `part` is the text of its ask or task."""
 
     vector: FloatArray
     view: View = View.WHOLE
+    part: str = ""
 
 
 @dataclass(frozen=True)
 class AskDetector:
-    """A logistic regression on embeddings: `weights` (d,) and an offset; above 0 a text asks for something."""
+    """Two logistic regressions. `weights` (d,) and an offset tell by its vector whether a text asks for something;
+    `shape` (9,) and an offset tell by that and by `candidate_shapes` which part of a message is its ask."""
 
     weights: FloatArray
     offset: float
+    shape: FloatArray
+    shape_offset: float
 
     def log_odds(self, vectors: FloatArray) -> Float64Array:
-        """(n,) of vectors (n, d)."""
+        """(n,) that a text asks for something, by vectors (n, d)."""
         return np.asarray(vectors @ self.weights + self.offset, dtype=np.float64)
+
+    def ask_odds(self, text: str, candidates: Sequence[str], vectors: FloatArray) -> Float64Array:
+        """(c,) log odds that each candidate is the ask of a message, by the vectors (1 + c, d) of all."""
+        shapes = candidate_shapes(text, candidates, self.log_odds(vectors))
+        return np.asarray(shapes @ self.shape + self.shape_offset, dtype=np.float64)
+
+
+def candidate_shapes(text: str, candidates: Sequence[str], odds: Float64Array) -> Float64Array:
+    """(c, 9) of candidates in a text, by the log odds (1 + c,) that the text and each of them asks for something: those
+    odds, also over those of the text, the lengths of both, whether it begins or ends the text, ends with a question
+    mark or a colon, and has lines."""
+    rows = [
+        (
+            own,
+            own - odds[0],
+            log(len(each)),
+            log(len(text)),
+            text.find(each) <= 1,
+            text.rstrip().endswith(each),
+            each.endswith(QUESTION_MARKS),
+            each.endswith(COLONS),
+            "\n" in each,
+        )
+        for each, own in zip(candidates, odds[1:].tolist(), strict=True)
+    ]
+    return np.array(rows, dtype=np.float64).reshape(len(candidates), SHAPES)
 
 
 def ask_candidates(text: str) -> list[str]:
@@ -220,22 +258,28 @@ def task_candidates(system: str) -> list[str]:
 
 
 def read_ask(text: str, encode: Encode, detector: AskDetector | None) -> Reading:
-    """Reads one message. Its vector is the mean of that of the whole and that of its likeliest ask; the ask's share is
-    the probability that this one asks rather than the whole, so a text that asks throughout stays as it is."""
+    """Reads one message."""
     candidates = [] if detector is None else ask_candidates(text)
     vectors = encode([text, *candidates])
-    if detector is None or not candidates:
+    return Reading(vectors) if detector is None else reading_of(text, candidates, vectors, detector)
+
+
+def reading_of(text: str, candidates: Sequence[str], vectors: FloatArray, detector: AskDetector) -> Reading:
+    """The reading of a message by the vectors (1 + c, d) of it and of its candidates: the mean of that of the likeliest
+    ask and that of the whole, which has the larger share only where nothing in it looks like an ask."""
+    if not candidates:
         return Reading(vectors)
-    odds = detector.log_odds(vectors)
-    best = 1 + int(odds[1:].argmax())
-    share = sigmoid(float(odds[best] - odds[0]))
-    return Reading(unit_rows((1 - share) * vectors[:1] + share * vectors[best : best + 1]), View.ASK)
+    odds = detector.ask_odds(text, candidates, vectors)
+    best = int(odds.argmax())
+    share = sigmoid(ASK_SLOPE * (float(odds[best]) - ASK_ODDS))
+    mixed = unit_rows((1 - share) * vectors[:1] + share * vectors[best + 1 : best + 2])
+    return Reading(mixed, View.ASK, candidates[best])
 
 
 def read_task(
     system: str, encode: Encode, detector: AskDetector | None, confidence: Callable[[FloatArray], float]
-) -> FloatArray | None:
-    """(1, d) of what a system prompt tells to do; None where it is a persona, rules, or of no clear category.
+) -> Reading | None:
+    """What a system prompt tells to do; None where it is a persona, rules, or of no clear category.
 
     Args:
         confidence: gives the probability of the most likely category of a vector (1, d).
@@ -249,14 +293,15 @@ def read_task(
         return None
     share = np.array([sigmoid(each) for each in odds[asks].tolist()], dtype=np.float32)
     task = unit_rows((share @ vectors[asks])[np.newaxis])
-    return task if confidence(task) >= TASK_CONFIDENCE else None
+    part = candidates[int(odds.argmax())]
+    return Reading(task, View.TASK, part) if confidence(task) >= TASK_CONFIDENCE else None
 
 
-def under_task(task: FloatArray | None, reading: Reading) -> Reading:
+def under_task(task: Reading | None, reading: Reading) -> Reading:
     """The reading of a message under the task of a system prompt."""
     if task is None:
         return reading
-    return Reading(unit_rows(TASK_SHARE * task + (1 - TASK_SHARE) * reading.vector), View.TASK)
+    return task._replace(vector=unit_rows(TASK_SHARE * task.vector + (1 - TASK_SHARE) * reading.vector))
 
 
 def sigmoid(odds: float) -> float:

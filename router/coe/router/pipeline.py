@@ -14,7 +14,7 @@ import numpy as np
 from coe.base.errors import ConfigError, NoEligibleExpertError, allowed_values
 from coe.router.capabilities import FOR_NOW, NOT_ALLOWED, NOT_REACHABLE, Capabilities, why_away
 from coe.router.conversation import in_context, stay
-from coe.router.features import AskDetector, Features, features_of, read_ask, read_task, under_task
+from coe.router.features import AskDetector, Features, Reading, features_of, read_ask, read_task, under_task
 from coe.router.map_solver import ExpertCosts
 from coe.router.protocols import CategoryClassifier, Encoder, ExpertScorer
 from coe.router.solved_policy import ActionDistribution, SolvedPolicy, action_distribution
@@ -136,8 +136,12 @@ class Router:
         return self.features(Query("", text, earlier=tuple(earlier))).vectors
 
     def features(self, query: Query) -> Features:
-        """The features that a query is decided from: of its ask, of those before it as far as it needs them, and of the
-        task in its system prompt.
+        """The features that a query is decided from. Raises as `read` does."""
+        reading = self.read(query)
+        return features_of(reading.vector, reading.view)
+
+    def read(self, query: Query) -> Reading:
+        """Reads a query: its ask, those before it as far as it needs them, and the task in its system prompt.
 
         Raises:
             BackendError: a remote encoder does not answer.
@@ -153,7 +157,7 @@ class Router:
             reading = last._replace(vector=in_context(asks, vector_of, self.top_probability))
         if query.system:
             reading = under_task(read_task(query.system, encode, detector, self.top_probability), reading)
-        return features_of(*reading)
+        return reading
 
     def top_probability(self, embedding: FloatArray) -> float:
         """Calibrated probability of the most likely category of one embedding (1, d)."""

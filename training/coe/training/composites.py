@@ -8,9 +8,10 @@ and personas of assistants, which ask for nothing either.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +19,15 @@ from numpy.typing import NDArray
 from coe.router.features import (
     MAX_ASK_CHARS,
     MAX_SENTENCE_CHARS,
+    SENTENCE,
     AskDetector,
     Encode,
+    Reading,
     ask_candidates,
+    candidate_shapes,
     read_ask,
     read_task,
+    reading_of,
     short_ones,
     task_candidates,
     under_task,
@@ -62,21 +67,30 @@ def material() -> tuple[list[str], list[str]]:
 
 def parts_that_ask_nothing(pieces: Sequence[str], personas: Sequence[str]) -> list[str]:
     """Negative examples for the detector: candidates and sentences of the material, and parts of personas."""
-    sentences = (each for piece in pieces for each in re.split(r"(?<=[.?!。？！])\s*|\n+", piece))
+    sentences = (each for piece in pieces for each in SENTENCE.split(piece))
     ends = (each for piece in pieces for each in ask_candidates(piece))
     of_personas = (each for persona in personas for each in task_candidates(persona))
     return short_ones([*ends, *sentences, *of_personas], MAX_SENTENCE_CHARS)
 
 
-def fit_detector(encode: Encode, asks: FloatArray, pieces: Sequence[str], personas: Sequence[str]) -> AskDetector:
-    """The detector of asks from embeddings (n, d) of short labelled queries, which all ask for something."""
-    from sklearn.linear_model import LogisticRegression
+def fit_content(
+    encode: Encode, asks: FloatArray, pieces: Sequence[str], personas: Sequence[str]
+) -> tuple[FloatArray, float]:
+    """The part of a detector that tells by its vector whether a text asks for something.
 
+    Args:
+        asks: (n, d) embeddings of short labelled queries, which all do.
+    """
     others = encode(parts_that_ask_nothing(pieces, personas))
     labels = np.repeat([1, 0], [len(asks), len(others)])
-    model = LogisticRegression(C=REGULARISATION, class_weight="balanced", max_iter=500)
-    model.fit(np.concatenate([asks, others]), labels)
-    return AskDetector(model.coef_[0].astype(np.float32), float(model.intercept_[0]))
+    return logistic(np.concatenate([asks, others]), labels, C=REGULARISATION, class_weight="balanced", max_iter=500)
+
+
+def logistic(rows: NDArray[np.floating], labels: IntArray, **options: Any) -> tuple[FloatArray, float]:
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(**options).fit(rows, labels)
+    return model.coef_[0].astype(np.float32), float(model.intercept_[0])
 
 
 def read_composites(
@@ -91,36 +105,67 @@ def read_composites(
     if len(short) < MIN_ASKS:
         return None, None
     pieces, personas = material()
-    strange = fit_detector(encode, embeddings[short], pieces[::2], personas)
-    made = make_composites(encode, strange, texts, short, pieces[1::2], rng)
-    return fit_detector(encode, embeddings[short], pieces, personas), made
+    content = fit_content(encode, embeddings[short], pieces[::2], personas)
+    requests = [
+        Pasted.of(texts[row], pieces[1::2], encode, rng, row) for row in rng.permutation(short)[:COMPOSITES].tolist()
+    ]
+    if not any(each.ask in each.candidates for each in requests):
+        return None, None
+    strange = AskDetector(*content, *fit_shape(requests, content))
+    read = [(each.source, reading_of(each.text, each.candidates, each.vectors, strange)) for each in requests]
+    read += make_tasked(encode, strange, texts, rng.permutation(short)[:COMPOSITES], pieces[1::2], rng)
+    final = fit_content(encode, embeddings[short], pieces, personas)
+    detector = AskDetector(*final, strange.shape, strange.shape_offset)
+    return detector, composites_of([(row, reading) for row, reading in read if reading.view is not View.WHOLE])
 
 
-def make_composites(
+class Pasted(NamedTuple):
+    """A request that has an ask amid material: its candidates and the vectors (1 + c, d) of it and of them."""
+
+    text: str
+    ask: str
+    candidates: Sequence[str]
+    vectors: FloatArray
+    source: int
+
+    @classmethod
+    def of(cls, ask: str, pieces: Sequence[str], encode: Encode, rng: np.random.Generator, source: int) -> Pasted:
+        """An ask with a piece of material around it."""
+        text = pasted(ask, pieces[int(rng.integers(len(pieces)))], rng)
+        candidates = ask_candidates(text)
+        return cls(text, ask.strip(), candidates, encode([text, *candidates]), source)
+
+
+def fit_shape(requests: Sequence[Pasted], content: tuple[FloatArray, float]) -> tuple[FloatArray, float]:
+    """The part of a detector that tells which candidate is the ask."""
+    weights, offset = content
+    shapes = [
+        candidate_shapes(each.text, each.candidates, (each.vectors @ weights + offset).astype(np.float64))
+        for each in requests
+    ]
+    labels = np.array([part == each.ask for each in requests for part in each.candidates], dtype=np.int64)
+    return logistic(np.concatenate(shapes), labels, max_iter=2000)
+
+
+def make_tasked(
     encode: Encode,
     detector: AskDetector,
     texts: Sequence[str],
-    short: IntArray,
+    rows: IntArray,
     pieces: Sequence[str],
     rng: np.random.Generator,
-) -> Composites:
-    """Requests of the short ones of labelled queries, read as a router reads them: with material around, and as the
-    system prompt of a message that is material."""
-    vectors, source, views = list[FloatArray](), list[int](), list[View]()
-    for view in (View.ASK, View.TASK):
-        for row in rng.permutation(short)[:COMPOSITES].tolist():
-            piece = pieces[int(rng.integers(len(pieces)))]
-            if view is View.ASK:
-                reading = read_ask(pasted(texts[row], piece, rng), encode, detector)
-            else:
-                task = read_task(texts[row], encode, detector, lambda _: 1.0)
-                reading = under_task(task, read_ask(piece, encode, detector))
-            if reading.view is view:
-                vectors.append(reading.vector[0])
-                source.append(row)
-                views.append(view)
-    stacked = np.stack(vectors) if vectors else np.zeros((0, len(detector.weights)), dtype=np.float32)
-    return Composites(stacked, np.array(source, dtype=np.int64), tuple(views))
+) -> Iterator[tuple[int, Reading]]:
+    """The readings of material under a labelled query as system prompt, with its row, where that is read as a task."""
+    for row in rows.tolist():
+        piece = pieces[int(rng.integers(len(pieces)))]
+        if task := read_task(texts[row], encode, detector, lambda _: 1.0):
+            yield row, under_task(task, read_ask(piece, encode, detector))
+
+
+def composites_of(read: Sequence[tuple[int, Reading]]) -> Composites:
+    vectors = np.concatenate([reading.vector for _, reading in read])
+    rows = np.array([row for row, _ in read], dtype=np.int64)
+    return Composites(vectors, rows, tuple(reading.view for _, reading in read))
 
 
 def pasted(ask: str, piece: str, rng: np.random.Generator) -> str:
@@ -138,4 +183,5 @@ def detector_arrays(detector: AskDetector | None) -> dict[str, NDArray[np.generi
     """For an artifact; none without a detector."""
     if detector is None:
         return {}
-    return {"weights": detector.weights, "offset": np.array([detector.offset], dtype=np.float32)}
+    offsets = np.array([detector.offset, detector.shape_offset], dtype=np.float32)
+    return {"weights": detector.weights, "shape": detector.shape, "offsets": offsets}
