@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import http.client
+import logging
 import select
 import weakref
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from urllib.parse import urlsplit
 
+import numpy as np
 from pydantic import SecretStr
 
 from coe.base.errors import BackendError
+from coe.router.types import FloatArray
 
 MAX_ANSWER_BYTES = 256 << 20
+REFUSALS = (400, 413, 422)
+AT_ONCE = 4
+"""Requests with texts of one call; vLLM reads their texts in one batch."""
+
+WHOLE_MODEL = -1
+"""`truncate_prompt_tokens` by which vLLM cuts a text to what its model reads."""
+
+logger = logging.getLogger(__name__)
+
+
+class RefusedError(BackendError):
+    """The endpoint takes the request in no case."""
 
 
 class JsonPosts:
@@ -29,6 +47,8 @@ class JsonPosts:
     def send(self, body: bytes) -> bytes:
         """The answer's body. Raises BackendError where there is none, or its status is not 200."""
         status, answer = self._post(body)
+        if status in REFUSALS:
+            raise RefusedError(f"{self._name} answered with status {status}", status=502)
         if status != 200:
             is_retryable = status in (429, 500, 502, 503, 504)
             raise BackendError(f"{self._name} answered with status {status}", status=502, is_retryable=is_retryable)
@@ -92,3 +112,41 @@ class JsonPosts:
 def close_all(connections: list[http.client.HTTPConnection]) -> None:
     for connection in connections:
         connection.close()
+
+
+Ask = Callable[[list[str], bool], FloatArray]
+"""Asks about texts, cut to what the model reads or whole; a row, or a number, for each. Raises RefusedError."""
+
+
+def in_batches(texts: Sequence[str], size: int, ask: Ask, *, cuts: bool) -> FloatArray:
+    """What is answered about texts, several batches at a time. One text that the endpoint refuses does not cost the
+    others their answers.
+
+    Args:
+        cuts: of a text that is longer than the model reads the beginning counts, and a warning says so.
+
+    Raises:
+        BackendError: an endpoint does not answer, or refuses a text.
+    """
+    batches = [list(texts[start : start + size]) for start in range(0, len(texts), size)]
+    if len(batches) == 1:
+        return asked(ask, cuts, batches[0])
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return np.concatenate(list(pool.map(partial(asked, ask, cuts), batches)))
+
+
+def asked(ask: Ask, cuts: bool, texts: list[str]) -> FloatArray:
+    """What is answered about one batch; about its halves where it is refused, down to the text that is the reason."""
+    try:
+        return ask(texts, False)
+    except RefusedError as error:
+        if len(texts) > 1:
+            middle = len(texts) // 2
+            return np.concatenate([asked(ask, cuts, texts[:middle]), asked(ask, cuts, texts[middle:])])
+        size = len(texts[0])
+        if not cuts:
+            refused = f"{error}, for a text of {size} characters; is it longer than the model reads?"
+            raise RefusedError(refused, status=400) from error
+        result = ask(texts, True)
+        logger.warning("a text of %d characters is longer than the model reads: its beginning counts", size)
+        return result

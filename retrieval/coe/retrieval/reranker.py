@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from pydantic import SecretStr
 
 from coe.base.errors import BackendError, ConfigError
 from coe.base.json_text import from_json, to_json
-from coe.fleet.json_posts import JsonPosts
+from coe.fleet.json_posts import WHOLE_MODEL, JsonPosts, in_batches
 from coe.router.retrieval_config import RerankerConfig
 from coe.router.types import FloatArray
+
+BATCH = 64
+"""Documents of one request."""
 
 
 class Reranker:
@@ -31,8 +35,14 @@ class Reranker:
         )
 
     def scores(self, query: str, documents: Sequence[str]) -> FloatArray:
-        """(n,) relevance of each document. Raises BackendError."""
-        body = {"model": self._model, "query": query, "documents": list(documents), "return_documents": False}
+        """(n,) relevance of each document; one that is longer than the model reads counts by its beginning, with a
+        warning. Raises BackendError."""
+        return in_batches(documents, BATCH, partial(self._scores, query), cuts=True)
+
+    def _scores(self, query: str, documents: list[str], cuts: bool) -> FloatArray:
+        body = {"model": self._model, "query": query, "documents": documents, "return_documents": False}
+        if cuts:
+            body["truncate_prompt_tokens"] = WHOLE_MODEL
         answer = self._posts.send(to_json(body))
         scores = np.full(len(documents), np.nan, dtype=np.float32)
         try:

@@ -9,9 +9,12 @@ import pytest
 
 from coe.base.errors import BackendError, ConfigError
 from coe.fleet.encoders.openai import Options, build, read_vectors
+from coe.retrieval.reranker import Reranker
 from coe.router.build import build_encoder
+from coe.router.retrieval_config import RerankerConfig
 from coe.router.section import PluginConfig
 from tests.fleet.encoders.endpoint import Endpoint, serving_endpoint
+from tests.json_server import JsonHandler, answering
 
 
 @pytest.fixture
@@ -54,7 +57,47 @@ def test_its_key_may_be_in_a_variable_at_any_depth(endpoint: Endpoint, monkeypat
 
 def test_batches_hold_at_most_as_many_texts_as_the_option_says(endpoint: Endpoint) -> None:
     build(options_of(endpoint, batch_size=2)).encode(["a", "b", "c", "d"])
-    assert [asked["input"] for asked, _ in endpoint.asked] == [["a", "b"], ["c", "d"]]
+    assert sorted(str(asked["input"]) for asked, _ in endpoint.asked) == ["['a', 'b']", "['c', 'd']"]
+
+
+LONGEST = 10
+
+
+class Reads(JsonHandler):
+    """Embeds and scores by length; refuses texts of more than ten characters unless it may cut them, as vLLM does."""
+
+    def do_POST(self) -> None:
+        body = self.body()
+        texts = body.get("input") or body["documents"]
+        if "truncate_prompt_tokens" in body:
+            texts = [text[:LONGEST] for text in texts]
+        if max(map(len, texts)) > LONGEST:
+            self.send_json({"error": {"message": "too long", "code": 400}}, 400)
+            return
+        results = [
+            {"index": i, "embedding": [len(text), 1], "relevance_score": len(text)} for i, text in enumerate(texts)
+        ]
+        self.send_json({"data": results, "results": results})
+
+
+def test_a_text_that_is_too_long_is_named_or_cut_with_a_warning_and_costs_no_other(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    texts = ["a" * (number % LONGEST + 1) for number in range(20)] + ["b" * 99]
+    with answering(Reads) as root:
+        options: dict[str, object] = {"url": f"{root}/v1", "model": "m", "dim": 2, "batch_size": 8}
+        with pytest.raises(BackendError, match="for a text of 99 characters") as refused:
+            build(Options.model_validate(options)).encode(texts)
+        assert refused.value.status == 400
+        assert not caplog.records
+        found = build(Options.model_validate({**options, "truncates": True})).encode(texts)
+        scores = Reranker(RerankerConfig(url=f"{root}/v1", model="m"), {}).scores("q", texts * 7)
+    lengths = [min(len(text), LONGEST) for text in texts]
+    np.testing.assert_allclose(found[:, 0] / found[:, 1], lengths, rtol=1e-5)
+    assert scores.tolist() == lengths * 7
+    assert [record.getMessage() for record in caplog.records] == [
+        "a text of 99 characters is longer than the model reads: its beginning counts"
+    ] * 8
 
 
 def test_a_kept_connection_that_died_is_replaced(endpoint: Endpoint) -> None:

@@ -13,7 +13,7 @@ from pydantic import Field, SecretStr
 
 from coe.base.errors import BackendError, ConfigError
 from coe.base.json_text import from_json, to_json
-from coe.fleet.json_posts import JsonPosts
+from coe.fleet.json_posts import WHOLE_MODEL, JsonPosts, in_batches
 from coe.router.features import unit_rows
 from coe.router.section import EnvironmentName, HttpUrl
 from coe.router.types import FloatArray, Record
@@ -29,6 +29,9 @@ class Options(Record):
     revision: str = Field(default="", description="change it when the endpoint's weights change under the same name")
     encoding: Literal["base64", "float"] = "base64"
     batch_size: int = Field(default=32, ge=1, description="texts in one request")
+    truncates: bool = Field(
+        default=False, description="a text longer than the model reads counts by its beginning, with a warning; vLLM"
+    )
     timeout_s: float = Field(default=10.0, gt=0, le=1e7)
 
 
@@ -56,15 +59,21 @@ class OpenAIEncoder:
     def encode(self, texts: Sequence[str]) -> FloatArray:
         vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
         full = [row for row, text in enumerate(texts) if text.strip()]
-        for start in range(0, len(full), self._options.batch_size):
-            rows = full[start : start + self._options.batch_size]
-            vectors[rows] = self._request([texts[row] for row in rows])
+        if full:
+            asked = [texts[row] for row in full]
+            vectors[full] = in_batches(asked, self._options.batch_size, self._request, cuts=self._options.truncates)
         return unit_rows(vectors)
 
-    def _request(self, texts: list[str]) -> FloatArray:
+    def _request(self, texts: list[str], cuts: bool) -> FloatArray:
         """(len(texts), d) as the endpoint gave them. Raises BackendError."""
-        body = to_json({"model": self._options.model, "input": texts, "encoding_format": self._options.encoding})
-        return read_vectors(self._posts.send(body), len(texts), self.dim)
+        body: dict[str, object] = {
+            "model": self._options.model,
+            "input": texts,
+            "encoding_format": self._options.encoding,
+        }
+        if cuts:
+            body["truncate_prompt_tokens"] = WHOLE_MODEL
+        return read_vectors(self._posts.send(to_json(body)), len(texts), self.dim)
 
 
 def read_vectors(answer: bytes, n: int, dim: int) -> FloatArray:
