@@ -106,7 +106,8 @@ def measured(case: Case, fit: OutcomeTable, test: OutcomeTable, cache: Path) -> 
     for name, policy in policies.items():
         plan = router.policy(name).plan
         if plan is not None:
-            served, calls = planned(router, trial, plan)
+            played = planned(router, trial, plan)
+            served, calls = played.served, played.asked.astype(np.float64)
             arms[name] = (trial.scores[np.arange(len(served)), served], calls)
         else:
             expert_of = router.expert_of(name)

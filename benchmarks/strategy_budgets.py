@@ -67,7 +67,8 @@ def played(case: Case, fit: OutcomeTable, test: OutcomeTable, split: int, cache:
         for limit in case.limits:
             plan = router.policy(str(limit)).plan
             assert plan is not None, "the tables have answers"
-            served, calls = planned(router, trial, plan)
+            played = planned(router, trial, plan)
+            served, calls = played.served, played.asked
             score = trial.scores[np.arange(len(served)), served].mean()
             used = (calls @ trial.sizes_b).mean() / limit
             yield Half(split, limit, reserve, float(used), float(score))

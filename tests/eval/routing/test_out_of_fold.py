@@ -12,6 +12,7 @@ from coe.eval.routing.routing_page import out_of_fold_sentence
 from coe.eval.routing.routing_request import RoutingRequest
 from coe.eval.routing.trial_tables import Tables
 from coe.router.policy_config import Budgets
+from coe.router.strategies.learned import Played
 from coe.router.types import IntArray
 from coe.training.types import OutcomeTable
 from tests.eval.routing.trial_data import FIT_SCORES, table, trial
@@ -20,14 +21,14 @@ REQUEST = RoutingRequest(outcomes=Path("x"), out=Path("y"), command="c", folds=3
 TABLES = Tables(trial().fit, table(FIT_SCORES[2:6], ["a", "a", "b", "b"], "test"), {}, 0)
 
 
-def by_category(fit: OutcomeTable, unseen: OutcomeTable, request: RoutingRequest) -> IntArray:
+def by_category(fit: OutcomeTable, unseen: OutcomeTable, request: RoutingRequest) -> tuple[IntArray, Played | None]:
     """The best expert of each category on the fitted rows; no row may be on both sides."""
     assert not set(fit.prompt_ids) & set(unseen.prompt_ids)
     best = {
         name: int(fit.scores[[category == name for category in fit.categories]].mean(axis=0).argmax())
         for name in set(fit.categories)
     }
-    return np.array([best[category] for category in unseen.categories])
+    return np.array([best[category] for category in unseen.categories]), None
 
 
 def test_all_prompts_count_and_each_is_decided_without_it() -> None:
@@ -49,6 +50,19 @@ def test_what_a_budget_spends_on_prompts_that_it_was_not_solved_for_is_told() ->
     )
     assert found.hindsight == "maths"  # law alone has 20 billion
     assert found.used == [pytest.approx((6 * 7 + 6 * 20) / 12 / 10)]
+
+
+def test_a_strategy_is_beside_with_whom_it_asks() -> None:
+    def decide(fit: OutcomeTable, unseen: OutcomeTable, request: RoutingRequest) -> tuple[IntArray, Played | None]:
+        served = unseen.scores.argmax(axis=1)
+        asked = np.zeros(unseen.scores.shape, dtype=bool)
+        asked[:, :2] = True
+        return by_category(fit, unseen, request)[0], Played(served, asked)
+
+    found = out_of_fold(TABLES, REQUEST, decide, lambda line: None)
+    assert found.agree.score == pytest.approx(found.query_oracle)
+    assert list(found.agree.asked.values()) == [1.0, 1.0, 0.0]
+    assert "The strategy agree scores" in out_of_fold_sentence(found)
 
 
 def test_no_folds_have_none() -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from coe.base.errors import DataError
 from coe.training.datasets.outcome_rows import PROMPTS_FILE, SCORES_FILE, write_outcomes
-from coe.training.datasets.outcomes import read_outcome_folders
+from coe.training.datasets.outcomes import read_outcome_folders, read_outcomes
 from coe.training.types import OutcomeTable
 from tests.outcome_tables import scored_table
 
@@ -109,3 +112,15 @@ def test_prompts_of_two_tables_are_joined_where_only_one_knows_answers() -> None
     assert both.answers[:, 0].tolist() == [0, 0, -2]
     assert both.scores[:, 0].tolist() == [1, 0, 1]
     assert len(both.texts) == 3
+
+
+def test_replies_to_prompts_with_tools_are_compared_by_their_calls(tmp_path: Path) -> None:
+    tools = [{"name": "area", "parameters": {"type": "dict", "properties": {"base": {"type": "float"}}}}]
+    meta, messages = json.dumps({"tools": tools}), json.dumps([{"role": "user", "content": "x"}])
+    prompts = [{"prompt_id": "p", "messages": messages, "category": "a", "meta": meta}]
+    replies = {"a": "[area(base=3)]", "b": '[{"area": "{\\"base\\": 3.0}"}]', "c": "[area(base=4)]", "d": "None fits."}
+    scores = [{"prompt_id": "p", "model": name, "score": 1.0} for name in replies]
+    answers = [{"prompt_id": "p", "model": name, "answer": said} for name, said in replies.items()]
+    for name, rows in {"prompts": prompts, "scores": scores, "answers": answers}.items():
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / f"{name}.parquet")
+    assert read_outcomes(tmp_path).answers.tolist() == [[0, 0, 1, 2]]

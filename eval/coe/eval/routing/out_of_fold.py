@@ -14,15 +14,17 @@ import numpy as np
 from coe.base.text_identity import normalised_text
 from coe.eval.metrics.paired import Paired
 from coe.eval.routing.baselines import best_single
-from coe.eval.routing.routing_records import OutOfFold
+from coe.eval.routing.routing_records import AgreeOutOfFold, OutOfFold
 from coe.eval.routing.routing_request import RoutingRequest
 from coe.eval.routing.trial import averaged_limits, within_budgets
 from coe.eval.routing.trial_tables import Tables
+from coe.router.strategies.learned import Played
 from coe.router.types import IntArray
 from coe.training.types import OutcomeTable
 
-Decide = Callable[[OutcomeTable, OutcomeTable, RoutingRequest], IntArray]
-"""Fits on the first table and decides the n prompts of the second: expert numbers (n,)."""
+Decide = Callable[[OutcomeTable, OutcomeTable, RoutingRequest], tuple[IntArray, Played | None]]
+"""Fits on the first table and decides the n prompts of the second: expert numbers (n,), and the strategy's, where it
+learned one."""
 
 
 def out_of_fold(
@@ -34,12 +36,17 @@ def out_of_fold(
     whole = tables.fit.joined(tables.test)
     fold_of = np.array([fold_of_text(text, request.folds) for text in whole.texts], dtype=np.int64)
     decided, single = np.zeros(len(fold_of), dtype=np.int64), np.zeros(len(fold_of), dtype=np.int64)
+    agree = Played(decided.copy(), np.zeros(whole.scores.shape, dtype=bool))
+    has_strategy = True
     for fold in np.unique(fold_of).tolist():
         progress(f"fold {fold + 1} of {request.folds}")
         rows, others = fold_of == fold, whole.rows(fold_of != fold)
         single[rows] = best_within(others, request)
-        decided[rows] = decide(others, whole.rows(rows), request)
-    return record(whole, request, decided, single)
+        decided[rows], played = decide(others, whole.rows(rows), request)
+        has_strategy &= played is not None
+        if played is not None:
+            agree.served[rows], agree.asked[rows] = played.served, played.asked
+    return record(whole, request, decided, single, agree if has_strategy else None)
 
 
 def best_within(table: OutcomeTable, request: RoutingRequest) -> int:
@@ -54,7 +61,9 @@ def fold_of_text(text: str, folds: int) -> int:
     return int.from_bytes(digest[:8], "big") % folds
 
 
-def record(whole: OutcomeTable, request: RoutingRequest, decided: IntArray, single: IntArray) -> OutOfFold:
+def record(
+    whole: OutcomeTable, request: RoutingRequest, decided: IntArray, single: IntArray, agree: Played | None
+) -> OutOfFold:
     """`decided` (n,) are the router's experts, `single` (n,) the best of the other folds, by number."""
     scores, every, best = whole.scores.astype(np.float64), np.arange(len(decided)), best_within(whole, request)
     columns = {
@@ -62,6 +71,7 @@ def record(whole: OutcomeTable, request: RoutingRequest, decided: IntArray, sing
         "single": scores[every, single],
         "hindsight": scores[:, best],
         "oracle": scores.max(axis=1),
+        **({} if agree is None else {"agree": agree.scored(whole.scores)}),
     }
     found = Paired.of(columns, np.random.default_rng(request.seed))
     return OutOfFold(
@@ -75,5 +85,13 @@ def record(whole: OutcomeTable, request: RoutingRequest, decided: IntArray, sing
         over_best_single=found.minus("coe", "single"),
         over_hindsight=found.minus("coe", "hindsight"),
         gap_closed=found.closed("coe", "hindsight", "oracle"),
+        agree=None
+        if agree is None
+        else AgreeOutOfFold(
+            score=found.mean("agree").mean,
+            over_best_single=found.minus("agree", "single"),
+            over_hindsight=found.minus("agree", "hindsight"),
+            asked=dict(zip(whole.experts, agree.asked.mean(axis=0).tolist(), strict=True)),
+        ),
         used=[float(amounts[decided].mean() / limit) for limit, amounts in averaged_limits(whole, request.budgets)],
     )

@@ -6,7 +6,7 @@ from coe.eval.report import drawing
 from coe.eval.report.numbers import billions, counted, dollars, percent, points, whole_percent
 from coe.eval.report.page import Chart, Column, Figure, Page, Section, cell_of, facts_of, stated, table_of
 from coe.eval.routing.budget_sections import FEWEST_DRAWN, budget_sections
-from coe.eval.routing.routing_records import Arm, CategoryRow, ExpertRow, OutOfFold, Report
+from coe.eval.routing.routing_records import AgreeOutOfFold, Arm, CategoryRow, ExpertRow, OutOfFold, Report
 
 FEWEST_TOLD = 6
 """Fewest test queries that can tell two choices apart: five that all agree have p = 0.06 in a two-sided sign test, but
@@ -99,6 +99,15 @@ def out_of_fold_sentence(found: OutOfFold) -> str:
         f"fitted on the others, it scores {percent(found.coe)}: {stated(found.over_best_single, points, ' points')} "
         f"over the best single expert of the other parts, and {stated(found.over_hindsight, points)} over "
         f"{found.hindsight}, the best of all in hindsight.{closed}"
+        f"{'' if found.agree is None else agree_sentence(found, found.agree)}"
+    )
+
+
+def agree_sentence(found: OutOfFold, agree: AgreeOutOfFold) -> str:
+    asked = ", ".join(f"{name} {percent(share, 0)}" for name, share in agree.asked.items() if share)
+    return (
+        f" The strategy agree scores {percent(agree.score)}: {stated(agree.over_best_single, points, ' points')} over "
+        f"the first, {stated(agree.over_hindsight, points)} over {found.hindsight}. It asks {asked}."
     )
 
 

@@ -130,6 +130,15 @@ class Power(Record):
     queries: int | None
 
 
+class AgreeOutOfFold(Record):
+    """The strategy on all prompts. `asked` is the share of prompts for which each expert was asked."""
+
+    score: float
+    over_best_single: Estimate
+    over_hindsight: Estimate
+    asked: dict[str, float]
+
+
 class OutOfFold(Record):
     """All prompts, each decided by a router that was fitted without it. `hindsight` is the best single expert of all,
     within the budgets; `gap_closed` is of the gap between that one and the query oracle."""
@@ -145,6 +154,7 @@ class OutOfFold(Record):
     over_hindsight: Estimate
     gap_closed: Estimate | None
     used: list[float] = Field(description="mean amount over the limit, for each budget on an average")
+    agree: AgreeOutOfFold | None = None
 
 
 class Report(Record):

@@ -18,7 +18,7 @@ from coe.eval.routing.out_of_fold import out_of_fold
 from coe.eval.routing.routing_records import DataFacts, Report
 from coe.eval.routing.routing_report import measure
 from coe.eval.routing.routing_request import RoutingRequest
-from coe.eval.routing.strategy_arms import AGREE, strategy_arm
+from coe.eval.routing.strategy_arms import AGREE, planned, strategy_arm
 from coe.eval.routing.trial import MethodOutput, Trial, costs, costs_by_category, filled_costs, mean_costs
 from coe.eval.routing.trial_tables import Tables, fingerprint, read_tables, require_amounts
 from coe.fleet.router_registry import Registry
@@ -30,6 +30,7 @@ from coe.router.policy_config import Budgets, PolicyConfig
 from coe.router.preference import amounts_by_row
 from coe.router.protocols import Encoder
 from coe.router.strategies.agree import StrategyName
+from coe.router.strategies.learned import Played
 from coe.router.types import FloatArray, IntArray, QueryBatch
 from coe.training.table_fit import TableRequest, fit_methods, fit_table
 from coe.training.types import OutcomeTable
@@ -142,8 +143,7 @@ def with_policies(trial: Trial, artifact: RouterArtifact, router: Router, reques
     of its frontier."""
     budgets = known_budgets(trial)
     has_ways = router.ways is not None and trial.test.answers is not None
-    asking = {AGREE: PolicyConfig(strategy=StrategyName.AGREE, budgets=request.budgets)} if has_ways else {}
-    policies = asking | limited_policies(budgets)
+    policies = (asking(request) if has_ways else {}) | limited_policies(budgets)
     loaded = load(artifact, trial.fit, request.budgets, router.encoder, policies)
     return replace(
         trial,
@@ -220,13 +220,20 @@ def decide_unseen(
     encoder: Encoder,
     now: datetime,
     progress: Progress,
-) -> IntArray:
-    """Experts of a router fitted on `fit` for the prompts of another table."""
+) -> tuple[IntArray, Played | None]:
+    """Experts of a router fitted on `fit` for the prompts of another table, and the strategy on them."""
     with tempfile.TemporaryDirectory() as scratch:
         artifact = fit_table(Path(scratch), table_request(fit, request), now=now, progress=progress)
-    router = load(artifact, fit, request.budgets, encoder)
+    router = load(artifact, fit, request.budgets, encoder, asking(request))
     rng = np.random.default_rng(request.seed)
-    return run_trial(Tables(fit, unseen, {}, 0), router, request, "", rng, progress).decided
+    trial = run_trial(Tables(fit, unseen, {}, 0), router, request, "", rng, progress)
+    plan = None if unseen.answers is None else router.policy(AGREE).plan
+    return trial.decided, None if plan is None else planned(router, trial, plan)
+
+
+def asking(request: RoutingRequest) -> dict[str, PolicyConfig]:
+    """The policy of the strategy, by its name."""
+    return {AGREE: PolicyConfig(strategy=StrategyName.AGREE, budgets=request.budgets)}
 
 
 def encoder_name(artifact: RouterArtifact) -> str:

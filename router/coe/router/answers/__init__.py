@@ -70,8 +70,9 @@ def answer_kind(facts: QueryFacts, category: str, declared: Mapping[str, PluginC
 
 
 def calls_of(tools: object) -> KeyOf:
-    """Keys of the calls in an answer, as JSON, to a request that offers `tools`."""
-    offered = [tool for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
+    """Keys of the calls in an answer, as JSON, to a request that offers `tools`: a list, or one alone."""
+    listed = tools if isinstance(tools, list) else [tools]
+    offered = [tool for tool in listed if isinstance(tool, dict)]
     key = built_kind("call", {"tools": offered}).key_for("")
     assert key is not None, "calls can be compared whatever was asked"
     return key

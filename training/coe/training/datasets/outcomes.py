@@ -5,7 +5,8 @@ prompts: prompt_id, messages (JSON list of role and content) and category are re
 read when there. scores: prompt_id, model and score in [0, 1] are required; metric, output_tokens,
 output_chars (where tokens were not counted), cost_usd and latency_ms are read when there. A third file,
 `answers.parquet`, may say what was answered: prompt_id, model, and answer, in a spelling in which equal answers are
-equal; empty where the reply states none.
+equal; empty where the reply states none. Of a prompt whose `meta` (JSON) has `tools`, it is the reply itself, whose
+calls are compared.
 
 Shapes: n prompts, m experts.
 """
@@ -13,7 +14,7 @@ Shapes: n prompts, m experts.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +24,7 @@ from pydantic import Field
 
 from coe.base.errors import DataError
 from coe.base.record_files import Amount, Finite, OptionalText, Row, Text, parse_json, read_records
+from coe.router.answers import calls_of
 from coe.router.config import CoeConfig
 from coe.router.cost import Price
 from coe.router.types import IntArray
@@ -42,6 +44,7 @@ from coe.training.types import COLUMNS, NO_ANSWER, NOT_COMPARED, ModelFacts, Out
 class StoredPrompt(PromptRow):
     prompt_id: Text
     source: OptionalText = ""
+    tools: Any = None  # that the prompt offers
 
 
 class StoredScore(ScoreRow):
@@ -92,7 +95,7 @@ def read_outcomes(
     models = next((place for place in (folder, folder.resolve().parent) if (place / MODELS_FILE).is_file()), None)
     facts = {} if models is None else read_models(models / MODELS_FILE)
     table = table_of(prompts, scores, str(path), experts, facts=facts)
-    answers = read_answers(folder / ANSWERS_FILE, table)
+    answers = read_answers(folder / ANSWERS_FILE, table, prompts)
     sources = sorted({row.source or folder.name for row in prompts.values()})
     table = replace(table, answers=answers, source=" + ".join(sources))
     return scored_rows(table, path) if keep_partial else complete_rows(table, path)
@@ -105,7 +108,10 @@ def read_prompts(path: Path) -> dict[str, StoredPrompt]:
         messages = record.get("messages")
         if isinstance(messages, str):
             messages = parse_json(messages, f"{record.place}, field 'messages'")
-        row = record.read(StoredPrompt, {"text": "messages"}, text=messages)
+        meta = record.get("meta")
+        meta = parse_json(meta, f"{record.place}, field 'meta'") if isinstance(meta, str) and meta else meta
+        tools = meta.get("tools") if isinstance(meta, dict) else None
+        row = record.read(StoredPrompt, {"text": "messages"}, text=messages, tools=tools)
         if row.prompt_id in found:
             raise record.fault("prompt_id", f"'{row.prompt_id}' is there already")
         found[row.prompt_id] = row
@@ -136,14 +142,19 @@ def coverage(table: OutcomeTable) -> str:
     return ", ".join(named if len(named) <= 6 else [*named[:3], "...", *named[-3:]])
 
 
-def read_answers(path: Path, table: OutcomeTable) -> IntArray | None:
+def read_answers(path: Path, table: OutcomeTable, asked: Mapping[str, StoredPrompt]) -> IntArray | None:
     """(n, m) numbers of answers as `OutcomeTable` has them; None without the file. Raises DataError."""
     if not path.exists():
         return None
     prompts, experts = ({name: i for i, name in enumerate(names)} for names in (table.prompt_ids, table.experts))
     rows = [record.read(AnswerRow) for record in read_records(path)]
     kept = [row for row in rows if row.prompt_id in prompts and row.model in experts]
-    cells = [(prompts[row.prompt_id], experts[row.model], row.answer) for row in kept]
+    keys = {name: calls_of(asked[name].tools) for name in prompts if asked[name].tools}
+    cells = [
+        (prompts[name], experts[row.model], keys[name](row.answer) if name in keys else row.answer)
+        for row in kept
+        for name in (row.prompt_id,)
+    ]
     return numbered_answers(cells, table.scores.shape)
 
 
