@@ -15,7 +15,7 @@ from coe.base.errors import BusyError, ConfigError
 from coe.fleet.backend import BackendRequest, read_all, retry_after_s
 from coe.fleet.connect import build_backends
 from coe.fleet.pool import ExpertPool
-from coe.fleet.providers.echo import EchoBackend, Options
+from coe.fleet.providers import echo
 from coe.fleet.replicas import FIRST_BACKOFF_S, LOAD_BOUND, Queue, Replica, Replicas, chosen
 from tests.fake_vllm.command import FakeOptions
 from tests.fake_vllm.engine import FakeEngine
@@ -29,7 +29,7 @@ HELLO = {"messages": [{"role": "user", "content": "hello there"}]}
 
 
 def replicas(count: int, loads: list[int] | None = None) -> list[Replica]:
-    made = [Replica(f"http://10.0.0.{number}/v1", EchoBackend(Options())) for number in range(count)]
+    made = [Replica(f"http://10.0.0.{number}/v1", echo.build(echo.Options())) for number in range(count)]
     for each, load in zip(made, loads or [0] * count, strict=True):
         each.running = load
     return made
@@ -162,7 +162,7 @@ async def test_who_had_a_place_of_an_engine_that_failed_goes_before_all_who_wait
 
 
 async def test_who_waited_for_an_engine_that_asked_for_a_rest_meanwhile_is_not_sent_to_it() -> None:
-    replicas = Replicas("coder", {"": EchoBackend(Options())}, 1)
+    replicas = Replicas("coder", {"": echo.build(echo.Options())}, 1)
     pool = ExpertPool({"coder": replicas})
     first = await pool.call("coder")
     waiting = [asyncio.create_task(pool.call("coder")) for _ in range(2)]
@@ -176,7 +176,7 @@ async def test_who_waited_for_an_engine_that_asked_for_a_rest_meanwhile_is_not_s
 
 
 async def test_an_engine_that_comes_back_gets_one_of_those_who_wait_and_more_once_its_answer_begins() -> None:
-    both = Replicas("coder", {url: EchoBackend(Options()) for url in ("http://a/v1", "http://b/v1")}, 2)
+    both = Replicas("coder", {url: echo.build(echo.Options()) for url in ("http://a/v1", "http://b/v1")}, 2)
     pool, (well, back) = ExpertPool({"coder": both}), both.all
     back.breaker.open(pool.clock() - FIRST_BACKOFF_S)
     running = [await pool.call("coder") for _ in range(2)]

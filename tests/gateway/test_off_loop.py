@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from coe.base.json_text import from_json
+from coe.base.json_text import from_json, to_json
 from coe.fleet.backend import BackendRequest, BackendResponse, Unconnected, reply_json
-from coe.fleet.providers.echo import json_answer
+from coe.fleet.chat_completions import completion
 from coe.gateway import answer_reader, asgi
 from coe.gateway.asgi import LARGE_BYTES, MANY_VALUES, Application
 from coe.gateway.console.app import Console
@@ -115,7 +115,7 @@ async def test_a_large_answer_is_read_beside_the_loop(monkeypatch: pytest.Monkey
 
     class Expert(Unconnected):
         async def send(self, request: BackendRequest) -> BackendResponse:
-            return BackendResponse(200, pieces(json_answer("m", next(said), "r")))
+            return BackendResponse(200, pieces(to_json(completion("m", next(said), request))))
 
     async def pieces(body: bytes) -> AsyncGenerator[bytes, None]:
         yield body

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from coe.base.errors import AbstainedError
-from coe.fleet.backend import BackendRequest, BackendResponse, Unconnected
-from coe.fleet.chat_completions import last_question, response_of
+from coe.fleet.backend import BackendRequest
+from coe.fleet.chat_completions import TextBackend, last_question
 from coe.fleet.connect import build_backends
 from tests.gateway.running import Running, config_of, echoes, running
 from tests.gateway.small_router import EXPERTS
 
 
-class Short(Unconnected):
+def short(body: Mapping[str, object]) -> str | None:
     """Answers texts of few words, and leaves others to the next expert."""
-
-    async def send(self, request: BackendRequest) -> BackendResponse:
-        text = last_question(request.body)
-        if len(text.split()) > 3:
-            raise AbstainedError("short has no answer to this request")
-        return response_of("short", "fine", request)
+    return "fine" if len(last_question(body).split()) <= 3 else None
 
 
 @asynccontextmanager
 async def composition() -> AsyncIterator[Running]:
     """Three experts, of which `ruby`, planned for what is red, is the plugin."""
-    async with running({**echoes(), "ruby": Short()}) as gateway:
+    async with running({**echoes(), "ruby": TextBackend("short", short)}) as gateway:
         yield gateway
 
 

@@ -18,7 +18,7 @@ import uvloop
 
 from coe.base.errors import ConfigError
 from coe.fleet.backend import BackendRequest, BackendResponse
-from coe.fleet.providers import echo
+from coe.fleet.chat_completions import TextBackend, last_question
 from coe.gateway.listener import bind
 from coe.gateway.serve import Gateway
 from tests.gateway.fault_upstream import fault_upstream
@@ -212,11 +212,11 @@ async def test_while_it_drains_every_answer_is_the_last_of_its_connection() -> N
         await asyncio.wait_for(gateway.gateway.drain(asyncio.Event()), DEADLINE_S)
 
 
-class HeldEcho(echo.EchoBackend):
+class HeldEcho(TextBackend):
     """Echoes once `may_answer` is set."""
 
     def __init__(self) -> None:
-        super().__init__(echo.Options())
+        super().__init__("echo", last_question)
         self.may_answer = asyncio.Event()
 
     async def send(self, request: BackendRequest) -> BackendResponse:

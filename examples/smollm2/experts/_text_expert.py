@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import cast
 
-from coe.base.errors import AbstainedError
-from coe.fleet.backend import BackendRequest, BackendResponse, Unconnected
-from coe.fleet.chat_completions import last_question, response_of
+from coe.fleet.chat_completions import TextBackend, last_question
 
 HARMLESS = frozenset(
     [
@@ -35,22 +33,15 @@ Answer = Callable[[str], str | None]
 """The answer to a text; None where any word of it is not understood."""
 
 
-class TextExpert(Unconnected):
-    """Costs nothing: usage is 0."""
+def text_expert(name: str, answer: Answer) -> TextBackend:
+    """An expert that answers what `answer` understands."""
 
-    def __init__(self, name: str, answer: Answer) -> None:
-        self._name, self._answer = name, answer
-
-    async def send(self, request: BackendRequest) -> BackendResponse:
-        text = self._answer_to(request.body)
-        if text is None:
-            raise AbstainedError(f"{self._name} has no answer to this request")
-        return response_of(self._name, text, request)
-
-    def _answer_to(self, body: Mapping[str, object]) -> str | None:
+    def answer_to(body: Mapping[str, object]) -> str | None:
         messages = cast("list[Mapping[str, object]]", body.get("messages"))
-        asks_more = any(value not in (None, [], {}, False) for name, value in body.items() if name not in HARMLESS)
+        asks_more = any(value not in (None, [], {}, False) for field, value in body.items() if field not in HARMLESS)
         if asks_more or len(messages) != 1 or messages[0].get("role") != "user":
             return None
         text = last_question(body)
-        return self._answer(text) if text else None
+        return answer(text) if text else None
+
+    return TextBackend(name, answer_to)

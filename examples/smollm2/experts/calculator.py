@@ -9,10 +9,11 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 
+from coe.fleet.chat_completions import TextBackend
 from coe.router.section import Section
 
 from ._frame import core_of, number_of, shown
-from ._text_expert import TextExpert
+from ._text_expert import text_expert
 
 ABSTAINS = True
 
@@ -112,8 +113,8 @@ class Options(Section):
 EXAMPLES = (Options(),)
 
 
-def build(options: Options) -> TextExpert:
-    return TextExpert("calculator", Calculator().answer)
+def build(options: Options) -> TextBackend:
+    return text_expert("calculator", Calculator().answer)
 
 
 class Calculator:

@@ -10,10 +10,11 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
+from coe.fleet.chat_completions import TextBackend
 from coe.router.section import Section
 
 from ._frame import core_of, number_of, shown
-from ._text_expert import TextExpert
+from ._text_expert import text_expert
 
 IMPORTS = ("pint", "dateutil")
 ABSTAINS = True
@@ -165,8 +166,8 @@ class Options(Section):
 EXAMPLES = (Options(),)
 
 
-def build(options: Options) -> TextExpert:
-    return TextExpert("converter", made().answer)
+def build(options: Options) -> TextBackend:
+    return text_expert("converter", made().answer)
 
 
 def made() -> Converter:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from coe.fleet.chat_completions import TextBackend
 from coe.router.section import Section
 
-from ._text_expert import TextExpert
+from ._text_expert import text_expert
 
 
 class Options(Section):
@@ -18,5 +19,5 @@ class Options(Section):
 EXAMPLES = (Options(sentence="I cannot help with this here. Please call our service desk."),)
 
 
-def build(options: Options) -> TextExpert:
-    return TextExpert("refuse", lambda text: options.sentence)
+def build(options: Options) -> TextBackend:
+    return text_expert("refuse", lambda text: options.sentence)

@@ -11,7 +11,7 @@ from typing import cast
 from coe.base.errors import BackendError, BusyError, RouterError
 from coe.decision_log.privacy import keyed_hash
 from coe.fleet.backend import ELSEWHERE, RETRY_AFTER_S, BackendRequest, BackendResponse, chunks_of, reply_json
-from coe.fleet.chat_completions import frames, response_of, wants_usage
+from coe.fleet.chat_completions import as_response, completion, frames, wants_usage
 from coe.fleet.pool import Call, ExpertPool
 from coe.fleet.replicas import Replica
 from coe.gateway.answer_reader import chat_completion
@@ -104,7 +104,8 @@ class ExpertCall:
         """
         if known is not None:
             request = BackendRequest(chat.body, is_stream=chat.is_stream, request_id=context.decision_id)
-            return await read_beginning(decision.expert, response_of(decision.expert, known, request))
+            answer = completion(decision.expert, known, request)
+            return await read_beginning(decision.expert, as_response(answer, request))
         budget = self._budgets[context.caller.key_id or ""]
         budget.earn()
         tries = 0  # requests that got to an expert
