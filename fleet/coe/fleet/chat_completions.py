@@ -101,7 +101,9 @@ def frames(answer: Mapping[str, Any], has_usage: bool, *, by_word: bool = False)
             first, *words = WORD.findall(message["content"]) or [""]
             deltas = [{**message, "content": first}, *({"content": word} for word in words)]
         for delta in deltas:
-            shown = {"index": index, "delta": delta, "logprobs": choice.get("logprobs"), "finish_reason": None}
+            shown = {"index": index, "delta": delta, "finish_reason": None}
+            if "logprobs" in choice:
+                shown["logprobs"] = choice["logprobs"]
             yield event({**frame, "choices": [shown]})
         yield event({**frame, "choices": [{"index": index, "delta": {}, "finish_reason": choice.get("finish_reason")}]})
     if has_usage and answer.get("usage"):
