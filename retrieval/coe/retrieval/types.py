@@ -212,11 +212,12 @@ class VectorIndex(Protocol):
         """Removes those keys; how many were there. Raises StoreError."""
         ...
 
-    def search(self, query: FloatArray, limit: int, among: KeyArray | None = None) -> Hits:
+    def search(self, query: FloatArray, limit: int, among: KeyArray | None = None, enough: int | None = None) -> Hits:
         """The `limit` keys of largest inner product with `query` (d,).
 
         Args:
             among: only these keys; None means all.
+            enough: of them, where more would take longer; None means `limit`.
 
         Raises:
             VectorSpaceError: the query is not of this index's dimension.

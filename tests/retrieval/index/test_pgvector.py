@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from coe.base.errors import ConfigError, StoreError, VectorSpaceError
-from coe.retrieval.index.pgvector import PgvectorIndexes
+from coe.retrieval.index import pgvector
+from coe.retrieval.index.pgvector import PgvectorIndex, PgvectorIndexes
 from coe.retrieval.types import VectorSpace
 from coe.router.types import FloatArray
 from tests.postgres import running_postgres
@@ -27,7 +28,8 @@ def unit_rows(rng: np.random.Generator, n: int) -> FloatArray:
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
 
 
-def test_add_replace_remove_filter_and_search(url: str) -> None:
+def test_add_replace_remove_filter_and_search(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pgvector, "FEW", 900)
     rng = np.random.default_rng(0)
     indexes = PgvectorIndexes(url, "first", SPACE)
     index, vectors = indexes.open("a"), unit_rows(rng, 2000)
@@ -60,6 +62,30 @@ def test_add_replace_remove_filter_and_search(url: str) -> None:
     ]
     assert set(index.search(vectors[0], 600, among=far).keys.tolist()) == set(wanted)
     assert len(index.search(vectors[0], 400).keys) == 400
+    indexes.close()
+
+
+def test_a_filter_on_a_table_that_postgres_has_not_looked_at_asks_the_graph(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pgvector, "FEW", 100)
+    rng = np.random.default_rng(2)
+    indexes = PgvectorIndexes(url, "unseen", SPACE)
+    index, among = indexes.open("a"), np.sort(rng.choice(2000, 200, replace=False))
+    index.add(np.arange(2000), unit_rows(rng, 2000))
+    nearest, one_by_one = PgvectorIndex._nearest, 0
+
+    def counted(index: PgvectorIndex, query: FloatArray, limit: int, *source: object) -> object:
+        nonlocal one_by_one
+        one_by_one += len(source) > 0
+        return nearest(index, query, limit, *source)
+
+    monkeypatch.setattr(PgvectorIndex, "_nearest", counted)
+    for query in unit_rows(rng, 20):
+        found = index.search(query, 100, among, enough=30).keys
+        assert len(found) >= 30
+        assert set(found.tolist()) <= set(among.tolist())
+    assert one_by_one < 10
     indexes.close()
 
 

@@ -231,8 +231,8 @@ class LocalIndex:
             self._count(connection)
         return count
 
-    def search(self, query: FloatArray, limit: int, among: KeyArray | None = None) -> Hits:
-        """As `VectorIndex.search`: exact among few, approximate among many."""
+    def search(self, query: FloatArray, limit: int, among: KeyArray | None = None, enough: int | None = None) -> Hits:
+        """As `VectorIndex.search`: exact among few, approximate among many, and always `limit` where they are there."""
         require_vectors(self.space, query[None])
         with self._lock:
             self._follow()

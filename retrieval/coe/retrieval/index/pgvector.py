@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 EF_SEARCH = 200
 MAX_EF_SEARCH = 1000  # pgvector's own bound
 SPARE = 1.2  # times as many of the nearest as a filter passes of them if it knows nothing of the query
-FEW = 1000  # keys that a filter leaves, below which their vectors are compared one by one
+FEW = 2000  # keys that a filter leaves, whose vectors are compared one by one in less time than a wider search takes
 MAX_DIM = 2000  # of its HNSW
 SCHEMA_LOCK = 0x636F6576  # "coev", for Postgres's advisory locks
 INSERT_ROWS = 500
@@ -39,6 +39,13 @@ CREATE TABLE IF NOT EXISTS coe_indexes (
     name text PRIMARY KEY, fingerprint text NOT NULL, dim integer NOT NULL, table_name text NOT NULL
 )
 """
+
+SIZE = """
+SELECT CASE WHEN reltuples > 0 THEN reltuples * pg_relation_size(oid) / relpages / current_setting('block_size')::int
+    ELSE (SELECT count(*) FROM {table}) END
+FROM pg_class WHERE oid = CAST(:table AS regclass)
+"""
+"""Rows of a table: as dense as when Postgres last looked at it, or counted where it has not yet."""
 
 
 class PgvectorIndexes:
@@ -120,33 +127,37 @@ class PgvectorIndex:
             gone = text(f"DELETE FROM {self._table} WHERE key = ANY(:keys)")
             return connection.execute(gone, {"keys": np.unique(keys).tolist()}).rowcount
 
-    def search(self, query: FloatArray, limit: int, among: KeyArray | None = None) -> Hits:
+    def search(self, query: FloatArray, limit: int, among: KeyArray | None = None, enough: int | None = None) -> Hits:
         """As `VectorIndex.search`: approximate, exact with a filter that leaves few or passes too few of the nearest.
 
-        The graph knows no filter, and keys take long to send where a filter leaves many: then the nearest of all are
-        asked for, and those that do not pass are left out.
+        The graph knows no filter. So the nearest of all are asked for and those that do not pass are left out, unless
+        that takes a wider search than without a filter and the filter leaves few.
         """
         require_vectors(self.space, query[None])
         limit = max(0, limit)
         if among is None:
             return self._nearest(query, limit)
-        if len(among) > FEW:
-            hits = self._nearest(query, self._width(limit, len(among)))
+        enough = limit if enough is None else min(enough, limit)
+        count = self._asked(enough, limit, len(among))
+        if count <= EF_SEARCH or len(among) > FEW:
+            hits = self._nearest(query, count)
             passed = np.flatnonzero(np.isin(hits.keys, among))[:limit]
-            if len(passed) == limit:
+            if len(passed) >= enough:
                 return Hits(hits.keys[passed], hits.scores[passed])
             self._rows = 0  # it may have grown since
         # Written out as a table of its own, so that the graph is not asked.
         source = f"(SELECT key, v FROM {self._table} WHERE key = ANY(:among) OFFSET 0) AS wanted"
         return self._nearest(query, limit, source, {"among": np.unique(among).tolist()})
 
-    def _width(self, limit: int, left: int) -> int:
-        """The number of neighbours to ask for, so that `limit` of them pass a filter that keeps `left` vectors."""
-        if self._rows < left:  # as Postgres estimates them, of an index that grows
+    def _asked(self, enough: int, limit: int, left: int) -> int:
+        """The number of neighbours of which `enough` pass a filter that keeps `left` vectors, and `limit` if that takes
+        no wider search than without a filter."""
+        if self._rows < left:  # the index grows
             with self._transaction("estimate the size") as connection:
-                estimate = text("SELECT reltuples FROM pg_class WHERE oid = CAST(:table AS regclass)")
-                self._rows = max(int(connection.execute(estimate, {"table": self._table}).scalar_one()), left)
-        return min(MAX_EF_SEARCH, max(EF_SEARCH, int(SPARE * limit * self._rows / left)))
+                rows = connection.execute(text(SIZE.format(table=self._table)), {"table": self._table}).scalar_one()
+            self._rows = max(int(rows), left)
+        each = SPARE * self._rows / max(left, 1)
+        return min(MAX_EF_SEARCH, int(max(enough * each, min(EF_SEARCH, limit * each))))
 
     def _nearest(
         self, query: FloatArray, limit: int, source: str | None = None, values: Mapping[str, object] | None = None

@@ -135,6 +135,7 @@ class DocumentVectors:
         limit: int,
         among: KeyArray | None,
         *,
+        enough: int,
         may_take_long: bool,
     ) -> Ranking:
         """The best chunks by one expert.
@@ -142,6 +143,7 @@ class DocumentVectors:
         Args:
             vector: (d,) by that expert; None for one that searches by words.
             among: only these keys; None means all.
+            enough: as of `VectorIndex.search`.
 
         Raises:
             StaleWordsError: the index of words has to be made again first, and it may not take long.
@@ -151,7 +153,7 @@ class DocumentVectors:
             words = self._word_index(store_id, expert, may_take_long=may_take_long)
             return by_words(words, text, limit, among)
         assert vector is not None
-        return self.index(store_id, expert.space).search(vector, limit, among)
+        return self.index(store_id, expert.space).search(vector, limit, among, enough)
 
     def evidence(self, store_id: str, name: str, text: str, keys: KeyArray) -> FloatArray:
         """(k, `EVIDENCE`) of chunks by an expert over words; 0 of those that came or went since they were found.

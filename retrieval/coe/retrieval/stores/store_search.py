@@ -139,7 +139,7 @@ class StoreSearch:
             tuple(routed.texts[row] for row in rows), (), None if routed.base is None else routed.base[rows]
         )
         limit = request.limit + SPARE
-        search = partial(self._vectors.search, may_take_long=request.may_take_long)
+        search = partial(self._vectors.search, enough=limit, may_take_long=request.may_take_long)
         vector_of = dict(zip(dense, self._routing.vectors(asked, [name for _, name in dense]), strict=True))
         rankings = []
         for row, decision in enumerate(routed.decisions):
