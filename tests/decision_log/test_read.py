@@ -7,7 +7,7 @@ from coe.base.errors import StoreError
 from coe.decision_log.database import Database
 from coe.decision_log.decision_record import OUR_FAULTS, DecisionRecord, TerminalState
 from coe.decision_log.feedback_types import Feedback, FeedbackKind, ImplicitKind
-from coe.decision_log.read import has_failed, read_records, read_rewards, read_rows, read_signals
+from coe.decision_log.read import has_failed, implicit_kinds, read_reasked, read_records, read_rewards, read_rows
 from coe.router.types import DecisionReason
 from coe.training.log_table import collect
 from tests.training.log_records import record as any_record
@@ -76,7 +76,9 @@ def test_signals_are_apart_from_feedback(store, connection):
             record(1, session_id="s", text_hash="h"),
         ]
     )
-    assert read_signals(connection) == {"d0": (ImplicitKind.CUT_OFF, ImplicitKind.REASKED)}
+    reasked = read_reasked(connection)
+    kinds = [implicit_kinds(each, reasked) for each in read_records(connection, 0.0)]
+    assert kinds == [(ImplicitKind.CUT_OFF, ImplicitKind.REASKED), ()]
     assert read_rewards(connection) == {}
 
 

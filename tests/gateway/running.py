@@ -13,7 +13,7 @@ import aiohttp
 
 from coe.decision_log.database import Database
 from coe.decision_log.decision_record import DecisionRecord
-from coe.decision_log.feedback_types import Feedback, FeedbackStatus, ImplicitSignal, JudgedAnswer
+from coe.decision_log.feedback_types import Feedback, FeedbackStatus, ImplicitKind, JudgedAnswer
 from coe.fleet.backend import ChatBackend
 from coe.fleet.pool import ExpertPool
 from coe.fleet.providers import echo, vllm
@@ -57,7 +57,7 @@ class MemoryStore:
     def get_feedback(self, decision_id: str) -> tuple[Feedback, ...]:
         return tuple(kept for kept in self.feedback.values() if kept.decision_id == decision_id)
 
-    def get_signals(self, decision_id: str) -> tuple[ImplicitSignal, ...]:
+    def get_signals(self, record: DecisionRecord) -> tuple[ImplicitKind, ...]:
         return ()
 
     def put_judgements(self, judgements: Sequence[JudgedAnswer]) -> None:

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from coe.decision_log.decision_record import TerminalState
-from coe.decision_log.feedback_types import ImplicitKind
 from coe.router.feedback_config import FeedbackConfig
 from coe.training.log_table import NOTHING_TO_WEIGH, collect
 from tests.training.log_records import record
@@ -32,14 +31,13 @@ def test_keys_count_as_experts_yaml_says():
 
 def test_a_signal_tells_answers_apart_only_when_it_agrees():
     """Disliked answers were cut off, and always get feedback; others one time in four."""
-    records = [record(seq) for seq in range(1000)]
     is_cut = {seq for seq in range(1000) if seq % 4 == 0}
+    records = [record(seq, finish_reason="length" if seq in is_cut else "stop") for seq in range(1000)]
     rewards = {f"d{seq}": 0.0 if seq in is_cut else 1.0 for seq in range(1000) if seq in is_cut or seq % 16 == 1}
-    signals = {f"d{seq}": (ImplicitKind.CUT_OFF,) for seq in is_cut}
-    corrected = collect(records, rewards, signals)
+    corrected = collect(records, rewards)
     assert np.average(corrected.reward, weights=corrected.weight) == pytest.approx(0.75, abs=0.1)
-    random = {f"d{seq}": (ImplicitKind.CUT_OFF,) for seq in range(0, 1000, 3)}
-    assert np.ptp(collect(records, rewards, random).weight) == 0.0
+    random = {f"d{seq}" for seq in range(0, 1000, 3)}
+    assert np.ptp(collect([record(seq) for seq in range(1000)], rewards, random).weight) == 0.0
 
 
 FAILED = {"state": TerminalState.UPSTREAM_ERROR, "served_expert": None, "status": 502}

@@ -15,11 +15,16 @@ from sqlalchemy import and_, func, select
 
 from coe.base.errors import StoreError
 from coe.decision_log.decision_record import DecisionRecord
-from coe.decision_log.feedback_types import DocumentFeedback, Feedback, FeedbackStatus, ImplicitSignal, JudgedAnswer
-from coe.decision_log.implicit_signals import note_signals
+from coe.decision_log.feedback_types import (
+    DocumentFeedback,
+    Feedback,
+    FeedbackStatus,
+    ImplicitKind,
+    JudgedAnswer,
+)
 from coe.decision_log.listing import DecisionFilter, Page, Place, list_decisions
 from coe.decision_log.payloads import Logged, from_payload, to_payload
-from coe.decision_log.read import record_of
+from coe.decision_log.read import implicit_kinds, read_reasked, record_of
 from coe.decision_log.spend import Spend, add_spend, spend_by_key
 from coe.decision_log.sql_engine import (
     close_engine,
@@ -29,7 +34,7 @@ from coe.decision_log.sql_engine import (
     open_engine,
     translated_errors,
 )
-from coe.decision_log.tables import DECISIONS, DOCUMENT_FEEDBACK, FEEDBACK, JUDGEMENTS, SIGNALS, TABLES
+from coe.decision_log.tables import DECISIONS, DOCUMENT_FEEDBACK, FEEDBACK, JUDGEMENTS, TABLES
 from coe.decision_log.tombstones import delete_of, erased_among, lock, note_removed
 from coe.router.feedback_config import FeedbackConfig
 
@@ -112,7 +117,6 @@ class Database:
             if 0 < new < len(rows):
                 raise SomeAreThereError
             parts = [each.record for each in rows.values()]
-            note_signals(connection, self.insert, parts)
             if new:
                 add_spend(connection, self.insert, parts)
             return new
@@ -173,10 +177,10 @@ class Database:
             connection.execute(self.insert(table).values(**row))
             return FeedbackStatus.ACCEPTED
 
-    def get_signals(self, decision_id: str) -> tuple[ImplicitSignal, ...]:
-        """Implicit signals of that decision, oldest first. Raises StoreError."""
-        query = select(SIGNALS).where(SIGNALS.c.decision_id == decision_id).order_by(SIGNALS.c.at, SIGNALS.c.kind)
-        return tuple(ImplicitSignal.model_validate(dict(row._mapping)) for row in self.rows("read signals", query))
+    def get_signals(self, record: DecisionRecord) -> tuple[ImplicitKind, ...]:
+        """What the client did of which `implicit_kinds` says something. Raises StoreError."""
+        with self.transaction("read signals") as connection:
+            return implicit_kinds(record, read_reasked(connection, record.session_id or ""))
 
     def put_judgements(self, judgements: Sequence[JudgedAnswer]) -> None:
         """Keeps what a judge said; of the same answer again nothing changes. Raises StoreError."""

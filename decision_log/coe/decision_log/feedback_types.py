@@ -39,14 +39,6 @@ class ImplicitKind(StrEnum):
     CUT_OFF = "cut_off"  # the expert stopped at its limit of tokens (finish_reason "length")
 
 
-class ImplicitSignal(Record):
-    """One such sign of one decision; `at` is when it was seen, in Unix seconds."""
-
-    decision_id: str
-    kind: ImplicitKind
-    at: float
-
-
 class Feedback(Record):
     """A verdict of a person or a test on the answer of one decision."""
 

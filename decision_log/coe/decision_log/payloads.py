@@ -25,7 +25,7 @@ NO_CHANGES: Mapping[str, object] = MappingProxyType({})
 
 
 class Part(BaseModel):
-    """Fields of a record that SQL has columns or sums for, or that signals and erasure look at."""
+    """Fields of a record that SQL has columns or sums for, or that erasure looks at."""
 
     model_config = ConfigDict(frozen=True, cache_strings="keys")  # values, ids for the most part, do not come again
 
@@ -64,11 +64,8 @@ class RecordPart(Part):
     state: str
     decision: ChoicePart | None
     served_expert: str | None = None
-    finish_reason: str | None = None
     usage: UsagePart = UsagePart()
     cost_usd: float = 0.0
-    ttft_ms: float | None = None
-    latency_ms: float
     session_id: str | None = None
     key_id: str | None = None
     is_probe: bool = False

@@ -45,6 +45,9 @@ NO_FAILURES = OUR_FAULTS | LIMITS
 
 ASKED_BY_COE = "asked by coe itself"
 BY_SEVERAL = "several experts were asked"
+REASKED_WITHIN_S = 600.0
+"""Ten minutes: later the same words are a new wish rather than a complaint (ours)."""
+
 PAGE_ROWS = 5000
 BATCH_IDS = 500
 """Ids in one statement, well below the databases' limits on parameters."""
@@ -74,13 +77,32 @@ def read_rewards(
     return {decision_id: total / weights for decision_id, (total, weights) in sums.items()}
 
 
-def read_signals(connection: Connection) -> dict[str, tuple[ImplicitKind, ...]]:
-    """Implicit signals per decision; kinds in the order of their names."""
-    found: dict[str, tuple[ImplicitKind, ...]] = {}
-    rows = connection.execute(text("SELECT decision_id, kind FROM implicit_signals ORDER BY decision_id, kind"))
-    for decision_id, kind in rows:
-        found[decision_id] = (*found.get(decision_id, ()), ImplicitKind(kind))
-    return found
+def read_reasked(connection: Connection, session_id: str | None = None) -> set[str]:
+    """Decisions whose ask came again soon in the same session.
+
+    Asks are the same when their keyed hashes are, so privacy level `none` gives none.
+
+    Args:
+        session_id: the only session to look at; None: all.
+    """
+    of_session = "" if session_id is None else "AND session_id = :session_id"
+    query = text(
+        "SELECT decision_id FROM (SELECT decision_id, at, LEAD(at) OVER "
+        "(PARTITION BY session_id, text_hash ORDER BY at, decision_id) AS next_at FROM decisions "
+        f"WHERE session_id IS NOT NULL AND text_hash IS NOT NULL {of_session}) AS asks WHERE next_at - at <= :within"
+    )
+    values = {"within": REASKED_WITHIN_S} | ({} if session_id is None else {"session_id": session_id})
+    return set(connection.scalars(query, values))
+
+
+def implicit_kinds(record: DecisionRecord, reasked: Collection[str]) -> tuple[ImplicitKind, ...]:
+    """Acts of the client that may say something of an answer; `reasked` as `read_reasked` gives it."""
+    found = {
+        ImplicitKind.ABORTED: record.state is TerminalState.CLIENT_GONE and record.ttft_ms is not None,
+        ImplicitKind.CUT_OFF: record.state is TerminalState.ANSWERED and record.finish_reason == "length",
+        ImplicitKind.REASKED: record.decision_id in reasked,
+    }
+    return tuple(kind for kind, is_there in found.items() if is_there)
 
 
 def record_of(row: Row[*tuple[Any, ...]]) -> DecisionRecord:

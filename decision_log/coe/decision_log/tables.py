@@ -90,15 +90,6 @@ DOCUMENT_FEEDBACK = Table(
 )
 """Judgements of documents of an answer by clients: 1 opened or cited, 0 rejected."""
 
-SIGNALS = Table(
-    "implicit_signals",
-    METADATA,
-    text("decision_id", primary_key=True),
-    text("kind", primary_key=True),
-    real("at"),
-)
-"""Implicit signals of clients about answers, never mixed with feedback."""
-
 JUDGEMENTS = Table(
     "judgements",
     METADATA,

@@ -13,7 +13,7 @@ from coe.decision_log.payloads import RecordPart
 from coe.decision_log.ranges import ranges_of
 from coe.decision_log.spend import forget_spend
 from coe.decision_log.sql_engine import hold
-from coe.decision_log.tables import DECISIONS, DOCUMENT_FEEDBACK, ERASURES, FEEDBACK, JUDGEMENTS, REMOVED, SIGNALS
+from coe.decision_log.tables import DECISIONS, DOCUMENT_FEEDBACK, ERASURES, FEEDBACK, JUDGEMENTS, REMOVED
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -81,8 +81,7 @@ def delete_of(connection: Connection, insert: Any, decision_ids: Sequence[str]) 
     Args:
         insert: the dialect's INSERT.
     """
-    for table in (SIGNALS, JUDGEMENTS):
-        connection.execute(delete(table).where(table.c.decision_id.in_(decision_ids)))
+    connection.execute(delete(JUDGEMENTS).where(JUDGEMENTS.c.decision_id.in_(decision_ids)))
     forget_spend(connection, insert, decision_ids)
     feedback = 0
     for table in (FEEDBACK, DOCUMENT_FEEDBACK):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import takewhile
 
 import numpy as np
@@ -14,10 +14,11 @@ from coe.decision_log.feedback_types import ImplicitKind
 from coe.decision_log.read import (
     count_feedback,
     count_swapped_pairs,
+    implicit_kinds,
     read_judged_grades,
+    read_reasked,
     read_records,
     read_rewards,
-    read_signals,
     why_dropped,
 )
 from coe.decision_log.sql_engine import open_log
@@ -79,15 +80,18 @@ class FeedbackReport(Record):
 def gather(
     records: Iterable[DecisionRecord],
     rewards: Mapping[str, float],
-    signals: Mapping[str, tuple[ImplicitKind, ...]],
+    reasked: Collection[str],
 ) -> Replies:
     """Answers that the router chose the expert of, in the order of the log.
 
     A client that left in the middle has not been answered; its signal counts only with feedback.
+
+    Args:
+        reasked: as `read_reasked` gives it.
     """
     replies = Replies()
     for record in records:
-        shown = signals.get(record.decision_id, ())
+        shown = implicit_kinds(record, reasked)
         is_aborted = ImplicitKind.ABORTED in shown
         if record.decision and (is_aborted or why_dropped(record, rewards) in (None, "no feedback")):
             replies.add(record.decision, shown, rewards.get(record.decision_id))
@@ -108,7 +112,7 @@ def feedback_report(
     with open_log(database_url) as connection:
         rewards = read_rewards(connection, key_weights)
         records = takewhile(lambda record: record.at < until, read_records(connection, since))
-        replies = gather(records, rewards, read_signals(connection))
+        replies = gather(records, rewards, read_reasked(connection))
         kinds, keys = given(connection, since, until, key_weights or {})
         judges = judge_agreements(connection, rewards, since, until)
     return FeedbackReport(kinds=kinds, keys=keys, signals=tuple(replies.agreements().values()), judges=judges)

@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 
 from coe.cli.progress import Progress, silent
 from coe.decision_log.decision_record import DecisionRecord
-from coe.decision_log.feedback_types import ImplicitKind
 from coe.decision_log.read import (
     ASKED_BY_COE,
     has_failed,
+    implicit_kinds,
     read_preferences,
+    read_reasked,
     read_records,
     read_rewards,
-    read_signals,
     why_dropped,
 )
 from coe.decision_log.served_models import ModelChange, ModelHistory
@@ -208,11 +208,11 @@ def read_log_table(
         DataError, StoreError: there is no log, it cannot be read, or a row is damaged.
     """
     with open_log(database_url) as connection:
-        rewards, signals = read_rewards(connection, feedback.key_weights), read_signals(connection)
+        rewards, reasked = read_rewards(connection, feedback.key_weights), read_reasked(connection)
         records = read_records(connection, since)
         judges = judge_agreements(connection, rewards, since)
         preferences = read_preferences(connection, [each.name for each in judges if each.is_trusted])
-        table = collect(records, rewards, signals, feedback, progress, known, preferences)
+        table = collect(records, rewards, reasked, feedback, progress, known, preferences)
         unheard = Counter[str]()
         for each in judges:
             unheard[UNTRUSTED.format(each.judge)] += 0 if each.is_trusted else each.pairs
@@ -222,7 +222,7 @@ def read_log_table(
 def collect(
     records: Iterable[DecisionRecord],
     rewards: Mapping[str, float],
-    signals: Mapping[str, tuple[ImplicitKind, ...]] = MappingProxyType({}),
+    reasked: Collection[str] = (),
     feedback: FeedbackConfig = DEFAULT_FEEDBACK,
     progress: Progress = silent,
     known: Mapping[str, Collection[str]] = MappingProxyType({}),
@@ -251,7 +251,7 @@ def collect(
             traffic[record.decision.category] += 1
             asking.add(record.key_id or "")
             if not has_failed(record):
-                replies.add(record.decision, signals.get(record.decision_id, ()), reward)
+                replies.add(record.decision, implicit_kinds(record, reasked), reward)
             its = min(key_weight, 1.0)
             for served, other, preferred in sorted(preferences.get(record.decision_id, ())):
                 if served == record.decision.expert and its > 0:

@@ -15,7 +15,7 @@ from pydantic import Field
 from coe.base.errors import shorten
 from coe.decision_log.database import Database
 from coe.decision_log.decision_record import DecisionKind, DecisionRecord
-from coe.decision_log.feedback_types import Feedback, ImplicitSignal
+from coe.decision_log.feedback_types import Feedback, ImplicitKind
 from coe.decision_log.listing import DecisionFilter, DecisionLine, Place
 from coe.decision_log.privacy import tenant_of
 from coe.decision_log.sink import DecisionLog
@@ -99,7 +99,7 @@ class Receipt(Record):
     signals: Signals | None = None
     experts: tuple[WeighedExpert, ...] = ()
     feedback: tuple[Feedback, ...] = ()
-    implicit: tuple[ImplicitSignal, ...] = ()
+    implicit: tuple[ImplicitKind, ...] = ()
 
     def compact(self) -> dict[str, object]:
         """As JSON values: what `signals` and `experts` show is not in `record.decision` again."""
@@ -215,7 +215,7 @@ async def show_decision(decision_id: str, sink: Sink, database: LogDatabase, cal
         signals=signals_of(decision) if decision and is_routed else None,
         experts=weighed_experts(decision) if decision and is_routed else (),
         feedback=await asyncio.to_thread(database.get_feedback, record.decision_id),
-        implicit=await asyncio.to_thread(database.get_signals, record.decision_id),
+        implicit=await asyncio.to_thread(database.get_signals, record),
     )
     return answer(receipt.compact())
 
