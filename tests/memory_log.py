@@ -1,10 +1,11 @@
-"""The fake of the decision log: keeps records in memory and nothing else."""
+"""The fake of the decision log: keeps records in memory, and where there is a database there at once."""
 
 from __future__ import annotations
 
 import itertools
 
 from coe.base.errors import StoreError
+from coe.decision_log.database import Database
 from coe.decision_log.decision_record import DecisionRecord
 from coe.decision_log.sink import LogStats
 
@@ -12,8 +13,9 @@ from coe.decision_log.sink import LogStats
 class MemoryLog:
     """Every record appended, in order, in `records`."""
 
-    def __init__(self, replica: str = "memory") -> None:
+    def __init__(self, replica: str = "memory", store: Database | None = None) -> None:
         self.replica = replica
+        self.store = store
         self.is_durable = False
         self.problem: str | None = None
         self.detour: str | None = None
@@ -25,6 +27,8 @@ class MemoryLog:
 
     def append(self, record: DecisionRecord) -> None:
         self.records.append(record)
+        if self.store is not None:
+            self.store.write_decisions([record])
 
     async def commit(self, record: DecisionRecord) -> None:
         self.append(record)
@@ -33,9 +37,6 @@ class MemoryLog:
         """Raises StoreError where a test has set a `problem`."""
         if self.problem is not None:
             raise StoreError(f"the decision log cannot be written ({self.problem})", is_retryable=True)
-
-    def recent(self, decision_id: str) -> DecisionRecord | None:
-        return next((record for record in reversed(self.records) if record.decision_id == decision_id), None)
 
     def stats(self) -> LogStats:
         return LogStats(appended=len(self.records))

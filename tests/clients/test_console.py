@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from coe.decision_log.database import Database
-from coe.decision_log.decision_record import DecisionRecord
 from coe.fleet.router_registry import Registry
 from coe.router.artifact import load_artifact, save_artifact
 from coe.router.pipeline import Router
@@ -18,21 +17,8 @@ from tests.clients.test_clients import CLIENTS, KEY, SCRIPTS
 from tests.gateway.running import running
 from tests.gateway.small_router import MANIFEST, small_router
 from tests.gateway.test_router_admin import NOW
-from tests.memory_log import MemoryLog
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-
-
-class StoredLog(MemoryLog):
-    """Records are in the database at once."""
-
-    def __init__(self, store: Database) -> None:
-        super().__init__()
-        self._store = store
-
-    def append(self, record: DecisionRecord) -> None:
-        super().append(record)
-        self._store.write_decisions([record])
 
 
 def load(folder: Path) -> Router:
@@ -50,7 +36,7 @@ async def test_the_console_works_in_a_browser(tmp_path: Path) -> None:
         for mass in (1.0, 2.0)
     )
     Registry(routers).promote(first, NOW)
-    async with running(routers=routers, load=load, store=store, log=StoredLog(store), keys=[KEY]) as gateway:
+    async with running(routers=routers, load=load, store=store, keys=[KEY]) as gateway:
         done = await asyncio.create_subprocess_exec(
             str(CLIENTS),
             str(SCRIPTS / "console.py"),

@@ -137,13 +137,8 @@ def test_a_page_ends_with_its_time_and_says_how_far_it_looked(store: Database, m
 
 
 INDEX_OF = {
-    "expert": ({"expert": "x"}, "decisions_expert"),
-    "category": ({"category": "x"}, "decisions_category"),
-    "state": ({"state": "timed_out"}, "decisions_state"),
-    "router_version": ({"router_version": "x"}, "decisions_router_version"),
-    "policy": ({"policy": "x"}, "decisions_policy"),
-    "doubt": ({"doubt": "sure"}, "decisions_is_fallback"),
-    "probe": ({"probe": True}, "decisions_is_probe"),
+    "expert": ({"expert": "x"}, "decisions_tenant"),
+    "since": ({"since": 5.0, "until": 9.0, "state": "timed_out"}, "decisions_tenant"),
     "conversation": ({"conversation": "c", "expert": "x"}, "decisions_session"),
     "rare feedback": ({"feedback": "bad", "expert": "x"}, "sqlite_autoindex_decisions_1"),
     "no feedback": ({"feedback": "none"}, "decisions_tenant"),
@@ -167,15 +162,6 @@ def test_the_index_of_a_condition_finds_its_rows(tmp_path: Path, wanted: dict[st
         plans = [connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", given).all() for sql, given in queries]
     store.close()
     assert [index in plan[0].detail for plan in plans] == [True, True], plans
-
-
-def test_of_several_conditions_the_rarest_finds_the_rows(store: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coe.decision_log.listing.LOOK_ROWS", 3)
-    monkeypatch.setattr("coe.decision_log.listing.LOOK_S", 0.0)
-    rare = [made(seq, {"policy": "cheap"}) for seq in range(3)]
-    store.write_decisions([*rare, *(made(seq) for seq in range(3, 30))])
-    (page,) = walked(store, 5, policy="cheap", state="answered", category="code")
-    assert [int(line.at) - 1000 for line in page.lines] == [2, 1, 0]
 
 
 def test_feedback_that_is_not_rare_is_found_on_the_way(store: Database, monkeypatch: pytest.MonkeyPatch) -> None:

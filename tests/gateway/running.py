@@ -36,13 +36,15 @@ from tests.waiting import until
 class MemoryStore:
     """The fake of the database."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: MemoryLog | None = None) -> None:
+        self.log = log or MemoryLog()
         self.decisions: dict[str, DecisionRecord] = {}
         self.feedback: dict[tuple[str, str, str | None], Feedback] = {}
         self.judgements: list[JudgedAnswer] = []
 
     def get_decision(self, decision_id: str) -> DecisionRecord | None:
-        return self.decisions.get(decision_id)
+        logged = (each for each in self.log.records if each.decision_id == decision_id)
+        return self.decisions.get(decision_id) or next(logged, None)
 
     def put_feedback(self, feedback: Feedback, caps: FeedbackConfig, about: DecisionRecord) -> FeedbackStatus:
         key = (feedback.decision_id, feedback.kind.value, feedback.key_id)
@@ -155,7 +157,8 @@ async def running(
 ) -> AsyncIterator[Running]:
     """A gateway with a small router on port 0; `limits` are the gateway section of experts.yaml, `sections` others."""
     current = (router or small_router()) if has_router else None
-    log, memory = log or MemoryLog(), MemoryStore()
+    log = log or MemoryLog(store=store)
+    memory = MemoryStore(log)
     parts = Parts(
         config=config_of(sections=sections, entries=entries, **{"shutdown_grace_s": 1.0, **limits}),
         pool=ExpertPool(backends if backends is not None else echoes()),

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import Field
-from sqlalchemy import Boolean, ColumnElement, Select, and_, func, null, select, tuple_
+from sqlalchemy import ColumnElement, Select, and_, func, select, tuple_
 
 from coe.base.errors import StoreError
 from coe.base.json_text import from_json
@@ -118,24 +118,20 @@ def list_decisions(
 ) -> Page:
     """Up to `limit` decisions of a team behind a place, fewer where LOOK_S has passed before so many matched.
 
-    An index finds the rows of one condition, the rarest, newest first; the others are tried on these.
-
     Args:
         tenant: the owner of the decisions; '' is everybody without a key.
 
     Raises:
         StoreError: a row is damaged.
     """
-    until_s, columns, span = time.monotonic() + LOOK_S, DECISIONS.c, tuple(times(connection, wanted))
-    indexed = indexed_conditions(connection, tenant, wanted)
+    until_s, columns = time.monotonic() + LOOK_S, DECISIONS.c
+    bounds = list(bounds_of(connection, tenant, wanted))
     query = select(columns.at, columns.decision_id, columns.expert, columns.record)
-    query = query.where(*conditions(tenant, wanted)).order_by(columns.at.desc(), columns.decision_id.desc())
+    query = query.where(*bounds, *conditions(wanted)).order_by(columns.at.desc(), columns.decision_id.desc())
     rows: list[Row[*tuple[Any, ...]]] = []
     while True:
-        earlier = () if after is None else (columns.at < after.at,)
-        looks = [look(connection, each, (*span, *earlier)) for each in indexed]
-        floor = min(looks)
-        part = query.where(indexed[looks.index(floor)], *span, not_before(connection, floor))
+        floor = look(connection, [*bounds, *(() if after is None else (columns.at < after.at,))])
+        part = query.where(columns.at >= floor)
         if after is not None:
             part = part.where(columns.at <= after.at, tuple_(columns.at, columns.decision_id) < tuple_(*after))
         rows += connection.execute(part.limit(limit - len(rows)))
@@ -160,57 +156,40 @@ def line_of(record: str, expert: str | None, feedback: float | None) -> Decision
         raise StoreError("a row of the decision log cannot be read: it is not a decision record") from error
 
 
-def look(connection: Connection, condition: ColumnElement[bool], span: Sequence[ColumnElement[bool]]) -> float:
-    """The time down to which LOOK_ROWS decisions fulfil a condition; BEGINNING where fewer do."""
+def look(connection: Connection, bounds: Sequence[ColumnElement[bool]]) -> float:
+    """The time down to which LOOK_ROWS decisions are within bounds; BEGINNING where fewer are."""
     at = DECISIONS.c.at
-    query = select(at).where(condition, *span).order_by(at.desc()).offset(LOOK_ROWS).limit(1)
-    found = connection.execute(query).scalar()
+    found = connection.execute(select(at).where(*bounds).order_by(at.desc()).offset(LOOK_ROWS).limit(1)).scalar()
     return BEGINNING if found is None else found
 
 
-def values_of(tenant: str, wanted: DecisionFilter) -> dict[str, object]:
-    """The values that columns must have."""
-    values: dict[str, object] = wanted.model_dump(include={*FILTERED})
-    values |= {"is_fallback": wanted.doubt and wanted.doubt is Doubt.UNSURE, "is_probe": wanted.probe}
-    values |= {"session_id": wanted.conversation, "tenant": tenant}
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def indexed_conditions(connection: Connection, tenant: str, wanted: DecisionFilter) -> Sequence[ColumnElement[bool]]:
-    """Conditions that each have an index and hold for all that is wanted."""
-    columns, values = DECISIONS.c, values_of(tenant, wanted)
+def bounds_of(connection: Connection, tenant: str, wanted: DecisionFilter) -> Iterator[ColumnElement[bool]]:
+    """Conditions that an index answers."""
+    columns = DECISIONS.c
+    if wanted.conversation is None:
+        yield columns.tenant == tenant
+    else:  # the index of the session, and not that of the team
+        yield and_(columns.session_id == wanted.conversation, func.coalesce(columns.tenant, "") == tenant)
+    if wanted.since is not None:
+        yield columns.at >= wanted.since
+    if wanted.until is not None:
+        yield columns.at < wanted.until
     if wanted.feedback not in (None, Opinion.NONE):
         ids = connection.scalars(said(wanted.feedback).limit(FEW)).all()
         if len(ids) < FEW:
-            return [columns.decision_id.in_(ids)]
-    if wanted.conversation is not None:
-        return [columns.session_id == wanted.conversation]
-    mine = columns.tenant == tenant
-    return [and_(mine, columns[name] == values[name]) for name in FILTERED if name in values] or [mine]
+            yield columns.decision_id.in_(ids)
 
 
-def conditions(tenant: str, wanted: DecisionFilter) -> Iterator[ColumnElement[bool]]:
-    """All conditions but those on the time, in words that no index answers."""
-    for name, value in values_of(tenant, wanted).items():
-        yield unindexed(DECISIONS.c[name]) == value
+def conditions(wanted: DecisionFilter) -> Iterator[ColumnElement[bool]]:
+    """Conditions that are tried on every row within the bounds."""
+    values = wanted.model_dump(include={*FILTERED}) | {"is_probe": wanted.probe}
+    values["is_fallback"] = None if wanted.doubt is None else wanted.doubt is Doubt.UNSURE
+    for name, value in values.items():
+        if value is not None:
+            yield DECISIONS.c[name] == value
     if wanted.feedback is not None:
         found = said(wanted.feedback).where(FEEDBACK.c.decision_id == DECISIONS.c.decision_id).exists()
         yield ~found if wanted.feedback is Opinion.NONE else found
-
-
-def times(connection: Connection, wanted: DecisionFilter) -> Iterator[ColumnElement[bool]]:
-    """Conditions on the time, by which every index is sorted."""
-    if wanted.since is not None:
-        yield not_before(connection, wanted.since)
-    if wanted.until is not None:
-        yield DECISIONS.c.at < wanted.until
-
-
-def not_before(connection: Connection, at: float) -> ColumnElement[bool]:
-    """A lower bound of the time. SQLite expects few rows between two bounds, and would take the index of the team
-    alone; `likely` tells it that this bound leaves most rows in."""
-    bound: ColumnElement[bool] = DECISIONS.c.at >= at
-    return func.likely(bound, type_=Boolean) if connection.dialect.name == "sqlite" else bound
 
 
 def said(opinion: Opinion) -> Select[tuple[str]]:
@@ -218,8 +197,3 @@ def said(opinion: Opinion) -> Select[tuple[str]]:
     value = FEEDBACK.c.value
     bounds = {Opinion.GOOD: (value >= 0.5,), Opinion.BAD: (value < 0.5,)}
     return select(FEEDBACK.c.decision_id).where(*bounds.get(opinion, ()))
-
-
-def unindexed(column: ColumnElement[Any]) -> ColumnElement[Any]:
-    """The column, in words that keep the database from choosing its index."""
-    return func.coalesce(column, null())

@@ -39,7 +39,7 @@ def erase_decisions(
     config: ConfigOption = Path("experts.yaml"),
 ) -> int:
     """Erase a subject's decisions and feedback from SQL, stream, dead letters and the spools of this machine; or what
-    is older than an age, as `log.keep_days` does every hour."""
+    is older than an age, as `log.keep_days` does all the time."""
     from coe.cli.progress import working
     from coe.cli.terminal import Terminal
 

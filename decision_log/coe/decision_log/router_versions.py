@@ -1,8 +1,7 @@
-"""The registry of routers in SQL, and what the log says of a trial. Calls block; a coroutine runs them in a thread."""
+"""What happened to routers in SQL, and what the log says of a trial. Calls block; a coroutine runs them in a thread."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -12,8 +11,7 @@ from sqlalchemy.engine import Connection
 from coe.decision_log.database import Database
 from coe.decision_log.decision_record import TerminalState
 from coe.decision_log.e_process import Arm
-from coe.decision_log.tables import DECISIONS, FEEDBACK, ROUTER_EVENTS, ROUTER_VERSIONS
-from coe.router.artifact import RouterManifest
+from coe.decision_log.tables import DECISIONS, FEEDBACK, ROUTER_EVENTS
 from coe.router.live_pointer import LivePointer, Trial
 from coe.router.types import DecisionReason
 
@@ -46,15 +44,10 @@ class RouterVersions:
         self._past_of: tuple[str, Trial] | None = None  # whose past is kept below: it does not change
         self._past_reward = self._past_success = Arm()
 
-    def note(self, pointer: LivePointer, manifests: Iterable[RouterManifest]) -> None:
+    def note(self, pointer: LivePointer) -> None:
         """Keeps what the pointer says, unless it is kept already."""
-        versions = [
-            {"version": m.version, "created_at": m.created_at, "manifest": m.model_dump_json()} for m in manifests
-        ]
         with self._database.transaction("note router versions") as connection:
-            for table, rows in ((ROUTER_EVENTS, events_of(pointer)), (ROUTER_VERSIONS, versions)):
-                if rows:
-                    connection.execute(self._database.insert(table).on_conflict_do_nothing(), rows)
+            connection.execute(self._database.insert(ROUTER_EVENTS).on_conflict_do_nothing(), events_of(pointer))
 
     def evidence(self, live: str, trial: Trial) -> TrialEvidence:
         """Evidence of the log about a trial against that live router."""

@@ -14,8 +14,7 @@ import re
 import secrets
 import socket
 import time
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,22 +24,17 @@ from typing import TypeVar
 
 from coe.base.errors import StoreError, reason_of
 from coe.decision_log.commit_check import CommitCheck
-from coe.decision_log.decision_record import DecisionRecord, read_record
+from coe.decision_log.decision_record import DecisionRecord
 from coe.decision_log.leftovers import send_leftovers, send_next
-from coe.decision_log.payloads import json_line
-from coe.decision_log.privacy import kept_fields, load_key
+from coe.decision_log.privacy import load_key
 from coe.decision_log.replica_status import BEAT_S, DecisionCount, ReplicaState, ReplicaStatus
 from coe.decision_log.spool import Spool, spooled_bytes
 from coe.decision_log.spool_writer import SpoolWriter
 from coe.decision_log.stream import STATUS_FIELD, Backoff, DecisionStream
-from coe.decision_log.tombstones import is_erased
 from coe.fleet.tasks import stop_task
 from coe.router.log_config import Durability, LogConfig
 
 SEND_LINGER_S = 0.1
-RECENT_RECORDS = 128
-"""Records by which a receipt is answered until their rows are in SQL, 2.5 kB each. Where more are on their way, a
-receipt waits for its row."""
 LEFTOVERS_EVERY_S = 30.0
 FLUSH_TIMEOUT_S = 5.0
 SPOOL_FOLDER = "spool"
@@ -84,8 +78,6 @@ class DecisionLog:
 
     def __init__(self, *, data_dir: Path, redis_url: str, config: LogConfig) -> None:
         self.replica = new_replica()
-        self._privacy = config.privacy
-        self._key = load_key(data_dir)
         self._root = data_dir / SPOOL_FOLDER
         self._max_bytes = config.spool_max_mb * 1024 * 1024
         self.is_durable = config.durability is not Durability.ASYNC
@@ -93,12 +85,7 @@ class DecisionLog:
         self._stream = DecisionStream(redis_url, name=config.stream, max_entries=config.stream_max_entries)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="coe-spool")
         self._numbered = DecisionCount(is_durable=self.is_durable)
-        # Records, and once they are spooled their JSON, which takes a quarter of the memory. A dict would look for its
-        # first entry among those that have gone.
-        self._recent = OrderedDict[str, DecisionRecord | bytes]()
-        self._queue = SpoolWriter(
-            self._spool, self._stream, self._executor, config, self._key, self._numbered, self._keep_line
-        )
+        self._queue = SpoolWriter(self._spool, self._stream, self._executor, config, load_key(data_dir), self._numbered)
         try_redis = partial(self._tell, ReplicaState.RUNNING, TRY_BYTES)
         self._check = CommitCheck(self._spool, self._queue, self._stream, self._executor, try_redis)
         self._is_closing = False
@@ -112,12 +99,12 @@ class DecisionLog:
 
     def append(self, record: DecisionRecord) -> None:
         """Takes the record. Never blocks and never raises; a record that finds the queue full is lost and counted."""
-        self._remember(record)
+        self._appended += 1
         self._queue.put(record)
 
     async def commit(self, record: DecisionRecord) -> None:
         """Takes the record and returns when it is safe. Raises StoreError when it does not become so in time."""
-        self._remember(record)
+        self._appended += 1
         try:
             await self._queue.commit(record)
         except StoreError as error:
@@ -140,33 +127,6 @@ class DecisionLog:
         """Place where decisions wait, and the reason, as last seen; None where they reach SQL."""
         error = self._queue.error
         return self._stream.detour if error is None else f"decisions wait in memory or go straight to Redis ({error})"
-
-    def _remember(self, record: DecisionRecord) -> None:
-        self._appended += 1
-        self._recent[record.decision_id] = record
-        if len(self._recent) > RECENT_RECORDS:
-            self._recent.popitem(last=False)
-
-    def _keep_line(self, decision_id: str, payload: bytes) -> None:
-        if decision_id in self._recent:
-            self._recent[decision_id] = json_line(payload)
-
-    def recent(self, decision_id: str) -> DecisionRecord | None:
-        """One of the latest records, as the log keeps it, without its embedding; None when it is not there."""
-        found = self._recent.get(decision_id)
-        if isinstance(found, DecisionRecord):
-            kept = kept_fields(found, self._privacy, self._key)
-            return found.model_copy(update={**kept, "embedding": None})
-        return None if found is None else read_record(found)
-
-    def forget(self, erased: Mapping[str, float]) -> int:
-        """Forgets recent records of subjects (by hash) that were made up to a time; how many."""
-        gone = [
-            each for each in self._recent if (record := self.recent(each)) is not None and is_erased(record, erased)
-        ]
-        for decision_id in gone:
-            del self._recent[decision_id]
-        return len(gone)
 
     def stats(self) -> LogStats:
         queue = self._queue

@@ -54,7 +54,6 @@ class SpoolWriter:
         executor: one thread, in which all calls of the spool are made.
         key: of the keyed hashes.
         numbered: learns what became of every number.
-        on_payload: hears the payload of every decision, by its id.
     """
 
     def __init__(
@@ -65,7 +64,6 @@ class SpoolWriter:
         config: LogConfig,
         key: bytes,
         numbered: DecisionCount,
-        on_payload: Callable[[str, bytes], None],
     ) -> None:
         self._spool = spool
         self._stream = stream
@@ -73,7 +71,6 @@ class SpoolWriter:
         self._privacy = config.privacy
         self._key = key
         self._numbered = numbered
-        self._on_payload = on_payload
         self._max_queued = config.queue_max_records
         self._durability = config.durability
         self._batch_s = config.batch_ms / 1e3
@@ -162,12 +159,11 @@ class SpoolWriter:
         taken = [self._queue.popleft() for _ in range(count)]
         payloads, spooled = await self._in_thread(partial(self._spool_first, [record for record, _ in taken]))
         batch: list[Queued] = []
-        for (record, waiter), payload in zip(taken, payloads, strict=True):
+        for (_, waiter), payload in zip(taken, payloads, strict=True):
             if payload is None:
                 self._refuse(waiter, "it cannot be written as JSON")
             else:
                 batch.append(Queued(payload, waiter))
-                self._on_payload(record.decision_id, payload)
         return batch, spooled
 
     def _spool_first(self, records: Sequence[DecisionRecord]) -> tuple[list[bytes | None], int]:

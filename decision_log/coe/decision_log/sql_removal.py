@@ -122,12 +122,6 @@ class Removal:
             lock(connection, for_erasure=True)
             return remove_in(connection, self._database.insert, found, reason=reason, at=at)
 
-    def erased_since(self, at: float) -> dict[str, float]:
-        """Hashes of subjects erased after `at`, with the time up to which their decisions are gone."""
-        with self._database.transaction("read erasures") as connection:
-            rows = connection.execute(select(ERASURES).where(ERASURES.c.at > at))
-            return {row.subject: row.at for row in rows}
-
     def decisions_of(self, subjects: Collection[str], at: float) -> list[Found]:
         """Rows of the subjects up to `at`. All rows are looked at: what some are found by is in the record only."""
         columns = (DECISIONS.c.decision_id, DECISIONS.c.replica, DECISIONS.c.seq, DECISIONS.c.record)

@@ -101,7 +101,7 @@ async def running_composition(
             redis_url, where = await start_redis(stack, settings)
             database = await open_database(stack, settings)
             keeper_metrics = await start_keeper(stack, settings, config.log, redis_url, database)
-            sink = await start_log(stack, settings, config, redis_url, database)
+            sink = await start_log(stack, settings, config, redis_url)
             done(f"decision log through {where}")
         with reporter.step(f"loading {len(config.experts)} experts and the router") as done:
             fleet = await engines_of(stack, settings, config, runs_vllm=runs_vllm)
@@ -131,10 +131,11 @@ async def start_keeper(
         ConfigError: `redis_url` is not a Redis URL.
     """
     consumer = Consumer(redis_url=redis_url, stream=config.stream, database=database, name=new_replica())
-    retention = Housekeeper(database, None, keep_days=config.keep_days)
     trials = TrialWatch(settings.data_dir / ROUTERS_FOLDER, RouterVersions(database))
     learning = learning_of(settings)
-    parts: list[Consumer | Poller | Learning] = [consumer, retention, trials, *([learning] if learning else [])]
+    parts: list[Consumer | Poller | Learning] = [consumer, trials, *([learning] if learning else [])]
+    if config.keep_days is not None:
+        parts.append(Housekeeper(database, config.keep_days))
     for part in parts:
         stack.push_async_callback(part.aclose)
         await part.start()
@@ -151,16 +152,11 @@ def learning_of(settings: Settings) -> Learning | None:
     return Learning(settings.data_dir / ROUTERS_FOLDER, words, period_s)
 
 
-async def start_log(
-    stack: AsyncExitStack, settings: Settings, config: CoeConfig, redis_url: str, database: Database
-) -> DecisionLog:
-    """The decision log of one process, which forgets who was erased."""
+async def start_log(stack: AsyncExitStack, settings: Settings, config: CoeConfig, redis_url: str) -> DecisionLog:
+    """The decision log of one process."""
     sink = DecisionLog(data_dir=settings.data_dir, redis_url=redis_url, config=config.log)
     await sink.start()
     stack.push_async_callback(sink.aclose)
-    housekeeper = Housekeeper(database, sink, keep_days=None)
-    await housekeeper.start()
-    stack.push_async_callback(housekeeper.aclose)
     return sink
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from coe.decision_log.e_process import log_e_worse
 from coe.decision_log.router_versions import RouterVersions, TrialEvidence
 from coe.fleet.router_registry import withdraw
 from coe.fleet.tasks import Poller
-from coe.router.artifact import RouterManifest, read_manifest
 from coe.router.live_pointer import LivePointer, Trial, read_pointer
 
 LOOK_EVERY_S = 2.0
@@ -92,15 +90,6 @@ class TrialWatch(Poller):
         """The present pointer, which SQL then knows."""
         pointer = read_pointer(self._folder)
         if pointer is not None and pointer != self._noted:
-            self._versions.note(pointer, manifests(self._folder, pointer))
+            self._versions.note(pointer)
             self._noted = pointer
         return pointer
-
-
-def manifests(folder: Path, pointer: LivePointer) -> Iterator[RouterManifest]:
-    """Manifests of the versions that a pointer puts to work; a damaged one has none."""
-    for version in (pointer.version, *((pointer.trial.version,) if pointer.trial else ())):
-        try:
-            yield read_manifest(folder / version)
-        except ArtifactError as error:
-            logger.warning("router %s is not kept in SQL: %s", version, error)

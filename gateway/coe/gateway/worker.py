@@ -92,7 +92,7 @@ async def worker(post: Post, number: int, listener: int, parent: int) -> None:
     """Serves until a signal, and drains."""
     settings, plan, stack, urgent = post.settings, post.plan, post.stack, post.life.stop.urgent
     share = partial(share_of, workers=plan.workers, number=number)
-    sink = await start_log(stack, settings, share(plan.config), post.redis_url, post.database)
+    sink = await start_log(stack, settings, share(plan.config), post.redis_url)
     processes = Processes(post.folder, post.name, plan.names)
     membership = Membership(socket.socket(fileno=listener), processes, share, runs_batches=number == 0)
     live_config = LiveConfig(settings, plan.config, plan.found, AdminLog(post.database).note)

@@ -31,7 +31,7 @@ def note(request: RetrainRequest) -> None:
     """Writes what a gateway does of the live router."""
     pointer = Registry(request.routers).live()
     store = Database(request.database_url)
-    RouterVersions(store).note(pointer, [])
+    RouterVersions(store).note(pointer)
     store.close()
 
 

@@ -156,7 +156,7 @@ async def serving(
     service = service or RetrievalService(config, routing or build_routing(config))
     if batches is not None:
         service.open_stores(batches.files, secrets or {}, url)
-    log = MemoryLog()
+    log = MemoryLog(store=store)
     parts = Parts(
         config=config_of(**{"shutdown_grace_s": 1.0, **limits}).model_copy(update={"retrieval": config}),
         pool=ExpertPool(backends if backends is not None else echoes()),

@@ -61,7 +61,7 @@ def refused(caplog: pytest.LogCaptureFixture) -> list[str]:
 async def version_of_search(running: Serving, store_id: str) -> str:
     status, answer, headers = await running.search(store_id, ASKS[0])
     assert status == 200, answer
-    record = running.log.recent(headers["x-coe-decision-id"])  # others search at the same time
+    record = running.store.get_decision(headers["x-coe-decision-id"])  # others search at the same time
     assert record.decision.router_version == headers["x-coe-router-version"]
     return str(headers["x-coe-router-version"])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import datetime
-from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -19,10 +18,9 @@ from coe.eval.log.traffic_records import (
     Group,
     LogReport,
     RatedShare,
-    Switch,
     Totals,
 )
-from coe.eval.metrics.intervals import gap, rate
+from coe.eval.metrics.intervals import rate
 from coe.router.types import Float64Array
 from coe.training.feedback_bias import ReplyBin, ReplyRates
 
@@ -46,7 +44,6 @@ def measure_log(traffic: Traffic, *, command: str, now: datetime, **beside: Any)
         bucket_s=step,
         regret=measure_regret(traffic),
         bias=measure_bias(traffic.rows(traffic.is_answered & traffic.is_routed)),
-        switches=measure_switches(routed),
         model_changes=traffic.model_changes,
         **beside,
     )
@@ -117,35 +114,6 @@ def timeline(traffic: Traffic, step: float) -> tuple[Bucket, ...]:
 
 def quantile(values: Float64Array, level: float) -> float | None:
     return float(np.quantile(values, level)) if len(values) else None
-
-
-def measure_switches(routed: Traffic) -> tuple[Switch, ...]:
-    """One per version after the first, in the order in which they began to serve."""
-    first_at: dict[str, float] = {}
-    for at, version in zip(routed.at.tolist(), routed.version, strict=True):
-        first_at.setdefault(version, at)
-    return tuple(switch(routed, one, two, first_at[two]) for one, two in pairwise(first_at))
-
-
-def switch(routed: Traffic, before: str, after: str, at: float) -> Switch:
-    """Compares the traffic of two versions under the policy that both served most: another mix of policies would look
-    like the work of the router."""
-    old, new = routed.rows(routed.version == before), routed.rows(routed.version == after)
-    served = Counter(old.policy.tolist()), Counter(new.policy.tolist())
-    policy = max(sorted(served[0] | served[1]), key=lambda name: min(count[name] for count in served))
-    old, new = old.rows(old.policy == policy), new.rows(new.policy == policy)
-    return Switch(
-        at=at,
-        before=before,
-        after=after,
-        policy=policy,
-        n_before=len(old),
-        n_after=len(new),
-        n_overlap=int((old.at >= at).sum()),
-        quality_before=old.quality,
-        quality_after=new.quality,
-        quality=gap(new.quality, old.quality),
-    )
 
 
 def measure_bias(answered: Traffic) -> Bias:

@@ -24,16 +24,15 @@ hide in it."""
 
 def traffic_page(report: LogReport) -> Page:
     """The page of at least one decision."""
-    totals, (title, tone) = report.totals, verdict(report)
+    totals = report.totals
     quality, served = quality_chart(report), served_chart(report)
     return Page(
         kind=f"Traffic report from the decision log, {moment(totals.first_at)} to {moment(totals.last_at)}",
-        title=title,
+        title=verdict(report),
         lead=report.headline,
         figures=figures(report),
         picture=quality or served,
         sections=sections(report, served if quality else None),
-        tone=tone,
         warnings=report.warnings,
     )
 
@@ -65,19 +64,15 @@ def headline(report: LogReport) -> str:
     return " ".join(said)
 
 
-def verdict(report: LogReport) -> tuple[str, str]:
-    """The title of the page and its tone: what came since the last router, else the quality."""
-    changed = cell_of(report.switches[-1].quality if report.switches else None, points, is_difference=True)
-    if changed.tone:
-        better = "better" if changed.tone == "good" else "worse"
-        return f"Answers are {better} since the last router: {changed.text} points", changed.tone
+def verdict(report: LogReport) -> str:
+    """The title of the page."""
     quality = report.bias.corrected
     if quality is None:
-        return f"{report.totals.n:,} decisions of unknown quality: no answer has feedback", ""
+        return f"{report.totals.n:,} decisions of unknown quality: no answer has feedback"
     found = cell_of(quality, percent)
     if quality.high - quality.low > WIDEST:
-        return f"Too little feedback to tell: answers are worth {found.interval}", ""
-    return f"Answers are worth {found.text}", ""
+        return f"Too little feedback to tell: answers are worth {found.interval}"
+    return f"Answers are worth {found.text}"
 
 
 def warnings(report: LogReport) -> Iterator[str]:
@@ -154,4 +149,4 @@ def quality_chart(report: LogReport) -> Chart | None:
 
 
 def moments_of(report: LogReport) -> dict[str, float]:
-    return {switch.after[:8]: 1000 * switch.at for switch in report.switches}
+    return {step.version[:8]: 1000 * step.at for step in report.loop.steps} if report.loop else {}

@@ -11,7 +11,7 @@ from coe.decision_log.served_models import ModelChange
 from coe.eval.log.expert_worth import CompositionWorth
 from coe.eval.log.loop_worth import LoopWorth
 from coe.eval.metrics.intervals import Gap, Rate
-from coe.eval.report.numbers import milliseconds, moment, percent, points
+from coe.eval.report.numbers import milliseconds, percent, points
 from coe.eval.report.page import InTable
 from coe.router.types import Record
 from coe.training.feedback_report import FeedbackReport
@@ -99,29 +99,6 @@ class Bias(Record):
     corrected: Rate | None
 
 
-class Switch(Record):
-    """A router version took over from another; several may serve at once, as in a canary.
-
-    What is compared was decided under one policy. `n_overlap` are decisions of the old version after the first of the
-    new one.
-    """
-
-    at: Annotated[float, InTable("Since (UTC)", moment)]
-    before: str
-    after: str
-    policy: Annotated[str, InTable("Policy")]
-    n_before: Annotated[int, InTable("Decisions before")]
-    n_after: Annotated[int, InTable("After")]
-    n_overlap: Annotated[int, InTable("Side by side")]
-    quality_before: Annotated[Rate | None, InTable("Quality before", percent)]
-    quality_after: Annotated[Rate | None, InTable("Quality after", percent)]
-    quality: Annotated[Gap | None, InTable("Change, points", points, is_difference=True)]
-
-    @property
-    def versions(self) -> str:
-        return f"{self.before[:8]} to {self.after[:8]}"
-
-
 class Totals(Record):
     """The whole of the traffic; `left_out` are rows of the log that are not traffic."""
 
@@ -152,7 +129,6 @@ class LogReport(Record):
     bucket_s: float
     regret: Regret
     bias: Bias
-    switches: tuple[Switch, ...]
     model_changes: tuple[ModelChange, ...] = Field(default=(), description="of the models behind experts")
     feedback: FeedbackReport | None = None
     loop: LoopWorth | None = None

@@ -31,7 +31,6 @@ def sections(report: LogReport, served: Chart | None) -> list[Section]:
         bias_section(report),
         *(feedback_sections(report.feedback) if report.feedback else ()),
         loop_section(report),
-        switch_section(report),
         worth_section(report),
         Section(
             "How this was measured",
@@ -135,13 +134,6 @@ def loop_section(report: LogReport) -> Section:
         return Section(title)
     table = record_table("Live since (UTC)", {f"{moment(step.at)}, {step.version[:8]}": step for step in loop.steps})
     return Section(title, " ".join([f"Since {moment(loop.since)} UTC.", *loop_sentences(loop)]), table)
-
-
-def switch_section(report: LogReport) -> Section:
-    text = "Compared under the policy that both served most. This is no experiment: the traffic may have changed too."
-    table = record_table("Router", {one.versions: one for one in report.switches})
-    said = text if report.switches else "One router served all of this time."
-    return Section("Before and after each router", said, table)
 
 
 def worth_section(report: LogReport) -> Section:

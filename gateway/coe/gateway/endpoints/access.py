@@ -15,7 +15,6 @@ from coe.base.errors import RequestError
 from coe.base.fault_words import WORDS, fault_words
 from coe.base.json_text import to_json
 from coe.decision_log.database import Database
-from coe.decision_log.sink import DecisionLog
 from coe.gateway.batches.batch_store import BatchStore
 from coe.gateway.changes.live_config import LiveConfig
 from coe.gateway.http_errors import ApiError, invalid
@@ -58,7 +57,6 @@ async def kept_files(batches: Annotated[BatchStore, Depends(batch_store)]) -> Fi
 
 
 Config = Annotated[CoeConfig, part("config")]
-Sink = Annotated[DecisionLog, part("sink")]
 LogDatabase = Annotated[Database, part("database")]
 LiveConfigOf = Annotated[LiveConfig | None, part("live_config")]
 CallerOf = Annotated[Caller, Depends(caller_of)]

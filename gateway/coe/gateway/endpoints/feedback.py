@@ -16,7 +16,7 @@ from coe.base.request_body import Body, ColumnText
 from coe.decision_log.decision_record import DecisionKind, DecisionRecord
 from coe.decision_log.feedback_types import DocumentFeedback, Feedback, FeedbackKind, FeedbackStatus
 from coe.gateway.answer_cache import AnswerCache
-from coe.gateway.endpoints.access import CallerOf, Config, LogDatabase, Sink, api_router, part
+from coe.gateway.endpoints.access import CallerOf, Config, LogDatabase, api_router, part
 from coe.gateway.endpoints.decisions import find_decision, no_decision
 from coe.gateway.http_errors import ApiError, invalid
 from coe.gateway.metrics import Metrics
@@ -83,7 +83,6 @@ class FeedbackAnswer(Record):
 class FeedbackDesk:
     """Keeps what a caller says of answers."""
 
-    sink: Sink
     database: LogDatabase
     config: Config
     metrics: Annotated[Metrics, part("metrics")]
@@ -92,7 +91,7 @@ class FeedbackDesk:
 
     async def find(self, decision_id: str) -> DecisionRecord:
         """A decision of the caller's. Raises ApiError 404."""
-        return await find_decision(self.sink, self.database, decision_id, self.caller.tenant)
+        return await find_decision(self.database, decision_id, self.caller.tenant)
 
     async def keep(self, said: FeedbackRequest) -> FeedbackAnswer:
         """Raises ApiError: 404 for an unknown decision, 429 over a cap."""
