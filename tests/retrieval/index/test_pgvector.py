@@ -73,7 +73,7 @@ def test_a_filter_on_a_table_that_postgres_has_not_looked_at_asks_the_graph(
     indexes = PgvectorIndexes(url, "unseen", SPACE)
     index, among = indexes.open("a"), np.sort(rng.choice(2000, 200, replace=False))
     index.add(np.arange(2000), unit_rows(rng, 2000))
-    nearest, one_by_one = PgvectorIndex._nearest, 0
+    nearest, one_by_one, opened = PgvectorIndex._nearest, 0, []
 
     def counted(index: PgvectorIndex, query: FloatArray, limit: int, *source: object) -> object:
         nonlocal one_by_one
@@ -82,10 +82,12 @@ def test_a_filter_on_a_table_that_postgres_has_not_looked_at_asks_the_graph(
 
     monkeypatch.setattr(PgvectorIndex, "_nearest", counted)
     for query in unit_rows(rng, 20):
-        found = index.search(query, 100, among, enough=30).keys
+        opened.append(indexes.open("a"))
+        found = opened[-1].search(query, 100, among, enough=30).keys
         assert len(found) >= 30
         assert set(found.tolist()) <= set(among.tolist())
     assert one_by_one < 10
+    assert len(set(map(id, opened))) == 1  # so that its size is asked for once
     indexes.close()
 
 
@@ -104,8 +106,9 @@ def test_another_gateway_sees_the_same_and_another_encoder_is_refused(url: str) 
     first.drop("never-was")
     with pytest.raises(StoreError, match="it was deleted"):
         opened.search(rows[1], 1)
-    assert len(second.open("a")) == 0
-    for each in (first, second, other):
+    anew = PgvectorIndexes(url, "second", SPACE)
+    assert len(anew.open("a")) == 0
+    for each in (first, second, other, anew):
         each.close()
 
 

@@ -64,6 +64,7 @@ class PgvectorIndexes:
         if space.dim > MAX_DIM:
             raise ConfigError(f"pgvector indexes at most {MAX_DIM} dimensions; the encoder has {space.dim}")
         self._prefix, self._space = prefix, space
+        self._open: dict[str, PgvectorIndex] = {}
         self._engine = open_postgres(url)
         with transaction(self._engine, "find pgvector") as connection:
             hold_schema(connection)
@@ -72,6 +73,8 @@ class PgvectorIndexes:
 
     def open(self, name: str) -> PgvectorIndex:
         """The index of that name. Raises VectorSpaceError, StoreError."""
+        if name in self._open:
+            return self._open[name]
         full = f"{self._prefix}/{name}"
         table = f"coe_vectors_{hashlib.sha256(full.encode()).hexdigest()[:24]}"
         query = text("SELECT fingerprint, dim FROM coe_indexes WHERE name = :name")
@@ -82,9 +85,11 @@ class PgvectorIndexes:
                 make_table(connection, full, table, self._space)
                 row = connection.execute(query, {"name": full}).one()
         require_same_space(name, VectorSpace(fingerprint=row.fingerprint, dim=row.dim), self._space)
-        return PgvectorIndex(self._engine, name, table, self._space)
+        index = self._open[name] = PgvectorIndex(self._engine, name, table, self._space)
+        return index
 
     def drop(self, name: str) -> None:
+        self._open.pop(name, None)
         full = f"{self._prefix}/{name}"
         with transaction(self._engine, "delete an index") as connection:
             gone = text("DELETE FROM coe_indexes WHERE name = :name RETURNING table_name")
