@@ -229,6 +229,17 @@ def test_what_vllm_would_refuse_is_refused_with_the_number_to_change(
     assert "experts.e0" in found
 
 
+def test_an_adapter_whose_rank_cannot_be_read_is_told_once_beside_the_plan(tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    (adapter / "adapter_model.safetensors").write_bytes(b"")
+    folder = folder_of(tmp_path / "model", "Llama-3.1-8B")
+    config = config_of({"a": {"engine": "vllm", "model": folder, "adapter": str(adapter)}}, vllm={"gpus": {"0": 80}})
+    (found,) = find_problems(config, tmp_path / "experts.yaml", {})
+    assert "names no rank 'r'" in found
+
+
 def test_without_a_share_the_context_gets_the_memory_that_it_needs(tmp_path: Path) -> None:
     found = placed(five(folder_of(tmp_path / "llama", "Llama-3.1-8B"), context_tokens=32768))
     assert [each.size.gib for each in found if each.size] == [pytest.approx(21.4, abs=0.05)] * 5

@@ -11,7 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from coe.base.errors import ConfigError, EngineError, InfeasibleBudgetError, MissingWeightsError, allowed_values
+from coe.base.errors import (
+    ArtifactError,
+    ConfigError,
+    EngineError,
+    InfeasibleBudgetError,
+    MissingWeightsError,
+    allowed_values,
+)
 from coe.base.extras import MissingExtraError
 from coe.fleet.connect import WIRES
 from coe.fleet.engine_plans import require_llamacpp
@@ -41,11 +48,13 @@ def find_problems(config: CoeConfig, path: Path, environment: Mapping[str, str] 
     Args:
         environment: where the keys of experts and the addresses of databases are; None looks for none.
     """
+    experts = list(expert_problems(config, path.parent))
+    plans_gpus = environment is not None and not experts  # without its files no engine can be planned
     parts = (
         plugin_problems(config),
-        expert_problems(config, path.parent),
+        experts,
         () if environment is None else variable_problems(config, environment),
-        () if environment is None else faults("", partial(placed_processes, config, path.parent, environment)),
+        faults("", partial(placed_processes, config, path.parent, environment or {})) if plans_gpus else (),
         budget_problems(config),
         () if config.gateway.oidc is None else faults("", require_oidc),
         retrieval_problems(config, path.parent),
@@ -57,7 +66,7 @@ def faults(key: str, check: Callable[[], object]) -> Iterator[str]:
     """The fault that a check raises, after the key that it is about; a missing extra says itself what needs it."""
     try:
         check()
-    except (ConfigError, MissingExtraError, MissingWeightsError) as error:
+    except (ArtifactError, ConfigError, MissingExtraError, MissingWeightsError) as error:
         yield f"{key}: {error}" if key else str(error)
 
 
