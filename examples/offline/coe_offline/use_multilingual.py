@@ -49,7 +49,7 @@ EDGE = 2
 """Empty states before and after those of a text, as many as a window reaches beyond it."""
 
 KEPT_TOKENS = 4096
-"""States of tokens in memory at most, 7.5 KiB each. They are made again when there are more."""
+"""After so many tokens, 7.5 KiB each, the states of those that were not used among the last as many are given up."""
 
 NO_TOKENS = bytes(EDGE * sum(PARTS) * np.dtype(np.float16).itemsize)
 
@@ -69,8 +69,8 @@ class Options(Record):
 
 
 class TokenStates:
-    """States of tokens, made when they are first asked for. Threads may share it: a dictionary that was read once only
-    grows.
+    """States of tokens, made when they are first asked for. Threads may share it: dictionaries that were read once only
+    grow.
 
     Args:
         session: of `write_token_graph`.
@@ -78,15 +78,18 @@ class TokenStates:
 
     def __init__(self, table: TokenTable, session: InferenceSession) -> None:
         self._table, self._session = table, session
-        self._kept: dict[int, bytes] = {}
+        self._kept: tuple[dict[int, bytes], dict[int, bytes]] = {}, {}  # of late, and before
 
     def of(self, tokens: Sequence[int]) -> NDArray[np.float16]:
         """(t + 2 * EDGE, sum of PARTS): the states of a text."""
-        kept = self._kept if len(self._kept) < KEPT_TOKENS else {}
-        if missing := [token for token in dict.fromkeys(tokens) if token not in kept]:
-            made = self._session.run(None, {"embedded": self._table.rows(np.array(missing))})[0]
-            kept.update(zip(missing, map(np.ndarray.tobytes, made), strict=True))
-            self._kept = kept
+        kept, before = self._kept
+        if len(kept) >= KEPT_TOKENS:
+            kept, before = self._kept = {}, kept
+        if absent := [token for token in dict.fromkeys(tokens) if token not in kept]:
+            kept |= {token: before[token] for token in absent if token in before}
+            if missing := [token for token in absent if token not in before]:
+                made = self._session.run(None, {"embedded": self._table.rows(np.array(missing))})[0]
+                kept.update(zip(missing, map(np.ndarray.tobytes, made), strict=True))
         states = b"".join([NO_TOKENS, *map(kept.__getitem__, tokens), NO_TOKENS])
         return np.frombuffer(states, dtype=np.float16).reshape(-1, sum(PARTS))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,17 @@ def test_a_state_depends_on_its_token_alone(monkeypatch: pytest.MonkeyPatch) -> 
     np.testing.assert_array_equal(together[2:-2], np.vstack([states.of([token])[2] for token in range(30)]))
     assert not together[:2].any()
     assert not together[-2:].any()
+
+
+def test_the_states_of_tokens_that_return_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng, read = np.random.default_rng(0), list[int]()
+    table = made_table(rng)
+    monkeypatch.setattr(use_multilingual, "KEPT_TOKENS", 20)
+    noted = replace(table, read=lambda token: read.append(token) or table.read(token))
+    states = made_states(noted, made_layers(rng))
+    for token in [*range(8, 99), 8]:
+        states.of([7, token])
+    assert read == [7, *range(8, 99), 8]  # those that nobody used since are given up
 
 
 def test_a_token_is_a_row_of_one_of_17_parts(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def hashes_of(word: str) -> bytes:
     return usual_hashes(word) if len(word) <= USUAL_CHARS else usual_hashes.__wrapped__(word)
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=32768)
 def usual_hashes(word: str) -> bytes:
     padded = f"<{word}>"
     features = [word, *(padded[i : i + 3] for i in range(len(padded) - 2))]
