@@ -11,7 +11,7 @@ import pytest
 
 from coe.base.errors import StoreError
 from coe.decision_log import spool_writer as writer_module
-from coe.decision_log.privacy import private_fields
+from coe.decision_log.privacy import kept_fields
 from coe.decision_log.sink import DecisionLog
 from coe.decision_log.spool import Spool
 from coe.router.log_config import LogConfig
@@ -66,9 +66,9 @@ async def test_texts_are_redacted_off_the_event_loop(
 
     def noted(*arguments: object) -> dict[str, object]:
         threads.append(threading.current_thread().name)
-        return private_fields(*arguments)
+        return kept_fields(*arguments)
 
-    monkeypatch.setattr(writer_module, "private_fields", noted)
+    monkeypatch.setattr(writer_module, "kept_fields", noted)
     async with running_log(tmp_path, durability=durability, privacy="text") as log:
         log.append(make_record(0, text="mail to jo@example.org"))
         await until(lambda: len(spooled(tmp_path)) == 1)

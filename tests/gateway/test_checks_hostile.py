@@ -314,7 +314,7 @@ async def test_a_fault_of_an_endpoint_is_logged_with_the_id_that_its_client_got(
         raise ZeroDivisionError("secret text")
 
     async with running() as gateway:
-        monkeypatch.setattr(gateway.parts.sink, "recent", broken)
+        monkeypatch.setattr(gateway.store, "get_decision", broken)
         async with gateway.client.get(f"{gateway.gateway.url}/decisions/dec-1") as answer:
             assert (answer.status, (await answer.json())["error"]["code"]) == (500, "gateway_fault")
         said = f"request {answer.headers['x-request-id']} met an unforeseen ZeroDivisionError"

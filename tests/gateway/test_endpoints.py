@@ -98,6 +98,10 @@ async def test_route_is_a_dry_run(gateway: Running) -> None:
     status, answer = await post(gateway, "/v1/route", {"text": "green"})
     assert (status, answer["decision"]["expert"]) == (200, "emerald")
     assert "green" in answer["why"]
+    assert answer["read_from"]["text"] == "green"
+    assert list(answer["read_from"]["words"]) == ["green"]
+    _, answer = await post(gateway, "/v1/route", {"text": "green", "model": "ruby"})
+    assert answer["read_from"] is None
     messages = [{"role": "user", "content": "red"}]
     _, answer = await post(gateway, "/v1/route", {"messages": messages, "model": "auto:default"})
     assert answer["decision"]["expert"] == "ruby"

@@ -85,7 +85,7 @@ def test_answers_that_cannot_be_compared_are_refused(values):
     assert "answers.cod: unknown category; did you mean 'code'?" in text
     assert "answers.code: unknown kind 'numbr' of router.answers; did you mean 'number'?" in text
     assert "answers.general: labels: required option is missing" in text
-    assert "answers.facts: answers of kind 'includes' are graded, never compared; allowed: code," in text
+    assert "answers.facts: answers of kind 'includes' are graded, never compared; allowed: call, code," in text
     assert (
         "answers.chat: answers of kind 'number' are compared; only the grader of a probe has reference values" in text
     )

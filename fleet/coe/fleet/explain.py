@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coe.router.types import CategoryProbs, DecisionReason, RoutingDecision, View
+from coe.router.deciding_words import ReadFrom
+from coe.router.types import CategoryProbs, DecisionReason, Record, RoutingDecision, View
 
 if TYPE_CHECKING:
     from coe.cli.terminal import Grid
@@ -12,6 +13,15 @@ if TYPE_CHECKING:
 TOP_CATEGORIES = 3
 READ_FROM = {View.WHOLE: "", View.ASK: " by the ask amid its material", View.TASK: " by the task in its system prompt"}
 TOP_LACKS = 3
+
+
+class RouteAnswer(Record):
+    """A decision that was not carried out, the reason in words, and what the category was read from; None where the
+    client named the expert."""
+
+    decision: RoutingDecision
+    why: str
+    read_from: ReadFrom | None = None
 
 
 def reason_in_words(decision: RoutingDecision, threshold: float | None = None) -> str:

@@ -13,6 +13,7 @@ from coe.cli.options import ConfigOption, DataOption, JsonOption
 
 if TYPE_CHECKING:
     from coe.cli.terminal import Grid
+    from coe.router.deciding_words import ReadFrom
     from coe.router.pipeline import Router
     from coe.router.types import FloatArray, RoutingDecision
 
@@ -31,8 +32,10 @@ def route(
 
     from coe.base.errors import ConfigError
     from coe.cli.terminal import Terminal
+    from coe.fleet.explain import RouteAnswer, reason_in_words
     from coe.router.build import live_router
     from coe.router.config import load_config
+    from coe.router.deciding_words import read_from
     from coe.router.types import Query, QueryFacts
 
     if bool(text) == (tests is not None):
@@ -55,10 +58,11 @@ def route(
     query = query_of(text)
     vector, _, view = router.features(query)
     decision = router.decide(query.read_from(view), policy=policy, rng=rng, embedding=vector)
+    read = read_from(router, query)
     if as_json:
-        echo(decision.model_dump_json(indent=1))
+        echo(RouteAnswer(decision=decision, why=reason_in_words(decision), read_from=read).model_dump_json(indent=1))
     else:
-        Terminal().print(why_table(router, policy, decision, vector))
+        Terminal().print(why_table(router, policy, decision, vector, read))
     return 0
 
 
@@ -76,11 +80,12 @@ def check_routes(
     return 1 if failures else 0
 
 
-def why_table(router: Router, policy: str, decision: RoutingDecision, vector: FloatArray) -> Grid:
-    """The decision, the strategy of the policy, and the budgets that hold it back."""
+def why_table(router: Router, policy: str, decision: RoutingDecision, vector: FloatArray, read: ReadFrom) -> Grid:
+    """The decision, the words that made it, the strategy of the policy, and the budgets that hold it back."""
     from coe.fleet.explain import decision_table
 
     table = decision_table(decision, router.predict_categories(vector), router.uncertainty.threshold)
+    table.add_row("words", ", ".join(f"{word} {fall:.2f}" for word, fall in read.words.items()) or "none of them alone")
     solved, strategy = router.policy(policy), router.strategy(policy, decision.category)
     plan = solved.plan
     if strategy is not None:

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from typing import Annotated
 
 from fastapi import Request
 
-from coe.fleet.explain import reason_in_words
+from coe.fleet.explain import RouteAnswer, reason_in_words
 from coe.gateway.asgi import off_loop
 from coe.gateway.chat_request import ChatRequest, chat_request, json_object
 from coe.gateway.deciding import Decider
 from coe.gateway.endpoints.access import CallerOf, Config, api_router, part
 from coe.gateway.exchange import new_decision_id
 from coe.gateway.http_errors import invalid
+from coe.gateway.live_router import LiveRouter
+from coe.router.deciding_words import read_from
 from coe.router.gateway_config import GatewayConfig
 from coe.router.section import AUTO
-from coe.router.types import Record, RoutingDecision
+from coe.router.types import DecisionReason, Query
 
 api = api_router()
-
-
-class RouteAnswer(Record):
-    """A decision that was not carried out, and the reason in words."""
-
-    decision: RoutingDecision
-    why: str
 
 
 @api.post("/v1/route")
@@ -33,13 +29,22 @@ async def route(
     request: Request,
     config: Config,
     decider: Annotated[Decider, part("decider")],
+    live: Annotated[LiveRouter, part("live")],
     caller: CallerOf,
 ) -> RouteAnswer:
-    """A dry run. The body is `{"text": ...}` or a chat request; `model` defaults to `auto`. Nothing is logged."""
-    read = partial(route_request, json_object(request.state.json), config.gateway)
-    chat = await off_loop(read, await request.body())
+    """A dry run. The body is `{"text": ...}` or a chat request; `model` defaults to `auto`. Nothing is logged.
+
+    The words that decided are found by leaving each out, which takes an encoding for each.
+    """
+    parse = partial(route_request, json_object(request.state.json), config.gateway)
+    chat = await off_loop(parse, await request.body())
     decision = (await decider.decide(chat, new_decision_id(), caller=caller)).decision
-    return RouteAnswer(decision=decision, why=reason_in_words(decision))
+    router = (await live.for_request()).live
+    words = None
+    if router is not None and decision.reason is not DecisionReason.EXPLICIT:
+        asked = Query("", chat.text, earlier=chat.earlier, system=chat.system)
+        words = await asyncio.to_thread(read_from, router, asked)
+    return RouteAnswer(decision=decision, why=reason_in_words(decision), read_from=words)
 
 
 def route_request(given: dict[str, object], bounds: GatewayConfig) -> ChatRequest:

@@ -1,0 +1,41 @@
+"""Which words of a request decided its category: those without which it is less probable. Pure."""
+
+from __future__ import annotations
+
+import re
+
+from coe.router.pipeline import Router
+from coe.router.types import Query, Record
+
+WORD = re.compile(r"\w+(?:['’-]\w+)*")
+MAX_WORDS = 64
+"""Words that are left out, one at a time; each takes an encoding."""
+
+MAX_CHARS = 600
+"""Of a message that is read as a whole; encoders read hardly more."""
+
+SHOWN = 3
+
+
+class ReadFrom(Record):
+    """The part of a request that was read, and its words that decided, with how much each adds to the category's
+    probability."""
+
+    text: str
+    words: dict[str, float]
+
+
+def read_from(router: Router, query: Query) -> ReadFrom:
+    """What a query's category was read from; words of scripts without spaces are their runs of letters.
+
+    Raises:
+        BackendError: a remote encoder does not answer.
+    """
+    text = router.read(query).part or query.text.strip()[:MAX_CHARS]
+    words = list(dict.fromkeys(WORD.findall(text)))[:MAX_WORDS]
+    without = [" ".join(re.sub(rf"\b{re.escape(word)}\b", " ", text).split()) for word in words]
+    probs = router.predict_categories(router.encoder.encode([text, *without])).probs
+    likely = int(probs[0].argmax())
+    falls = {word: float(probs[0, likely] - rest[likely]) for word, rest in zip(words, probs[1:], strict=True)}
+    decided = sorted((word for word, fall in falls.items() if fall > 0), key=lambda word: -falls[word])
+    return ReadFrom(text=text, words={word: round(falls[word], 3) for word in decided[:SHOWN]})
