@@ -97,9 +97,6 @@ SINCE = {
         training/failover.py eval/log/*worth*.py
         training/feedback_bias.py training/probe_*.py router/exploration.py
     """,
-    "durability": """
-        decision_log/commit_check.py
-    """,
 }
 """Capabilities that were asked for after the rooms were planned, and the files that came with each: none was in commit
 01322647, by this name or another."""

@@ -33,7 +33,7 @@ class MemoryLog:
     async def commit(self, record: DecisionRecord) -> None:
         self.append(record)
 
-    async def check(self) -> None:
+    def check(self) -> None:
         """Raises StoreError where a test has set a `problem`."""
         if self.problem is not None:
             raise StoreError(f"the decision log cannot be written ({self.problem})", is_retryable=True)

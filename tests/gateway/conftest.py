@@ -12,7 +12,6 @@ from tests.gateway.running import Running, running
 from tests.waiting import DEADLINE_S
 
 PATIENCES = (
-    "coe.decision_log.commit_check.LOOK_TIMEOUT_S",
     "coe.fleet.providers.vllm.PROBE_TIMEOUT_S",
     "coe.gateway.answer_cache.TIMEOUT_S",
     "coe.gateway.conversations.TIMEOUT_S",

@@ -8,6 +8,7 @@ docs/decision-log.md has what each mode may lose.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import re
@@ -23,7 +24,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from coe.base.errors import StoreError, reason_of
-from coe.decision_log.commit_check import CommitCheck
 from coe.decision_log.decision_record import DecisionRecord
 from coe.decision_log.leftovers import send_leftovers, send_next
 from coe.decision_log.privacy import load_key
@@ -38,7 +38,6 @@ SEND_LINGER_S = 0.1
 LEFTOVERS_EVERY_S = 30.0
 FLUSH_TIMEOUT_S = 5.0
 SPOOL_FOLDER = "spool"
-TRY_BYTES = 16 * 1024  # of an entry that needs new room on Redis's disk
 
 T = TypeVar("T")
 
@@ -86,8 +85,6 @@ class DecisionLog:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="coe-spool")
         self._numbered = DecisionCount(is_durable=self.is_durable)
         self._queue = SpoolWriter(self._spool, self._stream, self._executor, config, load_key(data_dir), self._numbered)
-        try_redis = partial(self._tell, ReplicaState.RUNNING, TRY_BYTES)
-        self._check = CommitCheck(self._spool, self._queue, self._stream, self._executor, try_redis)
         self._is_closing = False
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._appended = self._streamed = 0
@@ -105,22 +102,24 @@ class DecisionLog:
     async def commit(self, record: DecisionRecord) -> None:
         """Takes the record and returns when it is safe. Raises StoreError when it does not become so in time."""
         self._appended += 1
-        try:
-            await self._queue.commit(record)
-        except StoreError as error:
-            if error.is_retryable:
-                self._check.doubt(self._queue.error or "the disk is too slow")
-            raise
+        await self._queue.commit(record)
 
-    async def check(self) -> None:
-        """Before an expert is asked: raises StoreError when an answer could not be made safe now."""
-        if self.is_durable:
-            await self._check.check()
+    def check(self) -> None:
+        """Before an expert is asked: raises StoreError when an answer could not be made safe now. Otherwise it would be
+        paid for, and end in an error because its row cannot be written."""
+        if (problem := self.problem) is not None:
+            raise StoreError(f"the decision log cannot be written ({problem})", is_retryable=True)
 
     @property
     def problem(self) -> str | None:
-        """Obstacle to making answers safe, as last seen; None where nothing does, or they do not wait."""
-        return self._check.problem if self.is_durable else None
+        """Obstacle to making answers safe; None where there is none, or they do not wait. While the disk is full, Redis
+        takes rows."""
+        if not self.is_durable:
+            return None
+        if (known := self._stream.eviction_problem or self._queue.obstacle) is not None:
+            return known
+        is_stuck = self._stream.last_error is not None and self._spool.lacks_room()
+        return f"spool: {os.strerror(errno.ENOSPC)}" if is_stuck else None
 
     @property
     def detour(self) -> str | None:
@@ -160,8 +159,6 @@ class DecisionLog:
             "leftovers": self._find_leftovers,
             "beat": self._beat,
         }
-        if self.is_durable:
-            loops["checker"] = self._check.run
         for name, loop in loops.items():
             self._tasks[name] = asyncio.create_task(self._guarded(loop), name=f"decision-log-{name}")
 
@@ -174,7 +171,6 @@ class DecisionLog:
             logger.warning("%d decisions wait in %s for the next start", self._spool.pending, self._root)
         for task in self._tasks.values():
             await stop_task(task)
-        await self._check.aclose()
         await self._in_thread(partial(self._close_spool, must_stay=not await self._say_goodbye()))
         self._executor.shutdown()
         unsaved = self.stats().pending - self._spool.pending
@@ -206,12 +202,12 @@ class DecisionLog:
             await asyncio.sleep(BEAT_S)
             await self._stream.look()
 
-    async def _tell(self, state: ReplicaState, size: int = 0) -> bool:
+    async def _tell(self, state: ReplicaState) -> bool:
         numbered = self._numbered
         status = ReplicaStatus(
             replica=self.replica, decisions=numbered.value, settled=numbered.settled, state=state, at=time.time()
         )
-        return await self._stream.try_send([status.model_dump_json().encode().ljust(size)], STATUS_FIELD)
+        return await self._stream.try_send([status.model_dump_json().encode()], STATUS_FIELD)
 
     def _share_room(self) -> None:
         """Leaves this spool what the others in the data folder do not use of `log.spool_max_mb`."""

@@ -16,7 +16,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from urllib.parse import quote
 
 from coe.base.errors import StoreError
-from coe.base.whole_files import sync_path, write_all
+from coe.base.whole_files import sync_path
 from coe.decision_log.replica_status import MARK_NAME
 from coe.fleet.folder_lock import LOCK_NAME, FolderLock, holder_of
 
@@ -24,9 +24,7 @@ HIDDEN = "."
 """Begins the name of a spool's folder that is being made."""
 
 FILE_NAME = "spool.db"
-PROBE_NAME = "probe"
 MARGIN_BYTES = 1024 * 1024
-PROBE_BYTES = 64 * 1024
 KEPT_BYTES = 1024 * 1024
 """Size up to which a file of which all was sent goes on."""
 PAGE_BYTES, USED_BYTES = 4096, 4088
@@ -83,23 +81,6 @@ class Spool:
         except OSError:
             return True
         return disk.f_bavail * disk.f_frsize < margin
-
-    def probe(self) -> None:
-        """Brings some bytes to the disk, as records are brought there, and takes them away again.
-
-        Raises:
-            OSError: the disk refuses them, or there is hardly room left in the spool.
-        """
-        if self.max_bytes - self.size_bytes < min(MARGIN_BYTES, self.max_bytes // 4):
-            raise self._full()
-        path = self.folder / PROBE_NAME
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            write_all(descriptor, bytes(PROBE_BYTES))
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-            path.unlink(missing_ok=True)
 
     @in_turn
     def open(self) -> None:
@@ -241,7 +222,7 @@ class Spool:
         """Deletes the folder; what cannot be deleted stays for the next owner, who finds it acknowledged."""
         with suppress(OSError):
             self._unlink()
-            for name in (MARK_NAME, PROBE_NAME, LOCK_NAME):
+            for name in (MARK_NAME, LOCK_NAME):
                 (self.folder / name).unlink(missing_ok=True)
             self.folder.rmdir()
 

@@ -29,6 +29,9 @@ from coe.fleet.tasks import resolve
 from coe.router.log_config import Durability, LogConfig, PrivacyLevel
 
 LINGER_S = 0.02
+SLOW_S = 2.0
+"""Time of a group on its way to the disk, after which it is an obstacle to others."""
+
 BATCH_RECORDS = 128
 COMMIT_TIMEOUT_S = 10.0
 
@@ -77,13 +80,20 @@ class SpoolWriter:
         self._queue: deque[tuple[DecisionRecord, Waiter | None]] = deque()
         self._has_queued = asyncio.Event()
         self._next_group = 0.0  # on the monotonic clock
+        self._begun_at: float | None = None  # of the group that is being written, on the same clock
         self._is_in_gap = False
         self._is_closing = False
         self.has_spooled = asyncio.Event()
         self.is_done = False
         self.spooled = self.streamed = self.dropped = self.gaps = 0
         self.error: str | None = None
-        self.is_blocked = False  # records wait that neither disk nor Redis took
+        self._is_blocked = False  # records wait that neither disk nor Redis took
+
+    @property
+    def obstacle(self) -> str | None:
+        """The reason why records that wait do not become safe; None where they do. A later try ends it."""
+        is_late = self._begun_at is not None and time.monotonic() - self._begun_at > SLOW_S
+        return self.error or "the disk is too slow" if is_late or self._is_blocked else None
 
     def put(self, record: DecisionRecord, waiter: Waiter | None = None) -> bool:
         """Takes the record; False when the queue is full and it is lost. Never blocks and never raises."""
@@ -128,7 +138,11 @@ class SpoolWriter:
             await self._has_queued.wait()
             self._has_queued.clear()
             await asyncio.sleep(self._pause_s())
-            await self._write_group(len(self._queue))
+            self._begun_at = time.monotonic()
+            try:
+                await self._write_group(len(self._queue))
+            finally:
+                self._begun_at = None
         self.is_done = True
         self.has_spooled.set()
 
@@ -210,10 +224,10 @@ class SpoolWriter:
                 self._note_full(error)
                 if self._spool.pending == 0 and await self._stream.try_send(payloads):
                     self.streamed += len(payloads)
-                    self.is_blocked = False
+                    self._is_blocked = False
                     settle(waiters_of(batch))
                     return waiters
-                self.is_blocked = True
+                self._is_blocked = True
                 await backoff.wait()
                 continue
             waiters += self._note_spooled(batch[:count])
@@ -225,7 +239,7 @@ class SpoolWriter:
         if batch:
             self.spooled += len(batch)
             self.error = None
-            self.is_blocked = False
+            self._is_blocked = False
             self.has_spooled.set()
         return waiters_of(batch)
 

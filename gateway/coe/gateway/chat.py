@@ -86,7 +86,7 @@ class ChatEndpoint:
             arrival.is_batch,
             watch,
         )
-        await self.log.sink.check()
+        self.log.sink.check()
         row = ChatRow(context, chat, at, arrived_at_s)
         exchange = ChatExchange(self, adapter, arrival, row, received_at_s)
         await exchange.run()

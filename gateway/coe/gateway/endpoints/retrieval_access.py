@@ -121,7 +121,7 @@ class RetrievalDesk:
             StoreError: its rows could not be made safe now.
             ClientGoneError: the client left; what the block waited for is given up.
         """
-        await self.sink.check()
+        self.sink.check()
         bill, limit_s = Bill(), REQUEST_TIMEOUT_S
         hold = await self.limits.reserve(request.state.caller, bill.cost(config, tokens))
         spent, most = NOTHING, NOTHING
