@@ -6,25 +6,21 @@ from pathlib import Path
 
 import pytest
 from redis import Redis
-from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import RedisError
 
 from coe.base.errors import ConfigError
 from coe.base.redis_names import CACHED_ANSWERS, CACHED_FROM
-from coe.decision_log import erase
 from coe.decision_log.consumer import Consumer
 from coe.decision_log.database import Database
 from coe.decision_log.decision_record import DecisionRecord
 from coe.decision_log.doctor_commands import examine
 from coe.decision_log.erase import stored_forms
 from coe.decision_log.feedback_types import Feedback, FeedbackKind
-from coe.decision_log.ledger import Ledger
 from coe.decision_log.payloads import to_payload
 from coe.decision_log.privacy import keyed_hash, load_key, session_hash
 from coe.decision_log.removal_commands import erase_all
 from coe.decision_log.sink import DecisionLog
 from coe.decision_log.spool import Spool
-from coe.decision_log.sql_removal import Found
 from coe.decision_log.stream import packed
 from coe.decision_log.stream_entries import dead_stream
 from coe.fleet.pool import ExpertPool
@@ -57,9 +53,7 @@ def files_with(folder: Path, text: bytes) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in found)
 
 
-async def test_from_sql_feedback_stream_dead_letters_and_spools(
-    tmp_path: Path, store: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_from_sql_feedback_stream_dead_letters_and_spools(tmp_path: Path, store: Database) -> None:
     server = RedisServer(tmp_path / "redis")
     url = await server.start()
     with Redis.from_url(url) as client:
@@ -79,39 +73,18 @@ async def test_from_sql_feedback_stream_dead_letters_and_spools(
         store.put_feedback(thumb)
     assert len(files_with(tmp_path, CANARY)) >= 3
     assert len(files_with(tmp_path, EMBEDDING)) >= 3
-    removed, delete = list[int](), erase.delete
-
-    async def counted(client: AsyncRedis, stream: str, entry_id: bytes, match: erase.Match) -> None:
-        removed.append(sum(map(len, Ledger(store).accounts()[0].removed)))
-        await delete(client, stream, entry_id, match)
-
-    monkeypatch.setattr(erase, "delete", counted)
     done = await erase_all(tmp_path, CONFIG, url, store, "me")
-    assert removed == [5, 5]  # before they go
-    assert (done.sql.decisions, done.sql.feedback, done.in_stream, done.in_spools) == (1, 4, 2, 2)
+    assert (done.sql.decisions, done.dead) == (1, 1)
     assert files_with(tmp_path, CANARY) + files_with(tmp_path, EMBEDDING) == []
     with Redis.from_url(url) as client:
         assert client.keys("coe:cache:*") == []
     assert [seq for seq in range(8) if store.get_feedback(f"r1-{seq}")] == [3, 6]
     again = await erase_all(tmp_path, CONFIG, url, store, "me")
-    assert (again.sql.decisions, again.sql.feedback, again.in_stream, again.in_spools) == (0, 0, 0, 0)
+    assert (again.sql.decisions, again.sql.feedback, again.dead) == (0, 0, 0)
     found = await examine(tmp_path, CONFIG, url, store)
     assert found.is_healthy
-    assert (found.decisions, found.rows, found.removed, found.in_spool) == (8, 1, 5, 3)
+    assert (found.decisions, found.rows, found.removed, found.in_spool) == (8, 3, 5, 0)
     await server.stop()
-
-
-async def test_of_an_entry_that_a_consumer_has_written_meanwhile_nothing_comes_back(redis_url: str) -> None:
-    with Redis.from_url(redis_url) as client:
-        entry_id = client.xadd("s", {"record": packed([b"mine", b"yours"])})
-
-        def match(payload: bytes) -> Found | None:
-            client.xdel("s", entry_id)
-            return Found("d", "r", 0) if payload == b"mine" else None
-
-        async with AsyncRedis.from_url(redis_url) as erasing:
-            await erase.delete(erasing, "s", entry_id, match)
-        assert client.xlen("s") == 0
 
 
 def leave_spool(data_dir: Path, records: list[DecisionRecord]) -> None:

@@ -25,7 +25,6 @@ from coe.decision_log.stream import GROUP, Backoff
 from coe.decision_log.stream_entries import (
     Content,
     Entry,
-    Erased,
     content_of,
     dead_stream,
     entries_of,
@@ -250,8 +249,6 @@ class Consumer:
             try:
                 if isinstance(content, ReplicaStatus):
                     self._ledger.note_replicas([content])
-                elif isinstance(content, Erased):
-                    self._ledger.note_erased([(content.replica, content.seq)], at=time.time())
             except StoreError as error:
                 if error.is_retryable:
                     raise

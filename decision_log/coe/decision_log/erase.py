@@ -1,18 +1,19 @@
 """Erasing a subject wherever its decisions are: SQL, stream, dead letters, spools of this machine; and cached answers.
 
-SQL comes first, so a decision that is still on its way cannot get in. What is left of one in a spool is its
-number.
+SQL comes first and then takes none that is still on its way: so spools and stream are brought there.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from coe.base.errors import StoreError
 from coe.base.redis_names import CACHED_ANSWERS, CACHED_FROM
 from coe.decision_log.database import Database
 from coe.decision_log.payloads import json_line
@@ -25,10 +26,9 @@ from coe.decision_log.privacy import (
     session_of,
 )
 from coe.decision_log.redis_client import RedisError
-from coe.decision_log.spool import overwrite, spool_folders
+from coe.decision_log.spool import scrub, spool_folders, unsent_payloads
 from coe.decision_log.sql_removal import Found, Removal, Removed, found_of
-from coe.decision_log.stream import RECORD_FIELD, packed
-from coe.decision_log.stream_entries import Erased, dead_stream, entries_after, entries_of
+from coe.decision_log.stream_entries import dead_entries, dead_stream
 from coe.router.gateway_config import GatewayConfig
 from coe.router.types import ask_in, cap
 
@@ -38,11 +38,7 @@ if TYPE_CHECKING:
 
 REWRITE_TIMEOUT_S = 60.0
 POLL_S = 0.05
-
-REPLACE = """
-if redis.call('XDEL', KEYS[1], ARGV[1]) == 1 and ARGV[3] then redis.call('XADD', KEYS[1], '*', ARGV[2], ARGV[3]) end
-"""
-"""One command: an entry that a consumer has written and deleted since it was read does not come back."""
+SENT_WITHIN_S = 30.0
 
 Match = Callable[[bytes], Found | None]
 
@@ -52,8 +48,7 @@ class Erasure:
     """Amounts that were erased, by place."""
 
     sql: Removed
-    in_stream: int
-    in_spools: int
+    dead: int
 
 
 def stored_forms(subject: str, key: bytes) -> frozenset[str]:
@@ -85,6 +80,7 @@ async def erase(
     stream: str,
     database: Database,
     at: float,
+    drain: Callable[[], Awaitable[object]],
 ) -> Erasure:
     """Erases what was decided up to `at`; again is harmless.
 
@@ -92,6 +88,7 @@ async def erase(
         subjects: stored key ids, session ids and text hashes.
         root: folder of this machine's spools.
         at: Unix seconds.
+        drain: brings to SQL what waits in the stream and in spools without an owner.
 
     Raises:
         RedisError, OSError, StoreError: something does not answer; what was done stays done, and can be done again.
@@ -100,33 +97,34 @@ async def erase(
     def match(payload: bytes) -> Found | None:
         return found_of(json_line(payload), subjects, at)
 
-    async def entries_in(name: str) -> list[tuple[bytes, Found]]:
-        return [
-            (entry.id, decision)
-            async for entry in entries_after(client, name, b"0-0")
-            if (decision := match(entry.payload or b"")) is not None
-        ]
-
     removal = Removal(database)
     gone = await asyncio.to_thread(removal.erase, subjects, at)
-    spooled = await asyncio.to_thread(in_spools, root, match)
-    streams = {name: await entries_in(name) for name in (stream, dead_stream(stream))}  # delivered or not
-    streamed = [decision for entries in streams.values() for _, decision in entries]
-    # Noted before they are deleted, so that every number is accounted for. Feedback on them may be in SQL already.
-    on_their_way = await asyncio.to_thread(removal.remove, [*spooled, *streamed], reason="erased", at=at)
-    for name, entries in streams.items():
-        for entry_id in {entry_id for entry_id, _ in entries}:
-            await delete(client, name, entry_id, match)
+    until_s = time.monotonic() + SENT_WITHIN_S
+    while await asyncio.to_thread(is_spooled, root, match):
+        if time.monotonic() > until_s:
+            raise StoreError(f"a gateway has not sent its spool in {root} within {SENT_WITHIN_S:.0f} s; run this again")
+        await drain()
+        await asyncio.sleep(POLL_S)  # gateways that run send their own
+    await drain()
+    for folder in await asyncio.to_thread(spool_folders, root):
+        await asyncio.to_thread(scrub, folder)
+    dead = [
+        (entry.id, found)
+        async for entry in dead_entries(client, stream)
+        if (found := match(entry.payload or b"")) is not None
+    ]
+    if dead:  # noted before they are deleted, so that every number is accounted for
+        said = await asyncio.to_thread(removal.remove, [found for _, found in dead], reason="erased", at=at)
+        gone += Removed(feedback=said.feedback)
+        await client.xdel(dead_stream(stream), *(entry_id for entry_id, _ in dead))
     await forget_answers(client)
     await rewrite_file(client)
-    return Erasure(gone + Removed(feedback=on_their_way.feedback), len(streamed), len(spooled))
+    return Erasure(gone, len(dead))
 
 
-async def delete(client: RedisClient, stream: str, entry_id: bytes, match: Match) -> None:
-    """Deletes an entry; those of its records that do not match become another one."""
-    records = [entry.payload or b"" for entry in entries_of(await client.xrange(stream, entry_id, entry_id))]
-    kept = [payload for payload in records if match(payload) is None]
-    await client.eval(REPLACE, 1, stream, entry_id, RECORD_FIELD, *([packed(kept)] if kept else []))
+def is_spooled(root: Path, match: Match) -> bool:
+    """Returns whether a spool under `root` has such a decision that is not sent. Raises OSError."""
+    return any(match(payload) for folder in spool_folders(root) for payload in unsent_payloads(folder))
 
 
 async def forget_answers(client: RedisClient) -> None:
@@ -154,18 +152,3 @@ async def rewrite_file(client: RedisClient) -> None:
 
 def is_rewriting(info: Mapping[str, object]) -> bool:
     return any(info.get(name) for name in ("aof_rewrite_in_progress", "aof_rewrite_scheduled"))
-
-
-def in_spools(root: Path, match: Match) -> list[Found]:
-    """Overwrites the decisions in every spool under `root` that are not sent, and returns them. Raises OSError."""
-    found: list[Found] = []
-
-    def remains(payload: bytes) -> bytes | None:
-        if (decision := match(payload)) is None:
-            return None
-        found.append(decision)
-        return Erased(replica=decision.replica, seq=decision.seq).model_dump_json().encode()
-
-    for folder in spool_folders(root):
-        overwrite(folder, remains)
-    return found

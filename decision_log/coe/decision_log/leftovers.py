@@ -10,7 +10,7 @@ from pathlib import Path
 from coe.base.errors import StoreError
 from coe.decision_log.replica_status import read_status
 from coe.decision_log.spool import Spool, spool_folders
-from coe.decision_log.stream import GROUP_RECORDS, STATUS_FIELD, Backoff, DecisionStream
+from coe.decision_log.stream import GROUP_RECORDS, STATUS_FIELD, DecisionStream
 
 
 async def send_next(spool: Spool, stream: DecisionStream, executor: Executor | None = None) -> int:
@@ -22,10 +22,7 @@ async def send_next(spool: Spool, stream: DecisionStream, executor: Executor | N
     loop = asyncio.get_running_loop()
     payloads = await loop.run_in_executor(executor, spool.read, GROUP_RECORDS)
     if payloads:
-        backoff = Backoff()
-        while not await stream.try_send(payloads):
-            await backoff.wait()
-            payloads = await loop.run_in_executor(executor, spool.read, GROUP_RECORDS)
+        await stream.send(payloads)
         await loop.run_in_executor(executor, spool.acknowledge, len(payloads))
     return len(payloads)
 

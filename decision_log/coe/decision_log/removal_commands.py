@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -15,10 +16,12 @@ from coe.decision_log.connections import (
     given_redis,
     opened_client,
     opened_database,
+    opened_redis,
     run_with_redis,
 )
 from coe.decision_log.database import Database
 from coe.decision_log.doctor import number_of
+from coe.decision_log.doctor_commands import drain_all
 from coe.decision_log.erase import Erasure, erase, rewrite_file, stored_forms
 from coe.decision_log.ledger import Ledger
 from coe.decision_log.privacy import load_key
@@ -72,9 +75,9 @@ async def erase_all(
     if not subject.strip():
         raise ConfigError("--subject is empty; allowed: a key id, a session id or name, a text hash")
     subjects = stored_forms(subject, load_key(data_dir))
-    async with opened_client(data_dir, redis_url) as client:
-        root, now = data_dir / SPOOL_FOLDER, time.time()
-        return await erase(subjects, root, client, config.stream, database, now)
+    async with opened_redis(data_dir, redis_url) as url, opened_client(data_dir, url) as client:
+        root, now, drain = data_dir / SPOOL_FOLDER, time.time(), partial(drain_all, data_dir, config, url, database)
+        return await erase(subjects, root, client, config.stream, database, now, drain)
 
 
 async def trim_dead(data_dir: Path, config: LogConfig, redis_url: str | None, before: float, database: Database) -> int:
@@ -96,5 +99,5 @@ async def trim_dead(data_dir: Path, config: LogConfig, redis_url: str | None, be
 def erased_line(done: Erasure) -> str:
     return (
         f"{done.sql.decisions:,} decisions and {done.sql.feedback:,} pieces of feedback from SQL, "
-        f"{done.in_stream:,} records from the stream, {done.in_spools:,} from spools"
+        f"{done.dead:,} dead letters"
     )

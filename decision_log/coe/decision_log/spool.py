@@ -163,8 +163,8 @@ class Spool:
 
     @in_turn
     def read(self, max_records: int) -> list[bytes]:
-        """The oldest payloads not acknowledged, at most `max_records`; the same ones until `acknowledge` is called,
-        unless one was erased meanwhile. Raises OSError."""
+        """The oldest payloads not acknowledged, at most `max_records`; the same ones until `acknowledge` is called.
+        Raises OSError."""
         query = "SELECT id, payload FROM records WHERE id > ? ORDER BY id LIMIT ?"
         with translated_errors():
             rows = self._file.execute(query, (self._sent, max_records)).fetchall()
@@ -267,18 +267,12 @@ def unsent_payloads(folder: Path) -> list[bytes]:
         return [payload for _, payload in database.execute(ALL)]
 
 
-def overwrite(folder: Path, change: Callable[[bytes], bytes | None]) -> None:
-    """Replaces those payloads in a spool of which `change` gives another, and leaves nothing of what was deleted in its
-    files. Its owner may be at work. Raises OSError."""
+def scrub(folder: Path) -> None:
+    """Leaves nothing of what was deleted in the files of a spool. Its owner may be at work. Raises OSError."""
     path = folder / FILE_NAME
     if not path.exists():
         return
     with translated_errors(), closing(connected(path)) as database:
-        with database:
-            database.execute("BEGIN IMMEDIATE")
-            changes = [(change(payload), number) for number, payload in database.execute(ALL)]
-            found = [each for each in changes if each[0] is not None]
-            database.executemany("UPDATE records SET payload = ? WHERE id = ?", found)
         for statement in ("VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"):  # free pages may have what was sent
             database.execute(statement)
 

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from coe.base.redis_names import DEAD_LETTERS
 from coe.decision_log.payloads import Logged, from_payload
 from coe.decision_log.redis_client import same_slot
 from coe.decision_log.replica_status import ReplicaStatus
 from coe.decision_log.stream import GROUP, RECORD_FIELD, STATUS_FIELD, unpacked
-from coe.router.types import Record
 
 if TYPE_CHECKING:
     from coe.decision_log.redis_client import RedisClient
 
 PAGE_ENTRIES = 100
-ERASED_BEGINNING = b'{"erased"'
 
 logger = logging.getLogger(__name__)
 
@@ -33,15 +31,7 @@ class Entry(NamedTuple):
     field: bytes = RECORD_FIELD
 
 
-class Erased(Record):
-    """Remains of a record that was erased while still on its way."""
-
-    erased: Literal[True] = True
-    replica: str
-    seq: int = Field(ge=0)
-
-
-Content = Logged | Erased | ReplicaStatus
+Content = Logged | ReplicaStatus
 
 
 def entries_of(rows: Any) -> list[Entry]:
@@ -73,8 +63,6 @@ def parse(payload: bytes, field: bytes = RECORD_FIELD) -> Content:
     """Raises ValidationError."""
     if field == STATUS_FIELD:
         return ReplicaStatus.model_validate_json(payload, extra="ignore")
-    if payload.startswith(ERASED_BEGINNING):
-        return Erased.model_validate_json(payload, extra="ignore")
     return from_payload(payload)
 
 
