@@ -28,11 +28,12 @@ from coe.decision_log.consumer import Consumer
 from coe.decision_log.database import Database
 from coe.decision_log.decision_record import DecisionInputs, TerminalState
 from coe.decision_log.default_database import default_database_url
+from coe.decision_log.privacy import new_decision_id
 from coe.decision_log.sink import DecisionLog
 from coe.gateway.chat_log import record_of
 from coe.gateway.chat_request import ChatRequest
 from coe.gateway.composition import spare_what_is_there
-from coe.gateway.exchange import AnswerFacts, ChatRow, Decided, Ending, RequestContext, new_decision_id
+from coe.gateway.exchange import AnswerFacts, ChatRow, Decided, Ending, RequestContext
 from coe.gateway.keys.grants import EVERYBODY
 from coe.router.log_config import Durability, LogConfig
 from coe.router.types import DecisionReason, QueryFacts, RoutingDecision

@@ -1,4 +1,5 @@
-"""JSON from outside: one decoder, with bounds on nesting and on the number of values, and the encoder of what it gave.
+"""JSON from outside: one decoder, with bounds on nesting and on the number of values, the encoder of what it gave, and
+the base of every object that a client may send.
 
 orjson (3.13.0 and older) writes past its buffer when lists are nested some 245 deep, which ends the process. So nothing
 else in the project imports it, and nothing nested deeper than `MAX_DEPTH` is decoded.
@@ -8,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import isinf
-from typing import Any
+from typing import Annotated, Any
 
 import jiter
 import orjson
 import pydantic_core
+from pydantic import AfterValidator, BaseModel, model_validator
 
 MAX_DEPTH = 64
 MAX_VALUES = 50_000
 """A body has few values besides its texts; so many are decoded in about 0.05 s, however they are arranged."""
+MAX_KEYS = 100
 
 
 class JsonError(ValueError):
@@ -95,3 +98,25 @@ def check_values(values: Any, depth: int = 0) -> None:
 
 def too_deep() -> JsonError:
     return JsonError(f"is nested deeper than {MAX_DEPTH} levels")
+
+
+class Body(BaseModel, frozen=True, extra="forbid"):
+    """An object of a request. Each unknown key is a fault of its own, so one with very many is refused before."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def has_few_keys(cls, values: object) -> object:
+        if isinstance(values, dict) and len(values) > MAX_KEYS:
+            raise ValueError(f"has {len(values)} keys; allowed: at most {MAX_KEYS}")
+        return values
+
+
+def without_nul(text: str) -> str:
+    """Refuses what Postgres keeps in no text."""
+    if "\0" in text:
+        raise ValueError("holds a NUL character; allowed: any other")
+    return text
+
+
+ColumnText = Annotated[str, AfterValidator(without_nul)]
+"""A text that becomes a column, or is compared with one."""

@@ -11,8 +11,7 @@ from pydantic import Field
 from sqlalchemy import ColumnElement, Select, and_, func, select, tuple_
 
 from coe.base.errors import StoreError
-from coe.base.json_text import from_json
-from coe.base.request_body import ColumnText
+from coe.base.json_text import ColumnText, from_json
 from coe.decision_log.decision_record import DecisionKind, TerminalState
 from coe.decision_log.read import read_rewards
 from coe.decision_log.tables import DECISIONS, FEEDBACK, FILTERED

@@ -28,13 +28,13 @@ from coe.gateway.asgi import (
     must_close,
     read_body,
     replay,
+    request_id_of,
     send_body,
     without_body,
 )
 from coe.gateway.auth import OriginCheck
 from coe.gateway.chat import ChatEndpoint
 from coe.gateway.chat_limits import ChatLimits
-from coe.gateway.exchange import request_id_of
 from coe.gateway.http_errors import ClientGoneError, api_error, method_not_allowed, not_here, shutting_down
 from coe.gateway.keys.grants import EVERYBODY, Caller
 from coe.gateway.listener import is_loopback
@@ -117,6 +117,7 @@ class GatewayApp:
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
         path: str = scope["path"]
+        request_id = request_id_of(headers)
         watch = None if self._telemetry is None else self._telemetry.follow(scope, headers, ROUTES)
         if watch is not None:
             send = watch.watching(send)
@@ -129,11 +130,13 @@ class GatewayApp:
                 self._body_limits, *senders(scope.get("client"), caller.key_id), is_here=BODY in extensions
             ) as admission:
                 peer = extensions.get(PEER) or Peer()
-                await self._answer(Arrival(scope, headers, receive, send, caller, peer, admission, watch, is_batch))
+                await self._answer(
+                    Arrival(scope, headers, request_id, receive, send, caller, peer, admission, watch, is_batch)
+                )
         except ClientGoneError:
             return
         except Exception as error:  # noqa: BLE001
-            await self._refuse(error, path, headers, send)
+            await self._refuse(error, path, headers, request_id, send)
         finally:
             if watch is not None:
                 watch.close()
@@ -157,20 +160,19 @@ class GatewayApp:
         if method == "HEAD":
             scope, method, send = {**scope, "method": "GET"}, "GET", without_body(send)
             arrival = arrival._replace(scope=scope, send=send)
-        if (answer := answer_of(path)) is not None:
-            if method != "GET":
-                raise method_not_allowed(method, "HEAD, GET")
-            reply = await answer(self.parts, arrival.caller)
-            named = {"x-request-id": request_id_of(arrival.headers)}
-            await send_body(send, reply.status, reply.body, named, reply.content_type)
+        if "/".join(path.split("/")[:3]) in REST_PATHS or self._is_page(path):
+            await self._ask_rest(arrival)
             return
-        await self._ask_rest(arrival)
+        if (answer := answer_of(path)) is None:
+            raise not_here(path)
+        if method != "GET":
+            raise method_not_allowed(method, "HEAD, GET")
+        reply = await answer(self.parts, arrival.caller)
+        await send_body(send, reply.status, reply.body, {"x-request-id": arrival.request_id}, reply.content_type)
 
     async def _ask_rest(self, arrival: Arrival) -> None:
         scope, headers, receive, admission = arrival.scope, arrival.headers, arrival.receive, arrival.admission
         path, method = scope["path"], scope["method"]
-        if "/".join(path.split("/")[:3]) not in REST_PATHS and not self._is_page(path):
-            raise not_here(path)
         if path == "/":
             if method != "GET":
                 raise method_not_allowed(method, "HEAD, GET")
@@ -235,9 +237,10 @@ class GatewayApp:
 
         return max(max_file_bytes(purpose, self.parts.config) for purpose in PURPOSES) + UPLOAD_FRAME_BYTES
 
-    async def _refuse(self, failure: Exception, path: str, headers: Mapping[bytes, bytes], send: Send) -> None:
+    async def _refuse(
+        self, failure: Exception, path: str, headers: Mapping[bytes, bytes], request_id: str, send: Send
+    ) -> None:
         """Answers a request that did not get to an endpoint."""
-        request_id = request_id_of(headers)
         error = api_error(failure, request_id=request_id)
         self._metrics.failed(error)
         self._metrics.refusals.labels(str(error.status)).inc()

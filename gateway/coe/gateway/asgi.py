@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -28,6 +29,7 @@ EXTENSIONS, PEER, BODY = "extensions", "coe.peer", "coe.body"
 BODY_TIMEOUT_S = 30.0
 SKIPPED_BODY_FACTOR = 16  # a refused body up to so many limits is read and dropped, so that its sender sees the answer
 
+MAX_REQUEST_ID_CHARS = 128
 
 LARGE_BYTES = 256 * 1024
 MANY_VALUES = 4_000
@@ -148,6 +150,16 @@ async def send_head(send: Send, status: int, headers: Mapping[str, str]) -> None
     await send({"type": "http.response.start", "status": status, "headers": pairs})
 
 
+def request_id_of(headers: Mapping[bytes, bytes]) -> str:
+    """The client's request id where it is safe to repeat in headers and logs, else a new one."""
+    given = headers.get(b"x-request-id", b"")
+    if 0 < len(given) <= MAX_REQUEST_ID_CHARS and given.isascii():
+        text = given.decode()
+        if all(c.isalnum() or c in "-_.:" for c in text):
+            return text
+    return f"req-{os.urandom(12).hex()}"
+
+
 def replay(body: bytes, receive: Receive) -> Receive:
     """A `receive` that gives the body read before, then what comes after it."""
     is_given = False
@@ -198,6 +210,7 @@ class Arrival(NamedTuple):
     """A request whose head has come and whose sender is known, and the means to read it and to answer.
 
     Args:
+        request_id: the client's, or a new one.
         admission: its room for a body.
         watch: None where requests are neither traced nor logged.
         is_batch: a line of a batch, which the gateway itself asks.
@@ -205,6 +218,7 @@ class Arrival(NamedTuple):
 
     scope: Scope
     headers: Mapping[bytes, bytes]
+    request_id: str
     receive: Receive
     send: Send
     caller: Caller

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from coe.base.errors import BackendError, StoreError
 from coe.decision_log.decision_record import TerminalState
-from coe.decision_log.privacy import named_session
+from coe.decision_log.privacy import named_session, new_decision_id
 from coe.gateway.answer_reader import StreamTails, answer_text
 from coe.gateway.asgi import ClientWatch, decode_json, read_body, read_off_loop, send_body, send_head
 from coe.gateway.chat_request import ChatRequest, identity, json_object
-from coe.gateway.exchange import ChatRow, Ending, RequestContext, new_decision_id, request_id_of, response_headers
+from coe.gateway.exchange import ChatRow, Ending, RequestContext, response_headers
 from coe.gateway.expert_answer import EVENT_STREAM, StreamedAnswer, WholeAnswer
 from coe.gateway.http_errors import CLIENT_GONE_STATUS, ClientGoneError, api_error
 from coe.router.usage import Usage
@@ -77,7 +77,7 @@ class ChatEndpoint:
             chat = self.limits.bound(chat, caller)
         session = named_session(headers) or chat.session
         context = RequestContext(
-            request_id_of(headers),
+            arrival.request_id,
             (watch and watch.decision_id) or new_decision_id(),
             caller,
             identity(session, chat),

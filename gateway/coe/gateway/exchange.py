@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -31,26 +30,9 @@ if TYPE_CHECKING:
     from coe.router.expert_config import ExpertConfig
     from coe.router.strategies.agree import Chosen
 
-MAX_REQUEST_ID_CHARS = 128
 MAX_MODEL_CHARS = 128
 ALIAS_CHARS = "/:@+~"  # beside letters, digits and "_.-~"; others are sent as %XX
 NO_USAGE = Usage()
-
-
-def new_decision_id() -> str:
-    """An id that nobody can guess. It begins with the time, so that new rows are neighbours in the database's index,
-    where ids by chance would change a page each."""
-    return f"dec-{time.time_ns() // 1_000_000:012x}{os.urandom(8).hex()}"
-
-
-def request_id_of(headers: Mapping[bytes, bytes]) -> str:
-    """The client's request id where it is safe to repeat in headers and logs, else a new one."""
-    given = headers.get(b"x-request-id", b"")
-    if 0 < len(given) <= MAX_REQUEST_ID_CHARS and given.isascii():
-        text = given.decode()
-        if all(c.isalnum() or c in "-_.:" for c in text):
-            return text
-    return f"req-{os.urandom(12).hex()}"
 
 
 class Watch:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, disable_created_metrics, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
@@ -27,6 +27,7 @@ SCRAPER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="coe-metrics")
 
 PATIENCE_S = 2.0
 SIZE_BYTES = 8
+RETRIEVAL_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class Metrics:
@@ -43,6 +44,12 @@ class Metrics:
         about_changes = "Answers that name another model than the expert's answers before"
         self.model_changes = counter("coe_served_model_changes", about_changes, ["expert"])
         self.feedback = counter("coe_feedback", "Feedback by what became of it", ["kind", "status"])
+        choices = "Choices of a retrieval expert"
+        self.retrieval_decisions = counter("coe_retrieval_decisions", choices, ["expert", "reason"])
+        about_time, buckets = "From a request's arrival to its answer", RETRIEVAL_SECONDS
+        self.retrieval_seconds = Histogram(
+            "coe_retrieval_seconds", about_time, ["kind"], buckets=buckets, registry=registry
+        )
 
     def watch(self, read: Callable[[], Iterable[Metric]]) -> None:
         """Adds metrics that are read at each scrape."""

@@ -25,7 +25,6 @@ from coe.gateway.keys.limits import Limits
 from coe.gateway.live_router import LiveRouter
 from coe.gateway.metrics import Metrics, Processes
 from coe.gateway.reach import Waking
-from coe.gateway.retrieval.log import RetrievalLog
 from coe.gateway.telemetry.telemetry import Telemetry
 from coe.router.config import CoeConfig
 from coe.router.strategies.agree import StrategyName
@@ -85,9 +84,6 @@ class Parts:
         self.body_limits = BodyLimits(limits.max_bytes_in_flight, limits.max_connections)
         self.limits = Limits(self.redis_url, lease_s=0.0)
         self.conversations = Conversations(self.redis_url, is_shared=self.shares_redis)
-        self.retrieval_log = RetrievalLog(
-            self.sink, self.metrics.registry, keeps_embeddings=config.log.embeddings, config=config.retrieval
-        )
         self.judge: Judge | None = None
         if config.judge is not None:
             from coe.gateway.judge import Judge

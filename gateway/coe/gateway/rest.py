@@ -37,12 +37,12 @@ from coe.gateway.endpoints import (
     rerank,
     route,
     routers,
+    search,
     spend,
     vector_stores,
 )
 from coe.gateway.endpoints.access import validation_error
-from coe.gateway.endpoints.retrieval_access import RetrievalDesk
-from coe.gateway.exchange import request_id_of
+from coe.gateway.endpoints.retrieval_exchange import RetrievalDesk
 from coe.gateway.http_errors import ApiError, ClientGoneError, api_error, invalid, method_not_allowed, not_here
 from coe.gateway.parts import Parts
 from coe.gateway.plain import PLAIN, Plain
@@ -57,6 +57,7 @@ MODULES = (
     files,
     batches,
     vector_stores,
+    search,
     admin,
     routers,
     experts,
@@ -68,8 +69,15 @@ def create_rest(parts: Parts) -> FastAPI:
     """The application over parts that endpoints ask for by name (gateway/endpoints/access.py). The interactive docs
     stay off: their pages load scripts from elsewhere."""
     app = FastAPI(title="coe", version="1", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
-    log, sink, concurrency, session_id = parts.retrieval_log, parts.sink, parts.concurrency, parts.decider.session_id
-    desk = RetrievalDesk(log, sink, concurrency, lambda: parts.is_stopping, session_id, parts.limits)
+    desk = RetrievalDesk(
+        parts.sink,
+        parts.metrics,
+        parts.concurrency,
+        parts.limits,
+        parts.decider.session_id,
+        lambda: parts.is_stopping,
+        parts.config.log.embeddings,
+    )
     app.state = State(vars(parts) | {"retrieval_desk": desk})
     for path, plain in PLAIN.items():
         app.add_api_route(path, described(plain), response_model=plain.model)
@@ -77,8 +85,7 @@ def create_rest(parts: Parts) -> FastAPI:
         app.include_router(module.api)
 
     async def on_error(request: Request, error: Exception) -> Any:
-        request_id = request_id_of(dict(request.scope["headers"]))
-        found = api_error(framework_error(app, request, error), request_id=request_id)
+        found = api_error(framework_error(app, request, error), request_id=request.state.request_id)
         parts.metrics.failed(found)
         return error_answer(found)
 
@@ -125,8 +132,8 @@ def allowed_methods(app: FastAPI, scope: Scope) -> list[str]:
 async def serve_rest(rest: Application, arrival: Arrival, body: bytes, **known: object) -> None:
     """Answers a request whose body was read within the limit.
 
-    Endpoints find in their request's `state` its `caller`, `peer` and `watch`, its body as `json`, and what else is
-    `known`.
+    Endpoints find in their request's `state` its `request_id`, `caller`, `peer` and `watch`, its body as `json`, and
+    what else is `known`.
 
     Raises:
         ApiError: the body is not JSON, or the address holds a NUL character.
@@ -134,9 +141,8 @@ async def serve_rest(rest: Application, arrival: Arrival, body: bytes, **known: 
     scope = arrival.scope
     if "\0" in scope["path"] or b"%00" in scope["query_string"]:
         raise invalid("the address holds a NUL character; allowed: any other")
-    request_id = request_id_of(arrival.headers).encode()
-    state = {"caller": arrival.caller, "peer": arrival.peer, "watch": arrival.watch, "json": None, **known}
-    headers = {**arrival.headers, b"x-request-id": request_id}  # the one that the gateway made, in the log of its fault
+    named = {name: getattr(arrival, name) for name in ("request_id", "caller", "peer", "watch")}
+    state, headers = {**named, "json": None, **known}, dict(arrival.headers)
     if body and not headers.get(b"content-type", b"").startswith(b"multipart/"):
         # Chat takes a body as JSON whatever it is called, and `curl -d` calls it a form. A file for an endpoint that is
         # not there should hear that.
@@ -144,7 +150,7 @@ async def serve_rest(rest: Application, arrival: Arrival, body: bytes, **known: 
         headers[b"content-type"] = b"application/json"
     scope = {**scope, "state": state, "headers": list(headers.items())}
     with suppress(Exception):  # `on_error` has answered it; starlette raises it again so that a server can log it
-        await rest(scope, replay(body, arrival.receive), with_request_id(arrival.send, request_id))
+        await rest(scope, replay(body, arrival.receive), with_request_id(arrival.send, arrival.request_id.encode()))
 
 
 def with_request_id(send: Send, request_id: bytes) -> Send:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Annotated, ClassVar, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -69,16 +68,3 @@ class RetrievalConfig(Section):
         for name in self.prices_per_m_usd.keys() - known:
             raise ValueError(f"prices_per_m_usd: {name!r} is not an expert{allowed_values(name, sorted(known))}")
         return self
-
-    def micro_usd(self, tokens: int, experts: Collection[str] | None = None) -> float:
-        """The price of a request in millionths of a dollar. Base reads every text, since it chooses the expert, unless
-        the reranker does the work.
-
-        Args:
-            experts: those that read the texts too; None: the most, which is all of them.
-        """
-        prices = self.prices_per_m_usd
-        if experts is None:
-            return tokens * sum(prices.values())
-        readers = {*experts} if RERANKER in experts else {BASE, *experts}
-        return tokens * sum(prices[name] for name in prices.keys() & readers)

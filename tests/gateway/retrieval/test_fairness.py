@@ -132,7 +132,7 @@ async def test_a_request_is_bounded(
     tmp_path: Path, path: str, body: Mapping[str, object], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("coe.gateway.endpoints.embeddings.MAX_TEXTS", 5)
-    monkeypatch.setattr("coe.gateway.endpoints.retrieval_access.MAX_REQUEST_TOKENS", 1000)
+    monkeypatch.setattr("coe.gateway.endpoints.retrieval_exchange.MAX_REQUEST_TOKENS", 1000)
     async with serving(tmp_path) as running:
         status, answer, _ = await running.post(path, body)
         assert (status, answer["error"]["message"]) == (400, words)
@@ -140,7 +140,7 @@ async def test_a_request_is_bounded(
 
 @pytest.mark.parametrize("kind", BULK)
 async def test_a_request_has_a_deadline(tmp_path: Path, gate: Gate, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coe.gateway.endpoints.retrieval_access.REQUEST_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("coe.gateway.endpoints.retrieval_exchange.REQUEST_TIMEOUT_S", 0.2)
     path, body = BULK[kind]
     async with serving(tmp_path) as running:
         status, answer, _ = await running.post(path, body)

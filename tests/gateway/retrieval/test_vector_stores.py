@@ -91,7 +91,7 @@ async def test_no_row_says_answered_when_the_answer_could_not_be_made(
     running: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store_id = await running.store_of({"a.txt": "x y z"})
-    monkeypatch.setattr("coe.gateway.endpoints.vector_stores.search_view", lambda *_: {"data": "\ud800"})
+    monkeypatch.setattr("coe.gateway.endpoints.search.search_view", lambda *_: {"data": "\ud800"})
     status, answer, _ = await running.search(store_id, ANIMAL_QUERIES[0])
     assert (status, answer["error"]["code"]) == (500, "gateway_fault")
     assert running.log.records == []

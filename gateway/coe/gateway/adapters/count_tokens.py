@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from coe.base.errors import RouterError
 from coe.base.json_text import to_json
+from coe.decision_log.privacy import new_decision_id
 from coe.fleet.backend import MAX_ERROR_BYTES, BackendRequest, reply_json
 from coe.fleet.pool import ExpertPool
 from coe.gateway.asgi import Arrival, decode_json, read_body, read_off_loop, send_body
 from coe.gateway.chat_request import ChatRequest, json_object
-from coe.gateway.exchange import new_decision_id, request_id_of
 from coe.router.expert_config import Engine, ExpertConfig, Wire
 from coe.router.gateway_config import GatewayConfig
 
@@ -50,10 +50,9 @@ class TokenCount:
             tokens = await self._counted(chat, expert)
         except (RouterError, LookupError, TypeError, ValueError, OverflowError):
             tokens = None
-        request_id = request_id_of(headers)
         found = {
-            "x-request-id": request_id,
-            "request-id": request_id,
+            "x-request-id": arrival.request_id,
+            "request-id": arrival.request_id,
             "x-coe-expert": expert,
             "x-coe-token-count": "estimate" if tokens is None else "exact",
         }

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
@@ -19,7 +19,10 @@ from coe.gateway.batches.batch_store import BatchStore
 from coe.gateway.changes.live_config import LiveConfig
 from coe.gateway.http_errors import ApiError, invalid
 from coe.gateway.keys.grants import Caller
+from coe.retrieval.service import RetrievalService, VectorStores
 from coe.retrieval.stores.files import Files
+from coe.retrieval.stores.paging import Page
+from coe.retrieval.stores.store_records import VectorStore
 from coe.router.config import CoeConfig
 
 T = TypeVar("T")
@@ -63,6 +66,47 @@ CallerOf = Annotated[Caller, Depends(caller_of)]
 Owner = Annotated[str, Depends(owner_of)]
 Batches = Annotated[BatchStore, Depends(batch_store)]
 KeptFiles = Annotated[Files, Depends(kept_files)]
+
+
+async def retrieval_service(found: Annotated[RetrievalService | None, part("retrieval")]) -> RetrievalService:
+    """Raises ApiError 404 where experts.yaml has no retrieval."""
+    if found is None:
+        raise ApiError(
+            "this gateway serves no retrieval: its experts.yaml has no 'retrieval' section",
+            status=404,
+            code="retrieval_not_configured",
+        )
+    return found
+
+
+Service = Annotated[RetrievalService, Depends(retrieval_service)]
+
+
+async def vector_stores(service: Service) -> VectorStores:
+    return service.stores
+
+
+Stores = Annotated[VectorStores, Depends(vector_stores)]
+
+
+async def own_store(store_id: str, stores: Stores, owner: Owner) -> VectorStore:
+    """Raises RequestError 404 for a store that another team made."""
+    return await stores.store(owner, store_id)
+
+
+OwnStore = Annotated[VectorStore, Depends(own_store)]
+
+
+async def page_of(
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    order: Literal["asc", "desc"] = "desc",
+    after: str | None = None,
+    before: str | None = None,
+) -> Page:
+    return Page(limit, order == "asc", after, before)
+
+
+ListPage = Annotated[Page, Depends(page_of)]
 
 
 async def scan(work: Callable[[], T]) -> T:

@@ -10,7 +10,7 @@ from fastapi import Depends
 from pydantic import Field
 
 from coe.base.errors import ConfigError
-from coe.base.request_body import Body
+from coe.base.json_text import Body
 from coe.gateway.auth import require_admin
 from coe.gateway.changes.in_force import InForce
 from coe.gateway.changes.live_config import LiveConfig

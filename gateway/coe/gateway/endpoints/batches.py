@@ -10,13 +10,12 @@ from typing import Annotated, Literal
 from fastapi import Query
 from pydantic import Field
 
+from coe.base.json_text import Body, ColumnText
 from coe.base.period import parse_period
-from coe.base.request_body import Body, ColumnText
 from coe.gateway.batches.batch_store import CANCELLED, COMPLETED, EXPIRED, FAILED, Batch
-from coe.gateway.endpoints.access import Batches, CallerOf, Owner, api_router, part
-from coe.gateway.endpoints.retrieval_access import retrieval_service
+from coe.gateway.endpoints.access import Batches, CallerOf, Owner, api_router, part, retrieval_service
+from coe.gateway.endpoints.store_api import Json, Metadata, list_view
 from coe.gateway.http_errors import invalid
-from coe.gateway.retrieval.store_api import Json, Metadata, list_view
 from coe.gateway.upload import BATCH
 from coe.retrieval.service import RetrievalService
 from coe.retrieval.stores.files import new_id

@@ -26,9 +26,11 @@ from coe.gateway.endpoints.access import (
     api_router,
     scan,
 )
+from coe.gateway.endpoints.retrieval_exchange import TRACED
 from coe.gateway.exchange import decision_named, is_failover
 from coe.gateway.http_errors import ApiError, invalid
-from coe.gateway.retrieval.log import why_logged
+from coe.retrieval.routing.query_routing import why
+from coe.retrieval.types import RetrievalDecision
 from coe.router.types import Record, RoutingDecision
 
 api = api_router()
@@ -37,7 +39,7 @@ ARRIVAL_S, LOOK_S = 2.0, 0.05
 """Longest wait until a decision is in SQL, and the time between two looks (s). It mostly takes 0.1 to 0.4 s."""
 
 MADE_AT = re.compile(r"dec-([0-9a-f]{12})[0-9a-f]{16}")
-"""An id that begins with its time in ms, as `gateway.exchange.new_decision_id` makes it."""
+"""An id that begins with its time in ms, as `decision_log.privacy.new_decision_id` makes it."""
 
 NEW_S = 3600.0
 """Age of an id (s) up to which its decision may be on its way: the id is made before a long answer begins."""
@@ -256,3 +258,12 @@ def no_decision(decision_id: str) -> ApiError:
     return ApiError(
         f"there is no decision {shorten(decision_id)}", status=404, code="decision_not_found", param="decision_id"
     )
+
+
+def why_logged(record: DecisionRecord) -> str | None:
+    """The reason of a logged retrieval decision, in words; None for chat."""
+    trace, made = record.retrieval, record.decision
+    if trace is None or made is None:
+        return None
+    decision = trace.model_dump(include=TRACED) | {"library_version": made.router_version}
+    return f"{why(RetrievalDecision.model_validate(decision))}."

@@ -11,13 +11,12 @@ from fastapi import Request
 from pydantic import BeforeValidator, Field
 from starlette.responses import Response
 
-from coe.base.request_body import Body
+from coe.base.json_text import Body
 from coe.decision_log.decision_record import DecisionKind
-from coe.gateway.endpoints.access import Owner, api_router
-from coe.gateway.endpoints.retrieval_access import Desk, Service, check_tokens
+from coe.gateway.endpoints.access import Owner, Service, api_router
+from coe.gateway.endpoints.retrieval_exchange import Desk, Outcome, check_tokens
+from coe.gateway.endpoints.store_api import MAX_INPUT_CHARS
 from coe.gateway.http_errors import ApiError, invalid
-from coe.gateway.retrieval.log import Outcome
-from coe.gateway.retrieval.store_api import MAX_INPUT_CHARS
 from coe.retrieval.fair_threads import pieces
 from coe.retrieval.routing.query_routing import QueryRouting, RoutedQueries, why
 from coe.retrieval.types import BASE, RetrievalReason, single
@@ -84,19 +83,19 @@ class EmbeddingAnswer(Record):
 async def embed(asked: EmbeddingRequest, request: Request, desk: Desk, service: Service, owner: Owner) -> Response:
     """Embeds up to 2048 texts, a few at a time."""
     texts = texts_of(asked, MAX_TEXTS)
-    exchange = desk.begin(request, DecisionKind.EMBEDDING, asked.model)
-    tokens = await check_tokens(service, texts, "input")
-    async with desk.at_work(request, service.config, sum(tokens)) as bill:
+    exchange = desk.begin(request, service.config, DecisionKind.EMBEDDING, asked.model)
+    tokens = await check_tokens(texts, "input")
+    async with desk.at_work(request, exchange, sum(tokens)):
         cuts = list(pieces(texts))
         run = service.run_soon if len(cuts) == 1 else service.run
         parts = [await run(owner, vectors_of, service.routing, texts[some], asked) for some in cuts]
         routed = RoutedQueries.joined([part for part, _ in parts])
-        bill.read_by(routed.decisions)
+        exchange.read_by(routed.decisions)
     vectors = [vector for _, found in parts for vector in found]
     exchange.overhead_ms = routed.routing_ms
     outcomes: list[Outcome] = []
     if asked.input_type == "query":
-        outcomes = desk.log.outcomes_of(routed, prompt_tokens=tokens)
+        outcomes = desk.outcomes_of(exchange, routed, prompt_tokens=tokens)
     return await desk.finish(
         exchange, outcomes, lambda: answer_of(asked, routed, vectors, outcomes, sum(tokens)).model_dump()
     )

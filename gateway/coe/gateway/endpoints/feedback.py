@@ -12,7 +12,7 @@ from fastapi import Depends, Response
 from pydantic import Field, model_validator
 
 from coe.base.errors import shorten
-from coe.base.request_body import Body, ColumnText
+from coe.base.json_text import Body, ColumnText
 from coe.decision_log.decision_record import DecisionKind, DecisionRecord
 from coe.decision_log.feedback_types import DocumentFeedback, Feedback, FeedbackKind, FeedbackStatus
 from coe.gateway.answer_cache import AnswerCache

@@ -11,13 +11,13 @@ from fastapi import Request
 from pydantic import Field
 from starlette.responses import Response
 
-from coe.base.request_body import Body
+from coe.base.json_text import Body
 from coe.decision_log.decision_record import DecisionKind
-from coe.gateway.endpoints.access import Owner, api_router
+from coe.gateway.endpoints.access import Owner, Service, api_router
 from coe.gateway.endpoints.embeddings import TokenUsage
-from coe.gateway.endpoints.retrieval_access import Desk, Service, check_tokens
+from coe.gateway.endpoints.retrieval_exchange import Desk, check_tokens
+from coe.gateway.endpoints.store_api import Text
 from coe.gateway.http_errors import invalid
-from coe.gateway.retrieval.store_api import Text
 from coe.retrieval.fair_threads import pieces
 from coe.retrieval.routing.fusion import Ranking, fuse
 from coe.retrieval.routing.query_routing import RoutedQueries, why
@@ -74,14 +74,15 @@ async def rerank(asked: RerankRequest, request: Request, desk: Desk, service: Se
     if not asked.query.strip():
         raise invalid("'query' is empty; allowed: a text", "query")
     documents = [each if isinstance(each, str) else each.text for each in asked.documents]
-    exchange = desk.begin(request, DecisionKind.RERANK, asked.model)
-    tokens = sum(await check_tokens(service, [asked.query, *documents], "documents"))
-    async with desk.at_work(request, service.config, tokens) as bill:
+    exchange = desk.begin(request, service.config, DecisionKind.RERANK, asked.model)
+    tokens = sum(await check_tokens([asked.query, *documents], "documents"))
+    async with desk.at_work(request, exchange, tokens):
         routed, (order, scores) = await ranked(service, owner, asked.query, documents, asked.model)
-        bill.read_by(routed.decisions)
+        exchange.read_by(routed.decisions)
     exchange.overhead_ms = routed.routing_ms
     top = len(order) if asked.top_n is None else min(asked.top_n, len(order))
-    outcomes = desk.log.outcomes_of(
+    outcomes = desk.outcomes_of(
+        exchange,
         routed,
         documents=[f"index-{place}" for place in order[:top]],
         prompt_tokens=[tokens],

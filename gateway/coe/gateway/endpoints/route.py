@@ -8,12 +8,12 @@ from typing import Annotated
 
 from fastapi import Request
 
+from coe.decision_log.privacy import new_decision_id
 from coe.fleet.explain import RouteAnswer, reason_in_words
 from coe.gateway.asgi import off_loop
 from coe.gateway.chat_request import ChatRequest, chat_request, json_object
 from coe.gateway.deciding import Decider
 from coe.gateway.endpoints.access import CallerOf, Config, api_router, part
-from coe.gateway.exchange import new_decision_id
 from coe.gateway.http_errors import invalid
 from coe.gateway.live_router import LiveRouter
 from coe.router.deciding_words import read_from

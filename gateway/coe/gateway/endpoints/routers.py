@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from fastapi import Response
 
 from coe.base.errors import ArtifactError, ConfigError
-from coe.base.request_body import Body
+from coe.base.json_text import Body
 from coe.decision_log.admin_log import AdminLog
 from coe.decision_log.database import Database
 from coe.decision_log.e_process import Arm

@@ -7,43 +7,26 @@ import json
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 
-from fastapi import Request
-from starlette.responses import Response
-
 from coe.base.errors import RequestError
-from coe.decision_log.decision_record import DecisionKind
-from coe.gateway.endpoints.access import Owner, api_router
+from coe.gateway.endpoints.access import ListPage, Owner, OwnStore, Stores, api_router
 from coe.gateway.endpoints.files import safe_name
-from coe.gateway.endpoints.retrieval_access import (
-    Desk,
-    ListPage,
-    OwnStore,
-    Service,
-    Stores,
-    check_tokens,
-    decision_view,
-)
-from coe.gateway.http_errors import invalid
-from coe.gateway.retrieval.store_api import (
+from coe.gateway.endpoints.store_api import (
     AttributesUpdate,
     BatchCreate,
     FileAttach,
     Json,
-    SearchBody,
     StoreCreate,
     StoreUpdate,
     TextsAdd,
     batch_view,
     list_view,
-    search_view,
     store_file_view,
     store_view,
 )
 from coe.retrieval.stores.chunking import ChunkingStrategy, StaticStrategy
 from coe.retrieval.stores.files import new_id, not_found
-from coe.retrieval.stores.filters import Scalar, fault_of
+from coe.retrieval.stores.filters import Scalar
 from coe.retrieval.stores.store_records import Addition, FileStatus
-from coe.retrieval.stores.store_search import SearchRequest
 
 api = api_router("/v1/vector_stores")
 
@@ -96,44 +79,6 @@ async def delete_store(store_id: str, stores: Stores, owner: Owner) -> Json:
     """Deletes a store with its vectors; uploaded files stay."""
     await stores.delete(owner, store_id)
     return {"id": store_id, "object": "vector_store.deleted", "deleted": True}
-
-
-@api.post("/{store_id}/search")
-async def search_store(
-    store: OwnStore, asked: SearchBody, request: Request, desk: Desk, service: Service, owner: Owner
-) -> Response:
-    """The chunks that fit best, and which expert found them and why."""
-    wanted = search_request(asked)
-    exchange = desk.begin(request, DecisionKind.SEARCH, asked.model)
-    tokens = await check_tokens(service, wanted.queries, "query")
-    async with desk.at_work(request, service.config, sum(tokens)) as bill:
-        found = await service.search(owner, store, wanted)
-        bill.read_by(found.routed.decisions)
-    exchange.overhead_ms = found.routed.routing_ms
-    outcomes = desk.log.outcomes_of(
-        found.routed,
-        store_id=store.store_id,
-        documents=[each.chunk.document_id for each in found.found],
-        prompt_tokens=tokens,
-    )
-    ignored = ["rewrite_query"] if asked.rewrite_query else []
-    return await desk.finish(
-        exchange, outcomes, lambda: search_view(found, [decision_view(each) for each in outcomes], ignored)
-    )
-
-
-def search_request(asked: SearchBody) -> SearchRequest:
-    """Raises ApiError 400."""
-    queries = (asked.query,) if isinstance(asked.query, str) else tuple(asked.query)
-    for place, query in enumerate(queries):
-        if not query.strip():
-            where = "query" if isinstance(asked.query, str) else f"query[{place}]"
-            raise invalid(f"'{where}' is empty; allowed: a text", where)
-    fault = None if asked.filters is None else fault_of(asked.filters)
-    if fault is not None:
-        raise invalid(f"'filters': {fault}", "filters")
-    threshold = asked.ranking_options.score_threshold if asked.ranking_options else None
-    return SearchRequest(queries, asked.max_num_results, asked.model, asked.filters, threshold)
 
 
 @api.post("/{store_id}/files")

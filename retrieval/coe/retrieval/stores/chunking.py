@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from coe.base.request_body import Body
+from coe.base.json_text import Body
 
 
 class StaticChunking(Body):

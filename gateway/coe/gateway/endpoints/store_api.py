@@ -7,14 +7,11 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from coe.base.json_text import from_json
-from coe.base.request_body import Body, ColumnText
+from coe.base.json_text import Body, ColumnText, from_json
 from coe.retrieval.stores.chunking import ChunkingStrategy
-from coe.retrieval.stores.filters import Filter, Scalar
+from coe.retrieval.stores.filters import Scalar
 from coe.retrieval.stores.paging import Page
 from coe.retrieval.stores.store_records import FileStatus, StoredFile, StoreFile, VectorStore
-from coe.retrieval.stores.store_search import Found, SearchAnswer
-from coe.router.section import AUTO
 
 MAX_INPUT_CHARS = 100_000
 MAX_PAIRS = 16
@@ -117,24 +114,6 @@ class TextsAdd(Body):
     chunking_strategy: ChunkingStrategy | None = Field(default=None, discriminator="type")
 
 
-class RankingOptions(Body):
-    """The expert ranks, so only the threshold matters."""
-
-    ranker: str | None = None
-    score_threshold: float | None = Field(default=None, ge=-1, le=1)
-
-
-class SearchBody(Body):
-    """POST /v1/vector_stores/{id}/search. `model` is an addition: a retrieval expert, or `auto`."""
-
-    query: Text | Annotated[list[Text], Field(min_length=1, max_length=16, fail_fast=True)]
-    filters: Filter | None = None
-    max_num_results: int = Field(default=10, ge=1, le=50)
-    ranking_options: RankingOptions | None = None
-    rewrite_query: bool = False
-    model: str = Field(default=AUTO, min_length=1)
-
-
 def file_view(file: StoredFile) -> Json:
     return {
         "id": file.file_id,
@@ -206,31 +185,6 @@ def list_view(items: Sequence[T], page: Page, view: Callable[[T], Json]) -> Json
         "first_id": shown[0]["id"] if shown else None,
         "last_id": shown[-1]["id"] if shown else None,
         "has_more": len(items) > page.limit,
-    }
-
-
-def search_view(answer: SearchAnswer, decisions: Sequence[Json], ignored: Sequence[str]) -> Json:
-    """A page of results, with who searched and why."""
-    return {
-        "object": "vector_store.search_results.page",
-        "search_query": list(answer.routed.texts),
-        "data": [found_view(each) for each in answer.found],
-        "has_more": False,
-        "next_page": None,
-        "decisions": list(decisions),
-        "ignored": list(ignored),
-    }
-
-
-def found_view(found: Found) -> Json:
-    chunk = found.chunk
-    return {
-        "file_id": chunk.file_id,
-        "filename": chunk.filename,
-        "score": round(found.score, 6),
-        "attributes": chunk.attributes,
-        "content": [{"type": "text", "text": chunk.text}],
-        "document_id": chunk.document_id,
     }
 
 
