@@ -18,7 +18,7 @@ from coe.base.errors import ConfigError, DataError, RouterError
 from coe.base.journal import Journal, line_of
 from coe.eval.answers import Answer, counts
 from coe.eval.collect import Collection, collect
-from coe.eval.collect_command import load_inputs
+from coe.eval.collect_command import load_request
 from coe.eval.collect_request import CollectOptions, CollectRequest
 from coe.eval.grading import cost_usd
 from coe.eval.probe_set import GraderSpec, Probe
@@ -407,27 +407,27 @@ async def test_one_at_a_time_goes_expert_by_expert(fake: FakeExperts, tmp_path: 
 def test_inputs_are_checked(tmp_path: Path) -> None:
     url = "http://127.0.0.1:8000/v1"
     with pytest.raises(ConfigError, match="'localhost:8000' is not a URL"):
-        load_inputs(None, None, ["a"], "localhost:8000")
+        load_request(None, None, ["a"], "localhost:8000", tmp_path)
     with pytest.raises(ConfigError, match="name the experts"):
-        load_inputs(None, None, None, url)
+        load_request(None, None, None, url, tmp_path)
     with pytest.raises(ConfigError, match="'a' is named 2 times"):
-        load_inputs(None, None, ["a", "a"], url)
+        load_request(None, None, ["a", "a"], url, tmp_path)
     with pytest.raises(DataError, match="does not exist"):
-        load_inputs(tmp_path / "none", None, ["a"], url)
+        load_request(tmp_path / "none", None, ["a"], url, tmp_path)
     file = tmp_path / "mine.jsonl"
     file.write_text("\n".join(probe.model_dump_json() for probe in PROBES))
-    assert load_inputs(file, None, ["a"], url).probes == PROBES
+    assert load_request(file, None, ["a"], url, tmp_path).probes == PROBES
     file.write_text(PROBES[0].model_dump_json() + "\n" + json.dumps({"id": "x"}))
     with pytest.raises(DataError, match=r"mine.jsonl: row 2"):
-        load_inputs(file, None, ["a"], url)
-    assert len({probe.category for probe in load_inputs(None, None, ["a"], url).probes}) >= 12
+        load_request(file, None, ["a"], url, tmp_path)
+    assert len({probe.category for probe in load_request(None, None, ["a"], url, tmp_path).probes}) >= 12
 
 
-def test_experts_file_gives_names_and_refuses_others() -> None:
+def test_experts_file_gives_names_and_refuses_others(tmp_path: Path) -> None:
     file = Path(__file__).parents[2] / "experts.yaml"
     url = "http://127.0.0.1:8000/v1"
-    found = load_inputs(None, file, None, url)
+    found = load_request(None, file, None, url, tmp_path)
     assert "generalist" in found.experts
     assert found.facts["generalist"].active_params_b == pytest.approx(0.135)
     with pytest.raises(ConfigError, match="unknown expert 'generalst'; did you mean 'generalist'"):
-        load_inputs(None, file, ["generalst"], url)
+        load_request(None, file, ["generalst"], url, tmp_path)

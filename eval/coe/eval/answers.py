@@ -74,35 +74,25 @@ def counts(said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def asked(client: ChatClient, pair: Pair) -> Answer:
-    """Asks one pair; a permanent failure is an answer, too. Raises CallError on any other error."""
-    started = time.perf_counter()
-    try:
-        text, usage = await client.ask(pair.expert, pair.probe)
-    except CallError as error:
-        if error.reason == _ABSTAINED:
-            return pair.answered(started, prompt_tokens=0, output_tokens=0)
-        if error.fault is not Fault.EXPERT or error.is_retryable:
-            raise
-        return failed_answer(pair, error, started)
-    return pair.answered(started, text=text, **counts(usage))
+    """Asks one pair, waiting for an expert that is away for a moment (429, 503, no connection). A failure for good is
+    an answer, too, with its latency: an error costs nothing, the cost of a lost answer is unknown.
 
-
-def failed_answer(pair: Pair, error: CallError, started: float) -> Answer:
-    """A failure as it counts: 0, with its latency. An error costs nothing; the cost of a lost answer is unknown."""
-    billed = 0 if error.is_answered else None
-    return pair.answered(started, prompt_tokens=billed, output_tokens=billed, failure=error.reason)
-
-
-async def asked_in_time(client: ChatClient, pair: Pair) -> Answer:
-    """As `asked`, waiting for an expert that is away for a moment (429, 503, no connection). Raises CallError."""
-    for wait_s in (*RETRY_WAITS_S, None):
+    Raises:
+        CallError: it is not the expert's failure.
+    """
+    waits_s = iter(RETRY_WAITS_S)
+    while True:
         started = time.perf_counter()
         try:
-            return await asked(client, pair)
+            text, usage = await client.ask(pair.expert, pair.probe)
+            return pair.answered(started, text=text, **counts(usage))
         except CallError as error:
-            if wait_s is None and error.fault is Fault.EXPERT:
-                return failed_answer(pair, error, started)
-            if wait_s is None or not error.is_retryable:
+            if error.reason == _ABSTAINED:
+                return pair.answered(started, prompt_tokens=0, output_tokens=0)
+            wait_s = next(waits_s, None) if error.is_retryable else None
+            if wait_s is None and error.fault is not Fault.EXPERT:
                 raise
-            await asyncio.sleep(error.retry_after_s if error.retry_after_s is not None else wait_s)
-    raise AssertionError("the last try returns or raises")
+            if wait_s is None:
+                billed = 0 if error.is_answered else None
+                return pair.answered(started, prompt_tokens=billed, output_tokens=billed, failure=error.reason)
+            await asyncio.sleep(wait_s if error.retry_after_s is None else error.retry_after_s)

@@ -16,7 +16,7 @@ import numpy as np
 
 from coe.base.errors import RouterError
 from coe.base.journal import Journal
-from coe.eval.answers import Answer, Pair, asked_in_time
+from coe.eval.answers import Answer, Pair, asked
 from coe.eval.chat_client import CallError, ChatClient, Fault
 from coe.eval.collect_request import CollectRequest, Show, pairs_of
 from coe.eval.grading import graded_table
@@ -32,15 +32,19 @@ asked does so eight times in a row once in 256 (ours)."""
 
 @dataclass(frozen=True)
 class Collection:
-    """The table, its answers, and how many of them were there already. As (expert, reason) -> count: `failures`, scored
-    0, and `errors`, not measured. `stopped` says in sentences which experts were given up."""
+    """The table, its answers, and how many of them are new. As (expert, reason) -> count: `failures`, scored 0, and
+    `errors`, not measured. `stopped` says in sentences which experts were given up."""
 
     table: OutcomeTable
     answers: tuple[Answer, ...]
-    n_reused: int
+    n_new: int
     failures: Mapping[tuple[str, str], int]
     errors: Mapping[tuple[str, str], int]
     stopped: tuple[str, ...] = ()
+
+    @property
+    def n_reused(self) -> int:
+        return len(self.answers) - self.n_new
 
 
 async def collect(request: CollectRequest, *, show: Show) -> Collection:
@@ -51,7 +55,8 @@ async def collect(request: CollectRequest, *, show: Show) -> Collection:
         DataError: a damaged journal.
         RouterError: no expert can be asked there, or no expert answered any probe.
     """
-    graders = {probe.id: probe.grader.build() for probe in request.probes}
+    for probe in request.probes:
+        probe.grader.build()
     journal = Journal(request.out / JOURNAL_FILE, Answer)
     answers = {answer.key: answer for answer in journal.read()}
     pairs = pairs_of(request, request.experts)
@@ -69,12 +74,12 @@ async def collect(request: CollectRequest, *, show: Show) -> Collection:
         nobody = f"no expert answered any probe at {request.base_url}: {listed or 'none was asked'}"
         raise RouterError("; ".join(asking.stopped) or nobody)
     experts = (*request.experts, *earlier_experts(request, answers))
-    table = await graded_table(request, graders, answers, experts, show)
+    table = await graded_table(request, answers, experts, show)
     write_outcomes(table.rows(np.asarray(np.isfinite(table.scores).any(axis=1))), request.out)
     return Collection(
         table=table,
         answers=tuple(known),
-        n_reused=len(pairs) - len(wanted),
+        n_new=asking.n_new,
         failures=failures,
         errors=asking.errors,
         stopped=tuple(asking.stopped),
@@ -109,6 +114,7 @@ class Asking:
     show: Show
     total: int = 0
     done: int = 0
+    n_new: int = 0
     errors: Counter[tuple[str, str]] = field(default_factory=Counter)
     stopped: list[str] = field(default_factory=list)
 
@@ -141,9 +147,10 @@ class Asking:
         async def work() -> None:
             for pair in waiting:
                 try:
-                    answer = await asked_in_time(client, pair)
+                    answer = await asked(client, pair)
                     self.journal.append(answer)
                     self.answers[answer.key] = answer
+                    self.n_new += 1
                 except CallError as error:
                     self.errors[expert, error.reason] += 1
                     errors.append(error)

@@ -19,7 +19,7 @@ from coe.cli.terminal import Grid, Terminal
 from coe.eval.answers import Answer
 from coe.eval.collect import Collection
 from coe.eval.collect import collect as run_collect
-from coe.eval.collect_request import CollectInputs, CollectOptions, CollectRequest
+from coe.eval.collect_request import CollectOptions, CollectRequest
 from coe.eval.command_options import ExpertsOption, split_names
 from coe.eval.probe_set import load_probe_file, load_probes
 from coe.eval.ray_engine import EngineOption, WorkEngine, cores_of
@@ -55,28 +55,18 @@ def collect(
 ) -> None:
     """Run prompts through the experts, grade the answers and write an outcome table."""
     require_folder(out)
-    inputs = load_inputs(probes, experts_file, split_names(experts, "--experts"), base_url)
-    request = CollectRequest(
-        **vars(inputs),
-        base_url=base_url,
-        out=out,
-        given=tuple(Journal(answers_from, Answer).read()) if answers_from else (),
-        kept=frozenset(inputs.facts) if experts_file else None,
-        options=options,
-        api_key=api_key(),
-    )
+    request = load_request(probes, experts_file, split_names(experts, "--experts"), base_url, out)
+    given = tuple(Journal(answers_from, Answer).read()) if answers_from else ()
     with console_progress() as progress, cores_of(engine) as cores:
-        collection = asyncio.run(run_collect(replace(request, cores=cores), show=progress))
+        wanted = replace(request, given=given, options=options, cores=cores)
+        collection = asyncio.run(run_collect(wanted, show=progress))
     print_collection(collection, out)
 
 
-def load_inputs(
-    probes: Path | None,
-    experts_file: Path | None,
-    experts: Sequence[str] | None,
-    base_url: str,
-) -> CollectInputs:
-    """Reads probes (the packaged ones by default) and experts.yaml.
+def load_request(
+    probes: Path | None, experts_file: Path | None, experts: Sequence[str] | None, base_url: str, out: Path
+) -> CollectRequest:
+    """Reads probes (the packaged ones by default) and experts.yaml, whose experts stay in the table.
 
     Raises:
         ConfigError: the URL is malformed, no expert is named, or one is not in the file.
@@ -101,7 +91,17 @@ def load_inputs(
         if names.count(name) > 1:
             raise ConfigError(f"--experts: '{name}' is named {names.count(name)} times")
     loaded = load_probe_file(probes) if probes is not None and probes.is_file() else load_probes(probes)
-    return CollectInputs(loaded, names, facts, fingerprints, compared_by)
+    return CollectRequest(
+        probes=loaded,
+        experts=names,
+        base_url=base_url,
+        out=out,
+        facts=facts,
+        fingerprints=fingerprints,
+        compared_by=compared_by,
+        kept=frozenset(facts) if experts_file else None,
+        api_key=api_key(),
+    )
 
 
 def print_collection(collection: Collection, out: Path) -> None:

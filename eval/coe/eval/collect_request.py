@@ -20,22 +20,6 @@ Show = Callable[[str], None]
 """Called with a line that says what is being done now."""
 
 
-@dataclass(frozen=True)
-class CollectInputs:
-    """Probes to ask, experts to ask, and what is known of the experts.
-
-    `facts` gives sizes and prices; experts without any have unknown cost. `fingerprints` say what decides an expert's
-    answers; the name does where there is none. `compared_by` is the kind of answers by category, for probes whose
-    grader tells none.
-    """
-
-    probes: tuple[Probe, ...]
-    experts: tuple[str, ...]
-    facts: Mapping[str, ModelFacts] = field(default_factory=dict)
-    fingerprints: Mapping[str, str] = field(default_factory=dict)
-    compared_by: Mapping[str, PluginConfig] = field(default_factory=dict)
-
-
 class CollectOptions(Record):
     """Options of `coe eval collect` that say how to ask."""
 
@@ -46,16 +30,23 @@ class CollectOptions(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CollectRequest(CollectInputs):
-    """The same with where and how to ask and where to write.
+class CollectRequest:
+    """Probes to ask, experts to ask, where and how, and where to write.
 
-    `given` are answers of another machine, which are not asked again. `kept` are experts that may stay in the table
-    with what they answered before, though they are not asked now; None keeps all of them. `cores` of Ray grade; with 0
-    this process does.
+    `facts` gives sizes and prices; experts without any have unknown cost. `fingerprints` say what decides an expert's
+    answers; the name does where there is none. `compared_by` is the kind of answers by category, for probes whose
+    grader tells none. `given` are answers of another machine, which are not asked again. `kept` are experts that may
+    stay in the table with what they answered before, though they are not asked now; None keeps all of them. `cores` of
+    Ray grade; with 0 this process does.
     """
 
+    probes: tuple[Probe, ...]
+    experts: tuple[str, ...]
     base_url: str
     out: Path
+    facts: Mapping[str, ModelFacts] = field(default_factory=dict)
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    compared_by: Mapping[str, PluginConfig] = field(default_factory=dict)
     given: tuple[Answer, ...] = ()
     kept: frozenset[str] | None = None
     options: CollectOptions = field(default_factory=CollectOptions)

@@ -4,100 +4,73 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-import numpy as np
-
-from coe.eval.answers import Answer
+from coe.eval.answers import Answer, Pair
 from coe.eval.collect_request import CollectRequest, Show, pairs_of
 from coe.eval.probe_set import GraderSpec, Probe
 from coe.eval.ray_engine import spread
-from coe.router.answers import AnswerKind, Score, compares_none, declared_kind
+from coe.router.answers import AnswerKind, compares_none, declared_kind
 from coe.router.cost import cost
 from coe.router.section import PluginConfig
-from coe.router.types import FloatArray
 from coe.router.usage import Usage
+from coe.training.datasets.outcome_rows import PromptRow, ScoreRow, table_of
 from coe.training.datasets.outcomes import numbered_answers
-from coe.training.types import ModelFacts, OutcomeTable, split_of
+from coe.training.types import ModelFacts, OutcomeTable
 
 METRIC = "graded"
 GRADED_IN_PART = 256
 
 
 async def graded_table(
-    request: CollectRequest,
-    graders: Mapping[str, Score],
-    answers: Mapping[str, Answer],
-    experts: Sequence[str],
-    show: Show,
+    request: CollectRequest, answers: Mapping[str, Answer], experts: Sequence[str], show: Show
 ) -> OutcomeTable:
     """All probes and these experts, graded; NaN where there is no answer."""
-    shape = (len(request.probes), len(experts))
-    matrices: dict[str, FloatArray] = {
-        name: np.full(shape, np.nan, dtype=np.float32) for name in ("score", "cost_usd", "output_tokens", "latency_ms")
-    }
-    cells = [
-        (row, column, answers[pair.key])
-        for column, expert in enumerate(experts)
-        for row, pair in enumerate(pairs_of(request, [expert]))
-        if pair.key in answers
-    ]
-    scores = await scores_of(request, graders, [(request.probes[row], answer) for row, _, answer in cells], show)
-    for (row, column, answer), score in zip(cells, scores, strict=True):
-        known = {
-            "score": score,
-            "cost_usd": cost_usd(answer, request.facts.get(experts[column], ModelFacts())),
-            "output_tokens": answer.output_tokens,
-            "latency_ms": answer.latency_ms,
-        }
-        for name, matrix in matrices.items():
-            matrix[row, column] = np.nan if known[name] is None else known[name]
-    sizes = {name: request.facts[name].active_params_b for name in experts if name in request.facts}
-    keys = await compared(request, [(r, c, a.text) for r, c, a in cells if not a.failure], show)
-    return OutcomeTable(
-        prompt_ids=tuple(probe.id for probe in request.probes),
-        texts=tuple(probe.text for probe in request.probes),
-        categories=tuple(probe.category for probe in request.probes),
-        splits=tuple(split_of(probe.text) for probe in request.probes),
-        experts=tuple(experts),
-        scores=matrices["score"],
-        cost_usd=matrices["cost_usd"],
-        output_tokens=matrices["output_tokens"],
-        latency_ms=matrices["latency_ms"],
+    found = [(pair, answers.get(pair.key)) for pair in pairs_of(request, experts)]
+    said = [(pair, answer.text) for pair, answer in found if answer is not None and not answer.failure]
+    scores = await scores_of(request, [(pair.probe, text) for pair, text in said], show)
+    score_of = {(pair.probe.id, pair.expert): score for (pair, _), score in zip(said, scores, strict=True)}
+    prompts = {probe.id: PromptRow(text=probe.text, category=probe.category) for probe in request.probes}
+    rows = [("", score_row(*each, score_of.get((each[0].probe.id, each[0].expert), 0.0), request)) for each in found]
+    table = table_of(prompts, rows, request.out.name, experts, facts=request.facts)
+    place = {probe.id: row for row, probe in enumerate(request.probes)}
+    keys = await compared(request, [(place[p.probe.id], experts.index(p.expert), text) for p, text in said], show)
+    return replace(table, answers=numbered_answers(keys, table.scores.shape))
+
+
+def score_row(pair: Pair, answer: Answer | None, score: float, request: CollectRequest) -> ScoreRow:
+    """The score of an answer with what is known of it; without one it has none."""
+    if answer is None:
+        return ScoreRow(prompt_id=pair.probe.id, model=pair.expert, score=None, metric=METRIC)
+    return ScoreRow(
+        prompt_id=pair.probe.id,
+        model=pair.expert,
+        score=score,
         metric=METRIC,
-        source=request.out.name,
-        active_params_b={name: size for name, size in sizes.items() if size is not None},
-        answers=numbered_answers(keys, (len(request.probes), len(experts))),
+        cost_usd=cost_usd(answer, request.facts.get(pair.expert, ModelFacts())),
+        output_tokens=answer.output_tokens,
+        latency_ms=answer.latency_ms,
     )
 
 
-async def scores_of(
-    request: CollectRequest, graders: Mapping[str, Score], answers: Sequence[tuple[Probe, Answer]], show: Show
-) -> list[float]:
-    """Scores in the order of the answers; 0 where there is nothing to grade."""
-    scores = [0.0] * len(answers)
-    graded = [at for at, (_, answer) in enumerate(answers) if not answer.failure]
+async def scores_of(request: CollectRequest, answers: Sequence[tuple[Probe, str]], show: Show) -> list[float]:
+    """Scores in the order of the answers."""
     if request.cores:
-        specs = [(answers[at][0].grader.model_dump_json(), answers[at][1].text) for at in graded]
+        specs = [(probe.grader.model_dump_json(), text) for probe, text in answers]
         parts = (specs[start : start + GRADED_IN_PART] for start in range(0, len(specs), GRADED_IN_PART))
-        found = (score for part in spread(grade_part, parts, request.cores) for score in part)
-        for at, score in zip(graded, found, strict=True):
-            scores[at] = score
-        return scores
-    waiting, done = iter(graded), 0
+        return [score for part in spread(grade_part, parts, request.cores) for score in part]
+    turns, done = asyncio.Semaphore(request.options.concurrency), 0
 
-    async def work() -> None:
+    async def graded(probe: Probe, text: str) -> float:
         nonlocal done
-        for at in waiting:
-            probe, answer = answers[at]
+        async with turns:
             # A grader may run code in a sandbox for seconds.
-            scores[at] = await asyncio.to_thread(graders[probe.id], answer.text)
-            done += 1
-            show(f"grading: {done} of {len(graded)} answers")
+            score = await asyncio.to_thread(probe.grader.build(), text)
+        done += 1
+        show(f"grading: {done} of {len(answers)} answers")
+        return score
 
-    async with asyncio.TaskGroup() as tasks:
-        for _ in range(min(request.options.concurrency, len(graded))):
-            tasks.create_task(work())
-    return scores
+    return await asyncio.gather(*(graded(*each) for each in answers))
 
 
 def grade_part(part: Sequence[tuple[str, str]]) -> list[float]:

@@ -14,11 +14,11 @@ import typer
 
 from coe.base.errors import DataError, allowed_values
 from coe.base.visible_text import echo
-from coe.cli.options import GATEWAY_URL, ConfigOption, DataOption, api_key
+from coe.cli.options import GATEWAY_URL, ConfigOption, DataOption
 from coe.cli.progress import console_progress
 from coe.cli.terminal import Grid
 from coe.eval.collect import Collection, collect
-from coe.eval.collect_command import load_inputs, print_collection
+from coe.eval.collect_command import load_request, print_collection
 from coe.eval.collect_request import CollectRequest, Show
 from coe.eval.command_options import split_names
 from coe.eval.probe_set import Probe
@@ -66,15 +66,12 @@ def experts_probe(
     artifact = load_artifact(folder)
     check_can_join(loaded, artifact, name)
     router, names = configured_router(loaded, artifact), artifact.manifest.categories
-    inputs = load_inputs(probes_from, config, (name,), base_url)
+    out = data_dir / "outcomes" / f"probe-{name}"
+    request = load_request(probes_from, config, (name,), base_url, out)
     wanted = split_names(categories, "--categories") or ()
-    rows = probes_by_row(inputs.probes, names, wanted)
+    rows = probes_by_row(request.probes, names, wanted)
     kept = [artifact.manifest.experts.index(expert) for expert in router.experts]
     bars = bars_of(loaded, router, evidence_of(artifact).columns(kept), name, [len(row) for row in rows])
-    out = data_dir / "outcomes" / f"probe-{name}"
-    request = CollectRequest(
-        **vars(inputs), base_url=base_url, out=out, api_key=api_key(), kept=frozenset(inputs.facts)
-    )
     asyncio.run(listed(request, name))
     with console_progress() as progress:
         asking = Rounds(request, names, rows, progress)
@@ -146,9 +143,7 @@ class Rounds:
 
     def whole(self) -> Collection:
         """The last round, which has the answers of all, as if it had asked them."""
-        known = (0, *(len(each.answers) for each in self.collected))
-        n_reused = sum(max(0, each.n_reused - n) for each, n in zip(self.collected, known, strict=False))
-        return replace(self.collected[-1], n_reused=n_reused)
+        return replace(self.collected[-1], n_new=sum(each.n_new for each in self.collected))
 
     def table(self) -> OutcomeTable:
         """All that was graded so far."""
