@@ -21,12 +21,12 @@ from coe.eval.log.measure_log import bucket_seconds, measure_log
 from coe.eval.log.traffic import gather, read_traffic
 from coe.eval.log.traffic_page import traffic_page
 from coe.eval.log.traffic_records import LogReport
-from coe.eval.metrics.intervals import Rate, gap, rate
+from coe.eval.metrics.intervals import Rate, rate
 from coe.eval.report import page
 from coe.router.types import DecisionReason, Metric
 from coe.training.feedback_report import FeedbackReport
 from tests.eval.drawn import charts_of_page
-from tests.eval.log.traffic_log import NEW, OLD, START, decision_of, record_of, traffic, write_log
+from tests.eval.log.traffic_log import OLD, START, decision_of, record_of, traffic, write_log
 from tests.training.trained_folder import make_trained
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -60,28 +60,6 @@ def test_qualities_hold_the_truth(report: LogReport) -> None:
         assert cell.quality.low <= truth[cell.category, cell.expert] <= cell.quality.high
 
 
-def test_regret_is_what_prose_lost_to_the_coder_and_exploration(report: LogReport) -> None:
-    """Best per category is 0.9 and 0.8. Served: code 0.825; prose 0.545 under the old router, 0.755 under the new."""
-    rows = {row.category: row for row in report.regret.categories}
-    assert (rows["code"].best, rows["prose"].best) == ("coder", "writer")
-    for name, lost in (("code", 0.9 - 0.825), ("prose", 0.8 - 0.65)):
-        found = rows[name].regret
-        assert found.low <= lost <= found.high
-    assert report.regret.coverage == 1.0
-    assert report.regret.explored.value < report.regret.exploited.value
-
-
-def test_answers_from_the_cache_say_nothing_about_the_best_expert() -> None:
-    pairs = list(traffic(1000))
-    for number in range(1000, 1200):
-        decision = decision_of("code", "sums", 1.0, NEW, reason=DecisionReason.CACHED)
-        pairs.append((record_of(number, decision), 1.0))
-    rewards = {record.decision_id: reward for record, reward in pairs}
-    regret = measure_log(gather((record for record, _ in pairs), rewards), command="coe eval log", now=NOW).regret
-    assert {row.category: row.best for row in regret.categories} == {"code": "coder", "prose": "writer"}
-    assert regret.coverage == 1.0  # of what was routed
-
-
 def test_the_headline_draws_no_verdict_from_a_wide_interval(report: LogReport) -> None:
     assert traffic_page(report_on(27)).title.startswith("Too little feedback to tell: answers are worth ")
     assert traffic_page(report).title.startswith("Answers are worth ")
@@ -93,7 +71,6 @@ def test_feedback_of_the_dissatisfied_is_corrected_by_cell(tmp_path: Path) -> No
     measured = measure_log(found, command="c", now=NOW)
     bias = measured.bias
     assert bias.corrected.value > bias.raw.value  # cells of good answers had the fewest raters
-    assert {share.by for share in bias.groups} == {"category", "expert"}
 
 
 def test_nothing_of_a_text_is_in_the_report(tmp_path: Path) -> None:
@@ -154,34 +131,6 @@ def test_probes_and_malformed_requests_are_counted_beside_the_traffic(tmp_path: 
     store.close()
     with pytest.raises(DataError, match="2 probes by coe itself, and 3 malformed requests"):
         read_traffic(f"sqlite:///{tmp_path / 'coe.db'}")
-
-
-def explored_log(n: int, explored: int, rated: int) -> LogReport:
-    """n answers of a policy with an epsilon of 0.1, so many of them drawn and so many of these rated."""
-    pairs = [("writer", 0.05, DecisionReason.EXPLORED)] * explored
-    pairs += [("coder", 0.95, DecisionReason.MAP)] * (n - explored)
-    records = [
-        record_of(i, decision_of("code", expert, propensity, OLD, reason=reason))
-        for i, (expert, propensity, reason) in enumerate(pairs)
-    ]
-    return measure_log(gather(records, {f"dec-{i:06}": 1.0 for i in range(rated)}), command="c", now=NOW)
-
-
-@pytest.mark.parametrize(("rated", "said"), [(0, "none"), (3, "3")])
-def test_a_log_with_exploration_is_not_told_that_it_has_none(rated: int, said: str) -> None:
-    found = explored_log(40, 4, rated)
-    warning = found.warnings[-1]
-    assert warning.startswith("Regret is known for 0% of the traffic only: of 4 answers by exploration")
-    assert f"{said} got feedback" in warning
-    assert "without exploration" not in " ".join(found.warnings) + page.render(traffic_page(found))
-    assert "needs more feedback" in page.render(traffic_page(found))
-
-
-def test_a_log_without_exploration_is_told_so() -> None:
-    records = [record_of(i, decision_of("code", "coder", 1.0, OLD)) for i in range(40)]
-    found = measure_log(gather(records, {}), command="c", now=NOW)
-    assert "without exploration it is unknown" in found.warnings[-1]
-    assert "needs exploration and feedback" in page.render(traffic_page(found))
 
 
 def test_since_and_until_cut_the_log(tmp_path: Path) -> None:
@@ -266,18 +215,10 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path, capsys: pyte
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.html", "report.json"}
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.lists(st.floats(0, 1), min_size=1, max_size=30))
-def test_intervals_hold_their_value_and_gaps_turn_around(one, two) -> None:
-    first, second = rate(np.array(one)), rate(np.array(two))
-    assert first.low - 1e-12 <= first.value <= first.high + 1e-12
-    there, back = gap(second, first), gap(first, second)
-    assert (there.value, there.low, there.high) == pytest.approx((-back.value, -back.high, -back.low))
-
-
-def test_newcombes_interval_is_the_published_one() -> None:
-    """Newcombe 1998, table II: 56/70 - 48/80, method 10: 0.0524 to 0.3339."""
-    found = gap(rate(np.repeat([1.0, 0.0], [56, 14])), rate(np.repeat([1.0, 0.0], [48, 32])))
-    assert (found.low, found.high) == (pytest.approx(0.0524, abs=5e-5), pytest.approx(0.3339, abs=5e-5))
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
+def test_intervals_hold_their_value(values) -> None:
+    found = rate(np.array(values))
+    assert found.low - 1e-12 <= found.value <= found.high + 1e-12
 
 
 def test_buckets() -> None:

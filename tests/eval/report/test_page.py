@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coe.eval.metrics.intervals import Gap
+from coe.eval.metrics.intervals import Rate
 from coe.eval.report import drawing
 from coe.eval.report.numbers import percent, points
 from coe.eval.report.page import (
@@ -38,7 +38,7 @@ from tests.eval.drawn import charts_of_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 HOSTILE = "</script><script>alert('`x`')</script><img src=x onerror=y>"
-GAP = Gap(value=0.042, low=0.01, high=0.074)
+GAP = Rate(value=0.042, low=0.01, high=0.074, n=40)
 
 
 def page_of(text: str) -> Page:

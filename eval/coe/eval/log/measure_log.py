@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from coe.eval.log.category_regret import measure_regret
 from coe.eval.log.traffic import NOT_ROUTED, Names, Traffic
 from coe.eval.log.traffic_page import headline, warnings
 from coe.eval.log.traffic_records import (
@@ -17,7 +16,6 @@ from coe.eval.log.traffic_records import (
     Cell,
     Group,
     LogReport,
-    RatedShare,
     Totals,
 )
 from coe.eval.metrics.intervals import rate
@@ -42,7 +40,6 @@ def measure_log(traffic: Traffic, *, command: str, now: datetime, **beside: Any)
         cells=cells(routed),
         timeline=timeline(traffic, step),
         bucket_s=step,
-        regret=measure_regret(traffic),
         bias=measure_bias(traffic.rows(traffic.is_answered & traffic.is_routed)),
         model_changes=traffic.model_changes,
         **beside,
@@ -117,19 +114,9 @@ def quantile(values: Float64Array, level: float) -> float | None:
 
 
 def measure_bias(answered: Traffic) -> Bias:
-    """Shares of answers with feedback by group, and the mean reward as given and corrected."""
-    groups: tuple[tuple[Literal["category", "expert"], Names], ...] = (
-        ("expert", answered.expert),
-        ("category", answered.category),
-    )
+    """The share of answers with feedback, and the mean reward as given and corrected."""
     return Bias(
         rated=answered.share(answered.is_rated),
-        groups=tuple(
-            RatedShare(by=by, name=name, n=len(own), rated=rated)
-            for by, names in groups
-            for name, own in sorted(answered.parts(names), key=lambda part: part[0])
-            if (rated := own.share(own.is_rated)) is not None
-        ),
         raw=answered.quality,
         corrected=rate(answered.reward, response_weights(answered), answered.clusters),
     )

@@ -36,8 +36,7 @@ class Traffic:
     """n decisions in order of time; every array is (n,).
 
     `expert` answered, or was chosen where there was no answer. `is_routed`: the router chose, not the client;
-    `category`, `version`, `policy`, `predicted` mean something only there. `predicted` and `best_predicted` are the
-    quality that the router expected of its choice and of the best eligible expert. `reward` in [0, 1] is NaN without
+    `category` means something only there. `reward` in [0, 1] is NaN without
     feedback, `ttft_ms` where nothing was answered. `question` and `key` are equal for decisions about the same
     question and of the same key. `left_out` counts what is in the log and is not traffic;
     `model_changes` are those of the models behind experts.
@@ -47,14 +46,8 @@ class Traffic:
     state: Names
     category: Names
     expert: Names
-    version: Names
-    policy: Names
-    reason: Names
     is_routed: BoolArray
     is_fallback: BoolArray
-    propensity: Float64Array
-    predicted: Float64Array
-    best_predicted: Float64Array
     reward: Float64Array
     cost_usd: Float64Array
     latency_ms: Float64Array
@@ -162,20 +155,13 @@ def row_of(record: DecisionRecord, reward: float) -> tuple[object, ...]:
     """The columns of one record, in the order of `Traffic`."""
     decision = record.decision
     is_routed = decision is not None and decision.reason.is_routed
-    qualities = dict(zip(decision.eligible, decision.predicted_quality, strict=False)) if decision and is_routed else {}
     return (
         record.at,
         record.state.value,
         decision.category if decision and is_routed else NOT_ROUTED,
         record.served_expert or (decision.expert if decision else NOT_ROUTED),
-        decision.router_version if decision and is_routed else NOT_ROUTED,
-        decision.policy if decision and is_routed else NOT_ROUTED,
-        decision.reason.value if decision else NOT_ROUTED,
         is_routed,
         bool(decision and decision.is_fallback),
-        decision.propensity if decision else 1.0,
-        qualities.get(decision.expert, np.nan) if decision else np.nan,
-        max(qualities.values(), default=np.nan),
         reward if record.state is TerminalState.ANSWERED else np.nan,
         record.cost_usd,
         record.latency_ms,

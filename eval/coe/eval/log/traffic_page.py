@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from coe.base.money import money
-from coe.eval.log.category_regret import MIN_EFFECTIVE
 from coe.eval.log.expert_worth import sentence
 from coe.eval.log.traffic_records import LogReport
 from coe.eval.log.traffic_sections import sections
@@ -54,11 +53,6 @@ def headline(report: LogReport) -> str:
         )
     else:
         said.append("No answer has feedback, so nothing can be said about quality.")
-    if (lost_by_choice := report.regret.total) is not None:
-        said.append(
-            "The best expert per category in hindsight would change that by "
-            f"{stated(lost_by_choice, points, ' points')}."
-        )
     if (worth := report.worth) is not None and (worth.dispensable or worth.doubt):
         said.append(sentence(worth))
     return " ".join(said)
@@ -88,31 +82,21 @@ def warnings(report: LogReport) -> Iterator[str]:
             f"Only {counted(n_rated, 'answer has', 'answers have')} feedback: read intervals, not means. "
             "POST /v1/feedback takes thumbs, scores, edits and test results."
         )
-    raw, corrected, regret = report.bias.raw, report.bias.corrected, report.regret
+    raw, corrected = report.bias.raw, report.bias.corrected
     if raw and corrected and not corrected.low <= raw.value <= corrected.high:
         yield (
             f"Feedback is one-sided: as given its mean is {percent(raw.value)}, corrected it is "
             f"{percent(corrected.value)}."
         )
-    if report.totals.n_routed and regret.coverage < 0.5:
-        why = "without exploration it is unknown what another expert would have answered (exploration of a policy)."
-        if regret.is_explored:
-            rated = round(regret.explored.n) if regret.explored is not None else 0
-            why = (
-                f"of {counted(regret.n_explored, 'answer', 'answers')} by exploration {rated or 'none'} got feedback. "
-                f"A category needs feedback on {MIN_EFFECTIVE:g} answers of at least two experts."
-            )
-        yield f"Regret is known for {percent(regret.coverage, 0)} of the traffic only: {why}"
 
 
 def figures(report: LogReport) -> list[Figure]:
-    totals, quality, regret = report.totals, report.bias.corrected, report.regret
-    needed = f"needs {'more feedback' if regret.is_explored else 'exploration and feedback'}"
+    totals, quality, worth = report.totals, report.bias.corrected, report.loop.worth if report.loop else None
     slow = "" if totals.p95_ms is None else f"95% within {milliseconds(totals.p95_ms)}"
     each = money(1000 * totals.cost_usd / totals.n)
     return [
         Figure("Quality, corrected", cell_of(quality, percent) if quality else Cell("unknown", "no feedback")),
-        Figure("Regret, points", cell_of(regret.total, points) if regret.total else Cell("unknown", needed)),
+        Figure("Won by learning, points", cell_of(worth or "unknown", points, is_difference=True)),
         Figure("Cost", Cell(money(totals.cost_usd), f"{each} per 1,000")),
         Figure("Latency, median", Cell(milliseconds(totals.p50_ms) or "none", slow)),
     ]

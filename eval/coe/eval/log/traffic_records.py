@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
@@ -10,8 +10,8 @@ from coe.base.money import money
 from coe.decision_log.served_models import ModelChange
 from coe.eval.log.expert_worth import CompositionWorth
 from coe.eval.log.loop_worth import LoopWorth
-from coe.eval.metrics.intervals import Gap, Rate
-from coe.eval.report.numbers import milliseconds, percent, points
+from coe.eval.metrics.intervals import Rate
+from coe.eval.report.numbers import milliseconds, percent
 from coe.eval.report.page import InTable
 from coe.router.types import Record
 from coe.training.feedback_report import FeedbackReport
@@ -50,51 +50,11 @@ class Bucket(Record):
     quality: Rate | None
 
 
-class CategoryRegret(Record):
-    """Gain of the expert of highest estimated reward, in hindsight, over what was served; `unknown` says why there is
-    none."""
-
-    category: str
-    n: Annotated[int, InTable("Decisions")]
-    served: Annotated[Rate | None, InTable("Served", percent)]
-    best: Annotated[str | None, InTable("Best expert")]
-    regret: Annotated[Gap | None, InTable("Regret, points", points)]
-    unknown: str = ""
-
-
-class Regret(Record):
-    """Regret, estimated from the log's own rewards by propensities and two halves (`eval.log.category_regret`).
-
-    `total` is over the share `coverage` of the routed traffic where it is known. `given_up` is the mean of best
-    predicted minus predicted quality of the choice. `explored` is the reward where an expert was drawn instead of the
-    best one.
-    """
-
-    total: Gap | None
-    coverage: float
-    is_explored: bool
-    n_explored: int
-    categories: tuple[CategoryRegret, ...]
-    given_up: float | None
-    explored: Rate | None
-    exploited: Rate | None
-
-
-class RatedShare(Record):
-    """Share of the answers of a group that got feedback."""
-
-    by: Literal["category", "expert"]
-    name: str
-    n: Annotated[int, InTable("Answers")]
-    rated: Annotated[Rate, InTable("Rated", percent)]
-
-
 class Bias(Record):
-    """Shares of answers with feedback; the mean of it as given, and corrected: each rated answer counts for the answers
-    of its category and expert (inverse response propensity)."""
+    """The share of answers with feedback; the mean of it as given, and corrected: each rated answer counts for the
+    answers of its category and expert (inverse response propensity)."""
 
     rated: Rate | None
-    groups: tuple[RatedShare, ...]
     raw: Rate | None
     corrected: Rate | None
 
@@ -127,7 +87,6 @@ class LogReport(Record):
     cells: tuple[Cell, ...]
     timeline: tuple[Bucket, ...]
     bucket_s: float
-    regret: Regret
     bias: Bias
     model_changes: tuple[ModelChange, ...] = Field(default=(), description="of the models behind experts")
     feedback: FeedbackReport | None = None

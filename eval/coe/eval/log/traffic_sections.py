@@ -7,7 +7,7 @@ from typing import Any
 from coe.base.money import money
 from coe.eval.log.expert_worth import sentence
 from coe.eval.log.loop_worth import loop_sentences
-from coe.eval.log.traffic_records import Group, LogReport, Regret
+from coe.eval.log.traffic_records import Group, LogReport
 from coe.eval.report import drawing
 from coe.eval.report.numbers import moment, percent, points
 from coe.eval.report.page import Chart, Column, Section, Table, facts_of, record_table, stated, table_of
@@ -27,7 +27,6 @@ def sections(report: LogReport, served: Chart | None) -> list[Section]:
     return [
         served_section(report, served),
         Section("Experts", table=group_table("Expert", report.experts), chart=cells_chart(report)),
-        regret_section(report.regret),
         bias_section(report),
         *(feedback_sections(report.feedback) if report.feedback else ()),
         loop_section(report),
@@ -62,26 +61,8 @@ def cells_chart(report: LogReport) -> Chart | None:
     return Chart(caption, drawing.heat_map(shares, ("category", "expert"), ".0%", 1.0)) if shares else None
 
 
-def regret_section(regret: Regret) -> Section:
-    """The gain of better choices, as far as it is known."""
-    text = "Not known: no category has rated answers of two experts."
-    if regret.total is not None:
-        text = (
-            f"The best expert of each category in hindsight: {stated(regret.total, points, ' points')}, over the "
-            f"{percent(regret.coverage, 0)} of the routed traffic where that is known."
-        )
-    if regret.given_up is not None:
-        text += f" Predicted loss by budgets, pins, exploration and stage 1: {points(regret.given_up)} points."
-    for name, found in (("Explored", regret.explored), ("Other", regret.exploited)):
-        if found is not None and regret.explored is not None:
-            text += f" {name} decisions earned {stated(found, percent)}."
-    note = "By propensities, cross-fitted. Negative: the choices per query beat any single expert."
-    table = record_table("Category", regret.categories)
-    return Section("What better choices would have gained", text, table, note=note)
-
-
 def bias_section(report: LogReport) -> Section:
-    """Shares of answers with feedback, and the mean corrected for them."""
+    """The share of answers with feedback, and the mean corrected for who gives it."""
     title, bias = "Who gives feedback", report.bias
     if bias.raw is None or bias.rated is None or bias.corrected is None:
         return Section(title, "There was no feedback in this time.")
@@ -89,7 +70,7 @@ def bias_section(report: LogReport) -> Section:
         f"{stated(bias.rated, percent)} of the answers were rated. Their mean reward is {stated(bias.raw, percent)}; "
         f"counting each for the answers of its category and expert gives {stated(bias.corrected, percent)}."
     )
-    return Section(title, text, record_table("Group", {f"{one.by}: {one.name}": one for one in bias.groups}))
+    return Section(title, text)
 
 
 def feedback_sections(said: FeedbackReport) -> list[Section]:

@@ -92,22 +92,17 @@ def queries_to_show(difference: float, standard_error: float, n: int) -> int | N
     return math.ceil(n * (smallest_shown(standard_error) / difference) ** 2 - 1e-9)
 
 
-class Gap(Record):
-    """A difference of two rates."""
+class Rate(Record):
+    """A mean in [0, 1] or a share, with its interval and the (effective) number of answers behind it."""
 
     value: float
     low: float
     high: float
+    n: float
 
     @property
     def interval(self) -> Range:
         return self.low, self.high
-
-
-class Rate(Gap):
-    """A mean in [0, 1] or a share, with its interval and the (effective) number of answers behind it."""
-
-    n: float
 
 
 def rate(values: Float64Array, weights: Float64Array | None = None, clusters: Sequence[IntArray] = ()) -> Rate | None:
@@ -150,13 +145,3 @@ def effective_count(residuals: Float64Array, w: Float64Array, clusters: Sequence
             effect = max(effect, float((sums**2).sum()) / squares * count / (count - 1))
     plain = [float(w.sum() ** 2 / own.sum()) for own in sizes]
     return max(plain[0] / effect if squares > 1e-12 else min(plain), 1.0)
-
-
-def gap(after: Rate | None, before: Rate | None) -> Gap | None:
-    """after - before, with Newcombe's interval (1998, method 10) from the two intervals."""
-    if after is None or before is None:
-        return None
-    value = after.value - before.value
-    down = math.hypot(after.value - after.low, before.high - before.value)
-    up = math.hypot(after.high - after.value, before.value - before.low)
-    return Gap(value=value, low=value - down, high=value + up)
