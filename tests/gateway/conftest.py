@@ -17,7 +17,6 @@ PATIENCES = (
     "coe.gateway.conversations.TIMEOUT_S",
     "coe.gateway.admission.PATIENCE_S",
     "coe.gateway.keys.limits.TIMEOUT_S",
-    "coe.gateway.live_router.MAX_WAIT_S",
 )
 
 

@@ -1,10 +1,6 @@
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import threading
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,9 +12,8 @@ from coe.gateway import live_router
 from coe.gateway.live_router import LiveRouter
 from coe.router.artifact import load_artifact, save_artifact
 from coe.router.pipeline import Router
-from tests.gateway.running import config_of, running
+from tests.gateway.running import config_of
 from tests.gateway.small_router import MANIFEST, small_router
-from tests.waiting import DEADLINE_S, until
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -41,96 +36,13 @@ async def test_a_refused_router_is_loaded_once_it_is_written_anew_and_promoted_a
     assert (live.current.version, live.last_error) == (version, None)
 
 
-class SlowLoad:
-    """Loads routers, each once it is let through."""
-
-    def __init__(self) -> None:
-        self.gate = threading.Event()
-        self.loads = 0
-
-    def __call__(self, folder: Path) -> Router:
-        assert self.gate.wait(DEADLINE_S)
-        self.loads += 1
-        return load(folder)
-
-
-def promoted(folder: Path, mass: float, *, age_s: float) -> str:
-    """A router that was made live so long ago."""
-    version = save_artifact(folder, MANIFEST, {"map.mass": np.full(3, mass, np.float32)}).manifest.version
-    Registry(folder).promote(version, NOW)
-    at = time.time() - age_s
-    os.utime(folder / "live.json", (at, at))
-    return version
-
-
-async def test_a_request_waits_for_a_router_that_was_promoted_a_while_ago(tmp_path: Path) -> None:
-    loading = SlowLoad()
-    live = LiveRouter(tmp_path, loading)
-    loading.gate.set()
-    first = promoted(tmp_path, 1.0, age_s=60)
-    await live.refresh()
-    loading.gate.clear()
-    second = promoted(tmp_path, 2.0, age_s=1.5)
-    asked = asyncio.create_task(live.for_request())
-    await until(lambda: live._catching_up is not None)
-    assert not asked.done()
-    assert live.current.version == first
-    loading.gate.set()
-    for serving in (await asked, await live.for_request()):
-        assert serving.live.version == second
-    assert loading.loads == 2
-    await live.aclose()
-
-
-async def test_right_after_a_promotion_the_router_of_before_decides_while_the_new_one_loads(tmp_path: Path) -> None:
-    loading = SlowLoad()
-    live = LiveRouter(tmp_path, loading)
-    loading.gate.set()
-    first = promoted(tmp_path, 1.0, age_s=60)
-    await live.refresh()
-    loading.gate.clear()
-    second = promoted(tmp_path, 2.0, age_s=-60)  # as seen from a clock that is ahead: as new as can be
-    serving = await live.for_request()
-    assert serving.live.version == first
-    loading.gate.set()
-    await until(lambda: live.current is not None and live.current.version == second)
-    await live.aclose()
-
-
-async def test_a_load_without_end_holds_no_request_for_ever(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(live_router, "MAX_WAIT_S", 0.05)
-    loading = SlowLoad()
-    live = LiveRouter(tmp_path, loading, small_router(version="before"))
-    promoted(tmp_path, 1.0, age_s=60)
-    serving = await live.for_request()
-    assert serving.live.version == "before"
-    loading.gate.set()
-    await live.aclose()
-
-
 @pytest.mark.parametrize("text", [b"{", b"{}", None])
-async def test_a_pointer_that_says_nothing_keeps_no_request_waiting(tmp_path: Path, text: bytes | None) -> None:
+async def test_a_pointer_that_says_nothing_leaves_the_router_of_before(tmp_path: Path, text: bytes | None) -> None:
     if text is not None:
         (tmp_path / "live.json").write_bytes(text)
-        os.utime(tmp_path / "live.json", (1.0, 1.0))
     live = LiveRouter(tmp_path, load, small_router(version="before"))
-    for _ in range(2):
-        live._next_look_s = 0.0
-        assert (await live.for_request()).live is live.current
-    await until(lambda: live._catching_up is None or live._catching_up.done())
-    assert live._seen_ns == live._written_ns()
-
-
-async def test_answers_come_from_the_new_router_although_the_poll_is_late(tmp_path: Path) -> None:
-    first = promoted(tmp_path, 1.0, age_s=60)
-    async with running(routers=tmp_path, load=load, has_router=False) as gateway:
-        gateway.parts.live._polling.cancel()
-        async with gateway.chat("red") as answer:
-            assert answer.headers["x-coe-router-version"] == first
-        second = promoted(tmp_path, 2.0, age_s=2)
-        gateway.parts.live._next_look_s = 0.0
-        async with gateway.chat("red") as answer:
-            assert answer.headers["x-coe-router-version"] == second
+    await live.refresh()
+    assert live.current.version == "before"
 
 
 def test_routers_of_one_file_share_an_encoder(tmp_path: Path, monkeypatch) -> None:

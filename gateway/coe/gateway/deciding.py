@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from coe.base.errors import NoEligibleExpertError
-from coe.decision_log.decision_record import DecisionInputs, StrategyTrace, TerminalState
+from coe.decision_log.decision_record import DecisionInputs, TerminalState
 from coe.decision_log.privacy import session_hash, session_of
 from coe.fleet.backend import RETRY_AFTER_S
 from coe.fleet.pool import ExpertPool
-from coe.fleet.tasks import BatchedCalls
 from coe.gateway.answer_cache import AnswerCache
 from coe.gateway.chat_request import ChatRequest, no_model
 from coe.gateway.conversations import Conversations
@@ -23,7 +26,7 @@ from coe.gateway.http_errors import ApiError
 from coe.gateway.keys.grants import EVERYBODY, Caller
 from coe.gateway.live_router import CANDIDATE_FAULTS, LiveRouter
 from coe.gateway.reach import WaitFor, Waking, no_expert, wanted
-from coe.router.answers import answer_kind, calls_of
+from coe.gateway.strategy_run import chosen_strategy
 from coe.router.capabilities import (
     Target,
     capabilities,
@@ -32,20 +35,17 @@ from coe.router.capabilities import (
     resolve_model,
 )
 from coe.router.config import CoeConfig
-from coe.router.expert_config import Wire
 from coe.router.features import features_hash
 from coe.router.pipeline import Router
 from coe.router.policy_config import Budgets
-from coe.router.section import AUTO, PluginConfig
-from coe.router.strategies.agree import Chosen, StrategyName
+from coe.router.section import AUTO
+from coe.router.strategies.agree import Chosen
 from coe.router.types import DecisionReason, Query, QueryFacts, RoutingDecision
 
-BY_PLAN = frozenset({DecisionReason.MAP, DecisionReason.QUERY, DecisionReason.UNCERTAIN, DecisionReason.NEXT_BEST})
-"""Reasons of decisions that a strategy may widen. Pinned, kept and explored experts stay alone, but in a loop of tools
-every step is decided: all experts read what the step before called."""
+MOST_AT_ONCE = 8
+"""A result waits for at most seven calls more than it needs."""
 
-MORE_THAN_TEXT = ("functions", "logprobs", "top_logprobs", "audio", "modalities", "prediction")
-"""Fields with which an answer is more than text and calls of tools, or belongs to the expert that wrote it."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class Decider:
         self._capabilities = capabilities(config)
         # One generator for the event loop, one for the encoder's thread: numpy's are not safe to share.
         self._inline_rng, self._thread_rng = np.random.default_rng(seed).spawn(2)
-        self._inline, self._encoding = BatchedCalls(encode_all), BatchedCalls(encode_all, "coe-encoder")
+        self._inline, self._encoding = BatchedCalls(), BatchedCalls("coe-encoder")
         self.conversations, self._cache = conversations, cache
 
     def close(self) -> None:
@@ -161,8 +161,10 @@ class Decider:
         self, target: Target, request: ChatRequest, decision_id: str, session_id: str | None, caller: Caller
     ) -> Decided:
         facts, policy = request.facts, target.policy or "default"
-        serving = await self._live.for_request()
-        router = serving.router_for(session_id or decision_id)
+        live, candidate = self._live.serving
+        router = live
+        if candidate is not None and candidate.trial.takes(session_id or decision_id):
+            router = candidate.router
         try:
             if target.experts:
                 able = [name for name in target.experts if self._capabilities[name].lacks(facts) is None]
@@ -184,10 +186,10 @@ class Decider:
                 decided = await self._route(routed)
                 return decided if slot is None else decided._replace(slot=slot)
             except CANDIDATE_FAULTS as error:
-                if router is serving.live or serving.live is None:
+                if router is live or live is None:
                     raise
                 self._live.note_fault(router.version, error)
-                return await self._route(replace(routed, router=serving.live))
+                return await self._route(replace(routed, router=live))
         except NoEligibleExpertError as error:
             if router is not None and not target.experts and (found := self._ungraded(router, policy, facts, error)):
                 return Decided(found)
@@ -256,7 +258,10 @@ class Decider:
             raise WaitFor(dict.fromkeys((wanted(ideal), *ideal.ranking))) from error
         if waking is not None and ideal is not None:
             decision = waking.beside(decision, ideal)
-        chosen = chosen_strategy(router, decision, routed.chat, self._config.answers)
+        strategy = router.strategy(decision.policy, decision.category)
+        chosen = None
+        if strategy is not None:
+            chosen = chosen_strategy(strategy, router, decision, routed.chat, self._config.answers)
         decided = Decided(
             decision,
             decision_inputs(router, policy, query, alive, stored, self._hash_key),
@@ -267,45 +272,86 @@ class Decider:
         return decided, ideal
 
 
-def encode_all(together: Sequence[Routed]) -> None:
-    """Encodes the texts of several queries one after another, while tables and weights are in the processor's caches.
-    Their decisions then find the vectors in the memory of the encoder, which all routers share."""
-    together[0].router.encoder.encode([each.query.text for each in together])
+class Waiting(NamedTuple):
+    """A call, the request that waits for its result, and the query that the call decides."""
+
+    call: Callable[[], Any]
+    result: asyncio.Future[Any]
+    routed: Routed | None = None
 
 
-def chosen_strategy(
-    router: Router,
-    decision: RoutingDecision,
-    chat: ChatRequest,
-    declared: Mapping[str, PluginConfig],
-) -> Chosen | StrategyTrace | None:
-    """The strategy by which a policy asks several experts for a request; None where one expert serves it by plan. Where
-    the request keeps several from being asked, the trace that says why.
+Outcome = tuple[asyncio.Future[Any], Callable[[], None]]
+"""The future that waits for a call, and what sets it to the call's result or error."""
+
+
+class BatchedCalls:
+    """Runs calls one after another. Those that come in one turn of the event loop, or while a thread works, are run
+    together, by code and tables that are in the processor's caches then: where thread and event loop took turns with
+    every call, a chat of 16 at once took a quarter more processor time.
 
     Args:
-        declared: the kind of each category's answers.
+        thread: its name; None: the event loop's own runs them, at the end of the turn in which they come.
     """
-    strategy = router.strategy(decision.policy, decision.category)
-    is_step = decision.reason is DecisionReason.KEPT and chat.facts.in_tool_loop
-    if strategy is None or not (is_step or decision.reason in BY_PLAN):
-        return None
-    calls = calls_of(chat.body.get("tools")) if chat.facts.has_tools else None
-    kind = answer_kind(chat.facts, decision.category, declared)
-    why = why_single(chat) or (kind if isinstance(kind, str) and calls is None else "")
-    if why:
-        return StrategyTrace(name=StrategyName.AGREE, is_settled=False, declined=why)
-    return Chosen(strategy, router.experts, None if isinstance(kind, str) else kind, calls)
+
+    def __init__(self, thread: str | None = None) -> None:
+        self._thread = None if thread is None else ThreadPoolExecutor(max_workers=1, thread_name_prefix=thread)
+        self._waiting: deque[Waiting] = deque()
+        self._batch: list[Waiting] = []  # that is run now
+
+    def run(self, call: Callable[[], T], routed: Routed | None = None) -> asyncio.Future[T]:
+        """The result of a call, or what it raises."""
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[T] = loop.create_future()
+        if not (self._waiting or self._batch):
+            loop.call_soon(self._work)
+        self._waiting.append(Waiting(call, result, routed))
+        return result
+
+    def close(self) -> None:
+        """Runs nothing more. Who still waits is cancelled."""
+        if self._thread is not None:
+            self._thread.shutdown(wait=False, cancel_futures=True)
+        for each in (*self._batch, *self._waiting):
+            each.result.cancel()
+        self._waiting.clear()
+
+    def _work(self) -> None:
+        self._batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST_AT_ONCE))]
+        if self._thread is None or not self._batch:
+            self._tell(outcomes(self._batch))
+            return
+        working = asyncio.get_running_loop().run_in_executor(self._thread, outcomes, self._batch)
+        working.add_done_callback(lambda done: None if done.cancelled() else self._tell(done.result()))
+
+    def _tell(self, found: Sequence[Outcome]) -> None:
+        self._batch = []
+        for result, settle in found:
+            if not result.done():  # who waits has not left meanwhile
+                settle()
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._work)
 
 
-def why_single(chat: ChatRequest) -> str:
-    """The reason why a request is for one expert alone; empty where there is none."""
-    native = chat.native
-    if native is not None and (native.wire is Wire.COMPLETIONS or native.losses):
-        return f"only /v1/{native.wire} has all that this request says"
-    if chat.body.get("n") not in (None, 1):
-        return "'n' asks for several answers of one expert"
-    field = next((name for name in MORE_THAN_TEXT if chat.body.get(name)), None)
-    return "" if field is None else f"with '{field}' the answer is more than text and calls"
+def outcomes(batch: Sequence[Waiting]) -> list[Outcome]:
+    """The result or the error of each call. A call that nobody waits for any more is not run.
+
+    The texts of several queries are encoded before, one after another, while tables and weights are in the processor's
+    caches. Their decisions then find the vectors in the memory of the encoder, which all routers share.
+    """
+    awaited = [each.routed for each in batch if each.routed and not each.result.done()]
+    if len(awaited) > 1:
+        with suppress(Exception):  # each call does it then
+            awaited[0].router.encoder.encode([routed.query.text for routed in awaited])
+    return [(each.result, outcome(each)) for each in batch if not each.result.done()]
+
+
+def outcome(waiting: Waiting) -> Callable[[], None]:
+    try:
+        return partial(waiting.result.set_result, waiting.call())
+    except StopIteration:  # a future refuses it, as a coroutine does, and all that came with it would wait for ever
+        return partial(waiting.result.set_exception, RuntimeError("the call raised StopIteration"))
+    except Exception as error:  # noqa: BLE001  # raised again where the result is awaited
+        return partial(waiting.result.set_exception, error)
 
 
 def decision_inputs(

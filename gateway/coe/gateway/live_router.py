@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import NamedTuple
 
 from coe.base.errors import ArtifactError, ConfigError, RouterError
 from coe.fleet.router_registry import withdraw
-from coe.fleet.tasks import Poller, stop_task
+from coe.fleet.tasks import Poller
 from coe.gateway.settings import Settings
 from coe.router.build import build_encoder, load_router
 from coe.router.config import CoeConfig
@@ -21,16 +20,6 @@ from coe.router.pipeline import Router
 from coe.router.protocols import Encoder
 
 POLL_EVERY_S = 0.5
-
-LOOK_EVERY_S = 0.25
-"""Requests look at most this often whether `live.json` was replaced: the poll may be late on a busy machine."""
-
-OLD_ROUTER_S = 1.0
-"""Time after a replacement in which requests may still be decided by the routers of before. Later ones wait for the
-new."""
-
-MAX_WAIT_S = 5.0
-"""Longest wait of a request for a router that is being loaded."""
 
 CANDIDATE_FAULTS = (ArithmeticError, ArtifactError, AttributeError, ConfigError, LookupError, TypeError, ValueError)
 """Errors that a router that does not fit raises while it decides. That no expert can serve is not among them: the
@@ -52,12 +41,6 @@ class Serving(NamedTuple):
     live: Router | None
     candidate: Candidate | None = None
 
-    def router_for(self, unit: str) -> Router | None:
-        """The router of a conversation: the candidate's where it belongs to a canary's share, else the live one."""
-        if self.candidate is not None and self.candidate.trial.takes(unit):
-            return self.candidate.router
-        return self.live
-
 
 class LiveRouter(Poller):
     """Holds the routers in force and follows `live.json`.
@@ -74,10 +57,6 @@ class LiveRouter(Poller):
         self._load = load
         self._refused: set[tuple[str, int]] = set()  # (version, written_ns): not tried again until written again
         self._refreshing = asyncio.Lock()
-        self._seen_ns: int | None = None  # when the `live.json` that was acted upon was written
-        self._next_look_s = 0.0
-        self._is_old = False  # at the last look
-        self._catching_up: asyncio.Task[None] | None = None
         self.serving = Serving(current)
         self.loads = 0
         self.refusals = 0
@@ -105,10 +84,6 @@ class LiveRouter(Poller):
         await self.refresh()
         await super().start()
 
-    async def aclose(self) -> None:
-        await super().aclose()
-        await stop_task(self._catching_up)
-
     async def look(self) -> None:
         """Follows `live.json`, and ends the trial of a candidate that could not decide a query."""
         await self.refresh()
@@ -120,27 +95,6 @@ class LiveRouter(Poller):
             self._load(folder)
         except RouterError as error:
             raise ConfigError(f"nothing was changed: this gateway could not load that router: {error}") from error
-
-    async def for_request(self) -> Serving:
-        """The routers for a request that begins now.
-
-        Those of before only within OLD_ROUTER_S and LOOK_EVERY_S of a replacement of `live.json`; after that the
-        request waits until the new ones are loaded or refused. Where that takes more than MAX_WAIT_S, the old ones
-        decide.
-        """
-        now_s = time.monotonic()
-        if now_s >= self._next_look_s:
-            self._next_look_s = now_s + LOOK_EVERY_S
-            written_ns = self._written_ns()
-            if written_ns != self._seen_ns and (self._catching_up is None or self._catching_up.done()):
-                self._catching_up = asyncio.create_task(self.refresh(), name="live-router-now")
-            self._is_old = written_ns is not None and time.time() - written_ns / 1e9 > OLD_ROUTER_S
-        task = self._catching_up
-        if self._is_old and task is not None and not task.done():
-            done, _ = await asyncio.wait({task}, timeout=MAX_WAIT_S)
-            if not done:
-                logger.warning("a router takes more than %g s to load; the one of before decides", MAX_WAIT_S)
-        return self.serving
 
     def _written_ns(self) -> int | None:
         """Time at which `live.json` was written; None without one."""
@@ -155,7 +109,6 @@ class LiveRouter(Poller):
             written_ns = self._written_ns()
             pointer = await asyncio.to_thread(self._pointer)
             if pointer is None or written_ns is None:
-                self._seen_ns = written_ns
                 return
             before, trial = self.serving, pointer.trial
             live = await self._router(pointer.version, written_ns) or before.live
@@ -163,7 +116,6 @@ class LiveRouter(Poller):
             candidate = None if trial is None or tried is None else Candidate(trial, tried)
             # One assignment: a request that has begun keeps the routers it took.
             self.serving = Serving(live, candidate)
-            self._seen_ns = written_ns
             if candidate != before.candidate:
                 logger.info("%s", trial_line(candidate, before.candidate))
 

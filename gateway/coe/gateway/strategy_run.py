@@ -1,4 +1,4 @@
-"""Asks the two probes of `agree`, and its arbiter where they differ, and notes every call."""
+"""Whether several experts are asked: the two probes of `agree`, and its arbiter where they differ. Notes every call."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ from coe.gateway.exchange import RequestContext
 from coe.gateway.expert_answer import StreamedAnswer, WholeAnswer
 from coe.gateway.expert_call import ExpertCall, streamed
 from coe.gateway.http_errors import api_error
-from coe.router.answers import KeyOf
+from coe.router.answers import KeyOf, answer_kind, calls_of
 from coe.router.answers.call import NO_CALL
-from coe.router.expert_config import ExpertConfig
-from coe.router.strategies.agree import Chosen, Reply, Settled, StrategyName
-from coe.router.types import RoutingDecision
+from coe.router.expert_config import ExpertConfig, Wire
+from coe.router.pipeline import Router
+from coe.router.section import PluginConfig
+from coe.router.strategies.agree import Agree, Chosen, Reply, Settled, StrategyName
+from coe.router.types import DecisionReason, RoutingDecision
 from coe.router.usage import Usage, chat_usage
 
 WAITING_S = 10.0
@@ -32,6 +34,14 @@ WAITING_S = 10.0
 
 COMPARER = ThreadPoolExecutor(max_workers=8, thread_name_prefix="coe-compare")
 """For kinds of answers that run code; of one request one answer after the other."""
+
+
+BY_PLAN = frozenset({DecisionReason.MAP, DecisionReason.QUERY, DecisionReason.UNCERTAIN, DecisionReason.NEXT_BEST})
+"""Reasons of decisions that a strategy may widen. Pinned, kept and explored experts stay alone, but in a loop of tools
+every step is decided: all experts read what the step before called."""
+
+MORE_THAN_TEXT = ("functions", "logprobs", "top_logprobs", "audio", "modalities", "prediction")
+"""Fields with which an answer is more than text and calls of tools, or belongs to the expert that wrote it."""
 
 
 @dataclass(slots=True)
@@ -192,3 +202,38 @@ class StrategyRun:
 def with_usage(body: bytes, usage: Usage) -> bytes:
     """A whole answer that reports another usage."""
     return to_json({**reply_json(body), "usage": chat_usage(usage)})
+
+
+def chosen_strategy(
+    strategy: Agree,
+    router: Router,
+    decision: RoutingDecision,
+    chat: ChatRequest,
+    declared: Mapping[str, PluginConfig],
+) -> Chosen | StrategyTrace | None:
+    """A policy's strategy as it asks several experts for a request; None where one serves it all the same. Where the
+    request keeps several from being asked, the trace that says why.
+
+    Args:
+        declared: the kind of each category's answers.
+    """
+    is_step = decision.reason is DecisionReason.KEPT and chat.facts.in_tool_loop
+    if not (is_step or decision.reason in BY_PLAN):
+        return None
+    calls = calls_of(chat.body.get("tools")) if chat.facts.has_tools else None
+    kind = answer_kind(chat.facts, decision.category, declared)
+    why = why_single(chat) or (kind if isinstance(kind, str) and calls is None else "")
+    if why:
+        return StrategyTrace(name=StrategyName.AGREE, is_settled=False, declined=why)
+    return Chosen(strategy, router.experts, None if isinstance(kind, str) else kind, calls)
+
+
+def why_single(chat: ChatRequest) -> str:
+    """The reason why a request is for one expert alone; empty where there is none."""
+    native = chat.native
+    if native is not None and (native.wire is Wire.COMPLETIONS or native.losses):
+        return f"only /v1/{native.wire} has all that this request says"
+    if chat.body.get("n") not in (None, 1):
+        return "'n' asks for several answers of one expert"
+    field = next((name for name in MORE_THAN_TEXT if chat.body.get(name)), None)
+    return "" if field is None else f"with '{field}' the answer is more than text and calls"

@@ -39,7 +39,7 @@ async def route(
     parse = partial(route_request, json_object(request.state.json), config.gateway)
     chat = await off_loop(parse, await request.body())
     decision = (await decider.decide(chat, new_decision_id(), caller=caller)).decision
-    router = (await live.for_request()).live
+    router = live.current
     words = None
     if router is not None and decision.reason is not DecisionReason.EXPLICIT:
         asked = Query("", chat.text, earlier=chat.earlier, system=chat.system)

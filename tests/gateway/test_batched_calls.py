@@ -7,17 +7,20 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from coe.fleet import tasks
-from coe.fleet.tasks import MOST_AT_ONCE, BatchedCalls, Prepare, Waiting
+from coe.gateway import deciding
+from coe.gateway.deciding import MOST_AT_ONCE, BatchedCalls, Outcome, Waiting
+from coe.router.types import Query
 from tests.waiting import DEADLINE_S
 
 
 @pytest.fixture
 async def calls() -> AsyncIterator[BatchedCalls]:
-    calls = BatchedCalls(thread="test")
+    calls = BatchedCalls("test")
     yield calls
     calls.close()
 
@@ -25,13 +28,13 @@ async def calls() -> AsyncIterator[BatchedCalls]:
 @pytest.fixture
 def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Sizes of the batches so far."""
-    sizes, outcomes = list[int](), tasks.outcomes
+    sizes, outcomes = list[int](), deciding.outcomes
 
-    def noted(batch: Sequence[Waiting], prepare: Prepare | None) -> list[tuple[object, Exception | None]]:
+    def noted(batch: Sequence[Waiting]) -> list[Outcome]:
         sizes.append(len(batch))
-        return outcomes(batch, prepare)
+        return outcomes(batch)
 
-    monkeypatch.setattr(tasks, "outcomes", noted)
+    monkeypatch.setattr(deciding, "outcomes", noted)
     return sizes
 
 
@@ -122,17 +125,20 @@ async def test_calls_of_one_turn_are_run_together_at_its_end(sizes: list[int]) -
 
 
 @pytest.mark.parametrize("fails", [False, True])
-async def test_of_calls_that_come_together_a_part_is_done_at_once(fails: bool) -> None:
-    prepared = list[object]()
+async def test_queries_that_come_together_are_encoded_at_once(fails: bool) -> None:
+    encoded = list[object]()
 
-    def prepare(together: Sequence[object]) -> None:
-        prepared.append(list(together))
+    def encode(texts: Sequence[str]) -> None:
+        encoded.append(texts)
         if fails:
             raise ValueError
 
-    calls = BatchedCalls(prepare)
-    gone, *both = (calls.run(partial(divmod, number, 2), number) for number in (1, 7, 8))
+    def query(text: str) -> Any:
+        return SimpleNamespace(router=SimpleNamespace(encoder=SimpleNamespace(encode=encode)), query=Query("", text))
+
+    calls = BatchedCalls()
+    gone, *both = (calls.run(partial(divmod, number, 2), query(str(number))) for number in (1, 7, 8))
     gone.cancel()
     assert await asyncio.gather(*both) == [(3, 1), (4, 0)]
-    assert await calls.run(int, 9) == 0
-    assert prepared == [[7, 8]]  # what is alone has nothing to share
+    assert await calls.run(int, query("9")) == 0
+    assert encoded == [["7", "8"]]  # what is alone has nothing to share
