@@ -10,10 +10,11 @@ import pytest
 from pydantic import ValidationError
 
 from coe.base.errors import ConfigError
-from coe.decision_log.decision_record import DecisionInputs, DecisionRecord
+from coe.decision_log.decision_record import DecisionInputs, DecisionRecord, read_record
+from coe.decision_log.payloads import to_payload
 from coe.decision_log.privacy import kept_fields, load_key, passes_luhn, private_fields, redact, session_hash
 from coe.router.log_config import PrivacyLevel
-from coe.router.types import QueryFacts
+from coe.router.types import LoopState, QueryFacts
 from tests.decision_log.running_log import make_record
 
 KEY = b"k" * 32
@@ -207,3 +208,11 @@ def test_a_record_that_is_refused_is_not_quoted() -> None:
     with pytest.raises(ValidationError) as refused:
         DecisionRecord.model_validate({"text": "my secret question"})
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("level", "tool"), [("none", ""), ("hash", session_hash("my_tool", KEY)), ("text", "my_tool")])
+def test_the_name_of_a_tool_is_kept_as_the_text_is(level: str, tool: str) -> None:
+    record = make_record(0, text="hello").model_copy(update={"loop": LoopState(turns=3, tool="my_tool")})
+    kept = kept_of(record, PrivacyLevel(level), KEY)
+    assert kept.loop == LoopState(turns=3, tool=tool)
+    assert read_record(to_payload(record, private_fields(record, PrivacyLevel(level), KEY))).loop == kept.loop

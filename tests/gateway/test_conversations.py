@@ -21,7 +21,7 @@ from coe.gateway.replay import replay
 from coe.router.capabilities import Capabilities
 from coe.router.conversation import PRICE_PER_1000_TOKENS
 from coe.router.pipeline import Router
-from coe.router.types import DecisionReason, Query, QueryFacts
+from coe.router.types import DecisionReason, LoopState, Query, QueryFacts
 from tests.gateway.running import Running, running
 from tests.gateway.small_router import EXPERTS, small_router
 from tests.waiting import until
@@ -66,7 +66,7 @@ def test_a_conversation_moves_only_where_the_gain_is_above_the_price(
     router = roomy()
     rng = np.random.default_rng(0)
     fresh = router.decide(Query("q", text), rng=rng, alive=alive)
-    facts = QueryFacts(prompt_chars=chars, in_tool_loop=in_tool_loop, last_expert=last)
+    facts = QueryFacts(prompt_chars=chars, loop=LoopState() if in_tool_loop else None, last_expert=last)
     made = router.decide(Query("q", text, facts), rng=rng, alive=alive, policy=policy)
     quality = dict(zip(made.eligible, made.predicted_quality, strict=True))
     assert abs(sum(made.eligible_probs) - 1) < 1e-9
@@ -85,7 +85,7 @@ def test_a_conversation_moves_only_where_the_gain_is_above_the_price(
 
 
 def test_an_expert_that_is_down_is_left() -> None:
-    router, facts = roomy(), QueryFacts(in_tool_loop=True, last_expert="ruby")
+    router, facts = roomy(), QueryFacts(loop=LoopState(), last_expert="ruby")
     made = router.decide(Query("q", "red", facts), rng=np.random.default_rng(0), alive=["plain"])
     assert (made.expert, made.stay) == ("plain", None)
     with pytest.raises(NoEligibleExpertError):
@@ -219,3 +219,26 @@ async def test_a_program_that_adds_to_the_results_of_tools_stays_in_its_loop() -
         assert len(seen) == 1
         more = [*LOOP, {"role": "user", "content": "and hurry, please, I have to leave soon"}]
         assert {(await asked(it, more, model="auto:wild"))[0] for _ in range(8)} == seen
+
+
+async def test_the_state_of_a_loop_is_logged_shown_and_part_of_a_dry_run() -> None:
+    fails = {**RESULT, "content": "Error: line 3"}
+    messages = [FIRST, *[CALL, fails] * 2]
+    words = "step 3 of a loop: an error, the same call 2 times, the same error 2 times, phase plan"
+    async with running(router=roomy()) as it:
+        await asked(it, messages)
+        record = await it.record(0)
+        assert record.loop == LoopState(turns=2, tool="f", is_error=True, same_calls=2, same_errors=2)
+        assert record.inputs is not None
+        assert record.inputs.facts.loop is None, "it is kept once"
+        assert not replay(roomy(), record, b"0" * 32).differences
+        async with it.client.get(f"{it.gateway.url}/decisions/{record.decision_id}") as answer:
+            receipt = await answer.json()
+        assert receipt["record"]["loop"]["same_errors"] == 2
+        assert receipt["why"].endswith(words)
+        async with it.client.post(f"{it.gateway.url}/route", json={"messages": messages}) as answer:
+            dry = await answer.json()
+        assert dry["loop"]["tool"] == "f"
+        assert dry["why"].endswith(words)
+        await asked(it, messages, model="ruby")
+        assert (await it.record(1)).loop == record.loop, "also where the client named the expert"

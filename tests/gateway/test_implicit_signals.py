@@ -11,6 +11,7 @@ from coe.decision_log.database import Database
 from coe.decision_log.decision_record import TerminalState
 from coe.decision_log.feedback_types import FeedbackKind, ImplicitKind
 from coe.decision_log.sql_removal import Removal
+from coe.router.types import LoopState
 from tests.gateway.test_store import feedback, record
 
 
@@ -38,8 +39,8 @@ def test_an_ask_that_comes_again_marks_the_one_before(store):
 
 
 def test_an_agent_that_continues_with_results_of_tools_does_not_ask_again(store):
-    store.write_decisions([asked(0, 100.0), asked(1, 101.0, in_tool_loop=True)])
-    store.write_decisions([asked(2, 102.0, in_tool_loop=True)])
+    store.write_decisions([asked(0, 100.0), asked(1, 101.0, loop=LoopState())])
+    store.write_decisions([asked(2, 102.0, loop=LoopState())])
     assert not any(kinds(store, seq) for seq in range(3))
     store.write_decisions([asked(3, 103.0)])  # a person asks again
     assert [kinds(store, seq) for seq in range(4)] == [[ImplicitKind.REASKED], [], [], []]

@@ -277,7 +277,7 @@ def row_of(logged: Logged) -> tuple[object, ...]:
         record.tenant,
         logged.line,
         record.session_id,
-        None if record.in_tool_loop else record.text_hash,
+        record.text_hash if record.loop is None else None,
         logged.embedding,
         record.inputs.encoder if record.inputs else None,
     )

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from coe.router.types import QueryFacts, Record, RoutingDecision
+from coe.router.types import LoopState, QueryFacts, Record, RoutingDecision
 from coe.router.usage import Usage
 
 RETRIEVAL = ":retrieval"
@@ -44,7 +44,7 @@ class DecisionInputs(Record):
         description="keyed hash of the embedding, as `router.features` makes it; '' where the log keeps no hashes"
     )
     settings: str = Field(description="identity of the policy as experts.yaml had it, see `Router.settings`")
-    facts: QueryFacts
+    facts: QueryFacts = Field(description="but for the loop, which the record has")
     unreachable: tuple[str, ...] = Field(default=(), description="experts of the router that did not answer then")
 
 
@@ -164,7 +164,9 @@ class DecisionRecord(Record):
     language: str | None = None
     is_probe: bool = Field(default=False, description="asked by coe itself, to measure or to show: not traffic")
     turns: int = 1
-    in_tool_loop: bool = Field(default=False, description="an agent continues what was asked, with results of tools")
+    loop: LoopState | None = Field(
+        default=None, description="an agent continues what was asked, with results of tools; else None"
+    )
     prompt_chars: int = 0
     text: str | None = None
     text_hash: str | None = None

@@ -69,7 +69,7 @@ class RecordPart(Part):
     session_id: str | None = None
     key_id: str | None = None
     is_probe: bool = False
-    in_tool_loop: bool = False
+    loop: Part | None = None
     text_hash: str | None = None
     inputs: InputsPart | None = None
 

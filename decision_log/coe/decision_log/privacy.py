@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from coe.base.errors import ConfigError
@@ -60,19 +61,24 @@ def private_fields(record: DecisionRecord, level: PrivacyLevel, key: bytes) -> d
 
     `session_id` is a keyed hash already, of what the client called the conversation or of how it began, and so is the
     hash of the features. They link asks to each other, which `none` rules out, unless the embedding itself is kept.
+    The name of a tool is kept as the text is.
 
     Args:
         key: of the keyed hash; without it a guess of what was asked cannot be tested.
     """
+    changes: dict[str, object] = {}
+    if record.loop is not None and level is not PrivacyLevel.TEXT:
+        tool = "" if level is PrivacyLevel.NONE else session_hash(record.loop.tool, key)
+        changes["loop"] = replace(record.loop, tool=tool)
     if level is PrivacyLevel.NONE:
         inputs = record.inputs
         if inputs is not None and record.embedding is None:
             inputs = inputs.model_copy(update={"features": ""})
-        return {"text": None, "text_hash": None, "session_id": None, "inputs": inputs}
+        return changes | {"text": None, "text_hash": None, "session_id": None, "inputs": inputs}
     if record.text is None:
-        return {}
+        return changes
     text = redact(record.text) if level is PrivacyLevel.TEXT else None
-    return {"text": text, "text_hash": keyed_hash(record.text, key)}
+    return changes | {"text": text, "text_hash": keyed_hash(record.text, key)}
 
 
 def keyed_hash(text: str, key: bytes) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from coe.base.errors import RouterError
@@ -39,7 +41,7 @@ def decide_again(router: Router, record: DecisionRecord, embedding: FloatArray) 
     if decision.policy not in router.policies:
         raise NotReplayableError(f"experts.yaml no longer has policy '{decision.policy}'")
     again = router.decide(
-        Query(record.decision_id, record.text or "", inputs.facts),
+        Query(record.decision_id, record.text or "", replace(inputs.facts, loop=record.loop)),
         rng=np.random.default_rng(int.from_bytes(record.decision_id.encode(), "big")),
         policy=decision.policy,
         alive=[name for name in router.experts if name not in inputs.unreachable],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coe.router.deciding_words import ReadFrom
-from coe.router.types import CategoryProbs, DecisionReason, Record, RoutingDecision, View
+from coe.router.types import CategoryProbs, DecisionReason, LoopState, Record, RoutingDecision, View
 
 if TYPE_CHECKING:
     from coe.cli.terminal import Grid
@@ -16,11 +16,12 @@ TOP_LACKS = 3
 
 
 class RouteAnswer(Record):
-    """A decision that was not carried out, the reason in words, and what the category was read from; None where the
-    client named the expert."""
+    """A decision that was not carried out, the reason in words, the state of its loop of tools, and what the category
+    was read from; None where the client named the expert."""
 
     decision: RoutingDecision
     why: str
+    loop: LoopState | None = None
     read_from: ReadFrom | None = None
 
 
@@ -51,6 +52,18 @@ def reason_in_words(decision: RoutingDecision, threshold: float | None = None) -
         DecisionReason.EXPLICIT: f"the client named {decision.expert}{ruled_out(decision)}",
     }
     return sentences[decision.reason] + moved_in_words(decision) + asleep_in_words(decision)
+
+
+def loop_in_words(loop: LoopState | None) -> str:
+    """Says where a loop of tools is, as a part of a sentence; empty outside one."""
+    if loop is None:
+        return ""
+    result = "an error" if loop.is_error else "no error"
+    repeats = {"call": loop.same_calls, "error": loop.same_errors}
+    again = "".join(f", the same {what} {times} times" for what, times in repeats.items() if times > 1)
+    work = f"{loop.edits} edits and {loop.tests} failed tests since tests passed" if loop.edits + loop.tests else ""
+    about = ", ".join(part for part in (f"phase {loop.phase}", work) if part)
+    return f"; step {loop.turns + 1} of a {'sub-agent' if loop.is_subagent else 'loop'}: {result}{again}, {about}"
 
 
 def ruled_out(decision: RoutingDecision) -> str:

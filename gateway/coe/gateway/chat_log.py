@@ -138,7 +138,7 @@ def record_of(row: ChatRow, experts: Mapping[str, ExpertConfig], replica: str, s
         key_id=context.caller.key_id,
         is_probe=context.is_probe,
         turns=chat.facts.turns,
-        in_tool_loop=chat.facts.in_tool_loop,
+        loop=chat.facts.loop,
         prompt_chars=chat.facts.prompt_chars,
         text=chat.text,
         strategy=row.strategy,

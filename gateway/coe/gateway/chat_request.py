@@ -24,7 +24,7 @@ from coe.router.gateway_config import (
     WHOLE_NUMBERS,
     GatewayConfig,
 )
-from coe.router.types import QueryFacts, ask_in, cap
+from coe.router.types import LoopState, QueryFacts, ask_in, cap
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 BEGIN = "begin:"
@@ -186,7 +186,7 @@ def read_facts(body: Mapping[str, object], messages: list[dict[str, object]]) ->
         has_image=not media.isdisjoint(IMAGE_PARTS),
         has_audio=not media.isdisjoint(AUDIO_PARTS)
         or ("modalities" in body and "audio" in (typed(body, "modalities", list, "a list") or ())),
-        in_tool_loop=messages[2:] != [] and in_tool_loop(messages),
+        loop=loop_of(messages) if messages[2:] and in_tool_loop(messages) else None,
         has_tools=bool(tools) and body.get("tool_choice") != "none",
         wants_json=form.get("type") in JSON_FORMATS,
         wants_logprobs=bool(body.get("logprobs")),
@@ -199,6 +199,12 @@ def read_facts(body: Mapping[str, object], messages: list[dict[str, object]]) ->
 def chars_of(value: object) -> int:
     """The length of what a template writes as JSON: tools, and calls of them."""
     return len(to_json(value)) if value else 0
+
+
+def loop_of(messages: list[dict[str, object]]) -> LoopState:
+    from coe.router.loop import loop_state  # which a chat without tools does not need
+
+    return loop_state(messages, text_of)
 
 
 def in_tool_loop(messages: list[dict[str, object]]) -> bool:

@@ -358,10 +358,11 @@ def decision_inputs(
     router: Router, policy: str, query: Query, alive: frozenset[str], embedding: bytes, key: bytes
 ) -> DecisionInputs:
     """The inputs to make the decision again from; `embedding` as the log keeps it, `key` of the hashes."""
+    facts = query.facts if query.facts.loop is None else replace(query.facts, loop=None)  # the record has it
     return DecisionInputs(
         encoder=router.encoder.fingerprint,
         features=features_hash(embedding, key),
         settings=router.settings[policy],
-        facts=query.facts,
+        facts=facts,
         unreachable=tuple(name for name in router.experts if name not in alive),
     )

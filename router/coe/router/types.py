@@ -51,6 +51,46 @@ class View(StrEnum):
     TASK = "task"  # the system prompt, whose material is the user's message
 
 
+class Phase(StrEnum):
+    """What an agent was last at."""
+
+    PLAN = "plan"  # nothing is edited yet
+    EDIT = "edit"
+    VERIFY = "verify"  # its tests failed
+    FINAL = "final"  # its tests passed, and nothing was edited since
+
+
+STALLED_AT = 3
+"""Turns with the same call or the same error at which a loop is stalled."""
+
+SETTLED_AFTER = 2
+"""Turns in a row without an error or a repetition after which it is settled (ours)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoopState:
+    """The state of a loop of tools. `router.loop` reads it; repetitions are counted within its window of turns."""
+
+    turns: int = 0  # answers so far
+    tool: str = ""  # called last
+    is_error: bool = False  # in the last results
+    same_calls: int = 0  # turns with a call of the last turn that failed each time, or gave the same
+    same_errors: int = 0  # turns with an error of the last turn
+    good_turns: int = 0  # in a row, up to now, without an error or a repetition
+    edits: int = 0  # since the tests passed last
+    tests: int = 0  # that failed since
+    is_subagent: bool = False
+    phase: Phase = Phase.PLAN
+
+    @property
+    def is_stalled(self) -> bool:
+        return max(self.same_calls, self.same_errors) >= STALLED_AT
+
+    @property
+    def is_settled(self) -> bool:
+        return self.good_turns >= SETTLED_AFTER
+
+
 @dataclass(frozen=True, slots=True)
 class QueryFacts:
     """Demands of a request on an expert, read from its messages without looking at their meaning."""
@@ -66,7 +106,7 @@ class QueryFacts:
     max_output_tokens: int | None = None
     needs_wire: str | None = None  # of router.expert_config.Wire: a chat request could not say all that was asked
     allowed: tuple[str, ...] | None = None  # experts that its key may use; None: all
-    in_tool_loop: bool = False  # results of tools came since the last answer
+    loop: LoopState | None = None  # results of tools came since the last answer
     last_expert: str | None = None  # of its conversation; None: it begins here, or nobody remembers
     asleep: tuple[str, ...] = ()  # experts whose engine has no weights on the GPU now
     limited: tuple[str, ...] = ()  # experts at their rate limit
@@ -75,6 +115,10 @@ class QueryFacts:
     @property
     def has_media(self) -> bool:
         return self.has_image or self.has_audio
+
+    @property
+    def in_tool_loop(self) -> bool:
+        return self.loop is not None
 
     @property
     def continues(self) -> bool:

@@ -8,7 +8,7 @@ from coe.router import plugins
 from coe.router.answers import FAMILY, AnswerKind, answer_kind
 from coe.router.answers.sql import query_in, tables_in
 from coe.router.section import PluginConfig
-from coe.router.types import QueryFacts
+from coe.router.types import LoopState, QueryFacts
 
 QUESTION = (
     "Write add(a, b), e.g. add(2, 3) gives 5 and add('x', 'y') gives 'xy'. Also, on users(id, name, age) with "
@@ -133,7 +133,7 @@ def test_the_kind_follows_from_the_request_and_the_category() -> None:
     assert key(QueryFacts(), "Yes, indeed") == "yes"
     assert key(QueryFacts(wants_json=True), '{"a": 1}') == '{"a": 1}'
     assert answer_kind(QueryFacts(), "other", declared) == "no kind of answers is declared for category 'other'"
-    assert key(QueryFacts(in_tool_loop=True, wants_json=True), '{"a": 1}') == '{"a": 1}'
+    assert key(QueryFacts(loop=LoopState(), wants_json=True), '{"a": 1}') == '{"a": 1}'
 
 
 def test_hostile_texts_are_read_in_linear_time() -> None:

@@ -18,7 +18,7 @@ from coe.decision_log.decision_record import DecisionKind, DecisionRecord
 from coe.decision_log.feedback_types import Feedback, ImplicitKind
 from coe.decision_log.listing import DecisionFilter, DecisionLine, Place
 from coe.decision_log.privacy import tenant_of
-from coe.fleet.explain import reason_in_words
+from coe.fleet.explain import loop_in_words, reason_in_words
 from coe.gateway.endpoints.access import (
     CallerOf,
     LogDatabase,
@@ -205,6 +205,7 @@ async def show_decision(decision_id: str, database: LogDatabase, caller: CallerO
     if in_words is None:
         refused = f"no expert was chosen ({record.error_code or record.state})."
         in_words = reason_in_words(decision, decision.threshold) if decision else refused
+        in_words += loop_in_words(record.loop)
     if decision is not None and is_chat and is_failover(decision, record.served_expert, record.strategy):
         code = record.failures.get(decision.expert)
         in_words += f"; {decision.expert} failed{f' ({code})' if code else ''}, so {record.served_expert} was asked"

@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import Request
 
 from coe.decision_log.privacy import new_decision_id
-from coe.fleet.explain import RouteAnswer, reason_in_words
+from coe.fleet.explain import RouteAnswer, loop_in_words, reason_in_words
 from coe.gateway.asgi import off_loop
 from coe.gateway.chat_request import ChatRequest, chat_request, json_object
 from coe.gateway.deciding import Decider
@@ -44,7 +44,9 @@ async def route(
     if router is not None and decision.reason is not DecisionReason.EXPLICIT:
         asked = Query("", chat.text, earlier=chat.earlier, system=chat.system)
         words = await asyncio.to_thread(read_from, router, asked)
-    return RouteAnswer(decision=decision, why=reason_in_words(decision), read_from=words)
+    loop = chat.facts.loop
+    why = reason_in_words(decision) + loop_in_words(loop)
+    return RouteAnswer(decision=decision, why=why, loop=loop, read_from=words)
 
 
 def route_request(given: dict[str, object], bounds: GatewayConfig) -> ChatRequest:
