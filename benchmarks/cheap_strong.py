@@ -22,10 +22,12 @@ from pydantic import Field
 from coe.cli.progress import silent
 from coe.eval.metrics.intervals import DRAWS, Estimate
 from coe.eval.routing.routing_request import RoutingRequest
-from coe.eval.routing.routing_run import load, method_output, run_trial, table_request
+from coe.eval.routing.routing_run import load, run_trial, table_request
+from coe.eval.routing.trial import Trial
 from coe.eval.routing.trial_tables import read_tables
+from coe.router.pipeline import Router
 from coe.router.policy_config import Budgets
-from coe.router.types import Float64Array, IntArray, Record
+from coe.router.types import Float64Array, IntArray, QueryBatch, Record
 from coe.training.table_fit import fit_methods
 
 CPT_LEVELS = (50, 80)
@@ -145,12 +147,20 @@ def orders_of(request: RoutingRequest) -> tuple[int, dict[str, CallOrder]]:
     trial = run_trial(tables, first, request, "", np.random.default_rng(request.seed), silent)
     weak, strong = np.argsort(trial.fit_means, kind="stable").tolist()
     rng, found = np.random.default_rng(request.seed), {}
-    for kind, (artifact, fit_s) in fitted.items():
+    for kind, (artifact, _) in fitted.items():
         router = load(artifact, tables.fit, budgets, first.encoder)
-        quality = method_output(artifact, router, fit_s, trial, kind).quality
+        quality = predicted(router, trial)
         gain = quality[:, strong] - quality[:, weak]
         found[kind] = call_figures(gain, trial.scores[:, weak], trial.scores[:, strong], rng)
     return len(trial.scores), found
+
+
+def predicted(router: Router, trial: Trial) -> Float64Array:
+    """(n, m) scores that the router's scorer expects of every expert."""
+    batch = QueryBatch.of(trial.test.texts, trial.test_embeddings)
+    probs = router.predict_categories(batch.embeddings)
+    rows = [judged.row for judged in router.judge(batch.embeddings, probs)]
+    return router.scorer.score(batch, probs, rows).quality.astype(np.float64)
 
 
 def main(

@@ -114,10 +114,6 @@ def difference(found: Mapping[str, Any]) -> str:
     return f"{100 * found['mean']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
-def default_of(report: Report) -> tuple[str, Mapping[str, Any]]:
-    return next((kind, method) for kind, method in report["methods"].items() if method["is_default"])
-
-
 def table_lines(reports: Mapping[str, Report]) -> list[str]:
     """The headline table."""
     lines = [
@@ -126,19 +122,19 @@ def table_lines(reports: Mapping[str, Report]) -> list[str]:
         "| --- " * 12 + "|",
     ]
     for name, report in reports.items():
-        arms, (kind, method) = report["arms"], default_of(report)
+        arms, own = report["arms"], report["arms"]["coe"]
         cells = [
             name,
             report["data"]["n_test"],
             points(arms["best_single"]["mean_score"]),
             points(arms["map_true"]["mean_score"]),
             points(arms["knn"]["mean_score"]),
-            f"**{points(arms['coe']['mean_score'])}** ({kind})",
-            difference(method["gain"]["map_true"]),
-            difference(method["gain"]["knn"]),
-            difference(method["gain"]["best_single"]),
-            difference(method["gain"]["best_single_hindsight"]),
-            "" if method["gap_closed"] is None else f"{100 * method['gap_closed']['mean']:.0f}%",
+            f"**{points(arms['coe']['mean_score'])}** ({report['data']['method']})",
+            difference(own["gain"]["map_true"]),
+            difference(own["gain"]["knn"]),
+            difference(own["gain"]["best_single"]),
+            difference(own["gain"]["best_single_hindsight"]),
+            "" if own["gap_closed"] is None else f"{100 * own['gap_closed']['mean']:.0f}%",
             points(arms["query_oracle"]["mean_score"]),
         ]
         lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
@@ -193,9 +189,6 @@ def method_lines(reports: Mapping[str, Report]) -> list[str]:
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     means = [f"**{100 * mean(values):.1f}**" if values else "" for values in columns.values()]
     lines.append("| mean of the first six | " + " | ".join(means) + " |")
-    first = next(iter(reports.values()))["methods"]
-    longest = {kind: max(report["methods"][kind]["fit_s"] for report in reports.values()) for kind in kinds}
-    lines.append("| longest fit with validation, s | " + " | ".join(f"{longest[kind]:.0f}" for kind in first) + " |")
     return lines
 
 
@@ -246,7 +239,7 @@ def frontier_lines(report: Report) -> list[str]:
 def page(reports: Mapping[str, Report], runs: Sequence[Run]) -> str:
     tables = {name: report for name, report in reports.items() if not name.startswith("pair ")}
     pairs = {name: report for name, report in reports.items() if name.startswith("pair ")}
-    closed = [default_of(tables[name])[1]["gap_closed"]["mean"] for name in CLOSING if name in tables]
+    closed = [tables[name]["arms"]["coe"]["gap_closed"]["mean"] for name in CLOSING if name in tables]
     unseen = [tables[name]["out_of_fold"]["gap_closed"]["mean"] for name in CLOSING if name in tables]
     lines = [
         "# Routing on public outcome tables",

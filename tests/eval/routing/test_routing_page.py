@@ -15,10 +15,11 @@ from coe.eval.metrics.intervals import Estimate
 from coe.eval.report import numbers, page
 from coe.eval.routing import budget_sections
 from coe.eval.routing import routing_page as words
+from coe.eval.routing.baselines import one_hot
 from coe.eval.routing.frontier import known_budgets
 from coe.eval.routing.routing_page import routing_page
 from coe.eval.routing.routing_records import Power, Report
-from coe.eval.routing.trial import MethodOutput
+from coe.eval.routing.trial import Choice
 from tests.eval.drawn import charts_of_page
 from tests.eval.routing.trial_data import TEST_SCORES, report_of, trial, with_costs
 
@@ -45,10 +46,10 @@ def make_report(
 def full_report() -> Report:
     """With every section: methods and frontiers."""
     found = with_costs(trial(), [0.001, 0.004, 0.009])
-    scores = np.array(TEST_SCORES)
+    chosen = one_hot(np.array(TEST_SCORES).argmax(axis=1), 3)
     methods = [
-        MethodOutput("soft", "Soft <map>", "it adds up", scores, scores.argmax(axis=1)),
-        MethodOutput("best", "Best", "it knows", scores, scores.argmax(axis=1), is_default=True),
+        Choice("soft_map", "Soft <map>", "it adds up", chosen, "method"),
+        Choice("map", "Best", "it knows", chosen, "method"),
     ]
     # The small expert, then the best of those that ever are best.
     limited = {

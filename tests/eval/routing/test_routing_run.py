@@ -78,7 +78,6 @@ def test_a_router_that_finds_the_topic_beats_the_best_single(tmp_path: Path) -> 
     assert run_cli("eval routing", [*arguments, *unsorted, "--method", "map", "--folds", "2"]) == 0
     report = json.loads((out / "report.json").read_text())
     assert set(report["methods"]) == set(plugins.kinds("router.scorers"))  # a named map hides no other method
-    assert report["methods"]["map"]["is_default"] is True
     assert report["methods"]["map"]["gain"]["coe"]["mean"] == 0
     arms = report["arms"]
     assert arms["category_oracle"]["mean_score"] == 1.0
@@ -146,7 +145,6 @@ def test_every_method_is_measured_under_the_budget_and_one_of_them_is_the_defaul
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["arms"]["knn"]["mean_active_params_b"] > 5
     assert set(report["methods"]) == set(plugins.kinds("router.scorers"))
-    assert [name for name, method in report["methods"].items() if method["is_default"]] == ["soft_map"]
     assert report["methods"]["soft_map"]["mean_score"] == report["arms"]["coe"]["mean_score"]
     assert report["data"]["method"] == "soft_map"
     assert report["methods"]["soft_map"]["gain"]["coe"]["mean"] == 0

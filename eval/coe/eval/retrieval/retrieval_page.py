@@ -11,7 +11,6 @@ from coe.eval.retrieval.arms import LABELS, PLAIN
 from coe.eval.retrieval.retrieval_records import (
     ArmScore,
     CollectionReport,
-    LostQuery,
     RetrievalReport,
 )
 
@@ -124,16 +123,8 @@ def listed(shares: Mapping[str, float]) -> str:
 
 
 def losses_section(report: RetrievalReport) -> Section:
-    columns: list[Column[LostQuery]] = [
-        Column("Query", lambda lost: lost.text),
-        Column("Chosen", lambda lost: lost.arm),
-        Column("nDCG@10", lambda lost: lost.ndcg_at_10, score),
-        Column("Base", lambda lost: lost.base, score),
-    ]
-    named = {f"{lost.collection}, {lost.query_id}": lost for lost in report.lost}
     nowhere = "Nowhere: it is at or above base and the best single expert on every collection."
-    table = table_of("Served worse than base", named, columns) if named else None
-    return Section("Where routing loses", " ".join(report.losses) or nowhere, table)
+    return Section("Where routing loses", " ".join(report.losses) or nowhere)
 
 
 def measured_section(report: RetrievalReport) -> Section:

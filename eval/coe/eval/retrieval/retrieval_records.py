@@ -36,17 +36,6 @@ class CollectionReport(Record):
     reasons: dict[str, float] = Field(description="why -> share of the queries")
 
 
-class LostQuery(Record):
-    """A query that coe served worse than base."""
-
-    collection: str
-    query_id: str
-    text: str
-    arm: str
-    ndcg_at_10: float
-    base: float
-
-
 class RetrievalReport(Record):
     """The whole report. `mean` averages over collections, `mean_prepared` over those with train queries."""
 
@@ -63,5 +52,4 @@ class RetrievalReport(Record):
     mean_left_out: dict[str, ArmScore]
     collections: dict[str, CollectionReport]
     losses: tuple[str, ...] = Field(description="where routing loses, in sentences")
-    lost: tuple[LostQuery, ...]
     notes: tuple[str, ...]

@@ -17,7 +17,6 @@ from coe.eval.retrieval.retrieval_page import headline, losses, notes
 from coe.eval.retrieval.retrieval_records import (
     ArmScore,
     CollectionReport,
-    LostQuery,
     RetrievalReport,
 )
 from coe.eval.retrieval.retrieval_request import RetrievalRequest, requested_experts
@@ -28,10 +27,9 @@ from coe.retrieval.training.collection import Collection, find_collections, read
 from coe.retrieval.training.labels import Labelled, label, label_pilots, locate, unseen_share
 from coe.retrieval.training.routing_tuning import tuned
 from coe.retrieval.training.searcher import Searcher, all_arms
-from coe.retrieval.types import BASE, Arm, RetrievalExpert
+from coe.retrieval.types import Arm, RetrievalExpert
 from coe.router.types import FloatArray
 
-LOST = 10
 Scores = Mapping[str, FloatArray]
 """Arm -> score per query (n,)."""
 
@@ -105,7 +103,6 @@ def run_retrieval(
         mean_left_out=mean_left_out,
         collections=reports,
         losses=losses(reports),
-        lost=lost_queries(measured, compared),
         notes=notes(measured_skips=[(m.collection.name, m.collection.skipped) for m in measured]),
     )
     return report, library
@@ -172,28 +169,6 @@ def collection_report(
         shares={name: number / count for name, number in shares.most_common()},
         reasons={name: number / count for name, number in reasons.most_common()},
     )
-
-
-def lost_queries(measured: Sequence[Measured], compared: Sequence[Compared]) -> tuple[LostQuery, ...]:
-    """The queries that coe served worse than base by the most."""
-    found = []
-    for one, arms in zip(measured, compared, strict=True):
-        change = arms.scores["coe"] - arms.scores[BASE]
-        for row in np.argsort(change, kind="stable")[:LOST]:
-            if change[row] < 0:
-                decision = arms.decisions[row]
-                found.append(
-                    LostQuery(
-                        collection=one.collection.name,
-                        query_id=one.test.queries.ids[row],
-                        text=one.test.queries.texts[row][:200],
-                        arm=decision.name,
-                        ndcg_at_10=float(arms.scores["coe"][row]),
-                        base=float(arms.scores[BASE][row]),
-                    )
-                )
-    found.sort(key=lambda lost: lost.ndcg_at_10 - lost.base)
-    return tuple(found[:LOST])
 
 
 def arm_scores(parts: Sequence[Scores], rng: np.random.Generator) -> dict[str, ArmScore]:

@@ -57,7 +57,7 @@ def routing_page(report: Report) -> Page:
 
 def ways(report: Report) -> list[tuple[str, Arm]]:
     """Arms and the methods that are not this router, by their labels, the best first."""
-    others = [method for method in report.methods.values() if not method.is_default]
+    others = [arm for kind, arm in report.methods.items() if kind != report.data.method]
     return sorted(((arm.label, arm) for arm in (*report.arms.values(), *others)), key=lambda pair: -pair[1].mean_score)
 
 

@@ -43,15 +43,6 @@ class Arm(Scored):
     )
 
 
-class MethodRecord(Arm):
-    """A kind of scorer, fitted on the fit queries and measured on the test queries like every arm."""
-
-    is_default: bool = Field(description="reported as coe: the default kind, or the one that `--method` names")
-    valid_score: float | None = Field(description="mean score on the queries that the default was chosen on")
-    fit_s: float | None
-    calibration_error: float | None = Field(description="of its predicted score of the expert that it chose")
-
-
 class FrontierPoint(Scored):
     """A choice under one budget, measured on the test queries."""
 
@@ -102,7 +93,7 @@ class DataFacts(Record):
 
     source: str
     metric: str
-    method: str | None = Field(default=None, description="kind that `--method` named; None: the default")
+    method: str = Field(description="kind of scorer that is reported as coe")
     has_one_category: bool = Field(default=False, description="none had enough prompts to be learned, so all are one")
     experts: tuple[str, ...]
     n_fit: int
@@ -167,7 +158,7 @@ class Report(Record):
     created_at: str
     data: DataFacts
     arms: dict[str, Arm]
-    methods: dict[str, MethodRecord]
+    methods: dict[str, Arm] = Field(description="kind of scorer -> the router with it, fitted on the fit queries")
     power: Power = Field(description="of the gain of coe over the best single expert")
     stage_one: StageOne
     experts: tuple[ExpertRow, ...]

@@ -19,13 +19,12 @@ from coe.eval.routing.routing_records import (
     CategoryRow,
     DataFacts,
     ExpertRow,
-    MethodRecord,
     Power,
     Report,
     StageOne,
 )
 from coe.eval.routing.routing_request import RoutingRequest
-from coe.eval.routing.trial import Choice, MethodOutput, Trial, mean_costs
+from coe.eval.routing.trial import Choice, Trial, mean_costs
 from coe.router.types import GENERAL, Float64Array
 
 RIVALS = ("coe", "best_single", "best_single_hindsight", "map_true", "knn", "best_mixture")
@@ -40,7 +39,7 @@ def measure(
 ) -> Report:
     """The report of a trial: every section that it allows."""
     served = {arm.name: expected(arm.probs, trial) for arm in trial.arms}
-    methods = {f"method {each.name}": expected(each.choice.probs, trial) for each in trial.methods}
+    methods = {f"method {each.name}": expected(each.probs, trial) for each in trial.methods}
     alone = {f"expert {name}": trial.scores[:, e] for e, name in enumerate(trial.test.experts)}
     scores = Paired.of({**served, **methods, **alone}, rng)
     report = Report(
@@ -50,7 +49,7 @@ def measure(
         created_at=now.isoformat(timespec="seconds"),
         data=facts,
         arms={arm.name: arm_record(trial, arm, arm.name, scores) for arm in trial.arms},
-        methods={each.name: method_record(trial, each, scores) for each in trial.methods},
+        methods={each.name: arm_record(trial, each, f"method {each.name}", scores) for each in trial.methods},
         power=power_of(served["coe"] - served["best_single"]),
         stage_one=stage_one_record(trial),
         experts=expert_rows(trial, scores),
@@ -94,18 +93,6 @@ def arm_record(trial: Trial, arm: Choice, column: str, scores: Paired) -> Arm:
         gap_closed=scores.closed(column, "best_single", "query_oracle"),
         binding=arm.binding,
         gain={rival: scores.minus(column, rival) for rival in RIVALS if rival in scores.place and rival != column},
-    )
-
-
-def method_record(trial: Trial, method: MethodOutput, scores: Paired) -> MethodRecord:
-    rows = np.arange(len(trial.scores))
-    predicted = np.clip(method.quality[rows, method.chosen], 0.0, 1.0).astype(np.float64)
-    return MethodRecord(
-        **dict(arm_record(trial, method.choice, f"method {method.name}", scores)),
-        is_default=method.is_default,
-        valid_score=method.valid_score,
-        fit_s=method.fit_s,
-        calibration_error=calibration_error(predicted, trial.scores[rows, method.chosen]),
     )
 
 

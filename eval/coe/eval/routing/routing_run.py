@@ -13,13 +13,14 @@ import numpy as np
 
 from coe.base.embedding_cache import CachedEncoder
 from coe.cli.progress import Progress
+from coe.eval.routing.baselines import one_hot
 from coe.eval.routing.frontier import known_budgets, limited_policies, policy_name
 from coe.eval.routing.out_of_fold import out_of_fold
 from coe.eval.routing.routing_records import DataFacts, Report
 from coe.eval.routing.routing_report import measure
 from coe.eval.routing.routing_request import RoutingRequest
 from coe.eval.routing.strategy_arms import AGREE, planned, strategy_arm
-from coe.eval.routing.trial import MethodOutput, Trial, costs, costs_by_category, filled_costs, mean_costs
+from coe.eval.routing.trial import Choice, Trial, costs, costs_by_category, filled_costs, mean_costs
 from coe.eval.routing.trial_tables import Tables, fingerprint, read_tables, require_amounts
 from coe.fleet.router_registry import Registry
 from coe.router import plugins
@@ -38,26 +39,9 @@ from coe.training.types import OutcomeTable
 ENCODE_BATCH = 64
 
 
-def method_output(
-    artifact: RouterArtifact, router: Router, fit_s: float, trial: Trial, default_kind: str
-) -> MethodOutput:
-    """Predictions and choices of a kind that took `fit_s` seconds to fit, under the trial's budgets."""
-    kind, batch = artifact.manifest.scorer.kind, QueryBatch.of(trial.test.texts, trial.test_embeddings)
-    probs = router.predict_categories(batch.embeddings)
-    rows = [judged.row for judged in router.judge(batch.embeddings, probs)]
-    quality = router.scorer.score(batch, probs, rows).quality
-    validated = artifact.manifest.metrics.get(f"validation.{kind}")
-    label, how = words_of(kind)
-    return MethodOutput(
-        name=kind,
-        label=label,
-        how=how,
-        quality=quality.astype(np.float64),
-        chosen=decided(router, trial),
-        fit_s=fit_s,
-        valid_score=None if validated is None else validated.value,
-        is_default=kind == default_kind,
-    )
+def method_arm(kind: str, router: Router, trial: Trial) -> Choice:
+    """The router with a kind of scorer as an arm, under the trial's budgets."""
+    return Choice(kind, *words_of(kind), one_hot(decided(router, trial), len(trial.test.experts)), "method")
 
 
 def decided(router: Router, trial: Trial, policy: str = "default") -> IntArray:
@@ -161,7 +145,7 @@ def data_facts(request: RoutingRequest, tables: Tables, router_version: str, enc
     return DataFacts(
         source=test.source,
         metric=test.metric,
-        method=request.method,
+        method=table_request(tables.fit, request).scorer,
         has_one_category=tables.has_one_category,
         experts=test.experts,
         n_fit=len(tables.fit.prompt_ids),
@@ -199,8 +183,8 @@ def run_routing(request: RoutingRequest, *, now: datetime, progress: Progress) -
     trial = replace(
         trial,
         methods=tuple(
-            method_output(made, load(made, tables.fit, request.budgets, router.encoder), fit_s, trial, wanted.scorer)
-            for made, fit_s in fitted.values()
+            method_arm(kind, load(made, tables.fit, request.budgets, router.encoder), trial)
+            for kind, (made, _) in fitted.items()
         ),
     )
     progress("deciding under every limit")

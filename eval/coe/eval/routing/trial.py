@@ -42,32 +42,12 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class MethodOutput:
-    """The answers of one kind of scorer on the test queries: `quality` (n, m) predicted scores, `chosen` (n,) expert
-    numbers. `valid_score` is what the default was chosen by."""
-
-    name: str
-    label: str
-    how: str
-    quality: Float64Array
-    chosen: IntArray
-    fit_s: float | None = None
-    valid_score: float | None = None
-    is_default: bool = False
-
-    @property
-    def choice(self) -> Choice:
-        """The method as an arm."""
-        probs = baselines.one_hot(self.chosen, self.quality.shape[1])
-        return Choice(self.name, self.label, self.how, probs, "method")
-
-
-@dataclass(frozen=True)
 class Trial:
     """A router's decisions on the test table, and what the reference arms, methods and frontiers need.
 
     Both tables have the same experts and complete scores; embeddings have unit rows. `how` says how the router chooses.
-    Costs and sizes of an expert are NaN where unknown. `strategies` are arms that ask several experts. `limited` has
+    Costs and sizes of an expert are NaN where unknown. `methods` has the router of every kind of scorer, by the name of
+    the kind; `strategies` are arms that ask several experts. `limited` has
     the router's experts (n,) by budget, at each limit of `known_budgets`.
     """
 
@@ -80,7 +60,7 @@ class Trial:
     budgets: Budgets = field(default_factory=Budgets)
     how: str = "the map's expert for the predicted category"
     binding: tuple[str, ...] = ()
-    methods: tuple[MethodOutput, ...] = ()
+    methods: tuple[Choice, ...] = ()
     strategies: tuple[Choice, ...] = ()
     limited: Mapping[str, Sequence[IntArray]] = field(default_factory=dict)
 
