@@ -20,8 +20,8 @@ from typing import Annotated, Any
 
 import typer
 
-from coe.base.intervals import wilson_interval
 from coe.base.journal import Journal
+from coe.base.shares import wilson_interval
 from coe.base.shipped import answers_file
 from coe.eval.answers import Answer
 from coe.eval.grading import kind_of_probe

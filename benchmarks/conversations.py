@@ -23,7 +23,7 @@ from rich.console import Console
 
 from benchmarks.encoders import Parts, labelled, read_parts
 from benchmarks.uncertainty import DATA, fit_request, read_coarse
-from coe.base.intervals import Z_95
+from coe.base.shares import Z_95
 from coe.base.shipped import DEFAULT_CONFIG, shipped_root
 from coe.cli.progress import silent
 from coe.router.build import build_encoder

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from urllib.request import Request, urlopen
 
-from coe.base.intervals import wilson_interval
+from coe.base.shares import wilson_interval
 from coe.base.shipped import seed_folder
 from coe.decision_log.decision_record import PROBE_HEADER
 from coe.eval.probe_set import Probe, load_probes

@@ -21,10 +21,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from benchmarks.uncertainty import fit_request
-from coe.base.blas import one_thread
 from coe.base.errors import MissingWeightsError
 from coe.base.extras import MissingExtraError
-from coe.base.intervals import Z_95
+from coe.base.shares import Z_95
 from coe.base.shipped import DEFAULT_CONFIG, seed_folder, shipped_root
 from coe.cli.progress import silent
 from coe.router.build import build_encoder
@@ -32,7 +31,8 @@ from coe.router.config import load_config
 from coe.router.protocols import Encoder
 from coe.router.section import PluginConfig
 from coe.router.types import GENERAL, FloatArray, Metric
-from coe.training.datasets.labelled_queries import read_seed
+from coe.training.fit import one_thread
+from coe.training.fit_inputs import read_seed
 from coe.training.stage_one import (
     LabelledEmbeddings,
     StageOne,

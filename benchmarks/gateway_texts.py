@@ -11,7 +11,7 @@ import statistics
 from pathlib import Path
 
 from coe.base.shipped import seed_folder
-from coe.training.datasets.labelled_queries import read_seed
+from coe.training.fit_inputs import read_seed
 
 MADE = 50_000
 

@@ -30,12 +30,12 @@ from benchmarks.uncertainty import (
     read_clinc,
     read_rows,
 )
-from coe.base.blas import one_thread
-from coe.base.calibration import calibration_error
+from coe.base.shares import calibration_error
 from coe.router import plugins
 from coe.router.protocols import Encoder
 from coe.router.types import GENERAL, FloatArray
 from coe.training.category_mix import AskedQueries, total_variation
+from coe.training.fit import one_thread
 from coe.training.stage_one import (
     FitRequest,
     LabelledEmbeddings,

@@ -37,9 +37,9 @@ from benchmarks.loop_newcomers import (
 )
 from benchmarks.loop_page import BLOCKS, DEGRADED, EVERY, FACTOR, JOINING, LOGGED, NOISE, TABLE, Findings, page
 from benchmarks.loop_stage import Settings, Stage, fit_stage
-from coe.base.blas import one_thread
 from coe.router.build import build_encoder
 from coe.router.config import load_config
+from coe.training.fit import one_thread
 from coe.training.gate import DEFAULT_TERMS
 
 ROOT = Path(__file__).parent.parent

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from benchmarks.uncertainty import fit_request, mean_interval
-from coe.base.blas import one_thread
+from coe.base.shipped import seed_folder
 from coe.router.build import build_encoder
 from coe.router.config import load_config
+from coe.training.fit import one_thread
 from coe.training.fit_inputs import labelled_queries
 from coe.training.stage_one import LabelledEmbeddings, StageOne, embed, fit_stage_one, label_numbers
 from coe.training.types import split_of
@@ -50,7 +51,7 @@ class Held:
 
 def read_queries() -> Held:
     config = load_config(ROOT / "experts.yaml")
-    queries = labelled_queries(config, None)
+    queries = labelled_queries(config, seed_folder())
     vectors = embed(build_encoder(config.router.encoder), [query.text for query in queries], lambda _: None)
     data = LabelledEmbeddings(vectors, label_numbers(queries, config.learned_categories))
     is_test = np.array([split_of(query.text) == "test" for query in queries])

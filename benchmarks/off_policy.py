@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from coe.base.intervals import wilson_interval
+from coe.base.shares import wilson_interval
 from coe.router.types import Metric
 from coe.training.off_policy import (
     doubly_robust_terms,

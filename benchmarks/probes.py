@@ -13,7 +13,7 @@ import argparse
 
 import numpy as np
 
-from coe.base.intervals import wilson_interval
+from coe.base.shares import wilson_interval
 from coe.training.probe_plan import MOST_LUCKY, Bars, chances_of_luck, run_plan, simulated
 
 CATEGORIES, SPECIAL = 16, 3

@@ -31,11 +31,10 @@ from coe.router.artifact import load_artifact
 from coe.router.build import load_router
 from coe.router.config import CoeConfig, parse_config
 from coe.router.types import Query, QueryFacts
-from coe.training.datasets.labelled_queries import read_seed
 from coe.training.datasets.outcome_rows import write_outcomes
 from coe.training.datasets.outcomes import read_outcomes
 from coe.training.expert_map import measure_quality
-from coe.training.fit_inputs import TrainRequest, fit_configured
+from coe.training.fit_inputs import TrainRequest, fit_configured, read_seed
 from coe.training.types import OutcomeTable
 
 ROOT = Path(__file__).parents[1]

@@ -24,7 +24,6 @@ import typer
 import yaml
 from numpy.typing import NDArray
 
-from coe.base.text_identity import normalised_text
 from coe.cli.progress import silent
 from coe.eval.metrics.intervals import bootstrap_means, percentile_interval
 from coe.eval.routing import baselines
@@ -33,6 +32,7 @@ from coe.eval.routing.routing_run import load, run_trial
 from coe.eval.routing.strategy_arms import planned
 from coe.eval.routing.trial import Trial
 from coe.eval.routing.trial_tables import Tables
+from coe.router.normalise import normalised_text
 from coe.router.policy_config import Budgets, PolicyConfig
 from coe.router.strategies.agree import StrategyName
 from coe.training.datasets.outcomes import read_outcomes

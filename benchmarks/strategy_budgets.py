@@ -21,7 +21,6 @@ import numpy as np
 import typer
 
 from benchmarks.strategies import TABLES, Case, cases_of
-from coe.base.blas import one_thread
 from coe.cli.progress import silent
 from coe.eval.metrics.intervals import bootstrap_means, percentile_interval
 from coe.eval.routing.routing_request import RoutingRequest
@@ -33,6 +32,7 @@ from coe.router.policy_config import Budgets, PolicyConfig
 from coe.router.strategies.agree import StrategyName
 from coe.router.types import Float64Array
 from coe.training.datasets.outcomes import read_outcomes
+from coe.training.fit import one_thread
 from coe.training.table_fit import TableRequest, fit_table
 from coe.training.types import OutcomeTable
 

@@ -22,14 +22,14 @@ import typer
 from numpy.typing import NDArray
 from rich.console import Console
 
-from coe.base.blas import one_thread
-from coe.base.calibration import calibration_error
+from coe.base.shares import calibration_error
 from coe.router import plugins
 from coe.router.protocols import Encoder
 from coe.router.quality import QualityMatrix
 from coe.router.section import PluginConfig
 from coe.router.types import GENERAL, FloatArray
 from coe.router.uncertainty import apply_temperature
+from coe.training.fit import one_thread
 from coe.training.stage_one import (
     FitRequest,
     LabelledEmbeddings,

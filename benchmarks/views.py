@@ -23,7 +23,7 @@ import typer
 
 from benchmarks.encoders import labelled, read_parts
 from benchmarks.uncertainty import fit_request
-from coe.base.intervals import wilson_interval
+from coe.base.shares import wilson_interval
 from coe.base.shipped import DEFAULT_CONFIG, shipped_root
 from coe.cli.progress import silent
 from coe.router.build import build_encoder

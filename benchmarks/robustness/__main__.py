@@ -21,8 +21,8 @@ from coe.router.build import live_router
 from coe.router.config import load_config
 from coe.router.pipeline import Router
 from coe.router.types import QueryBatch, RoutingDecision
-from coe.training.datasets.labelled_queries import read_seed
 from coe.training.datasets.outcomes import read_outcomes
+from coe.training.fit_inputs import read_seed
 from coe.training.types import split_of
 
 ENCODE_BATCH = 64

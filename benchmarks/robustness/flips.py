@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.robustness.flip_records import FamilyFlips, FlippedCase, Flips, Move, RobustnessRecord
 from coe.base.errors import ConfigError, DataError, allowed_values
-from coe.base.intervals import Z_95
+from coe.base.shares import Z_95
 from coe.eval.metrics.intervals import rate
 from coe.router.types import FloatArray, Metric, RoutingDecision
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coe.decision_log.served_models import ModelChange, ModelHistory, is_change
+from coe.decision_log.decision_record import ModelChange, ModelHistory, is_change
 from tests.training.log_records import record
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from coe.base.shipped import seed_folder
 from coe.decision_log.database import Database
 from coe.decision_log.decision_record import DecisionInputs
 from coe.decision_log.feedback_types import Feedback, FeedbackKind
@@ -72,7 +73,7 @@ async def test_an_expert_that_falls_is_left_within_the_day_and_nothing_worse_tak
     first = live_router(config, tmp_path)
     assert first.expert_of()[FALLS] == OWN[FALLS]
     loser = first.expert_of()[FALLS]
-    queries = [query for query in labelled_queries(config, None) if query.category != GENERAL]
+    queries = [query for query in labelled_queries(config, seed_folder()) if query.category != GENERAL]
     vectors = opened_encoder(config.router.encoder, tmp_path / "cache").encode([query.text for query in queries])
     of = np.array([rows.index(query.category) for query in queries])
     is_falling = of == rows.index(FALLS)

@@ -9,7 +9,8 @@ import pytest
 
 from coe.base.errors import ConfigError, MissingWeightsError
 from coe.base.extras import MissingExtraError
-from coe.router.weights import file_sha256, fingerprint, resolve_weights
+from coe.router.features import fingerprint
+from coe.router.weights import file_sha256, resolve_weights
 
 
 @pytest.fixture

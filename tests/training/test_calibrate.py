@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from coe.base.blas import one_thread
 from coe.router.quality import QualityMatrix
 from coe.router.section import PluginConfig
 from coe.router.types import Metric
@@ -16,6 +15,7 @@ from coe.training.calibrate import (
     fit_temperature,
     fit_uncertainty,
 )
+from coe.training.fit import one_thread
 from coe.training.stage_one import FitRequest, LabelledEmbeddings, fit_stage_one, stage_one_metrics
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coe.base.shipped import seed_folder
 from coe.cli.progress import silent
 from coe.decision_log.database import Database
 from coe.decision_log.decision_record import DecisionInputs
@@ -152,7 +153,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_trained(tmp_path_factory.mktemp("mix"))
     config, live = load_config(folder / "experts.yaml"), Registry(folder / "data" / "routers").live()
     router = load_router(config, folder / "data" / "routers" / live.version)
-    texts = {name: [q.text for q in labelled_queries(config, None) if q.category == name] for name in ("sql", "facts")}
+    texts = {
+        name: [q.text for q in labelled_queries(config, seed_folder()) if q.category == name]
+        for name in ("sql", "facts")
+    }
     records = []
     for i in range(330):
         category = "facts" if i % 11 == 0 else "sql"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from coe.base.shipped import seed_folder
 from coe.cli.progress import silent
 from coe.router.build import evidence_of
 from coe.router.config import load_config
@@ -105,7 +106,7 @@ def test_a_cross_fitted_model_is_fitted_without_its_fold(tmp_path, scorer) -> No
     values = CONFIG | {"router": CONFIG["router"] | {"scorer": {"kind": scorer}}}
     (tmp_path / "experts.yaml").write_text(yaml.dump(values))
     config, table = load_config(tmp_path / "experts.yaml"), outcome_table()
-    queries, encoder = labelled_queries(config, None), opened_encoder(config.router.encoder, None)
+    queries, encoder = labelled_queries(config, seed_folder()), opened_encoder(config.router.encoder, None)
     request = fit_request(config, table, queries)
     prepared = prepare(request, encoder, queries, np.random.default_rng(0), silent)
     seen: list[int] = []

@@ -11,8 +11,8 @@ from coe.router.artifact import load_artifact
 from coe.router.build import build_encoder
 from coe.router.quality import QualityMatrix
 from coe.router.section import PluginConfig
-from coe.training.datasets.labelled_queries import read_seed
 from coe.training.fit import fit_router, without_secrets
+from coe.training.fit_inputs import read_seed
 from coe.training.stage_one import FitRequest, stratified_folds
 from coe.training.types import split_of
 
@@ -58,6 +58,11 @@ def test_the_same_seed_gives_the_same_router_and_it_learned_the_categories(tmp_p
 
 def test_without_holding_out_there_are_no_figures(tmp_path, queries):
     assert fit(tmp_path, request(is_holding_out=False), queries).manifest.metrics == {}
+
+
+def test_without_graded_queries_the_map_decides_whatever_scorer_is_wanted(tmp_path, queries):
+    made = fit(tmp_path, request(scorer=PluginConfig(kind="soft_map")), queries)
+    assert (made.manifest.scorer.kind, made.part("scorer"), made.part("choice")) == ("map", {}, {})
 
 
 def test_a_category_without_a_query_and_an_unknown_one_are_named(tmp_path, queries):

@@ -14,6 +14,7 @@ import yaml
 from sqlalchemy import create_engine, text
 
 from coe.base.errors import ArtifactError, DataError
+from coe.base.shipped import seed_folder
 from coe.decision_log.database import Database
 from coe.decision_log.decision_record import DecisionRecord, TerminalState
 from coe.fleet.router_registry import Registry
@@ -510,7 +511,7 @@ def test_a_router_promoted_during_the_comparison_is_not_overwritten(request_, tm
 def test_category_accuracy_is_judged_on_the_labels_that_were_held_out(request_):
     log_answers(request_, {"left": 0.2, "right": 0.9})
     result = run_retrain(request_, now=NOW)
-    asked = labelled_queries(load_config(request_.config), None)
+    asked = labelled_queries(load_config(request_.config), seed_folder())
     held_out = [query for query in asked if split_of(query.text) == "test"]
     assert 0 < len(held_out) < len(asked) / 2
     accuracy = result.gate.comparisons[0]

@@ -54,11 +54,6 @@ def test_without_complete_rows_nothing_leaves_the_reference() -> None:
     assert mean_metric(np.array([np.nan])).n == 0
 
 
-def test_without_graded_queries_the_map_is_fitted_whatever_is_wanted() -> None:
-    found = fit_scorer(PluginConfig(kind="soft_map"), None, np.random.default_rng(0), silent)
-    assert (found.spec.kind, found.arrays, found.metrics) == ("map", {}, {})
-
-
 def test_the_map_is_validated_on_queries_that_it_was_not_measured_on() -> None:
     assert fit_scorer(PluginConfig(kind="map"), *with_draws(complete(240))).metrics["validation.map"].value == 1.0
     chance = np.random.default_rng(0).random((240, 3)).astype(np.float32)

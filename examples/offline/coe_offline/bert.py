@@ -15,9 +15,10 @@ from pydantic import Field
 
 from coe.base.errors import ConfigError
 from coe.retrieval.adaptable import Lora
+from coe.router.features import fingerprint
 from coe.router.tokenizer_files import open_tokenizer
 from coe.router.types import FloatArray, Record
-from coe.router.weights import file_sha256, fingerprint, resolve_weights
+from coe.router.weights import file_sha256, resolve_weights
 from coe_offline.bert_network import Bert, read_shape, read_weights
 
 if TYPE_CHECKING:

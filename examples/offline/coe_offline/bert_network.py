@@ -9,16 +9,23 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
-from coe.base.blas import one_thread
 from coe.base.errors import ConfigError
 from coe.retrieval.adaptable import LINEAR, Lora
 from coe.router.types import FloatArray
+
+
+@cache
+def libraries() -> ThreadpoolController:
+    """BLAS of this process, in which several threads cost more than they bring for small products."""
+    return ThreadpoolController()
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ class Bert:
         """
         packed = pack(token_ids)
         runs = adapter_runs(packed.bounds, loras)
-        with one_thread():
+        with libraries().limit(limits=1, user_api="blas"):
             states = self.look_up(packed)
             for layer in range(self.shape.layers):
                 states = self.run_layer(f"encoder.layer.{layer}", states, packed.bounds, runs)

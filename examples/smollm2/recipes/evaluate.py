@@ -12,7 +12,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from coe.base.intervals import wilson_interval
+from coe.base.shares import wilson_interval
 from examples.smollm2.recipes.engine import BASE, Engine, running_engine
 from examples.smollm2.recipes.report import render_report
 from examples.smollm2.recipes.task import Split, draw_examples, load_task, task_names

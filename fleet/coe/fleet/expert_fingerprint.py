@@ -10,7 +10,8 @@ from coe.fleet.connect import WIRES
 from coe.fleet.vllm_command import adapter_folder
 from coe.router import plugins
 from coe.router.expert_config import Engine, ExpertConfig
-from coe.router.weights import file_sha256, fingerprint, resolve_weights
+from coe.router.features import fingerprint
+from coe.router.weights import file_sha256, resolve_weights
 
 
 def expert_fingerprint(entry: ExpertConfig, folder: Path) -> str:

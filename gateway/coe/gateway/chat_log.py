@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.utils import floatToGoString
 
-from coe.decision_log.decision_record import DecisionRecord, StrategyTrace
-from coe.decision_log.served_models import is_change, undated
+from coe.decision_log.decision_record import DecisionRecord, StrategyTrace, is_change, undated
 from coe.gateway.exchange import MAX_MODEL_CHARS, ChatRow
 from coe.router.cost import Price, cost
 from coe.router.expert_config import ExpertConfig

@@ -165,8 +165,8 @@ def assemble(
     columns = [manifest.experts.index(name) for name in experts.names]
     fitted = build_scorer(artifact, scorer, experts, columns)
     choice = learned_choice(artifact, columns) if fitted.decides_by_query else None
-    learned = learned_ways(artifact.part(STRATEGIES), len(manifest.categories), len(manifest.experts))
-    learned = None if learned is None else learned.among(columns)
+    ways = artifact.part(STRATEGIES)
+    learned = learned_ways(ways, len(manifest.categories), len(manifest.experts)).among(columns) if ways else None
     rows = (*manifest.categories, GENERAL)
     return Router(
         version=manifest.version,

@@ -254,7 +254,8 @@ def unresolved_names(config: CoeConfig) -> list[str]:
     problems += alias_problems(config)
     problems += strategy_problems(config)
     on_vllm = [name for name, entry in config.experts.items() if entry.engine is Engine.VLLM]
-    problems += residency_problems(config.residency, on_vllm)
+    if config.residency is not None:
+        problems += residency_problems(config.residency, on_vllm)
     for name, entry in config.experts.items():
         problems += [f"experts.{name}.{fault}" for fault in (*entry_faults(entry), *replica_faults(entry))]
     return problems

@@ -26,7 +26,6 @@ from coe.base.errors import DataError
 from coe.router.normalise import VERSION, normalise, shortened
 from coe.router.protocols import Encoder
 from coe.router.types import Float64Array, FloatArray, View
-from coe.router.weights import fingerprint
 
 STORED = np.dtype("<f2")
 """Two bytes a dimension, little-endian."""
@@ -70,6 +69,11 @@ SENTENCE = re.compile(r"(?<=[.?!])\s+|(?<=[。？！])|\n+")
 
 Encode = Callable[[Sequence[str]], FloatArray]
 """(n, d) of texts."""
+
+
+def fingerprint(*parts: object) -> str:
+    """First 32 hex digits of a SHA-256 over parts in order: file hashes and whatever else changes a vector."""
+    return hashlib.sha256("\0".join(str(part) for part in parts).encode()).hexdigest()[:32]
 
 
 def unit_rows(vectors: FloatArray) -> FloatArray:

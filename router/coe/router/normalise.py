@@ -25,6 +25,9 @@ SENTENCE_END = re.compile(
 pattern begins with one set of characters, because others of a text are then passed over at once."""
 
 WORD = re.compile(r"[^\W\d_](?:[^\W\d_]|[\u0900-\u097f\u064b-\u0652]|['’-](?=[^\W\d_]))*")
+NEITHER = re.compile(r"[\W_]+")
+"""All that is neither letter nor digit."""
+
 MATERIAL = re.compile(r"[\d\"“”«»「」`{}()\[\]<>=+*/\\|$#@_]")
 HIDDEN_NAME = re.compile(r"[^\w\s]*[.:/]\w")
 TWO_LETTERS = re.compile(r"[^\W\d_]{2,}")
@@ -158,3 +161,9 @@ def shortened(text: str) -> str:
     if len(text) <= HEAD_CHARS + TAIL_CHARS:
         return text
     return f"{text[:HEAD_CHARS]}\n{text[-TAIL_CHARS:]}"
+
+
+def normalised_text(text: str) -> str:
+    """Lower-case letters and digits only, by which texts count as the same query; a text without any (such as '???')
+    stays as it is, stripped."""
+    return NEITHER.sub("", text.lower()) or text.strip()

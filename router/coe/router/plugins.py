@@ -81,7 +81,8 @@ class Inner:
 
 def require_imports(plugin: ModuleType) -> None:
     """Raises MissingExtraError when a package that a plugin names is not installed. Imports nothing."""
-    require_installed(f"kind '{plugin.__name__.rpartition('.')[2]}'", *getattr(plugin, "IMPORTS", ()))
+    if needed := getattr(plugin, "IMPORTS", ()):
+        require_installed(f"kind '{plugin.__name__.rpartition('.')[2]}'", *needed)
 
 
 def inner_of(plugin: ModuleType, options: BaseModel) -> tuple[Inner, ...]:

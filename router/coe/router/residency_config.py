@@ -21,10 +21,8 @@ class ResidencyConfig(Section):
     wait_s: ClassVar = 120.0  # longest wait for an engine that was asked by name
 
 
-def residency_problems(residency: ResidencyConfig | None, engines: Collection[str]) -> Iterator[str]:
+def residency_problems(residency: ResidencyConfig, engines: Collection[str]) -> Iterator[str]:
     """Pins that are not experts on vLLM. `engines` are those that are."""
-    if residency is None:
-        return
     if not engines:
         yield "residency: no expert is on vLLM; required: one of engine 'vllm' or more"
     for name in residency.pins:

@@ -86,8 +86,3 @@ def file_sha256(path: Path) -> str:
     """Hex SHA-256 of a file; remembered, since weights do not change under a running process."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def fingerprint(*parts: object) -> str:
-    """First 32 hex digits of a SHA-256 over parts in order: file hashes and whatever else changes a vector."""
-    return hashlib.sha256("\0".join(str(part) for part in parts).encode()).hexdigest()[:32]

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.robustness.flip_records import RobustnessRecord
 from benchmarks.robustness.flips import KnownScores, measure_flips, share
 from coe.base.errors import ConfigError, DataError
-from coe.base.intervals import wilson_interval
+from coe.base.shares import wilson_interval
 from coe.router.types import RoutingDecision
 from tests.logged import decision_of
 

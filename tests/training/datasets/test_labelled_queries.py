@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from coe.base.errors import DataError
-from coe.training.datasets.labelled_queries import read_seed
+from coe.training.fit_inputs import read_seed
 from coe.training.types import LabelledQuery
 
 

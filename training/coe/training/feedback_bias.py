@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from coe.base.intervals import Z_95
+from coe.base.shares import Z_95
 from coe.decision_log.feedback_types import ImplicitKind
 from coe.router.types import Float64Array, IntArray, Metric, Record, RoutingDecision
 

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 
 from coe.base.embedding_cache import CachedEncoder
+from coe.base.errors import DataError
+from coe.base.record_files import OptionalText, Row, Text, json_records
 from coe.base.shipped import seed_folder
 from coe.cli.progress import Progress, silent
 from coe.router.artifact import RouterArtifact
 from coe.router.build import build_encoder
 from coe.router.config import CoeConfig, load_config
+from coe.router.normalise import normalised_text
 from coe.router.pipeline import Router
 from coe.router.protocols import Encoder
 from coe.router.section import PluginConfig
 from coe.router.types import GENERAL, BoolArray, IntArray
 from coe.training.category_mix import AskedQueries, read_asked
 from coe.training.change_points import ChangePoint, find_change_points, is_stale, replaced_models
-from coe.training.datasets.labelled_queries import read_seed
 from coe.training.datasets.outcomes import graded_at, read_outcome_folders
 from coe.training.evidence import Carried, Evidence, beside_serving, carried_over, gather_evidence
 from coe.training.expert_map import measure_quality
@@ -82,14 +84,56 @@ def judged_outcomes(table: OutcomeTable) -> tuple[OutcomeTable, bool]:
     return (table.rows(judging), True) if judging.any() else (table, False)
 
 
-def labelled_queries(config: CoeConfig, folder: Path | None) -> tuple[LabelledQuery, ...]:
-    """The labelled queries of the categories of experts.yaml, those of the seed set by default, and its examples; name
+class QueryRow(Row, extra="forbid"):
+    """A line of a file of labelled queries."""
+
+    text: Text
+    category: OptionalText = ""
+    style: OptionalText = ""
+    language: OptionalText = ""
+
+
+def read_seed(folder: Path) -> tuple[LabelledQuery, ...]:
+    """Queries of a folder of `<category>.jsonl` files, by file name and then line. A line is
+    `{"text": "...", "category": "...", "style": "...", "language": "..."}`, of which only the text is required.
+
+    Raises:
+        DataError: with file and row; no such folder or no query, a line that is not a query, a line that names another
+            category than its file, or a text that occurs twice (up to case, spacing and punctuation).
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: is not a folder; expected a folder of files named <category>.jsonl")
+    queries: list[LabelledQuery] = []
+    seen: dict[str, str] = {}
+    for file in sorted(folder.glob("*.jsonl")):
+        for place, query in numbered_queries(file, file.stem):
+            if query.category != file.stem:
+                raise DataError(f"{place}: category '{query.category}' in a file of category '{file.stem}'")
+            key = normalised_text(query.text)
+            if key in seen:
+                raise DataError(f"{place}: text is already at {seen[key]}")
+            seen[key] = place
+            queries.append(query)
+    if not queries:
+        raise DataError(f"{folder}: holds no query; expected files named <category>.jsonl")
+    return tuple(queries)
+
+
+def numbered_queries(file: Path, category: str) -> Iterator[tuple[str, LabelledQuery]]:
+    """Each query of a file with its place. Lines that name no category have the file's. Raises DataError."""
+    for record in json_records(file):
+        row = record.read(QueryRow)
+        yield record.place, LabelledQuery(row.text.strip(), row.category or category, row.style, row.language)
+
+
+def labelled_queries(config: CoeConfig, folder: Path) -> tuple[LabelledQuery, ...]:
+    """The labelled queries of the categories of experts.yaml in a folder, and its examples; name
     and description of a category with examples count as one more.
 
     Raises:
         DataError: a category has none, which is said before anything is encoded; or a file cannot be read.
     """
-    found = read_seed(folder or seed_folder())
+    found = read_seed(folder)
     known = {(query.category, query.text) for query in found}
     given = [
         (name, text.strip())
@@ -116,12 +160,12 @@ NO_OPTIONS = FitOptions()
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """Inputs of a router for experts.yaml: `queries` is a folder of labelled queries, None the seed set; `cache` a
-    folder that keeps embeddings."""
+    """Inputs of a router for experts.yaml: `queries` is a folder of labelled queries, `cache` one that keeps
+    embeddings."""
 
     config: Path
     outcomes: Path
-    queries: Path | None = None
+    queries: Path = field(default_factory=seed_folder)
     cache: Path | None = None
     options: FitOptions = NO_OPTIONS
 
@@ -168,15 +212,15 @@ def fit_request(
 class RetrainRequest:
     """Places and terms of a retraining.
 
-    `queries` is a folder of labelled queries, None the seed set; `since` is in Unix seconds; `cache` a folder that
-    keeps embeddings of labelled queries and graded prompts; `terms` what the gate demands.
+    `queries` is a folder of labelled queries; `since` is in Unix seconds; `cache` a folder that keeps embeddings of
+    labelled queries and graded prompts; `terms` what the gate demands.
     """
 
     config: Path
     routers: Path
     outcomes: Path
     database_url: str
-    queries: Path | None = None
+    queries: Path = field(default_factory=seed_folder)
     since: float = 0.0
     terms: Terms = DEFAULT_TERMS
     is_dry_run: bool = False

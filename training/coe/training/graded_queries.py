@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from coe.base.text_identity import normalised_text
+from coe.router.normalise import normalised_text
 from coe.router.quality import QualityMatrix
 from coe.router.types import BoolArray, CategoryProbs, FloatArray, IntArray, Query, QueryBatch
 from coe.training.expert_map import measure_quality, row_numbers

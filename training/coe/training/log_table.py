@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coe.cli.progress import Progress, silent
-from coe.decision_log.decision_record import DecisionRecord
+from coe.decision_log.decision_record import DecisionRecord, ModelChange, ModelHistory
 from coe.decision_log.read import (
     ASKED_BY_COE,
     has_failed,
@@ -30,7 +30,6 @@ from coe.decision_log.read import (
     read_rewards,
     why_dropped,
 )
-from coe.decision_log.served_models import ModelChange, ModelHistory
 from coe.decision_log.sql_engine import open_log
 from coe.router.feedback_config import FeedbackConfig
 from coe.router.types import BoolArray, Float64Array, IntArray

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from coe.base.errors import ConfigError, DataError, allowed_values
-from coe.base.intervals import Z_95
+from coe.base.shares import Z_95
 from coe.router.artifact import RouterArtifact, load_artifact, save_artifact
 from coe.router.build import configured_router, evidence_of, expert_costs
 from coe.router.config import CoeConfig

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from coe.base.text_identity import normalised_text
+from coe.router.normalise import normalised_text
 from coe.router.pipeline import Router
 from coe.router.types import GENERAL, Float64Array, FloatArray, IntArray, RoutingDecision
 from coe.training.evidence import Evidence, category_rows

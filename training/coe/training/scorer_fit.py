@@ -12,7 +12,7 @@ from typing import cast
 
 import numpy as np
 
-from coe.base.intervals import Z_95
+from coe.base.shares import Z_95
 from coe.cli.progress import Progress
 from coe.router import plugins
 from coe.router.preference import reference_expert
@@ -107,19 +107,15 @@ def mean_metric(values: Float64Array) -> Metric:
     return Metric.within(mean - half, mean, mean + half, len(known))
 
 
-def fit_scorer(
-    wanted: PluginConfig, data: GradedQueries | None, rng: np.random.Generator, progress: Progress
-) -> FittedScorer:
-    """Fits the wanted kind of scorer with its margin, and validates it out of fold; the map where there are no graded
-    queries.
+def fit_scorer(wanted: PluginConfig, data: GradedQueries, rng: np.random.Generator, progress: Progress) -> FittedScorer:
+    """Fits the wanted kind of scorer with its margin, and validates it out of fold.
 
     Raises:
         ConfigError: unknown kind or option.
     """
     kind, options = wanted.kind, wanted.options
-    if data is None or kind == "map":
-        metrics = {} if data is None else {"validation.map": mean_metric(map_values(data))}
-        return FittedScorer(PluginConfig(kind="map"), {}, {}, metrics)
+    if kind == "map":
+        return FittedScorer(wanted, {}, {}, {"validation.map": mean_metric(map_values(data))})
     progress(f"fitting scorer {kind}")
     arrays = fit_arrays(kind, options, data, rng)
     unseen = out_of_fold(kind, options, data, rng)

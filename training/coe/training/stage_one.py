@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from coe.base.calibration import calibration_error
 from coe.base.errors import DataError
-from coe.base.intervals import wilson_interval
+from coe.base.shares import calibration_error, wilson_interval
 from coe.cli.progress import Progress
 from coe.router import plugins
 from coe.router.protocols import CategoryClassifier, ClassifierOf, Encoder

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from coe.base.blas import one_thread
 from coe.base.errors import DataError
 from coe.cli.progress import Progress
 from coe.router import plugins
@@ -18,7 +17,7 @@ from coe.router.artifact import RouterArtifact, written
 from coe.router.section import PluginConfig
 from coe.router.types import GENERAL
 from coe.training.expert_map import measure_quality
-from coe.training.fit import artifact_of, fit_router, prepare
+from coe.training.fit import artifact_of, fit_router, one_thread, prepare
 from coe.training.fit_inputs import fingerprint_outcomes, opened_encoder
 from coe.training.scorer_fit import FAMILY, fit_scorer
 from coe.training.stage_one import FitRequest

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from coe.base.errors import ConfigError, RouterError
+from coe.base.shipped import seed_folder
 from coe.base.visible_text import echo
 from coe.cli.options import (
     ConfigOption,
@@ -69,7 +70,7 @@ def train(
             )
             artifact = fit_table(registry.root, wanted, now=now, progress=progress)
         else:
-            request = TrainRequest(config, folder, queries, data_dir / "cache", options)
+            request = TrainRequest(config, folder, queries or seed_folder(), data_dir / "cache", options)
             artifact = fit_configured(registry.root, request, now=now, progress=progress)
             notes = (*notes_on_new_categories(artifact), *notes_on_training(registry, artifact, request))
     print_router(artifact, None if table else config)
@@ -110,7 +111,7 @@ def retrain(
         routers=data_dir / "routers",
         outcomes=outcomes or data_dir / "outcomes",
         database_url=database_url_of(data_dir),
-        queries=queries,
+        queries=queries or seed_folder(),
         since=since,
         terms=terms,
         is_dry_run=dry_run,

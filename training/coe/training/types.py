@@ -13,9 +13,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from coe.base.text_identity import normalised_text
 from coe.decision_log.decision_record import DecisionRecord
 from coe.router.cost import Price
+from coe.router.normalise import normalised_text
 from coe.router.types import GENERAL, BoolArray, FloatArray, IntArray
 
 MIN_TABLE_PROMPTS = 5

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from coe.base.money import money
 from coe.cli.progress import Progress
-from coe.decision_log.served_models import undated
+from coe.decision_log.decision_record import undated
 from coe.eval.log.foreign_logs import Call
 from coe.eval.metrics.intervals import DRAWS, bootstrap_means, percentile_interval
 from coe.eval.report.numbers import percent, points, shares

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from coe.base.errors import DataError
 from coe.cli.progress import Progress, silent
-from coe.decision_log.decision_record import DecisionRecord, TerminalState
+from coe.decision_log.decision_record import DecisionRecord, ModelChange, ModelHistory, TerminalState
 from coe.decision_log.read import read_records, read_rewards
-from coe.decision_log.served_models import ModelChange, ModelHistory
 from coe.decision_log.sql_engine import open_log
 from coe.eval.metrics.intervals import Rate, rate
 from coe.router.types import BoolArray, Float64Array, IntArray

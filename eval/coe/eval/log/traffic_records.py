@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from coe.base.money import money
-from coe.decision_log.served_models import ModelChange
+from coe.decision_log.decision_record import ModelChange
 from coe.eval.log.expert_worth import CompositionWorth
 from coe.eval.log.loop_worth import LoopWorth
 from coe.eval.metrics.intervals import Rate

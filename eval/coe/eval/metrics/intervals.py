@@ -14,7 +14,7 @@ from typing import Self
 
 import numpy as np
 
-from coe.base.intervals import wilson_interval
+from coe.base.shares import wilson_interval
 from coe.router.types import Float64Array, IntArray, Record
 
 DRAWS = 2000

@@ -11,13 +11,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from coe.base.text_identity import normalised_text
 from coe.eval.metrics.paired import Paired
 from coe.eval.routing.baselines import best_single
 from coe.eval.routing.routing_records import AgreeOutOfFold, OutOfFold
 from coe.eval.routing.routing_request import RoutingRequest
 from coe.eval.routing.trial import averaged_limits, within_budgets
 from coe.eval.routing.trial_tables import Tables
+from coe.router.normalise import normalised_text
 from coe.router.strategies.learned import Played
 from coe.router.types import IntArray
 from coe.training.types import OutcomeTable

@@ -9,7 +9,7 @@ from datetime import datetime
 
 import numpy as np
 
-from coe.base.calibration import calibration_error
+from coe.base.shares import calibration_error
 from coe.eval.metrics.intervals import queries_to_show, smallest_shown
 from coe.eval.metrics.paired import Paired
 from coe.eval.routing.frontier import build_frontier

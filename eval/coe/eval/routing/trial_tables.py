@@ -11,9 +11,9 @@ import numpy as np
 
 from coe.base.errors import ConfigError, DataError, InfeasibleBudgetError, allowed_values
 from coe.base.json_text import to_json
-from coe.base.text_identity import normalised_text
 from coe.eval.routing.routing_request import RoutingRequest
 from coe.eval.routing.trial import active_params, mean_costs
+from coe.router.normalise import normalised_text
 from coe.router.policy_config import Budgets
 from coe.router.price import SLACK
 from coe.training.datasets.outcomes import complete_rows, read_outcomes

@@ -14,10 +14,9 @@ from pydantic import Field, SecretStr
 from coe.base.errors import BackendError, ConfigError
 from coe.base.json_text import from_json, to_json
 from coe.fleet.json_posts import WHOLE_MODEL, JsonPosts, in_batches
-from coe.router.features import unit_rows
+from coe.router.features import fingerprint, unit_rows
 from coe.router.section import EnvironmentName, HttpUrl
 from coe.router.types import FloatArray, Record
-from coe.router.weights import fingerprint
 
 
 class Options(Record):

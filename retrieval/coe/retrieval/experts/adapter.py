@@ -15,9 +15,9 @@ from coe.base.errors import ArtifactError
 from coe.retrieval.adaptable import LINEAR, AdaptableEncoder, Lora, LoraLayer
 from coe.retrieval.types import ExpertOf
 from coe.router.artifact import read_arrays, read_regular_file
+from coe.router.features import fingerprint
 from coe.router.protocols import Encoder
 from coe.router.types import FloatArray, Record
-from coe.router.weights import fingerprint
 
 MANIFEST_FILE = "manifest.json"
 CONFIG_FILE = "adapter_config.json"

@@ -15,8 +15,8 @@ from pydantic import Field
 
 from coe.base.errors import ConfigError
 from coe.retrieval.types import EVIDENCE, ExpertOf
+from coe.router.features import fingerprint
 from coe.router.types import BoolArray, FloatArray, IntArray, Record
-from coe.router.weights import fingerprint
 
 if TYPE_CHECKING:
     from bm25s import BM25

@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from coe.base.text_identity import normalised_text
 from coe.retrieval.training.collection import Collection, Queries
+from coe.router.normalise import normalised_text
 from coe.router.types import Record
 
 MOST_HELD_OUT = 200

@@ -11,10 +11,9 @@ import numpy as np
 from pydantic import Field
 
 from coe.router import plugins
-from coe.router.features import unit_rows
+from coe.router.features import fingerprint, unit_rows
 from coe.router.protocols import Encoder
 from coe.router.types import FloatArray, Record
-from coe.router.weights import fingerprint
 
 
 class Part(Record):

@@ -13,9 +13,8 @@ from functools import cached_property, lru_cache
 import numpy as np
 from pydantic import Field
 
-from coe.router.features import unit_rows
+from coe.router.features import fingerprint, unit_rows
 from coe.router.types import FloatArray, Record
-from coe.router.weights import fingerprint
 
 USUAL_CHARS = 24
 """Longer words are hashed again each time, so what is kept of usual ones stays within some megabytes."""

@@ -80,15 +80,12 @@ def play(keys: IntArray, way: Agree) -> Played:
     return Played(served, asked)
 
 
-def learned_ways(state: ArrayState, k: int, m: int) -> Ways | None:
-    """Those in an artifact of k categories and m experts; None where it was trained without answers. Experts that
-    joined the router since are never asked.
+def learned_ways(state: ArrayState, k: int, m: int) -> Ways:
+    """Those in an artifact of k categories and m experts. Experts that joined the router since are never asked.
 
     Raises:
         ArtifactError: an array is missing, of the wrong shape, or names an expert that there is not.
     """
-    if not state:
-        return None
     experts = np.asarray(require_array(state, "experts", (None, 3)), dtype=np.int64)
     v, asks = len(experts), require_finite(state, "asks", (k + 1, len(experts), None))
     known = asks.shape[2]
