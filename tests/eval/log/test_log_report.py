@@ -17,6 +17,7 @@ from coe.base.errors import DataError
 from coe.cli.command_line import run
 from coe.decision_log.database import Database
 from coe.decision_log.decision_record import TerminalState
+from coe.eval.log.feedback_report import FeedbackReport
 from coe.eval.log.measure_log import bucket_seconds, measure_log
 from coe.eval.log.traffic import gather, read_traffic
 from coe.eval.log.traffic_page import traffic_page
@@ -24,7 +25,6 @@ from coe.eval.log.traffic_records import LogReport
 from coe.eval.metrics.intervals import Rate, rate
 from coe.eval.report import page
 from coe.router.types import DecisionReason, Metric
-from coe.training.feedback_report import FeedbackReport
 from tests.eval.drawn import charts_of_page
 from tests.eval.log.traffic_log import OLD, START, decision_of, record_of, traffic, write_log
 from tests.training.trained_folder import make_trained

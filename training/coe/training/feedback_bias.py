@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -169,6 +169,62 @@ def correlation(left: Float64Array, right: Float64Array) -> Metric | None:
     r = float(np.corrcoef(left, right)[0, 1])
     middle, half = math.atanh(min(max(r, -0.999999), 0.999999)), Z_95 / math.sqrt(len(left) - 3)
     return Metric.within(math.tanh(middle - half), r, math.tanh(middle + half), len(left))
+
+
+class JudgeAgreement(Record):
+    """Agreement of a judge's grades with what people said of the same answers, and how often it contradicted itself
+    when two answers were swapped."""
+
+    judge: str
+    rubric: str
+    grades: int
+    mean_grade: float
+    with_feedback: int
+    correlation: Metric | None
+    pairs: int
+    consistent: int
+
+    @property
+    def name(self) -> tuple[str, str]:
+        return self.judge, self.rubric
+
+    @property
+    def is_trusted(self) -> bool:
+        """Its grades surely follow what people say, so `coe retrain` learns from its preferences."""
+        interval = None if self.correlation is None else self.correlation.interval
+        return interval is not None and self.with_feedback >= MIN_AGREEING and interval.low > 0
+
+
+def judge_agreements(
+    grades: Mapping[tuple[str, str], Mapping[str, float]],
+    swapped: Mapping[tuple[str, str], tuple[int, int]],
+    rewards: Mapping[str, float],
+) -> tuple[JudgeAgreement, ...]:
+    """Of every judge with each of its rubrics.
+
+    Args:
+        grades: by decision, of each judge and rubric; `swapped` how many pairs it saw both ways round, and agreed with
+            itself on. Both as `decision_log.read` gives them.
+        rewards: what people said, by decision.
+    """
+    found = []
+    for (judge, rubric), of_decision in sorted(grades.items()):
+        both = sorted(of_decision.keys() & rewards.keys())
+        pairs, consistent = swapped.get((judge, rubric), (0, 0))
+        given, said = (np.array([of[name] for name in both]) for of in (of_decision, rewards))
+        found.append(
+            JudgeAgreement(
+                judge=judge,
+                rubric=rubric,
+                grades=len(of_decision),
+                mean_grade=float(np.mean(list(of_decision.values()))),
+                with_feedback=len(both),
+                correlation=correlation(given, said),
+                pairs=pairs,
+                consistent=consistent,
+            )
+        )
+    return tuple(found)
 
 
 @dataclass

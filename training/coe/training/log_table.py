@@ -7,6 +7,7 @@ the few thousand answers that a judge or a learned scorer really looks at. Shape
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 from array import array
 from collections import Counter
@@ -22,8 +23,10 @@ from coe.cli.progress import Progress, silent
 from coe.decision_log.decision_record import DecisionRecord, ModelChange, ModelHistory
 from coe.decision_log.read import (
     ASKED_BY_COE,
+    count_swapped_pairs,
     has_failed,
     implicit_kinds,
+    read_judged_grades,
     read_preferences,
     read_reasked,
     read_records,
@@ -34,8 +37,7 @@ from coe.decision_log.sql_engine import open_log
 from coe.router.feedback_config import FeedbackConfig
 from coe.router.types import BoolArray, Float64Array, IntArray
 from coe.training.expert_map import TrafficTokens
-from coe.training.feedback_bias import UNLIMITED, Replies, clusters
-from coe.training.feedback_report import judge_agreements
+from coe.training.feedback_bias import UNLIMITED, Replies, clusters, judge_agreements
 from coe.training.types import question_of
 
 KEY_STRIDE = 7
@@ -209,7 +211,8 @@ def read_log_table(
     with open_log(database_url) as connection:
         rewards, reasked = read_rewards(connection, feedback.key_weights), read_reasked(connection)
         records = read_records(connection, since)
-        judges = judge_agreements(connection, rewards, since)
+        grades = read_judged_grades(connection, since, math.inf)
+        judges = judge_agreements(grades, count_swapped_pairs(connection, since, math.inf), rewards)
         preferences = read_preferences(connection, [each.name for each in judges if each.is_trusted])
         table = collect(records, rewards, reasked, feedback, progress, known, preferences)
         unheard = Counter[str]()

@@ -79,9 +79,9 @@ def read_learned(
     """The fields of the report on feedback, learning and the worth of experts."""
     from coe.decision_log.default_database import database_url_of
     from coe.eval.log.expert_worth import read_worth
+    from coe.eval.log.feedback_report import feedback_report
     from coe.eval.log.loop_worth import measure_loop, request_of
     from coe.router.config import load_config
-    from coe.training.feedback_report import feedback_report
 
     url = database_url_of(data_dir)
     loaded, _ = found_or_why(lambda: load_config(config))

@@ -9,12 +9,12 @@ from pydantic import Field
 from coe.base.money import money
 from coe.decision_log.decision_record import ModelChange
 from coe.eval.log.expert_worth import CompositionWorth
+from coe.eval.log.feedback_report import FeedbackReport
 from coe.eval.log.loop_worth import LoopWorth
 from coe.eval.metrics.intervals import Rate
 from coe.eval.report.numbers import milliseconds, percent
 from coe.eval.report.page import InTable
 from coe.router.types import Record
-from coe.training.feedback_report import FeedbackReport
 
 
 class Group(Record):

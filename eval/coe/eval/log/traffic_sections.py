@@ -6,12 +6,12 @@ from typing import Any
 
 from coe.base.money import money
 from coe.eval.log.expert_worth import sentence
+from coe.eval.log.feedback_report import FeedbackReport
 from coe.eval.log.loop_worth import loop_sentences
 from coe.eval.log.traffic_records import Group, LogReport
 from coe.eval.report import drawing
 from coe.eval.report.numbers import moment, percent, points
 from coe.eval.report.page import Chart, Column, Section, Table, facts_of, record_table, stated, table_of
-from coe.training.feedback_report import FeedbackReport
 
 SHOWN_CATEGORIES = 24
 SHOWN_KEYS = 10

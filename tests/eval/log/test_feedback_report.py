@@ -6,7 +6,7 @@ from coe.base.errors import DataError
 from coe.decision_log.database import Database
 from coe.decision_log.decision_record import TerminalState
 from coe.decision_log.feedback_types import Feedback, FeedbackKind, JudgedAnswer
-from coe.training.feedback_report import feedback_report
+from coe.eval.log.feedback_report import feedback_report
 from coe.training.log_table import read_log_table
 from tests.training.log_records import record
 

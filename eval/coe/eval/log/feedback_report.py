@@ -6,7 +6,6 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from itertools import takewhile
 
-import numpy as np
 from sqlalchemy import Connection
 
 from coe.decision_log.decision_record import DecisionRecord
@@ -22,8 +21,8 @@ from coe.decision_log.read import (
     why_dropped,
 )
 from coe.decision_log.sql_engine import open_log
-from coe.router.types import Metric, Record
-from coe.training.feedback_bias import MIN_AGREEING, Replies, SignalAgreement, correlation
+from coe.router.types import Record
+from coe.training.feedback_bias import JudgeAgreement, Replies, SignalAgreement, judge_agreements
 
 
 class KindCount(Record):
@@ -42,30 +41,6 @@ class KeyCount(Record):
     share: float
     mean: float
     weight: float
-
-
-class JudgeAgreement(Record):
-    """Agreement of a judge's grades with what people said of the same answers, and how often it contradicted itself
-    when two answers were swapped."""
-
-    judge: str
-    rubric: str
-    grades: int
-    mean_grade: float
-    with_feedback: int
-    correlation: Metric | None
-    pairs: int
-    consistent: int
-
-    @property
-    def name(self) -> tuple[str, str]:
-        return self.judge, self.rubric
-
-    @property
-    def is_trusted(self) -> bool:
-        """Its grades surely follow what people say, so `coe retrain` learns from its preferences."""
-        interval = None if self.correlation is None else self.correlation.interval
-        return interval is not None and self.with_feedback >= MIN_AGREEING and interval.low > 0
 
 
 class FeedbackReport(Record):
@@ -114,34 +89,9 @@ def feedback_report(
         records = takewhile(lambda record: record.at < until, read_records(connection, since))
         replies = gather(records, rewards, read_reasked(connection))
         kinds, keys = given(connection, since, until, key_weights or {})
-        judges = judge_agreements(connection, rewards, since, until)
+        grades, swapped = read_judged_grades(connection, since, until), count_swapped_pairs(connection, since, until)
+        judges = judge_agreements(grades, swapped, rewards)
     return FeedbackReport(kinds=kinds, keys=keys, signals=tuple(replies.agreements().values()), judges=judges)
-
-
-def judge_agreements(
-    connection: Connection, rewards: Mapping[str, float], since: float, until: float = math.inf
-) -> tuple[JudgeAgreement, ...]:
-    """Of every judge with each of its rubrics."""
-    grades, pairs = read_judged_grades(connection, since, until), count_swapped_pairs(connection, since, until)
-    found = []
-    for (judge, rubric), of_decision in sorted(grades.items()):
-        both = sorted(of_decision.keys() & rewards.keys())
-        count, consistent = pairs.get((judge, rubric), (0, 0))
-        found.append(
-            JudgeAgreement(
-                judge=judge,
-                rubric=rubric,
-                grades=len(of_decision),
-                mean_grade=float(np.mean(list(of_decision.values()))),
-                with_feedback=len(both),
-                correlation=correlation(
-                    np.array([of_decision[name] for name in both]), np.array([rewards[name] for name in both])
-                ),
-                pairs=count,
-                consistent=consistent,
-            )
-        )
-    return tuple(found)
 
 
 def given(
