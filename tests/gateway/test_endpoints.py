@@ -116,6 +116,7 @@ async def test_receipt_and_feedback(gateway: Running) -> None:
     await gateway.record()
     status, receipt = await get(gateway, f"/v1/decisions/{decision_id}")
     assert (status, receipt["record"]["decision"]["expert"]) == (200, "emerald")
+    assert list(receipt["read_from"]["words"]) == ["green"]
     said = {"decision_id": decision_id, "kind": "thumb", "value": 1.0}
     accepted = {"decision_id": decision_id, "value": 1.0, "status": "accepted"}
     assert await post(gateway, "/v1/feedback", said) == (202, accepted)
@@ -159,6 +160,7 @@ async def test_the_receipt_of_a_named_expert_keeps_its_decision() -> None:
         await gateway.record()
         _, receipt = await get(gateway, f"/v1/decisions/{decision_id}")
     assert (receipt["experts"], receipt["record"]["decision"]["eligible"]) == ([], ["ruby"])
+    assert receipt["read_from"] is None
 
 
 @pytest.mark.parametrize(("value", "is_probe"), [("1", True), ("0", False), (None, False)])

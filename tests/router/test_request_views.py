@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from coe.router.features import (
     ASK_ODDS,
     ASK_SLOPE,
+    CLEAR_ODDS,
     MAX_ASK_CHARS,
     MAX_CANDIDATES,
     MAX_SENTENCE_CHARS,
     MIN_CHARS,
+    SHAPES,
     TASK_SHARE,
     AskDetector,
     Reading,
@@ -24,6 +26,7 @@ from coe.router.features import (
     candidate_shapes,
     read_ask,
     read_task,
+    reading_of,
     task_candidates,
     under_task,
 )
@@ -85,7 +88,7 @@ def test_the_share_of_an_ask_is_how_much_likelier_it_asks_than_the_whole() -> No
     share = 1 / (1 + np.exp(ASK_SLOPE * ((2 * 0.6 + 0.8) - 2.0)))  # the offsets cancel
     mixed = (1 - share) * vectors[0] + share * vectors[1]
     found = read_ask(f"{STORY}\n\nred", encode, detector)
-    assert (found.view, found.part) == (View.ASK, "red")
+    assert (found.view, found.part) == (View.UNCLEAR, "red")
     assert np.allclose(found.vector[0], mixed / np.linalg.norm(mixed), atol=1e-6)
 
 
@@ -99,6 +102,13 @@ def test_the_shape_of_a_candidate_is_where_it_stands_how_long_it_is_and_how_it_e
         [2.0, 1.5, np.log(8), long, 0, 1, 0, 1, 0],
     ]
     assert np.allclose(shapes, expected)
+
+
+@pytest.mark.parametrize(("odds", "view"), [(CLEAR_ODDS + 0.01, View.ASK), (CLEAR_ODDS - 0.01, View.UNCLEAR)])
+def test_a_message_whose_likeliest_ask_is_hardly_one_is_unclear(odds: float, view: View) -> None:
+    vectors = np.array([[0.6, 0.8], [1.0, 0.0]], dtype=np.float32)
+    detector = AskDetector(np.zeros(2, dtype=np.float32), 0.0, np.zeros(SHAPES, dtype=np.float32), odds)
+    assert reading_of(f"{STORY}\n\nred", ["red"], vectors, detector).view is view
 
 
 def test_an_ask_is_found_around_material_and_a_message_without_one_keeps_its_vector() -> None:
@@ -130,7 +140,7 @@ def test_each_view_has_its_own_threshold() -> None:
 
 
 def test_a_decision_is_made_again_from_its_vector_and_view() -> None:
-    router = replace(ROUTER, uncertainty=replace(ROUTER.uncertainty, thresholds={View.ASK: -1.0}))
+    router = replace(ROUTER, uncertainty=replace(ROUTER.uncertainty, thresholds={View.UNCLEAR: -1.0}))
     query = Query("a", f"{STORY}\n\na red one")
     vector, _, view = router.features(query)
     first = router.decide(query, rng=np.random.default_rng(1))

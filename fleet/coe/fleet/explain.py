@@ -11,7 +11,12 @@ if TYPE_CHECKING:
     from coe.cli.terminal import Grid
 
 TOP_CATEGORIES = 3
-READ_FROM = {View.WHOLE: "", View.ASK: " by the ask amid its material", View.TASK: " by the task in its system prompt"}
+READ_FROM = {
+    View.WHOLE: "",
+    View.ASK: " by the ask amid its material",
+    View.UNCLEAR: ", though no part of it clearly asks,",
+    View.TASK: " by the task in its system prompt",
+}
 TOP_LACKS = 3
 
 

@@ -61,6 +61,10 @@ ASK_ODDS, ASK_SLOPE = -3.0, 2.0
 """Log odds of the likeliest ask from which it counts for more than the whole message, and how sharply. Pasted asks gain
 by low ones, and messages that ask throughout lose little; -1 to -4 hardly differed."""
 
+CLEAR_ODDS = -0.85
+"""Log odds, of a probability of 0.3, below which no part of a message is surely its ask. Such messages are often
+misclassified; with a threshold of their own the others need not be held to theirs."""
+
 QUESTION_MARKS, COLONS = tuple("?？؟"), tuple(":：")
 SHAPES = 9
 
@@ -277,7 +281,7 @@ def reading_of(text: str, candidates: Sequence[str], vectors: FloatArray, detect
     best = int(odds.argmax())
     share = sigmoid(ASK_SLOPE * (float(odds[best]) - ASK_ODDS))
     mixed = unit_rows((1 - share) * vectors[:1] + share * vectors[best + 1 : best + 2])
-    return Reading(mixed, View.ASK, candidates[best])
+    return Reading(mixed, View.ASK if odds[best] >= CLEAR_ODDS else View.UNCLEAR, candidates[best])
 
 
 def read_task(

@@ -20,7 +20,7 @@ from coe.router import plugins
 from coe.router.protocols import CategoryClassifier, ClassifierOf, Encoder
 from coe.router.quality import QualityMatrix
 from coe.router.section import PluginConfig
-from coe.router.types import GENERAL, BoolArray, FloatArray, IntArray, Metric, View
+from coe.router.types import GENERAL, BoolArray, FloatArray, IntArray, Metric
 from coe.router.uncertainty import Uncertainty, apply_temperature, calibrated
 from coe.training.calibrate import (
     RECOGNISED,
@@ -227,7 +227,7 @@ def composite_scores(
             probs[own] = classifier.predict_proba(made.vectors[own]).probs
     probs = apply_temperature(probs, temperature)
     scores, right = doubt.score(made.vectors, probs), probs.argmax(axis=1) == labels[made.source]
-    for view in (View.ASK, View.TASK):
+    for view in set(made.views):
         own = np.array([each is view for each in made.views], dtype=bool)
         found |= {f"{view}_scores": scores[own], f"{view}_correct": right[own].astype(np.uint8)}
     return found

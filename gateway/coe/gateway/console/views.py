@@ -44,6 +44,7 @@ def explained(routed: dict[str, Any]) -> dict[str, Any]:
     decision = RoutingDecision.model_validate(routed["decision"])
     return {
         "why": routed["why"],
+        "read_from": routed["read_from"],
         "signals": signals_of(decision).model_dump(),
         "experts": [expert.model_dump() for expert in weighed_experts(decision)],
         "record": {"decision": routed["decision"]},

@@ -24,14 +24,19 @@ from coe.gateway.endpoints.access import (
     LogDatabase,
     answer,
     api_router,
+    part,
     scan,
 )
 from coe.gateway.endpoints.retrieval_exchange import TRACED
 from coe.gateway.exchange import decision_named, is_failover
 from coe.gateway.http_errors import ApiError, invalid
+from coe.gateway.live_router import LiveRouter
 from coe.retrieval.routing.query_routing import why
 from coe.retrieval.types import RetrievalDecision
-from coe.router.types import Record, RoutingDecision
+from coe.router.deciding_words import ReadFrom, read_from
+from coe.router.pipeline import Router
+from coe.router.types import Query as RoutedQuery
+from coe.router.types import Record, RoutingDecision, View
 
 api = api_router()
 
@@ -89,13 +94,15 @@ SHOWN_ONCE = {
 class Receipt(Record):
     """One request: how it ended, what was weighed, and the feedback since.
 
-    `signals` and `experts` are empty where the client named the expert or none was chosen. `implicit` is what clients
-    did, which is not feedback.
+    `signals` and `experts` are empty where the client named the expert or none was chosen. `read_from` is there where
+    the log keeps the text and the router that decided is the live one. `implicit` is what clients did, which is not
+    feedback.
     """
 
     record: DecisionRecord
     why: str
     signals: Signals | None = None
+    read_from: ReadFrom | None = None
     experts: tuple[WeighedExpert, ...] = ()
     feedback: tuple[Feedback, ...] = ()
     implicit: tuple[ImplicitKind, ...] = ()
@@ -194,7 +201,9 @@ async def list_decisions(wanted: Annotated[ListQuery, Query()], database: LogDat
 
 
 @api.get("/v1/decisions/{decision_id}", response_model=Receipt)
-async def show_decision(decision_id: str, database: LogDatabase, caller: CallerOf) -> Response:
+async def show_decision(
+    decision_id: str, database: LogDatabase, live: Annotated[LiveRouter, part("live")], caller: CallerOf
+) -> Response:
     """The decision, what was weighed, what became of it and what was said; 404 when there is none, or another
     team made it."""
     record = await find_decision(database, decision_id, caller.tenant)
@@ -213,11 +222,22 @@ async def show_decision(decision_id: str, database: LogDatabase, caller: CallerO
         record=record,
         why=in_words,
         signals=signals_of(decision) if decision and is_routed else None,
+        read_from=await words_of(record, (await live.for_request()).live) if is_routed else None,
         experts=weighed_experts(decision) if decision and is_routed else (),
         feedback=await asyncio.to_thread(database.get_feedback, record.decision_id),
         implicit=await asyncio.to_thread(database.get_signals, record),
     )
     return answer(receipt.compact())
+
+
+async def words_of(record: DecisionRecord, router: Router | None) -> ReadFrom | None:
+    """The words that decided, by the logged text; a task in a system prompt is not logged."""
+    decision, text = record.decision, record.text
+    if router is None or decision is None or not text or decision.view is View.TASK:
+        return None
+    if decision.router_version != router.version:
+        return None
+    return await asyncio.to_thread(read_from, router, RoutedQuery("", text))
 
 
 async def find_decision(database: Database, decision_id: str, tenant: str) -> DecisionRecord:
