@@ -61,9 +61,9 @@ ASK_ODDS, ASK_SLOPE = -3.0, 2.0
 """Log odds of the likeliest ask from which it counts for more than the whole message, and how sharply. Pasted asks gain
 by low ones, and messages that ask throughout lose little; -1 to -4 hardly differed."""
 
-CLEAR_ODDS = -0.85
-"""Log odds, of a probability of 0.3, below which no part of a message is surely its ask. Such messages are often
-misclassified; with a threshold of their own the others need not be held to theirs."""
+CLEAR_ODDS = 0.0
+"""Log odds of the likeliest ask below which none is clear. Such messages are often misclassified; with a threshold of
+their own the others need not be held to theirs."""
 
 QUESTION_MARKS, COLONS = tuple("?？؟"), tuple(":：")
 SHAPES = 9

@@ -48,7 +48,7 @@ class View(StrEnum):
 
     WHOLE = "whole"  # the user's message as it is
     ASK = "ask"  # the part of a long message that asks, and the whole, by how likely each asks
-    UNCLEAR = "unclear"  # as `ASK`, of a long message no part of which surely asks
+    UNCLEAR = "unclear"  # as `ASK`, of a long message no part of which clearly asks
     TASK = "task"  # the system prompt, whose material is the user's message
 
 
