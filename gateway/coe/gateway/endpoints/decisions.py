@@ -222,7 +222,7 @@ async def show_decision(
         record=record,
         why=in_words,
         signals=signals_of(decision) if decision and is_routed else None,
-        read_from=await words_of(record, (await live.for_request()).live) if is_routed else None,
+        read_from=await words_of(record, live.serving.live) if is_routed else None,
         experts=weighed_experts(decision) if decision and is_routed else (),
         feedback=await asyncio.to_thread(database.get_feedback, record.decision_id),
         implicit=await asyncio.to_thread(database.get_signals, record),
