@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from coe.decision_log.database import Database
-from coe.decision_log.feedback_types import Feedback, FeedbackKind
 from tests.decision_log.test_listing import made
 from tests.gateway.running import Running, running
 
@@ -48,20 +47,6 @@ async def test_pages_follow_each_other_to_the_end(gateway: Running) -> None:
             break
         after = f"&after={page['next']}"
     assert seen == ["r1-4", "r1-3", "r1-2", "r1-1"]
-
-
-async def test_a_page_may_be_empty_before_the_end(
-    store: Database, gateway: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for seq in (2, 3, 4):
-        store.put_feedback(Feedback(decision_id=f"r1-{seq}", kind=FeedbackKind.THUMB, value=1.0, at=5.0))
-    monkeypatch.setattr("coe.decision_log.listing.LOOK_ROWS", 2)
-    monkeypatch.setattr("coe.decision_log.listing.LOOK_S", 0.0)
-    first = json.loads((await get(gateway, "feedback=none"))[1])
-    assert first == {"object": "list", "data": [], "next": "1002.0_", "looked_back_to": 1002.0}
-    second = json.loads((await get(gateway, f"feedback=none&after={first['next']}"))[1])
-    assert [line["decision_id"] for line in second["data"]] == ["r1-1", "r1-0"]
-    assert (second["next"], second["looked_back_to"]) == (None, None)
 
 
 @pytest.mark.parametrize(

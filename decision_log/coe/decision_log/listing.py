@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from pydantic import Field
-from sqlalchemy import ColumnElement, Select, and_, func, select, tuple_
+from sqlalchemy import ColumnElement, Select, func, select, tuple_
 
 from coe.base.errors import StoreError
 from coe.base.json_text import ColumnText, from_json
@@ -18,16 +17,11 @@ from coe.decision_log.tables import DECISIONS, FEEDBACK, FILTERED
 from coe.router.types import DecisionReason, Record
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection, Row
+    from sqlalchemy.engine import Connection
 
-
-LOOK_ROWS, LOOK_S = 5000, 1.0
-"""Rows that one statement looks through, and the time (s) after which a page that is not full has no further one."""
 
 FEW = 1000
 """Pieces of feedback whose decisions are looked up. Where there are more, a list soon meets one that has some."""
-
-BEGINNING = -1e308
 
 Text = Annotated[ColumnText, Field(min_length=1, max_length=256)]
 
@@ -106,7 +100,7 @@ class Place(NamedTuple):
 
 
 class Page(NamedTuple):
-    """A part of a list, perhaps without lines, and the place after which the next part begins; None at its end."""
+    """A part of a list, and the place after which the next part begins; None at its end."""
 
     lines: tuple[DecisionLine, ...]
     next: Place | None
@@ -115,7 +109,7 @@ class Page(NamedTuple):
 def list_decisions(
     connection: Connection, tenant: str, wanted: DecisionFilter, *, limit: int, after: Place | None = None
 ) -> Page:
-    """Up to `limit` decisions of a team behind a place, fewer where LOOK_S has passed before so many matched.
+    """Up to `limit` decisions of a team behind a place.
 
     Args:
         tenant: the owner of the decisions; '' is everybody without a key.
@@ -123,26 +117,15 @@ def list_decisions(
     Raises:
         StoreError: a row is damaged.
     """
-    until_s, columns = time.monotonic() + LOOK_S, DECISIONS.c
-    bounds = list(bounds_of(connection, tenant, wanted))
+    columns = DECISIONS.c
     query = select(columns.at, columns.decision_id, columns.expert, columns.record)
-    query = query.where(*bounds, *conditions(wanted)).order_by(columns.at.desc(), columns.decision_id.desc())
-    rows: list[Row[*tuple[Any, ...]]] = []
-    while True:
-        floor = look(connection, [*bounds, *(() if after is None else (columns.at < after.at,))])
-        part = query.where(columns.at >= floor)
-        if after is not None:
-            part = part.where(columns.at <= after.at, tuple_(columns.at, columns.decision_id) < tuple_(*after))
-        rows += connection.execute(part.limit(limit - len(rows)))
-        if len(rows) == limit:
-            after = Place(rows[-1].at, rows[-1].decision_id)
-            break
-        after = None if floor == BEGINNING else Place(floor, "")
-        if after is None or time.monotonic() >= until_s:
-            break
+    query = query.where(*conditions(connection, tenant, wanted))
+    if after is not None:
+        query = query.where(columns.at <= after.at, tuple_(columns.at, columns.decision_id) < tuple_(*after))
+    rows = connection.execute(query.order_by(columns.at.desc(), columns.decision_id.desc()).limit(limit)).all()
     rewards = read_rewards(connection, ids=[row.decision_id for row in rows])
-    lines = (line_of(row.record, row.expert, rewards.get(row.decision_id)) for row in rows)
-    return Page(tuple(lines), after)
+    lines = tuple(line_of(row.record, row.expert, rewards.get(row.decision_id)) for row in rows)
+    return Page(lines, Place(rows[-1].at, rows[-1].decision_id) if len(rows) == limit else None)
 
 
 def line_of(record: str, expert: str | None, feedback: float | None) -> DecisionLine:
@@ -155,40 +138,30 @@ def line_of(record: str, expert: str | None, feedback: float | None) -> Decision
         raise StoreError("a row of the decision log cannot be read: it is not a decision record") from error
 
 
-def look(connection: Connection, bounds: Sequence[ColumnElement[bool]]) -> float:
-    """The time down to which LOOK_ROWS decisions are within bounds; BEGINNING where fewer are."""
-    at = DECISIONS.c.at
-    found = connection.execute(select(at).where(*bounds).order_by(at.desc()).offset(LOOK_ROWS).limit(1)).scalar()
-    return BEGINNING if found is None else found
-
-
-def bounds_of(connection: Connection, tenant: str, wanted: DecisionFilter) -> Iterator[ColumnElement[bool]]:
-    """Conditions that an index answers."""
-    columns = DECISIONS.c
-    if wanted.conversation is None:
-        yield columns.tenant == tenant
-    else:  # the index of the session, and not that of the team
-        yield and_(columns.session_id == wanted.conversation, func.coalesce(columns.tenant, "") == tenant)
+def conditions(connection: Connection, tenant: str, wanted: DecisionFilter) -> Iterator[ColumnElement[bool]]:
+    """The columns of the team's index, unless the conversation's finds fewer rows, or the ids of rare feedback do."""
+    columns, ids = DECISIONS.c, None
+    if wanted.feedback not in (None, Opinion.NONE):
+        found = connection.scalars(said(wanted.feedback).limit(FEW)).all()
+        ids = found if len(found) < FEW else None
+    if ids is not None:
+        yield columns.decision_id.in_(ids)
+    if wanted.conversation is not None:
+        yield columns.session_id == wanted.conversation
+    is_few = ids is not None or wanted.conversation is not None
+    yield (func.coalesce(columns.tenant, "") if is_few else columns.tenant) == tenant
     if wanted.since is not None:
         yield columns.at >= wanted.since
     if wanted.until is not None:
         yield columns.at < wanted.until
-    if wanted.feedback not in (None, Opinion.NONE):
-        ids = connection.scalars(said(wanted.feedback).limit(FEW)).all()
-        if len(ids) < FEW:
-            yield columns.decision_id.in_(ids)
-
-
-def conditions(wanted: DecisionFilter) -> Iterator[ColumnElement[bool]]:
-    """Conditions that are tried on every row within the bounds."""
     values = wanted.model_dump(include={*FILTERED}) | {"is_probe": wanted.probe}
     values["is_fallback"] = None if wanted.doubt is None else wanted.doubt is Doubt.UNSURE
     for name, value in values.items():
         if value is not None:
-            yield DECISIONS.c[name] == value
-    if wanted.feedback is not None:
-        found = said(wanted.feedback).where(FEEDBACK.c.decision_id == DECISIONS.c.decision_id).exists()
-        yield ~found if wanted.feedback is Opinion.NONE else found
+            yield columns[name] == value
+    if wanted.feedback is not None and ids is None:
+        matching = said(wanted.feedback).where(FEEDBACK.c.decision_id == columns.decision_id).exists()
+        yield ~matching if wanted.feedback is Opinion.NONE else matching
 
 
 def said(opinion: Opinion) -> Select[tuple[str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import html
 import re
 import subprocess
 import sys
@@ -14,7 +13,6 @@ import aiohttp
 import pytest
 
 from coe.decision_log.database import Database
-from coe.decision_log.feedback_types import Feedback, FeedbackKind
 from coe.decision_log.privacy import keyed_hash
 from coe.fleet.connect import DisabledBackend
 from coe.fleet.providers import echo
@@ -169,27 +167,6 @@ async def test_without_a_session_every_page_is_the_login(keys: KeyStore, store: 
         status, page, headers = await post(gateway, "/login", {"key": "wrong"})
         assert (status, "not known here" in page, "set-cookie" in headers) == (401, True, False)
         assert gateway.log.records == []
-
-
-async def test_a_list_without_a_match_so_far_goes_on_by_itself(
-    store: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("coe.decision_log.listing.LOOK_ROWS", 2)
-    monkeypatch.setattr("coe.decision_log.listing.LOOK_S", 0.0)
-    store.write_decisions([record(seq, at=100.0 + seq) for seq in range(6)])
-    for seq in (3, 4, 5):
-        store.put_feedback(Feedback(decision_id=f"r1-{seq}", kind=FeedbackKind.THUMB, value=1.0, at=5.0))
-    async with running(store=store) as gateway:
-        path, pages = "/decisions?days=&feedback=none", []
-        while path:
-            pages.append((await get(gateway, path))[1])
-            on = re.search(r'id="rows" hx-get="/console(/\S+)" hx-trigger="load"', pages[-1])
-            path = html.unescape(on[1]) if on else ""
-        assert ["/decisions/r1-2" in page for page in pages] == [False, True]
-        assert "Looked back to 1970-01-01 00:01 UTC; nothing here matches." in pages[0]
-        assert "No decisions of your team match" not in pages[0]
-        live = (await get(gateway, "/decisions?days=&feedback=none&live=1"))[1]
-    assert re.findall(r'hx-trigger="(.+?)"', live) == ["every 2s"]
 
 
 async def test_a_session_sees_what_its_key_may_and_ends_with_it(keys: KeyStore, store: Database) -> None:

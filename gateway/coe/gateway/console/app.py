@@ -175,7 +175,7 @@ class Console:
     async def decisions(self, request: Request, api: Api) -> Response:
         query = {name: value for name, value in request.query_params.items() if value or name == "days"}
         found = await api.get("/v1/decisions", **asked_of(query), limit=PAGE_ROWS)
-        values = {"models": await names_of(api), "query": query, "link": partial(link, query), "rows": PAGE_ROWS}
+        values = {"models": await names_of(api), "query": query, "link": partial(link, query)}
         return self._show(request, "decisions", found=found, is_live=query.get("live") == "1", **values)
 
     async def decision(self, request: Request, api: Api) -> Response:

@@ -177,27 +177,21 @@ class ListQuery(DecisionFilter):
 
 
 class DecisionList(Record):
-    """A page of a list. Where `next` is not null there may be more, also behind one that is short or empty. All that
-    match and are newer than `looked_back_to` (Unix seconds) are here and on the pages before."""
+    """A page of a list. Where `next` is not null there may be more."""
 
     object: Literal["list"] = "list"
     data: tuple[DecisionLine, ...]
     next: str | None
-    looked_back_to: float | None
 
 
 @api.get("/v1/decisions", response_model=DecisionList)
 async def list_decisions(wanted: Annotated[ListQuery, Query()], database: LogDatabase, caller: CallerOf) -> Response:
-    """The decisions of the caller's team that match, newest first; one that was made a moment ago may be missing.
-
-    After about a second of looking a page is shorter than `limit`, or empty: follow `next` until it is null."""
+    """The decisions of the caller's team that match, newest first; one that was made a moment ago may be missing."""
 
     look = partial(database.list_decisions, caller.tenant, wanted, limit=wanted.limit, after=wanted.place)
     found = await scan(look)
-    at, following = None, None
-    if found.next is not None:
-        at, following = found.next.at, f"{found.next.at!r}_{found.next.decision_id}"
-    return answer(DecisionList(data=found.lines, next=following, looked_back_to=at).model_dump(mode="json"))
+    following = None if found.next is None else f"{found.next.at!r}_{found.next.decision_id}"
+    return answer(DecisionList(data=found.lines, next=following).model_dump(mode="json"))
 
 
 @api.get("/v1/decisions/{decision_id}", response_model=Receipt)
