@@ -1,11 +1,10 @@
-"""Kills gateways, a worker, a consumer and Redis at random under load, then compares the rows with what clients saw.
+"""Kills gateways, a consumer and Redis at random under load, then compares the rows with what clients saw.
 
     python -m benchmarks.chaos [--seconds 600] [--seed 7] [--durability sync]
 
-Two gateways with a data folder each (as on two machines), one of them with two workers, a consumer of its own and the
-embedded Redis, all real processes; every one is started again at once. The plan of kills follows from the seed; what
-the machine does does not. Exit status 1 when an answer is lost beyond what its mode of `log.durability` may lose, or a
-row is there twice.
+Two gateways with a data folder each (as on two machines), a consumer of its own and the embedded Redis, all real
+processes; every one is started again at once. The plan of kills follows from the seed; what the machine does does not.
+Exit status 1 when an answer is lost beyond what its mode of `log.durability` may lose, or a row is there twice.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from rich.console import Console
 from sqlalchemy import select
 
 from benchmarks.chaos_fleet import Child, GatewayProcess, write_config
-from benchmarks.chaos_history import WINDOW_S, WORKS_FOR, Answer, Kill, Row, Verdict, Victim, check, planned_kills
+from benchmarks.chaos_history import WINDOW_S, Answer, Kill, Row, Verdict, Victim, check, planned_kills
 from coe.base.json_text import from_json
 from coe.decision_log.database import Database
 from coe.decision_log.default_database import default_database_url
@@ -61,10 +60,8 @@ class Fleet:
         self.redis = RedisServer(self.folder / "redis")
         environment = {"REDIS_URL": self.redis.url, "DATABASE_URL": self.database_url, "COE_CONFIG": str(config)}
         self.gateways = {
-            victim: GatewayProcess(
-                config, self.folder / victim.value, environment, self.folder / f"{victim.value}.log", workers=workers
-            )
-            for victim, workers in ((Victim.GATEWAY_0, 1), (Victim.GATEWAY_1, 2))
+            victim: GatewayProcess(config, self.folder / victim.value, environment, self.folder / f"{victim.value}.log")
+            for victim in (Victim.GATEWAY_0, Victim.GATEWAY_1)
         }
         self.consumer = Child(["log", "drain", "--follow"], environment, self.folder / "consumer.log")
 
@@ -81,13 +78,11 @@ class Fleet:
             await gateway.wait_until_it_serves(client)
 
     def kill(self, victim: Victim) -> None:
-        """Kills one; it is started again at once, Redis by its supervisor and a worker by its parent."""
-        if victim in WORKS_FOR:
-            self.gateways[WORKS_FOR[victim]].kill_worker()
+        """Kills one; it is started again at once, Redis by its supervisor."""
         self.kills.append(Kill(time.monotonic(), victim))
         if victim is Victim.REDIS and self.redis.pid is not None:
             os.kill(self.redis.pid, signal.SIGKILL)
-        if victim in WORKS_FOR or victim is Victim.REDIS:
+        if victim is Victim.REDIS:
             return
         child = self.consumer if victim is Victim.CONSUMER else self.gateways[victim]
         child.kill()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -16,9 +15,7 @@ from pathlib import Path
 import aiohttp
 import yaml
 
-from coe.decision_log.spool import spool_folders
 from coe.fleet.engine_plans import free_port
-from coe.fleet.folder_lock import is_held
 
 START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 60.0
@@ -52,7 +49,6 @@ class Child:
         self._command = [sys.executable, "-m", "coe", *arguments]
         self.environment = {**os.environ, **environment}
         self.log = log
-        self.log_start = 0  # of this life, in characters
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -61,7 +57,6 @@ class Child:
 
     def start(self) -> None:
         with self.log.open("ab") as log:
-            self.log_start = len(self.log.read_text())
             self._process = subprocess.Popen(
                 self._command, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
@@ -92,15 +87,11 @@ class Child:
 class GatewayProcess(Child):
     """`coe serve` on a port that stays the same over all its lives."""
 
-    def __init__(
-        self, config: Path, data_dir: Path, environment: Mapping[str, str], log: Path, workers: int = 1
-    ) -> None:
+    def __init__(self, config: Path, data_dir: Path, environment: Mapping[str, str], log: Path) -> None:
         self.port = free_port()
         places = {"COE_CONFIG": str(config), "COE_DATA_DIR": str(data_dir), "COE_PORT": str(self.port)}
-        self.spool = data_dir / "spool"
-        self._workers = workers
         super().__init__(
-            ["serve", "--workers", str(workers)],
+            ["serve"],
             {**environment, **places, "COE_API_KEYS": "", "COE_HOST": "127.0.0.1"},
             log,
         )
@@ -108,34 +99,6 @@ class GatewayProcess(Child):
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def worker_pids(self) -> list[int]:
-        """Process ids of those that write decisions, or did and have left some: a spool is named by its process."""
-        return [pid_of(folder.name) for folder in spool_folders(self.spool)]
-
-    @property
-    def has_started_workers(self) -> bool:
-        return f"with {self._workers} workers" in self.log.read_text()[self.log_start :]
-
-    def kill_worker(self) -> None:
-        """Kills a worker as a crash would. Waits until all serve: a parent whose workers die at once gives up.
-
-        Raises TimeoutError where they do not serve in time.
-        """
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not (self.has_started_workers and self._kill_writer()):
-            if time.monotonic() > deadline or not self.is_running:
-                raise TimeoutError(f"the workers do not serve: {self.log.read_text()[-2000:]}")
-            time.sleep(POLL_S)
-
-    def _kill_writer(self) -> bool:
-        """Kills one of those that write decisions; False where none does."""
-        for folder in random.sample(held := [*filter(is_held, spool_folders(self.spool))], len(held)):
-            with suppress(ProcessLookupError):  # one that is gone, whose spool another worker holds to send it
-                os.kill(pid_of(folder.name), signal.SIGKILL)
-                return True
-        return False
 
     async def wait_until_it_serves(self, client: aiohttp.ClientSession) -> None:
         """Raises TimeoutError with the end of its output."""
@@ -162,11 +125,6 @@ class GatewayProcess(Child):
         if answer.status != 200 or (is_stream and b"data: [DONE]" not in received):
             return None
         return answer.headers["x-coe-decision-id"]
-
-
-def pid_of(replica: str) -> int:
-    """The process id in the name that `decision_log.sink.new_replica` gives."""
-    return int(replica.rsplit("-", 2)[1])
 
 
 @asynccontextmanager

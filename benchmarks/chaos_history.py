@@ -26,11 +26,6 @@ class Victim(StrEnum):
     GATEWAY_1 = "gateway-1"
     CONSUMER = "consumer"
     REDIS = "redis"
-    WORKER = "worker"
-
-
-WORKS_FOR = {Victim.WORKER: Victim.GATEWAY_1}
-"""The gateway that loses answers with a victim, where it is not one itself."""
 
 
 class Kill(NamedTuple):
@@ -113,8 +108,7 @@ def check(answers: Sequence[Answer], rows: Sequence[Row], kills: Iterable[Kill],
 def is_within(answer: Answer, kills: Iterable[Kill], window_s: float) -> bool:
     """True if its gateway was killed after it was asked and at most `window_s` after it ended."""
     return any(
-        WORKS_FOR.get(kill.victim, kill.victim) is answer.gateway
-        and answer.asked_at_s <= kill.at_s <= answer.ended_at_s + window_s
+        kill.victim is answer.gateway and answer.asked_at_s <= kill.at_s <= answer.ended_at_s + window_s
         for kill in kills
     )
 

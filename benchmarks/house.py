@@ -63,9 +63,6 @@ SINCE = {
     "changes without a restart": """
         gateway/changes/* gateway/swap.py gateway/config_commands.py gateway/endpoints/admin.py
     """,
-    "several processes": """
-        gateway/work*.py
-    """,
     "fleet: residency, replicas, GPUs": """
         fleet/residency* fleet/replicas.py fleet/vllm_[ghs]*.py fleet/desired_state.py
         gateway/experts_commands.py gateway/reach.py

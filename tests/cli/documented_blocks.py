@@ -1,6 +1,6 @@
 """Blocks of shell commands in the documentation, and which of their lines a comment before them excepts from being run.
 
-<!-- not run: coe serve: waits for clients; tests/gateway/test_workers.py starts it -->
+<!-- not run: coe serve: waits for clients; tests/gateway/test_three_gateways.py starts it -->
 """
 
 from __future__ import annotations

@@ -53,8 +53,6 @@ QUICK = {
     "up": "says each step, and waits for clients then",
     "serve": "waits for clients",
     "experts up": "shows each engine as it changes",
-    "serve-worker": "is a part of serve",
-    "serve-log": "is a part of serve",
     "retrain": "its module only passes on to training.retrain_command, which shows it",
     **dict.fromkeys(("config apply", "route"), "reads one small file"),
     "deploy render": "writes a few files",
@@ -213,7 +211,7 @@ def test_a_group_alone_shows_its_commands(words, coe):
         ("coe re", {"replay", "retrain", "retrieval"}),
         ("coe keys ", {"create", "ls", "update"}),
         ("coe router --sha", {"--share"}),
-        ("coe serve --wor", {"--workers"}),
+        ("coe serve --ho", {"--host"}),
     ],
 )
 def test_a_shell_is_offered_what_may_follow(typed, offered, monkeypatch, coe):

@@ -34,10 +34,14 @@ time.sleep(600)
 """
 
 
+async def is_there(path: Path) -> bool:
+    return path.exists()
+
+
 def spec_of(tmp_path: Path, code: str, *more: str, **fields: object) -> ProcessSpec:
     ready = tmp_path / "ready.json"
     argv = (sys.executable, "-c", code, str(ready), *more)
-    values: dict[str, object] = {"ready_file": ready, "start_timeout_s": DEADLINE_S, "stop_grace_s": DEADLINE_S}
+    values = {"is_ready": partial(is_there, ready), "start_timeout_s": DEADLINE_S, "stop_grace_s": DEADLINE_S}
     return ProcessSpec("engine", argv, tmp_path / "logs" / "engine.log", **(values | fields))
 
 
@@ -99,7 +103,9 @@ async def test_a_first_start_that_fails_is_told_with_status_log_and_last_lines(t
 
 
 async def test_an_interpreter_that_is_not_there_is_named(tmp_path: Path) -> None:
-    spec = ProcessSpec("engine", ("/nowhere/python", "-m", "vllm"), tmp_path / "e.log", ready_file=tmp_path / "r")
+    spec = ProcessSpec(
+        "engine", ("/nowhere/python", "-m", "vllm"), tmp_path / "e.log", partial(is_there, tmp_path / "r")
+    )
     async with running(spec) as process:
         with pytest.raises(EngineError, match=r"exit status 127 .*\n  cannot run /nowhere/python: No such file"):
             await process.wait_ready()
@@ -228,9 +234,11 @@ async def test_the_child_dies_with_a_parent_that_is_killed(tmp_path: Path) -> No
     parent_code = f"""
 import asyncio, pathlib, sys
 from coe.fleet.process import ProcessSpec, SupervisedProcess
+async def is_ready():
+    return pathlib.Path({str(tmp_path / "ready")!r}).exists()
 async def main():
     spec = ProcessSpec("engine", (sys.executable, "-c", {SERVE!r}, {str(tmp_path / "ready")!r}),
-                       pathlib.Path({str(tmp_path / "log")!r}), ready_file=pathlib.Path({str(tmp_path / "ready")!r}))
+                       pathlib.Path({str(tmp_path / "log")!r}), is_ready=is_ready)
     process = SupervisedProcess(spec)
     process.start()
     await process.wait_ready()

@@ -77,12 +77,11 @@ def test_a_gateway_that_is_killed_leaves_no_round_behind(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("every", "is_on"), [("off", 0.0), ("1h", 1.0)])
-def test_one_of_several_workers_processes_learns_unless_it_is_off(tmp_path: Path, every: str, is_on: float) -> None:
+def test_a_gateway_learns_unless_it_is_off(tmp_path: Path, every: str, is_on: float) -> None:
     make_trained(tmp_path)
-    variables = {"COE_WORKERS": "2", "COE_LEARN_EVERY": every}
-    process, url = start_gateway(tmp_path / "experts.yaml", tmp_path / "data", **variables)
+    process, url = start_gateway(tmp_path / "experts.yaml", tmp_path / "data", COE_LEARN_EVERY=every)
     try:
-        assert wait_until(lambda: metric(url, "coe_learning")) == {'process="log"': is_on}
+        assert wait_until(lambda: metric(url, "coe_learning")) == {"": is_on}
     finally:
         end_gateway(process, signal.SIGINT)
 

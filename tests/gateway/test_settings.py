@@ -54,11 +54,15 @@ async def test_an_engine_process_sees_no_secret(config: CoeConfig, monkeypatch, 
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     seen = tmp_path / "seen"
     code = f"import os, pathlib, time; pathlib.Path({str(seen)!r}).write_text(repr(dict(os.environ))); time.sleep(600)"
+
+    async def is_seen() -> bool:
+        return seen.exists()
+
     spec = ProcessSpec(
         name="engine",
         argv=(sys.executable, "-c", code),
         log=tmp_path / "engine.log",
-        ready_file=seen,
+        is_ready=is_seen,
         env=engine_environment(config),
     )
     process = SupervisedProcess(spec)

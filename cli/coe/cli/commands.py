@@ -26,8 +26,6 @@ COMMANDS = {
         "Start everything: services, experts, router, gateway.",
     ),
     "serve": Command("coe.gateway.run_commands:serve", "Start the gateway alone, for production."),
-    "serve-worker": Command("coe.gateway.worker:serve_worker", ""),
-    "serve-log": Command("coe.gateway.worker:serve_log", ""),
     "init": Command(
         "coe.fleet.setup.init_commands:init",
         "Write an experts.yaml for endpoints that you have, or from LiteLLM's.",

@@ -1,4 +1,4 @@
-"""Place of the decision log's database. Imports little: the parent of workers names it and never opens it."""
+"""Place of the decision log's database."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ class Fleet:
         sleepers = [(plan, plan.sleeps_at) for plan in ready if plan.sleeps_at is not None]
         if not sleepers:
             return
-        from coe.fleet.residency.vllm_actuator import VllmActuator  # aiohttp, which the parent of workers does without
+        from coe.fleet.residency.vllm_actuator import VllmActuator
 
         actuator = VllmActuator(lambda: {plan.spec.name: (plan.url,) for plan, _ in sleepers})
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 from pathlib import Path
 from typing import Self
 
@@ -45,25 +44,6 @@ class FolderLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-
-
-def own_folder(folder: Path) -> FolderLock:
-    """Makes a folder and holds its lock. One that is taken for a left one before it is locked is made again."""
-    while (lock := FolderLock.try_acquire(folder)) is None:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return lock
-
-
-def remove_left(root: Path) -> list[Path]:
-    """Removes the folders in `root` that no live process holds; gives the others, by name."""
-    held = []
-    for folder in sorted(root.glob("*/")):  # not the files of file managers
-        if (lock := FolderLock.try_acquire(folder)) is None:
-            held.append(folder)
-            continue
-        shutil.rmtree(folder, ignore_errors=True)
-        lock.release()
-    return held
 
 
 def is_held(folder: Path) -> bool:

@@ -15,7 +15,7 @@ import shutil
 import signal
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -47,23 +47,20 @@ class ProcessState(StrEnum):
 class ProcessSpec:
     """A command to run, and the signs that it is ready.
 
-    Ready means that `ready_file` exists (it is removed before each start) and `is_ready` says so; None asks nothing.
-    `log` takes its output; None is where ours goes. `env` is the whole environment; None inherits ours. `secrets` are
-    values that no message may show. `descriptors` are files of ours that it gets under the same numbers.
+    Ready means that `is_ready` says so; None asks nothing. `log` takes its output. `env` is the whole environment; None
+    inherits ours. `secrets` are values that no message may show.
     `explain` finds the cause of an end in what a life wrote to the log; without one its last lines are told.
     """
 
     name: str
     argv: tuple[str, ...]
-    log: Path | None
-    ready_file: Path | None = None
+    log: Path
     is_ready: Callable[[], Awaitable[bool]] | None = None
     env: Mapping[str, str] | None = None
     start_timeout_s: float = 60.0
     stop_grace_s: float = 10.0
     max_log_bytes: int = 16 * 1024 * 1024
     secrets: tuple[str, ...] = ()
-    descriptors: tuple[int, ...] = ()
     explain: Callable[[str], str | None] = lambda _: None
 
 
@@ -216,11 +213,8 @@ class SupervisedProcess:
 
     async def _launch(self) -> asyncio.subprocess.Process:
         """The child in a session of its own, so that the terminal's Ctrl-C reaches us alone and we end it in order."""
-        if self.spec.ready_file is not None:
-            self.spec.ready_file.unlink(missing_ok=True)
-        with contextlib.ExitStack() as stack:
-            log = None if self.spec.log is None else stack.enter_context(self.spec.log.open("ab"))
-            self._log_begins = 0 if log is None else log.tell()
+        with self.spec.log.open("ab") as log:
+            self._log_begins = log.tell()
             return await asyncio.create_subprocess_exec(
                 *dying_with_parent(*self.spec.argv),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -228,17 +222,16 @@ class SupervisedProcess:
                 stderr=log,
                 env=self.spec.env,
                 start_new_session=True,
-                pass_fds=self.spec.descriptors,
             )
 
     async def _until_ready(self, over: asyncio.Task[int], stop: asyncio.Task[bool]) -> str | None:
         """None once it serves or `stop` came, else why it does not serve."""
         deadline = time.monotonic() + self.spec.start_timeout_s
-        poll_s, file = FIRST_POLL_S, self.spec.ready_file
+        poll_s = FIRST_POLL_S
         while not stop.done():
             if over.done():
                 return self._told(f"ended with {exit_words(over.result())} before it was ready")
-            if (file is None or file.exists()) and (self.spec.is_ready is None or await self.spec.is_ready()):
+            if self.spec.is_ready is None or await self.spec.is_ready():
                 return None
             if time.monotonic() > deadline:
                 return self._told(f"was not ready after {self.spec.start_timeout_s:g} s")
@@ -250,9 +243,8 @@ class SupervisedProcess:
         """Returns at the child's end or at `stop`; keeps its log within bounds meanwhile."""
         while not (over.done() or stop.done()):
             await asyncio.wait({over, stop}, timeout=LOG_CHECK_S, return_when=asyncio.FIRST_COMPLETED)
-            if self.spec.log is not None:
-                with contextlib.suppress(OSError):  # a full disk must not end a child that serves
-                    keep_bounded(self.spec.log, self.spec.max_log_bytes)
+            with contextlib.suppress(OSError):  # a full disk must not end a child that serves
+                keep_bounded(self.spec.log, self.spec.max_log_bytes)
 
     async def _end(self, child: asyncio.subprocess.Process) -> None:
         """Ends the child and whatever it started."""
@@ -267,28 +259,11 @@ class SupervisedProcess:
 
     def _told(self, what: str) -> str:
         """`NAME what happened`, the log's place, and the cause if it is known or the last lines, without secrets."""
-        if self.spec.log is None:
-            return f"{self.spec.name} {what}"
         cause = self.spec.explain(written(self.spec.log, self._log_begins))
         text = f"\n  {cause}" if cause else "".join(f"\n  {line}" for line in last_lines(self.spec.log))
         for secret in self.spec.secrets:
             text = text.replace(secret, "***")
         return f"{self.spec.name} {what}; log: {self.spec.log}{text}"
-
-
-async def all_ready(processes: Collection[SupervisedProcess]) -> None:
-    """Returns when all are ready; raises EngineError as soon as one is not going to be."""
-    tasks = [asyncio.create_task(process.wait_ready()) for process in processes]
-    if not tasks:
-        return
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def exit_words(code: int | None) -> str:

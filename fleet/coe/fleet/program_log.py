@@ -35,16 +35,11 @@ class SafeFormatter(logging.Formatter):
 class JsonFormatter(logging.Formatter):
     """A JSON object a line; what a record carries as `fields` is a part of it."""
 
-    def __init__(self, process: str = "") -> None:
-        super().__init__()
-        self._process = {"process": process} if process else {}
-
     def format(self, record: logging.LogRecord) -> str:
         line = {
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            **self._process,
             "message": record.getMessage(),
             **getattr(record, "fields", {}),
         }
@@ -63,14 +58,13 @@ def log_to_file(data_dir: Path, level: str, style: str = "text") -> None:
     log_to(handler, level, style)
 
 
-def log_to_stderr(level: str, style: str = "text", process: str = "") -> None:
-    """Logs to standard error; `process` is in each line where several processes share it."""
-    log_to(logging.StreamHandler(), level, style, process)
+def log_to_stderr(level: str, style: str = "text") -> None:
+    """Logs to standard error."""
+    log_to(logging.StreamHandler(), level, style)
 
 
-def log_to(handler: logging.Handler, level: str, style: str, process: str = "") -> None:
-    text = SafeFormatter(f"{process}: {FORMAT}" if process else FORMAT)
-    handler.setFormatter(JsonFormatter(process) if style == "json" else text)
+def log_to(handler: logging.Handler, level: str, style: str) -> None:
+    handler.setFormatter(JsonFormatter() if style == "json" else SafeFormatter(FORMAT))
     logging.basicConfig(level=level.upper(), handlers=[handler])
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -38,7 +36,6 @@ from coe.gateway.keys.key_ring import KeyRing
 from coe.gateway.keys.key_store import KeyStore
 from coe.gateway.keys.oidc import Oidc
 from coe.gateway.live_router import live_router
-from coe.gateway.metrics import Processes
 from coe.gateway.part_metrics import learning_metrics, trial_metrics
 from coe.gateway.parts import Parts
 from coe.gateway.serve import Gateway
@@ -68,19 +65,6 @@ large body makes thousands, and a batch of the log on its way to SQL ten thousan
 them finds nothing, and stops all requests for some milliseconds."""
 
 
-@dataclass(frozen=True)
-class Membership:
-    """Means that a worker shares with the others: the listening socket, and their names. `share` makes its part
-    of a configuration. One of them `runs_batches`. A process that serves alone has none, and `shares_redis` with other
-    gateways only where REDIS_URL names one."""
-
-    listener: socket.socket | None = None
-    processes: Processes = field(default_factory=Processes)
-    share: Callable[[CoeConfig], CoeConfig] = lambda whole: whole
-    runs_batches: bool = True
-    shares_redis: bool = True
-
-
 @asynccontextmanager
 async def running_composition(
     settings: Settings, config: CoeConfig, reporter: Reporter, found: InForce | None = None, *, runs_vllm: bool = False
@@ -106,8 +90,7 @@ async def running_composition(
         with reporter.step(f"loading {len(config.experts)} experts and the router") as done:
             fleet = await engines_of(stack, settings, config, runs_vllm=runs_vllm)
             live_config = LiveConfig(settings, config, found, AdminLog(database).note)
-            alone = Membership(shares_redis=settings.redis_url is not None)
-            gateway = await start_gateway(stack, settings, live_config, fleet.start, sink, database, redis_url, alone)
+            gateway = await start_gateway(stack, settings, live_config, fleet.start, sink, database, redis_url)
             gateway.parts.metrics.watch(keeper_metrics)
             spare_what_is_there()
             done(f"{experts_line(settings, config, fleet)}; gateway at {gateway.url}")
@@ -123,7 +106,7 @@ async def open_database(stack: AsyncExitStack, settings: Settings) -> Database:
 async def start_keeper(
     stack: AsyncExitStack, settings: Settings, config: LogConfig, redis_url: str, database: Database
 ) -> Callable[[], Iterator[Metric]]:
-    """Starts the work that is done once, however many workers serve: stream to SQL, retention, trials, learning. It
+    """Starts the work beside requests: stream to SQL, retention, trials, learning. It
     starts before the first request, and ends after the last record, when what is in the stream is written.
     Redis and SQL may be away. Gives its metrics.
 
@@ -168,14 +151,12 @@ async def start_gateway(
     sink: DecisionLog,
     database: Database,
     redis_url: str,
-    membership: Membership,
 ) -> Gateway:
     """The gateway on its address, whose engines load while it does."""
     telemetry = telemetry_of(settings, sink.replica)
     if telemetry is not None:
         stack.push_async_callback(telemetry.aclose)
-    share = membership.share
-    config = share(live_config.started)
+    config = live_config.started
     secrets = read_secrets(config)
     batches = await asyncio.to_thread(lambda: BatchStore(Files(database, settings.data_dir / INCOMING)))
     opening = opened_retrieval(settings, config, batches.files, secrets)
@@ -192,26 +173,22 @@ async def start_gateway(
         expert_keys=expert_keys(config, secrets),
         retrieval=retrieval,
         batches=batches,
-        processes=membership.processes,
         redis_url=redis_url,
-        shares_redis=membership.shares_redis,
+        shares_redis=settings.redis_url is not None,
         live_config=live_config,
         telemetry=telemetry,
         residency=await opened_controller(settings, config, addresses.urls),
     )
-    gateway = Gateway(parts, host=settings.host, port=settings.port, listener=membership.listener)
-    swap = Swap(
-        gateway, settings.data_dir, live_config.started, addresses, share, settings.config_path.resolve().parent
-    )
+    gateway = Gateway(parts, host=settings.host, port=settings.port)
+    swap = Swap(gateway, settings.data_dir, config, addresses, settings.config_path.resolve().parent)
     stack.push_async_callback(swap.aclose)
     stack.push_async_callback(gateway.stop)
     await gateway.start()
     await live_config.follow(swap)
     stack.push_async_callback(live_config.aclose)
-    if membership.runs_batches:
-        runner = make_runner(gateway, batches, sink.replica)
-        stack.push_async_callback(runner.aclose)
-        await runner.start()
+    runner = make_runner(gateway, batches, sink.replica)
+    stack.push_async_callback(runner.aclose)
+    await runner.start()
     return gateway
 
 

@@ -62,7 +62,7 @@ class Conversations:
     While Redis is away, a gateway knows the last `MAX_KEPT` that it served itself; others are routed afresh.
 
     Args:
-        is_shared: other processes read what this one notes.
+        is_shared: other gateways read what this one notes.
     """
 
     def __init__(self, redis_url: str | None = None, *, is_shared: bool = True) -> None:

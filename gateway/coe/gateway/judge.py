@@ -139,7 +139,7 @@ class Judge:
         self._task = asyncio.create_task(self._run(), name="judge")
 
     async def _count(self) -> None:
-        """Counts in the database, because other workers and gateways compare the same experts."""
+        """Counts in the database, because other gateways compare the same experts."""
         if self._settings.queries == "uncertain":
             judge = self._settings.expert, self._rubric_hash
             self._compared = await asyncio.to_thread(self._database.count_compared, *judge)

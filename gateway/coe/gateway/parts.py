@@ -23,7 +23,7 @@ from coe.gateway.deciding import Decider
 from coe.gateway.expert_call import ExpertCall
 from coe.gateway.keys.limits import Limits
 from coe.gateway.live_router import LiveRouter
-from coe.gateway.metrics import Metrics, Processes
+from coe.gateway.metrics import Metrics
 from coe.gateway.reach import Waking
 from coe.gateway.telemetry.telemetry import Telemetry
 from coe.router.config import CoeConfig
@@ -46,9 +46,8 @@ class Parts:
     Args:
         expert_keys: the secrets that experts are called with, by expert.
         hash_key: of the hashes of conversations and of features.
-        processes: those of this gateway.
         redis_url: where caps of keys are counted, and the experts of conversations remembered.
-        shares_redis: other processes read there what this one writes.
+        shares_redis: other gateways read there what this one writes.
         live_config: puts other configurations in force; None where there is one for good.
         seed: makes exploration and samples repeatable in tests.
         telemetry: follows requests; None where the environment asks for neither traces nor lines.
@@ -67,7 +66,6 @@ class Parts:
     retrieval: RetrievalService | None = None
     batches: BatchStore | None = None
     seed: int | None = None
-    processes: Processes = field(default_factory=Processes)
     redis_url: str | None = None
     shares_redis: bool = True
     live_config: LiveConfig | None = None

@@ -51,9 +51,6 @@ def serve(
     data_dir: options.DataOption = Path("data"),
     host: HostOption = None,
     port: PortOption = None,
-    workers: Annotated[
-        str | None, typer.Option("--workers", metavar="N", help="processes that answer requests (COE_WORKERS; 1)")
-    ] = None,
     learn: LearnOption = True,
 ) -> None:
     """Start the gateway for production: Redis and database from the environment, vLLM from `coe experts up`."""
@@ -62,7 +59,7 @@ def serve(
     from coe.fleet.program_log import LogReporter, log_to_stderr
     from coe.gateway.start import run_serve
 
-    settings = settings_of(config, data_dir, host, port, workers, learn=learn)
+    settings = settings_of(config, data_dir, host, port, learn=learn)
     log_to_stderr(settings.log_level, settings.log_format)
     run(run_serve(settings, LogReporter()))
 
@@ -72,7 +69,6 @@ def settings_of(
     data_dir: Path,
     host: str | None,
     port: int | None,
-    workers: str | None = None,
     *,
     learn: bool = True,
 ) -> Settings:
@@ -84,7 +80,6 @@ def settings_of(
         "COE_DATA_DIR": data_dir,
         "COE_HOST": host,
         "COE_PORT": port,
-        "COE_WORKERS": workers,
         "COE_LEARN_EVERY": None if learn else "off",
     }
     return environment_settings({name: str(value) for name, value in given.items() if value is not None})

@@ -37,17 +37,14 @@ class Gateway:
 
     Args:
         port: 0 until `start` when any free port will do.
-        listener: a socket that listens already; None binds one.
     """
 
-    def __init__(
-        self, parts: Parts, *, host: str = "127.0.0.1", port: int = 0, listener: socket.socket | None = None
-    ) -> None:
+    def __init__(self, parts: Parts, *, host: str = "127.0.0.1", port: int = 0) -> None:
         self.host = host
         self.port = port
         self.current = CurrentApp(GatewayApp(parts, host))
         self._before: dict[GatewayApp, asyncio.Task[None]] = {}  # what still has requests, and waits for their end
-        self._listener = listener
+        self._listener: socket.socket | None = None
         self._server: QuietServer | None = None
 
     @property
@@ -87,7 +84,7 @@ class Gateway:
         Raises:
             ConfigError: the address cannot be bound, or others can reach it and nobody needs a key.
         """
-        listener = self._listener = self._listener or bind(self.host, self.port)
+        listener = self._listener = bind(self.host, self.port)
         self.port = int(listener.getsockname()[1])
         await self.parts.start()
         check_exposure(self.host, has_keys=self.parts.auth.needs_key)

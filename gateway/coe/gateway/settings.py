@@ -25,7 +25,6 @@ LEAST_KEY_CHARS = 12
 """Length of an expert's key from which answers must not hold it. Shorter ones are words that engines without keys are
 given (EMPTY, ollama, not-needed), and to hide these would change answers: of a key `x`, that of every `index`."""
 
-MAX_WORKERS = 64
 OFF = "off"
 
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
@@ -45,7 +44,6 @@ class Settings(Record):
     log_level: str = "info"
     log_format: str = "text"
     sends_traces: bool = Field(default=False, description="to a collector of OpenTelemetry")
-    workers: int = Field(default=1, description="processes that answer requests")
     learn_every: str = Field(default="1h", description="period of `coe retrain`; `off` for none")
 
     @property
@@ -74,7 +72,6 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         log_level=parse_choice("COE_LOG_LEVEL", values.get("COE_LOG_LEVEL", "info"), LOG_LEVELS),
         log_format=parse_choice("COE_LOG_FORMAT", values.get("COE_LOG_FORMAT", "text"), LOG_FORMATS),
         sends_traces=has_collector(values),
-        workers=parse_number("COE_WORKERS", values.get("COE_WORKERS", "1"), "a number of workers", 1, MAX_WORKERS),
         learn_every=values.get("COE_LEARN_EVERY", "1h"),
     )
     if settings.learn_every != OFF:

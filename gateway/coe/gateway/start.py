@@ -1,7 +1,4 @@
-"""Checks before a gateway starts, and `coe serve`: one process or several.
-
-The parent of several only starts them, so it imports nothing that answers requests.
-"""
+"""Checks before a gateway starts, and `coe serve`."""
 
 from __future__ import annotations
 
@@ -16,7 +13,6 @@ from coe.gateway.changes.in_force import InForce, Start, find_start, put_start
 from coe.gateway.listener import bind, check_exposure, is_loopback
 from coe.gateway.services import Reporter
 from coe.gateway.settings import Settings
-from coe.gateway.workers import run_workers
 from coe.router.config import CoeConfig
 from coe.router.live_pointer import category_warnings, live_manifest, pin_problems
 
@@ -25,8 +21,6 @@ logger = logging.getLogger(__name__)
 
 async def run_serve(settings: Settings, reporter: Reporter) -> None:
     """The gateway alone, with the embedded experts where experts.yaml has some; nothing is measured or fitted.
-
-    With one worker this process does everything, with more it starts them.
 
     Raises:
         RouterError: whatever kept it from starting.
@@ -38,9 +32,6 @@ async def run_serve(settings: Settings, reporter: Reporter) -> None:
 
     async def program(life: Life) -> None:
         found = await noted_start(settings, start)
-        if settings.workers > 1:
-            await run_workers(settings, config, reporter, life, found)
-            return
         from coe.gateway.composition import running_composition
 
         async with running_composition(settings, config, reporter, found) as gateway:

@@ -5,7 +5,7 @@ base's weights are mapped from one file, so they are in memory once."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -46,7 +46,6 @@ class Swap:
     Args:
         started: the configuration that the gateway started with, whose engines run.
         addresses: those of these engines.
-        share: makes of a configuration what this process serves with.
         folder: where experts.yaml lies.
     """
 
@@ -54,15 +53,14 @@ class Swap:
     data_dir: Path
     started: CoeConfig
     addresses: EngineAddresses
-    share: Callable[[CoeConfig], CoeConfig]
     folder: Path = Path()
     _added: dict[str, AddedEngine] = field(default_factory=dict)
     _replaced: list[AddedEngine] = field(default_factory=list)
 
-    async def __call__(self, whole: CoeConfig) -> Prepared:
+    async def __call__(self, config: CoeConfig) -> Prepared:
         """Parts that have started. Raises ConfigError: an expert has no address, or the live router does not fit."""
-        before, config = self.gateway.parts, self.share(whole)
-        secrets, current = read_secrets(config), before.live.current
+        before, secrets = self.gateway.parts, read_secrets(config)
+        current = before.live.current
         await self._start_added(config)
         backends = await asyncio.to_thread(self._backends, before, config, secrets)
         loader = router_loader(config, None if current is None else current.encoder)

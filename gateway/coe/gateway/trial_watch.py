@@ -1,7 +1,7 @@
 """Watches a router on trial, and takes it back as soon as the log shows that it is worse.
 
 Gateways that share a database each watch, from the same rows: what they find is the same, and ending a trial that has
-ended already does nothing. The workers of one gateway have one watch together.
+ended already does nothing.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
-"""`coe config` and `/v1/admin/config` against real processes: two workers under load, the file, its copies."""
+"""`coe config` and `/v1/admin/config` against real processes: a gateway under load, the file, its copies."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,7 +17,7 @@ import pytest
 import yaml
 from pydantic import SecretStr
 
-from benchmarks.chaos_fleet import GatewayProcess
+from benchmarks.chaos_fleet import GatewayProcess, serving
 from coe.decision_log.admin_log import AdminLog, operator
 from coe.decision_log.connections import opened_database
 from coe.decision_log.default_database import default_database_url
@@ -28,7 +27,6 @@ from coe.gateway.composition import running_composition
 from coe.gateway.settings import Settings
 from coe.gateway.start import agreed_config
 from tests.gateway.fault_upstream import fault_upstream
-from tests.gateway.test_workers import all_serving, make_gateway, samples
 from tests.training.trained_folder import make_trained
 from tests.waiting import until
 
@@ -57,7 +55,7 @@ def coe(folder: Path, *arguments: str) -> tuple[int, str]:
 
 
 async def call(gateway: GatewayProcess, method: str, path: str, **body: Any) -> tuple[int, Any]:
-    """One request on a connection of its own, so that any worker may get it."""
+    """One request on a connection of its own."""
     async with (
         aiohttp.ClientSession() as alone,
         alone.request(method, f"{gateway.url}/v1/{path}", **body) as answer,
@@ -69,15 +67,13 @@ def chat(model: str) -> dict[str, Any]:
     return {"model": model, "messages": [{"role": "user", "content": "SELECT the tallest mountain"}]}
 
 
-async def experts_of_workers(gateway: GatewayProcess, client: aiohttp.ClientSession, *names: str) -> None:
-    """Returns once both workers serve exactly these experts."""
+async def serves(gateway: GatewayProcess, *names: str) -> None:
+    """Returns once the gateway serves exactly these experts."""
 
     async def is_so() -> bool:
-        wanted = {"worker-1": float(len(names)), "worker-2": float(len(names))}
-        known = {card["id"] for card in (await call(gateway, "GET", "models"))[1]["data"]}
-        return await samples(gateway, client, "coe_expert_state") == wanted and set(names) <= known
+        return [each["name"] for each in (await call(gateway, "GET", "experts"))[1]["data"]] == [*names]
 
-    await until(is_so, f"both workers serve {', '.join(names)}")
+    await until(is_so, f"the gateway serves {', '.join(names)}")
 
 
 @asynccontextmanager
@@ -99,11 +95,11 @@ async def asked_all_the_time(gateway: GatewayProcess) -> AsyncIterator[list[int]
 
 
 @pytest.mark.slow
-async def test_two_workers_follow_every_change_and_no_request_fails(tmp_path: Path) -> None:
+async def test_a_gateway_follows_every_change_and_no_request_fails(tmp_path: Path) -> None:
     make_trained(tmp_path)
     config = tmp_path / "experts.yaml"
-    gateway = make_gateway(tmp_path, config)
-    async with fault_upstream() as upstream, all_serving(gateway) as client:
+    gateway = GatewayProcess(config, tmp_path / "data", {}, tmp_path / "gateway.log")
+    async with fault_upstream() as upstream, serving(gateway) as client:
         async with asked_all_the_time(gateway) as statuses:
             new = {"engine": "openai", "model": "m", "url": upstream.url, "price": {"output": 3.0}}
             edit(config, experts={"new": new}, policies={"default": {}, "other": {}})
@@ -112,7 +108,7 @@ async def test_two_workers_follow_every_change_and_no_request_fails(tmp_path: Pa
             assert (await call(gateway, "GET", "admin/config"))[1]["number"] == 1, "a dry run changes nothing"
             status, said = await asyncio.to_thread(coe, tmp_path, "config", "apply")
             assert status == 0, said
-            await experts_of_workers(gateway, client, "left", "right", "new")
+            await serves(gateway, "left", "right", "new")
             assert (await call(gateway, "POST", "chat/completions", json=chat("auto:other")))[0] == 200
             assert (await call(gateway, "POST", "chat/completions", json=chat("new")))[0] == 200
 
@@ -125,7 +121,7 @@ async def test_two_workers_follow_every_change_and_no_request_fails(tmp_path: Pa
             edit(config, experts={"new": None}, policies={"other": {"budgets": {"active_params_b": 1.0}}})
             status, answer = await call(gateway, "POST", "admin/config/apply")
             assert (status, answer["number"], answer["served"]) == (200, 3, 3), answer
-            await experts_of_workers(gateway, client, "left", "right")
+            await serves(gateway, "left", "right")
             assert (await call(gateway, "POST", "chat/completions", json=chat("new")))[0] == 404
             upstream.gate.set()
             assert (await streaming).endswith(b"data: [DONE]\n\n"), "it keeps the expert that is gone for others"
@@ -143,7 +139,7 @@ async def test_two_workers_follow_every_change_and_no_request_fails(tmp_path: Pa
             status, said = await asyncio.to_thread(coe, tmp_path, "config", "apply", "--back")
             assert status == 0, said
             assert "experts.new: added" in said
-            await experts_of_workers(gateway, client, "left", "right", "new")
+            await serves(gateway, "left", "right", "new")
             with opened_database(tmp_path / "data") as database:
                 assert [each[2:7] for each in AdminLog(database).actions()] == [
                     (operator(), "apply", "configuration", "1", "2"),
@@ -152,13 +148,10 @@ async def test_two_workers_follow_every_change_and_no_request_fails(tmp_path: Pa
                 ]
         assert len(statuses) > 100
         assert statuses.count(200) == len(statuses)
-        os.kill(gateway.worker_pids[0], signal.SIGKILL)
-        await until(lambda: is_whole(gateway, client), "the killed worker is there again")
-        await experts_of_workers(gateway, client, "left", "right", "new")
-
-
-async def is_whole(gateway: GatewayProcess, client: aiohttp.ClientSession) -> bool:
-    return await samples(gateway, client, "coe_process_up") == {"worker-1": 1, "worker-2": 1, "log": 1}
+        gateway.kill()
+        gateway.start()
+        await gateway.wait_until_it_serves(client)
+        await serves(gateway, "left", "right", "new")
 
 
 async def call_stream(gateway: GatewayProcess, body: dict[str, Any]) -> bytes:

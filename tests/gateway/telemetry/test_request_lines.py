@@ -58,8 +58,7 @@ async def test_each_request_is_a_line(tmp_path: Path) -> None:
 
 def test_a_line_is_an_object_whatever_it_says() -> None:
     record = logging.LogRecord("a", logging.WARNING, "", 0, "a\n%s\x1b[31m", ("b",), None)
-    line = JsonFormatter("worker-0").format(record)
+    line = JsonFormatter().format(record)
     assert "\n" not in line
     assert "\x1b" not in line
     assert json.loads(line)["message"] == "a\nb\x1b[31m"
-    assert json.loads(line)["process"] == "worker-0"
