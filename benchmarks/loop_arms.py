@@ -205,7 +205,7 @@ class Retraining:
     ) -> bool:
         """Lets the live router learn what it may without the gate. Returns whether an expert took over."""
 
-        def with_rows(rows: Sequence[int], _: Sequence[str]) -> tuple[Renewed, Router]:
+        def with_rows(rows: Sequence[int]) -> tuple[Renewed, Router]:
             made = renewed(self.evidence, self.router.experts, comparison.evidence, rows)
             return made, router_of(self.stage, made.matrix, made.experts, self.settings, made.newest)
 

@@ -9,7 +9,7 @@ import pytest
 
 from coe.training.candidate import logged_queries
 from coe.training.change_points import find_change_points
-from coe.training.evidence import Carried, beside_serving, gather_evidence
+from coe.training.evidence import beside_serving, gather_evidence
 from tests.gateway.small_router import EXPERTS
 from tests.training.small_comparison import asked, log_table, mapping, outcomes, small_comparison
 
@@ -97,21 +97,6 @@ def test_a_category_without_grades_is_a_guess_from_the_first_rating_that_counts(
     )
     log = replace(log, is_failure=np.full(n, is_failure), max_key_share=0.2)
     assert gather_evidence(GRADED_RED, log, CATEGORIES).matrix.is_guess.tolist() == [False, is_guess, False]
-
-
-@pytest.mark.parametrize("guessed", [0.0, 24.0])
-def test_ratings_that_are_carried_over_are_not_grades(guessed: float) -> None:
-    """The live map knows green by 24 answers of ruby, who is not graded any more: by grades, or as it was a guess."""
-    graded = outcomes(("red",) * 4, [[np.nan, 0.4, 0.3]] * 4)
-    matrix = small_comparison(mapping()).evidence.matrix.columns([EXPERTS.index("ruby")])
-    columns = replace(
-        matrix, count=np.array([[4], [24], [0]], np.float32), guessed=np.array([0, guessed, 0], np.float32)
-    )
-    rows = (*CATEGORIES, "general")
-    carried = Carried(("ruby",), columns, np.zeros((3, 1)), ("emerald", "plain"), rows, since=-1.0)
-    log = log_table(["green"], ["emerald"], [1.0], is_held_out=np.zeros(1, dtype=bool))
-    found = gather_evidence(graded, log, CATEGORIES, carried=carried).matrix
-    assert found.is_guess.tolist() == [False, guessed > 0, False]
 
 
 @pytest.mark.parametrize(("propensity", "reward", "worth"), [(0.25, 1.0, 2.5), (0.5, 0.0, -0.5), (0.001, 1.0, 100.5)])

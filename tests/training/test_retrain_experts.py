@@ -2,23 +2,22 @@
 
 import shutil
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 import yaml
 
+from coe.base.errors import DataError
 from coe.decision_log.database import Database
 from coe.decision_log.feedback_types import JudgedAnswer
 from coe.fleet.router_registry import Registry
 from coe.router.artifact import load_artifact
-from coe.router.build import evidence_of, load_router
+from coe.router.build import load_router
 from coe.router.config import load_config
 from coe.router.types import Query, Verdict
 from coe.training.datasets.outcome_rows import write_outcomes
 from coe.training.failover import LEAST_MOVE, exploration_moved, explored_shares
-from coe.training.gate import Terms, judge
-from coe.training.log_table import read_log_table
+from coe.training.gate import Terms
 from coe.training.onboarding import onboard
 from coe.training.retrain import run_retrain
 from coe.training.summary import print_retrain
@@ -102,16 +101,6 @@ def one_expert(score, name="tutor"):
     return replace(table, **fields, cost_usd=unknown, output_tokens=unknown, latency_ms=unknown)
 
 
-@pytest.fixture
-def open_gate(monkeypatch):
-    """Whatever is compared is promoted: for tests of what a candidate is made of."""
-
-    def judge_openly(*compared, **options):
-        return replace(judge(*compared, **options), verdict=Verdict.PROMOTE)
-
-    monkeypatch.setattr("coe.training.candidate.judge", judge_openly)
-
-
 def put_on_the_map(request, score, now=NOW):
     """`tutor` as `coe experts probe tutor --promote` puts it there; its probes are written to no folder."""
     add_expert(request, "tutor")
@@ -123,52 +112,12 @@ def put_on_the_map(request, score, now=NOW):
     return found
 
 
-@pytest.mark.parametrize(("score", "taken"), [(1.0, True), (0.2, False)])
-@pytest.mark.usefixtures("open_gate")
-def test_a_probed_expert_without_a_table_stays_on_the_map(request_, capsys, score, taken):
-    found = put_on_the_map(request_, score)
-    assert bool(found.taken) is taken
-    log_answers(request_, {"left": 0.2, "right": 0.9})
-    result = run_retrain(request_, now=NOW)
-    assert ("changes nothing" in result.reason) is taken, result.reason  # what it took, it keeps
-    assert result.prior == ("tutor",)
-    live = Registry(request_.routers).live().version
-    before, after = (load_artifact(request_.routers / version) for version in (result.live, live))
-    assert after.manifest.experts == (*EXPERTS, "tutor")
-    was, now = evidence_of(before), evidence_of(after)
-    assert now.count[:, 2].tolist() == was.count[:, 2].tolist()
-    facts = list(after.manifest.categories).index("facts")
-    leads = [each.quality[facts, 2] - each.quality[facts, :2].mean() for each in (was, now)]
-    assert leads[1] == pytest.approx(leads[0], abs=1e-6)
-    router = load_router(load_config(request_.config), request_.routers / live)
-    assert ("tutor" in router.expert_of().values()) is taken
-    print_retrain(result)
-    assert "tutor is in no outcome table: what the live router knows of it is kept" in capsys.readouterr().out
-
-
-@pytest.mark.usefixtures("open_gate")
-def test_what_is_said_of_a_carried_expert_counts_once(request_):
-    """Ratings of after the live router was made are learned from; it knows those of before already."""
-    put_on_the_map(request_, 1.0, now=datetime.fromtimestamp(1150, UTC))
-    log_answers(request_, {"tutor": 0.0}, only="tutor", n=300)  # at seconds 1000 to 1299
-    result = run_retrain(request_, now=datetime.fromtimestamp(2000, UTC))
-    assert result.is_promoted, result.reason
-    learned = read_log_table(request_.database_url)
-    later = int((~learned.is_held_out & (learned.at > 1150)).sum())
-    sql = list(load_artifact(request_.routers / result.candidate).manifest.categories).index("sql")
-    counts = [evidence_of(load_artifact(request_.routers / v)).count[sql, 2] for v in (result.live, result.candidate)]
-    assert counts == [20, 20 + later]
-    again = run_retrain(request_, now=datetime.fromtimestamp(3000, UTC))
-    assert again.changes == ()
-
-
-def test_an_expert_of_the_live_map_that_a_table_lacks_is_kept(request_, tmp_path):
+def test_an_expert_of_the_live_map_that_no_table_grades_ends_the_round(request_, tmp_path):
     shutil.rmtree(tmp_path / "outcomes")
     write_outcomes(one_expert(0.3, "right"), tmp_path / "outcomes")
     log_answers(request_, {"left": 0.9, "right": 0.2})
-    result = run_retrain(request_, now=NOW)
-    assert result.prior == ("left",)
-    assert result.changes == ()
+    with pytest.raises(DataError, match="no table grades left, known to the live router"):
+        run_retrain(request_, now=NOW)
 
 
 def test_an_expert_that_experts_yaml_no_longer_has_goes(request_):
@@ -176,7 +125,7 @@ def test_an_expert_that_experts_yaml_no_longer_has_goes(request_):
     request_.config.write_text(yaml.dump(CONFIG))
     log_answers(request_, {"left": 0.2, "right": 0.9})
     result = run_retrain(request_, now=NOW)
-    assert (result.prior, result.is_promoted) == ((), True), result.reason
+    assert result.is_promoted, result.reason
     assert load_artifact(request_.routers / result.candidate).manifest.experts == EXPERTS
 
 

@@ -238,9 +238,7 @@ def unresolved_names(config: CoeConfig) -> list[str]:
     for name in set(config.experts) & {"auto"}:
         problems.append(f"experts.{name}: 'auto' is reserved for routing")
     for name, policy in config.policies.items():
-        averages = policy.budgets.averages
-        if len(averages) > 1 and config.router.scorer.kind != "map":
-            scorer = config.router.scorer.kind
+        if (scorer := config.router.scorer.kind) != "map" and len(averages := policy.budgets.averages) > 1:
             problems.append(
                 f"policies.{name}.budgets: {', '.join(averages)} are {len(averages)} averages, and scorer '{scorer}' "
                 "keeps one; allowed: one of them, or scorer 'map'"

@@ -60,7 +60,6 @@ def test_answers_to_one_prompt_in_two_tables_are_those_of_the_last(tmp_path: Pat
     write(tmp_path / "c", table(("left",), [[1]], start=5), 3.0)
     found = read_outcome_folders(tmp_path, ("left", "right"))
     assert found.answers.tolist() == [[0, 0], [-2, 0], [-2, -2]]
-    assert found.with_unmeasured(["new"]).answers[0].tolist() == [0, 0, -2]
 
 
 def test_other_metrics_and_other_questions_of_the_same_id_are_prompts_of_their_own(tmp_path: Path) -> None:
@@ -97,13 +96,6 @@ def test_half_a_table_is_named_and_so_is_none(tmp_path: Path) -> None:
     (tmp_path / "probes" / PROMPTS_FILE).unlink()
     with pytest.raises(DataError, match=r"probes.prompts.parquet: no such file"):
         read_outcome_folders(tmp_path, ("left",))
-
-
-def test_columns_without_a_score() -> None:
-    found = table(("left",), [[1], [0]]).with_unmeasured(("gone", "lost"))
-    assert found.experts == ("left", "gone", "lost")
-    assert np.isnan(found.scores[:, 1:]).all()
-    assert np.isnan(found.latency_ms[:, 1:]).all()
 
 
 def test_prompts_of_two_tables_are_joined_where_only_one_knows_answers() -> None:

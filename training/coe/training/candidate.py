@@ -17,8 +17,7 @@ import numpy as np
 from coe.router.artifact import RouterArtifact
 from coe.router.protocols import Encoder
 from coe.router.types import GENERAL, Verdict
-from coe.training.evidence import Carried, Evidence, category_rows
-from coe.training.expert_map import row_numbers
+from coe.training.evidence import Evidence, category_rows
 from coe.training.fit import Prepared, finish, prepare
 from coe.training.fit_inputs import RetrainInputs, fit_request, judged_outcomes
 from coe.training.gate import GateResult, judge, shown
@@ -29,7 +28,7 @@ from coe.training.log_table import FOLDS
 from coe.training.off_policy import MAX_WEIGHT
 from coe.training.router_comparison import RouterComparison, folds_of, map_changes
 from coe.training.stage_one import FitRequest, embed
-from coe.training.types import OutcomeTable, split_of
+from coe.training.types import split_of
 
 MAX_LEARNED = 10_000
 """Logged answers that a learned scorer is fitted on; the map counts all of them. More do not change a scorer enough to
@@ -49,7 +48,7 @@ def fit_candidate(
     wanted = replace(
         plain,
         evidence=evidence.matrix,
-        outcomes=with_measured(evidence, inputs.carried),
+        outcomes=evidence.outcomes,
         logged=logged,
         asked=inputs.asked(),
         parents=(parent,),
@@ -66,17 +65,6 @@ def fit_candidate(
         return inputs.evidence(inputs.log.without(fold), table.rows(folds != fold)), left_out
 
     return made, cross_fit(wanted, inputs.encoder, prepared, part_of, inputs.now)
-
-
-def with_measured(evidence: Evidence, carried: Carried | None) -> OutcomeTable:
-    """Graded prompts that a learned scorer is fitted on. A carried expert has no grades to learn from, so its column
-    says of every prompt what was measured of the category."""
-    table = evidence.outcomes
-    if carried is None:
-        return table
-    known = evidence.matrix.quality[row_numbers(table, carried.rows[:-1])]
-    is_carried = np.array([name in carried.experts for name in table.experts])
-    return replace(table, scores=np.where(is_carried, known, table.scores).astype(np.float32))
 
 
 class FittedModel(NamedTuple):

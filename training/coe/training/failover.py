@@ -45,24 +45,22 @@ def find_renewal(
     changes: Sequence[ChangePoint],
     terms: Terms,
     log: LogTable,
-    with_rows: Callable[[Sequence[int], Sequence[str]], tuple[Made, Router]],
+    with_rows: Callable[[Sequence[int]], tuple[Made, Router]],
     evidence_of: Callable[[LogTable], Evidence],
 ) -> tuple[Made | None, str]:
     """The live router with what the candidate knows, and in words what changes hands. None where its map, or much of
     its exploring, would not be as it should; no words where it only explores otherwise.
 
     Args:
-        with_rows: makes the live router with these rows of its map decided anew, by what is new of these experts too.
+        with_rows: makes the live router with these rows of its map decided anew.
         evidence_of: the evidence of another log.
     """
     live, evidence, before = comparison.live, comparison.evidence, comparison.live.expert_of()
     guessed = np.flatnonzero(evidence.matrix.is_guess).tolist()
 
-    def decided(
-        rows: Sequence[int], experts: Sequence[str] = ()
-    ) -> tuple[Made, Router, tuple[MapChange, ...], tuple[MapChange, ...]]:
+    def decided(rows: Sequence[int]) -> tuple[Made, Router, tuple[MapChange, ...], tuple[MapChange, ...]]:
         """That router, its moves, and those of categories where somebody was graded."""
-        made, router = with_rows([*rows, *guessed], experts)
+        made, router = with_rows([*rows, *guessed])
         moves = map_changes(live, router)
         return made, router, moves, without_guesses(moves, before, evidence.matrix)
 
@@ -79,7 +77,7 @@ def find_renewal(
             guessed = []
             still, router, moves, others = decided(())
     if new_experts is not None and new_experts.gain.is_evident:
-        made, _, _, given = decided(rows_given(comparison.candidate, new_experts.experts), new_experts.experts)
+        made, _, _, given = decided(rows_given(comparison.candidate, new_experts.experts))
         if given and all(move.candidate in new_experts.experts for move in given):
             return made, joined(f"{moved(given)}: {shown(new_experts.gain)}", followed)
     opening = opening_of(before, changes)
@@ -239,13 +237,11 @@ def renewed(
     experts: tuple[str, ...],
     evidence: Evidence,
     rows: Sequence[int] = (),
-    kept: Sequence[str] = (),
 ) -> Renewed:
     """Knowledge of a live router, `known` of `experts`, with the experts that are new to it as the last ones.
 
     Args:
         rows: of the map, which are decided anew by the evidence, against who serves them now.
-        kept: experts of whom the evidence has from the live router what it knows; they stay as they are.
     """
     graded = evidence.outcomes.experts
     names = tuple(name for name in graded if name not in experts)
@@ -259,8 +255,7 @@ def renewed(
         for name in RENEWED if expert in graded else ():
             own = getattr(evidence.matrix, name)[:, graded.index(expert)]
             getattr(newest, name)[:, column] = own
-            if expert not in kept:
-                getattr(decided, name)[list(rows), column] = own[list(rows)]
+            getattr(decided, name)[list(rows), column] = own[list(rows)]
     if rows and evidence.matrix.serving is not None:
         now = [-1 if number < 0 else experts.index(graded[int(number)]) for number in evidence.matrix.serving]
         serving = np.full(len(now), -1, dtype=np.float32) if known.serving is None else known.serving.copy()
@@ -269,11 +264,9 @@ def renewed(
     return Renewed(experts, replace(decided, guessed=evidence.matrix.guessed), newest)
 
 
-def renew(
-    live: RouterArtifact, evidence: Evidence, rows: Sequence[int] = (), kept: Sequence[str] = ()
-) -> RouterArtifact:
+def renew(live: RouterArtifact, evidence: Evidence, rows: Sequence[int] = ()) -> RouterArtifact:
     """The live router with what is `renewed`. It keeps the date of its map's measurement."""
-    made = renewed(evidence_of(live), live.manifest.experts, evidence, rows, kept)
+    made = renewed(evidence_of(live), live.manifest.experts, evidence, rows)
     manifest = live.manifest.model_dump(exclude={"version", "weights_sha256"})
     manifest |= {"parents": (live.manifest.version,), "experts": made.experts}
     arrays = dict(live.arrays) | {f"map.{name}": array for name, array in made.matrix.arrays().items()}

@@ -26,7 +26,7 @@ from coe.router.types import GENERAL, BoolArray, IntArray
 from coe.training.category_mix import AskedQueries, read_asked
 from coe.training.change_points import ChangePoint, find_change_points, is_stale, replaced_models
 from coe.training.datasets.outcomes import graded_at, read_outcome_folders
-from coe.training.evidence import Carried, Evidence, beside_serving, carried_over, gather_evidence
+from coe.training.evidence import Evidence, beside_serving, gather_evidence
 from coe.training.expert_map import measure_quality
 from coe.training.fit import fit_router
 from coe.training.fit_options import FitOptions
@@ -230,14 +230,13 @@ class RetrainRequest:
 
 @dataclass(frozen=True)
 class RetrainInputs:
-    """Everything that a retraining reads, and the last changes of quality that the log shows. `outcomes` has a column
-    without scores for every expert that is carried over; `serving` the expert of each category in the live map."""
+    """Everything that a retraining reads, and the last changes of quality that the log shows. `serving` is the expert
+    of each category in the live map."""
 
     request: RetrainRequest
     config: CoeConfig
     queries: tuple[LabelledQuery, ...]
     outcomes: OutcomeTable
-    carried: Carried | None
     log: LogTable
     changes: tuple[ChangePoint, ...]
     encoder: Encoder
@@ -246,16 +245,11 @@ class RetrainInputs:
     progress: Progress
     serving: Mapping[str, str]
 
-    @property
-    def prior_experts(self) -> tuple[str, ...]:
-        """Experts of the live map without a grade, of whom it is known what the live router knows."""
-        return () if self.carried is None else self.carried.experts
-
     def evidence(self, log: LogTable | None = None, outcomes: OutcomeTable | None = None) -> Evidence:
         """Evidence of a log, maybe empty, and of graded prompts; by default of all of the log and of every prompt that
         is learned from."""
         log, table = log if log is not None else self.log, outcomes or learned_outcomes(self.outcomes)
-        found = gather_evidence(table, log, self.config.learned_categories, self.changes, self.carried)
+        found = gather_evidence(table, log, self.config.learned_categories, self.changes)
         rows = (*self.config.learned_categories, GENERAL)
         return replace(found, matrix=beside_serving(found.matrix, rows, table.experts, self.serving))
 
@@ -280,11 +274,20 @@ def read_inputs(
     now: datetime,
     progress: Progress,
 ) -> RetrainInputs:
-    """Reads all that a retraining learns from, beside the live router and its artifact. Raises ConfigError and
-    DataError as the readers do."""
+    """Reads all that a retraining learns from, beside the live router and its artifact.
+
+    Raises:
+        ConfigError, DataError: as the readers do; or no table grades an expert of the live map, and a candidate that
+            knows less of it cannot be judged.
+    """
     queries = labelled_queries(config, request.queries)
     graded = usable_outcomes(config, request.outcomes)
-    carried = carried_over(config, live, graded.experts)
+    lost = [name for name in live.manifest.experts if name in config.experts and name not in graded.experts]
+    if lost:
+        raise DataError(
+            f"{request.outcomes}: no table grades {', '.join(lost)}, known to the live router; "
+            "run `coe eval collect`, or remove the expert from experts.yaml"
+        )
     known = {"policy": set(config.policies), "expert": set(config.experts), "category": set(config.categories)}
     log = read_log_table(
         request.database_url, since=request.since, feedback=config.feedback, known=known, progress=progress
@@ -295,8 +298,7 @@ def read_inputs(
         request=request,
         config=config,
         queries=queries,
-        outcomes=graded if carried is None else graded.with_unmeasured(carried.experts),
-        carried=carried,
+        outcomes=graded,
         log=log,
         # An outage does not change what an expert can do, and would make all that came before it worthless.
         changes=(*replaced, *find_change_points(log.rows(~log.is_failure & ~is_stale(log, replaced)))),

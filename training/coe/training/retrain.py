@@ -33,7 +33,7 @@ class RetrainResult:
 
     `n_judged` answers were compared on, of those of the log; `changes` are of the map, by `candidate`, whose figures
     are `metrics`. `introduced` are experts that the live router was given to explore, because nothing else can judge
-    them; `prior` those that no outcome table grades, and of which the candidate knows what the live router knows.
+    them.
     `is_mix_followed`: the candidate's stage 1 expects the traffic's mix of categories.
     """
 
@@ -50,7 +50,6 @@ class RetrainResult:
     gate: GateResult
     is_promoted: bool
     introduced: tuple[str, ...]
-    prior: tuple[str, ...]
     reason: str
 
     @property
@@ -200,10 +199,9 @@ def renewal_of(
     evidence = comparison.evidence
     if not can_renew(live, inputs.config.learned_categories):
         return None
-    prior = inputs.prior_experts
 
-    def with_rows(rows: Sequence[int], experts: Sequence[str]) -> tuple[RouterArtifact, Router]:
-        made = renew(live, evidence, rows, [name for name in prior if name not in experts])
+    def with_rows(rows: Sequence[int]) -> tuple[RouterArtifact, Router]:
+        made = renew(live, evidence, rows)
         return made, configured_router(inputs.config, made, comparison.live.encoder)
 
     terms, evidence_of = inputs.request.terms, inputs.evidence
@@ -240,6 +238,5 @@ def result_of(
         gate=replace(judged.gate, more_decisions=None) if outcome.is_renewed else judged.gate,
         is_promoted=outcome.is_promoted,
         introduced=outcome.introduced,
-        prior=inputs.prior_experts,
         reason=outcome.reason,
     )

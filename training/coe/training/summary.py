@@ -166,8 +166,6 @@ def print_retrain(result: RetrainResult) -> None:
         console.print(f"  {result.n_failures} of them failed, which counts as a reward of 0")
     if result.log.judged is not None:
         console.print(f"  and {len(result.log.judged) // 2} pairs of answers that a judge compared")
-    for name in result.prior:
-        console.print(f"  {name} is in no outcome table: what the live router knows of it is kept")
     print_quality_changes(console, result)
     if (moved := result.metrics.get(MIX_MOVED)) is not None:
         console.print(f"  {mix_sentence(moved, is_followed=result.is_mix_followed)}")
@@ -232,7 +230,6 @@ def retrain_json(result: RetrainResult) -> dict[str, object]:
         "reason": result.reason,
         "is_promoted": result.is_promoted,
         "introduced": list(result.introduced),
-        "prior": list(result.prior),
         "live": result.live,
         "candidate": result.candidate,
         "changes": [asdict(change) for change in result.changes],

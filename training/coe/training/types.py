@@ -86,14 +86,6 @@ class OutcomeTable:
             found[name] = np.concatenate(parts)
         return replace(self, **found)
 
-    def with_unmeasured(self, experts: Sequence[str]) -> OutcomeTable:
-        """The table with columns for more experts, of which nothing was measured."""
-        shape = (len(self.prompt_ids), len(experts))
-        wider: dict[str, Any] = {
-            name: np.concatenate([values, unknown(name, shape)], axis=1) for name, values in self.matrices.items()
-        }
-        return replace(self, experts=(*self.experts, *experts), **wider)
-
     def learned_categories(self) -> tuple[str, ...]:
         """Categories with enough prompts to be learned, sorted."""
         counts = Counter(self.categories)
