@@ -18,7 +18,7 @@ from coe.base.errors import ConfigError, RouterError, allowed_values
 from coe.base.extras import needing
 from coe.base.private_folder import PRIVATE_UMASK, close_to_others, data_folder_of
 from coe.base.visible_text import visible
-from coe.cli.commands import COMMANDS
+from coe.cli.commands import COMMANDS, TASKS
 
 PLACES = "Takes --config and --data-dir of `coe` here too, where it reads them."
 HELP = {"help_option_names": ["--help", "-h"]}
@@ -37,6 +37,15 @@ class Group(TyperGroup):
         names = [name.split() for name, command in COMMANDS.items() if command.summary]
         return list(dict.fromkeys(each[depth] for each in names if tuple(each[:depth]) == self.words))
 
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        if self.words:
+            super().format_commands(ctx, formatter)
+            return
+        for task, words in TASKS.items():
+            with formatter.section(task):
+                rows = [(name, each.summary) for name, each in COMMANDS.items() if name.split()[0] in words]
+                formatter.write_dl([row for row in rows if row[1]])
+
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         words = (*self.words, cmd_name)
         if (name := " ".join(words)) in COMMANDS:
@@ -46,7 +55,6 @@ class Group(TyperGroup):
             raise UsageError(f"unknown command '{' '.join(words)}'{allowed}", ctx)
         group = Group(name=cmd_name, rich_markup_mode=None)
         group.words = words
-        group.short_help = ", ".join(group.list_commands(ctx))
         return group
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

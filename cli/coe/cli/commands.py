@@ -20,6 +20,16 @@ class Command(NamedTuple):
     extras: tuple[str, ...] = ()
 
 
+TASKS = {
+    "Start": ("up", "serve", "init", "check", "config", "deploy"),
+    "Route": ("route", "replay", "router"),
+    "Learn": ("train", "retrain", "outcomes"),
+    "Prove": ("eval",),
+    "Experts and retrieval": ("experts", "retrieval"),
+    "Operate": ("keys", "log"),
+}
+"""The first words of commands by what they are for, as `coe --help` lists them."""
+
 COMMANDS = {
     "up": Command(
         "coe.gateway.run_commands:up",
