@@ -14,7 +14,6 @@ from redis import Redis
 from coe.base.errors import StoreError
 from coe.decision_log.database import Database
 from coe.decision_log.decision_record import DecisionRecord
-from coe.decision_log.default_database import default_database_url
 from coe.decision_log.doctor import survey_spools
 from coe.decision_log.doctor_commands import consume_until_signal, doctor, drain
 from coe.decision_log.ledger import Ledger
@@ -53,43 +52,6 @@ def leave_spool(data_dir: Path, records: list[DecisionRecord]) -> None:
     spool.open()
     spool.write([record.model_dump_json().encode() for record in records])
     spool.close()
-
-
-@pytest.mark.parametrize("may_change_folder", [True, False])
-def test_doctor_reads_a_database_that_may_not_be_written(
-    tmp_path: Path,
-    config: Path,
-    redis_url: str,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    may_change_folder: bool,
-) -> None:
-    """Root may write whatever a file's mode is, so the system's answer is made up, and SQLite is to keep to it."""
-    folder = tmp_path / "what? 100%25"
-    folder.mkdir()
-    url = default_database_url(folder)
-    store = Database(url)
-    store.write_decisions([make_record(seq) for seq in range(3)])
-    store.close()
-    leave_spool(folder, [make_record(3)])
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    may_do = os.access
-
-    def access(path: Path | str, mode: int) -> bool:
-        return may_change_folder if path == folder else path != folder / "coe.db" and may_do(path, mode)
-
-    monkeypatch.setattr("os.access", access)
-    assert doctor(folder, config) == 0
-    assert (
-        "4 decisions, 3 rows, 0 gaps, 0 duplicates, 0 dead letters; on the way: 1 in spools" in capsys.readouterr().out
-    )
-    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    assert {path: after[path] for path in before} == before
-    assert may_change_folder or set(after) == set(before)
-    reader = Database(url, is_reader=True)
-    with pytest.raises(StoreError, match="attempt to write a readonly database"):
-        reader.write_decisions([make_record(4)])
-    reader.close()
 
 
 def test_doctor_finds_nothing_wrong(

@@ -12,7 +12,6 @@ from coe.base.errors import ConfigError, StoreError
 from coe.decision_log.database import Database
 from coe.decision_log.decision_record import DecisionRecord
 from coe.decision_log.feedback_types import Feedback, FeedbackKind
-from coe.decision_log.ledger import Ledger
 from coe.decision_log.sql_engine import write_ahead
 from tests.logged import answered, decision_of
 
@@ -121,33 +120,6 @@ def test_a_refused_row_is_not_retryable(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot write decisions in the database: no") as caught:
         store.write_decisions([record(0)])
     assert not caught.value.is_retryable
-    store.close()
-
-
-def test_a_reader_needs_no_more_than_the_right_to_read(postgres_url: str) -> None:
-    """Also where a newer version would make an index or a table."""
-    store = Database(postgres_url)
-    store.write_decisions([record(0)])
-    with store.transaction("make a reader") as connection:
-        for statement in (
-            "CREATE ROLE reader LOGIN",
-            "GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader",
-            "DROP INDEX decisions_session",
-            "DROP TABLE router_events",
-        ):
-            connection.exec_driver_sql(statement)
-    url = postgres_url.replace("//coe@", "//reader@")
-    with pytest.raises(StoreError, match=r"^cannot open the database: permission denied"):
-        Database(url)
-    reader = Database(url, is_reader=True)
-    assert reader.get_decision("r1-0") == record(0)
-    assert Ledger(reader).accounts()[0].rows == 1
-    with pytest.raises(StoreError, match="permission denied"):
-        reader.write_decisions([record(1)])
-    reader.close()
-    with store.transaction("forget") as connection:
-        for statement in ("DROP OWNED BY reader", "DROP ROLE reader", "DELETE FROM decisions"):
-            connection.exec_driver_sql(statement)
     store.close()
 
 

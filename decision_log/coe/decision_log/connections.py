@@ -56,13 +56,13 @@ async def opened_client(data_dir: Path, redis_url: str | None) -> AsyncIterator[
 
 
 @contextmanager
-def opened_database(data_dir: Path, *, is_reader: bool = False) -> Iterator[Database]:
+def opened_database(data_dir: Path) -> Iterator[Database]:
     """The database that DATABASE_URL names, or that of a data folder. Raises DataError where there is none."""
     if not os.environ.get("DATABASE_URL") and not data_dir.is_dir():
         raise DataError(
             f"{data_dir}: there is no such data folder; `coe up`, `coe serve` and `coe keys create` make one"
         )
-    database = Database(database_url_of(data_dir), is_reader=is_reader)
+    database = Database(database_url_of(data_dir))
     try:
         yield database
     finally:

@@ -6,7 +6,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager
 from importlib import import_module
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -54,17 +54,14 @@ class SomeAreThereError(Exception):
 class Database:
     """The database. Calls block; a coroutine runs them in a thread. Any number of threads may use one database.
 
-    Args:
-        is_reader: nothing will be written, so it need not be allowed.
-
     Raises:
         ConfigError: `database_url` is not a URL, or of a database that is not supported.
         MissingExtraError: it is Postgres and the driver is not installed.
         StoreError: the database cannot be opened.
     """
 
-    def __init__(self, database_url: str, *, is_reader: bool = False) -> None:
-        self._engine, self._is_reader = open_engine(database_url, is_reader=is_reader), is_reader
+    def __init__(self, database_url: str) -> None:
+        self._engine = open_engine(database_url)
         self.insert: Any = import_module(f"sqlalchemy.dialects.{self._engine.dialect.name}").insert
         try:
             with translated_errors("open"):
@@ -75,9 +72,8 @@ class Database:
             raise
 
     def make_tables(self, tables: Sequence[Table]) -> None:
-        """Makes tables of another part of the gateway where they are missing; a reader may not be able to. Raises
-        StoreError."""
-        with suppress(StoreError) if self._is_reader else nullcontext(), translated_errors("open"):
+        """Makes tables of another part of the gateway where they are missing. Raises StoreError."""
+        with translated_errors("open"):
             make_schema(self._engine, tables)
 
     def write_decisions(self, records: Sequence[DecisionRecord | Logged]) -> int:

@@ -49,8 +49,7 @@ def doctor(
     from coe.cli.terminal import Terminal
 
     console = Terminal()
-    opened = opened_database(data_dir, is_reader=not give_up)
-    with working("counting decisions and rows ..."), opened as database:
+    with working("counting decisions and rows ..."), opened_database(data_dir) as database:
         for replica in give_up or ():
             give_replica_up(database, replica)
         found = run_with_redis(examine(data_dir, load_config(config).log, given_redis(), database))

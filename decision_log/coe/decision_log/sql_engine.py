@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote
 
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import URL, make_url
@@ -47,11 +46,8 @@ GIVEN_AS = "the database URL (DATABASE_URL)"
 SCHEMA_LOCK = 0x636F6573  # "coes", for Postgres's advisory locks
 
 
-def open_engine(database_url: str, *, is_reader: bool = False) -> Engine:
+def open_engine(database_url: str) -> Engine:
     """A connection pool for that URL; SQLite gets a write-ahead log, so readers do not wait for the writer.
-
-    Args:
-        is_reader: nothing will be written, so an SQLite file that may not be is opened all the same.
 
     Raises:
         ConfigError: it is not a URL, or of a database that is not supported.
@@ -62,8 +58,6 @@ def open_engine(database_url: str, *, is_reader: bool = False) -> Engine:
         require_installed("the database URL of Postgres", "psycopg")
         return postgres_engine(url)
     path = Path(url.database or "")
-    if is_reader and (sealed := sealed_url(path)):
-        return create_engine(sealed)
     # For its owner alone, and so is its write-ahead log, which gets the same mode. SQLite says what cannot be opened.
     with suppress(OSError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -107,21 +101,6 @@ def close_engine(engine: Engine) -> None:
     """Closes every connection: an idle one now, one that a thread still works with once the thread returns it."""
     event.listen(engine, "checkin", lambda connection, _record: connection and connection.close())
     engine.dispose()
-
-
-def sealed_url(path: Path) -> URL | None:
-    """URL of an SQLite file that this process may read but not write; None if it may write, or there is none.
-
-    If the folder is read-only too and holds no write-ahead log, the file is opened as immutable. Otherwise SQLite would
-    look for that log, and create a file in order to share it.
-    """
-    may_change_folder = os.access(path.parent, os.W_OK)
-    if not path.is_file() or (may_change_folder and os.access(path, os.W_OK)):
-        return None
-    is_fixed = not may_change_folder and not path.with_name(f"{path.name}-wal").exists()
-    query = {"mode": "ro", "uri": "true"} | ({"immutable": "1"} if is_fixed else {})
-    # Not as text: SQLAlchemy would take the quotes off, and SQLite needs them.
-    return URL.create("sqlite", database=f"file:{quote(str(path.absolute()))}", query=query)
 
 
 def checked_url(database_url: str) -> URL:
@@ -181,7 +160,7 @@ def open_log(database_url: str) -> Iterator[Connection]:
     if url.get_backend_name() != "sqlite":
         engine = open_engine(database_url)
     elif path.is_file():
-        engine = create_engine(sealed_url(path) or url)  # as it is: the file may be somebody else's
+        engine = create_engine(url)  # as it is: the file may be somebody else's
     else:
         raise DataError(f"{path}: there is no decision log; it begins with the first `coe up` or `coe serve`")
     try:

@@ -76,7 +76,7 @@ def ls(
     if subject:
         show_limits(subject, data_dir)
         return 0
-    with opened_keys(data_dir, is_reader=True) as store:
+    with opened_keys(data_dir) as store:
         holders = store.holders()
     table, now = Grid("key or team", "name", "state", "limits"), time.time()
     for team, grant in sorted(holders.teams.items()):
@@ -117,7 +117,7 @@ def update(
 
 def show_limits(subject: str, data_dir: Path) -> None:
     """Prints the limits of a key or a team, and what is used of its caps."""
-    with opened_keys(data_dir, is_reader=True) as store:
+    with opened_keys(data_dir) as store:
         grant = store.grant_of(subject)
         is_known = "/" in subject or any(key.key_id.startswith(f"{subject}/") for key in store.holders().keys)
     lines = [f"{subject}: {grant_words(grant)}"]
@@ -132,7 +132,7 @@ def show_limits(subject: str, data_dir: Path) -> None:
 
 def show_log(data_dir: Path) -> int:
     """Prints what admins did to keys, configuration and routers; 1 when lines were changed or removed."""
-    with opened_database(data_dir, is_reader=True) as database:
+    with opened_database(data_dir) as database:
         actions = AdminLog(database).actions()
     table = Grid("number", "at", "who", "action", "of what", "before", "after")
     for each in actions:
@@ -146,8 +146,8 @@ def show_log(data_dir: Path) -> int:
 
 
 @contextmanager
-def opened_keys(data_dir: Path, *, is_reader: bool = False) -> Iterator[KeyStore]:
-    with opened_database(data_dir, is_reader=is_reader) as database:
+def opened_keys(data_dir: Path) -> Iterator[KeyStore]:
+    with opened_database(data_dir) as database:
         yield KeyStore(database, operator())
 
 

@@ -32,7 +32,7 @@ def replay(
     from coe.decision_log.replayed import NotReplayableError, routed
     from coe.gateway.replay import replay as again
 
-    with opened_database(data_dir, is_reader=True) as database:
+    with opened_database(data_dir) as database:
         record = database.get_decision(decision_id)
     if record is None:
         raise ConfigError(

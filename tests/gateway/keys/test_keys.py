@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -22,7 +21,6 @@ from coe.base.errors import ConfigError, StoreError
 from coe.cli import command_line
 from coe.decision_log.admin_log import ADMIN_LOG, AdminLog, first_broken
 from coe.decision_log.database import Database
-from coe.decision_log.default_database import default_database_url
 from coe.decision_log.privacy import tenant_of
 from coe.gateway.auth import Auth
 from coe.gateway.http_errors import ApiError
@@ -325,30 +323,6 @@ def test_the_commands(coe_keys: Shell) -> None:
     assert status == 0
     assert log.count("limits") == 3, "what changes nothing is not an action"
     assert not any(hidden in listed + log for hidden in (secret, rotated))
-
-
-def test_keys_of_a_mounted_backup_are_listed(coe_keys: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Root may write to every folder, so the system's answer is made up."""
-    coe_keys("create", "acme")
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    monkeypatch.setattr("os.access", lambda _, mode: not mode & os.W_OK)
-    (status, listed), (_, log) = coe_keys("ls"), coe_keys("ls", "--log")
-    assert (status, "acme/" in listed, "create" in log) == (0, True, True)
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
-
-
-def test_a_mounted_backup_without_keys_says_which_table_is_missing(
-    coe_keys: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "data").mkdir()
-    with closing(Database(default_database_url(tmp_path / "data"))):
-        pass  # no command about keys was ever given, so there are no tables of theirs
-    with monkeypatch.context() as sealed:
-        sealed.setattr("os.access", lambda _, mode: not mode & os.W_OK)
-        status, said = coe_keys("ls")
-    assert status == 1
-    assert "no such table: access_log" in said
-    assert coe_keys("ls")[0] == 0
 
 
 @pytest.mark.parametrize(

@@ -180,8 +180,7 @@ def export(
     """Write every store with usable feedback on its searches as a collection for `retrieval train` and `pilots`."""
     from coe.cli.progress import working
 
-    opened = opened_database(data_dir, is_reader=True)
-    with working("reading stores and feedback ..."), opened as database:
+    with working("reading stores and feedback ..."), opened_database(data_dir) as database:
         done = export_all(database, out, since)
     if as_json:
         echo(json.dumps({"stores": {name: asdict(each) for name, each in done.items()}}))
