@@ -33,7 +33,7 @@ from coe.decision_log.privacy import load_key
 from coe.decision_log.sink import DecisionLog
 from coe.fleet.pool import ExpertPool
 from coe.fleet.providers import vllm
-from coe.gateway.conversations import Conversations
+from coe.gateway.conversations import Conversations, Last
 from coe.gateway.live_router import live_router
 from coe.gateway.parts import Parts
 from coe.gateway.serve import Gateway
@@ -309,7 +309,7 @@ async def calls_of_notes(redis_url: str) -> float:
     conversations = Conversations(redis_url, is_shared=False)
     with counting() as counter:
         for number in range(100):
-            conversations.note(f"{number:032}", 1, EXPERTS[0])
+            conversations.note(f"{number:032}", Last(1, EXPERTS[0]))
         await conversations.aclose()
     return counter.calls / 100
 

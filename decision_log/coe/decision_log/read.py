@@ -34,7 +34,11 @@ REWARD_WEIGHT: Mapping[FeedbackKind, float] = {
 }
 """Weight of each sign when one answer got several: a test knows, a retry only hints (ours)."""
 
-NOT_OF_THE_MAP = (DecisionReason.EXPLICIT, DecisionReason.UNGRADED, DecisionReason.KEPT, DecisionReason.CACHED)
+OF_CONVERSATIONS = {
+    DecisionReason.KEPT: "the conversation kept its expert",
+    DecisionReason.ESCALATED: "the strongest expert took over a loop that had stalled",
+}
+NOT_OF_THE_MAP = (DecisionReason.EXPLICIT, DecisionReason.UNGRADED, DecisionReason.CACHED, *OF_CONVERSATIONS)
 """Reasons of decisions that the client, the conversation or the cache made: what became of them teaches
 nothing about the map."""
 
@@ -253,8 +257,8 @@ def why_dropped(record: DecisionRecord, rewards: Mapping[str, float]) -> str | N
         return "the client named the expert"
     if record.decision.reason is DecisionReason.UNGRADED:
         return "no expert that the router knew could serve it"
-    if record.decision.reason is DecisionReason.KEPT:
-        return "the conversation kept its expert"
+    if record.decision.reason in OF_CONVERSATIONS:
+        return OF_CONVERSATIONS[record.decision.reason]
     if record.decision.reason is DecisionReason.CACHED:
         return "the answer came from the cache"
     if asked_several(record):

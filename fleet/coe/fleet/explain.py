@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coe.router.deciding_words import ReadFrom
-from coe.router.types import CategoryProbs, DecisionReason, LoopState, Record, RoutingDecision, View
+from coe.router.types import CategoryProbs, DecisionReason, LoopState, Record, RoutingDecision, Stay, StayRule, View
 
 if TYPE_CHECKING:
     from coe.cli.terminal import Grid
@@ -50,6 +50,7 @@ def reason_in_words(decision: RoutingDecision, threshold: float | None = None) -
         ),
         DecisionReason.EXPLORED: f"{seen}; {decision.expert} was drawn to learn how good it is here",
         DecisionReason.KEPT: f"{seen}; the conversation stays with {decision.expert}{stay_in_words(decision)}",
+        DecisionReason.ESCALATED: f"{seen}; {decision.expert} serves{stay_in_words(decision)}",
         DecisionReason.CACHED: f"the answer of {decision.expert} to the same request was kept",
         DecisionReason.UNGRADED: (
             f"no graded expert can serve this request{ruled_out(decision)}; nobody has graded {decision.expert} yet"
@@ -95,25 +96,42 @@ def asleep_in_words(decision: RoutingDecision) -> str:
     return f"; the best expert, {found.expert}, was asleep: lost {found.lost:.2f}; {then}"
 
 
+STAYS = {
+    StayRule.UNSURE: "it is unsure what is asked now",
+    StayRule.EXPLORED: "it is tried, and a loop that is tried ends with one expert",
+    StayRule.STALLED: "its loop repeats itself, but no stronger expert may serve",
+    StayRule.UNSETTLED: "its loop is not settled",
+    StayRule.SETTLED: "its loop is settled, but the way back would cost more than it saves",
+    StayRule.SPENT: "its loops have moved as often as they may",
+}
+"""Why a conversation stays, where it is not for the price alone."""
+
+
 def stay_in_words(decision: RoutingDecision) -> str:
-    """Says why a conversation stays with its expert."""
+    """Says why a conversation stays with its expert, or why its loop was given to the strongest."""
     held = decision.stay
-    if held is not None and held.is_unsure:
-        return ", because it is unsure what is asked now"
-    if held is None or held.price is None:
-        return ", because a tool loop never moves"
-    return f": another one would gain {held.gain:.3f}, and reading the conversation again is worth {held.price:.3f}"
+    if held is None:
+        return ""
+    if not held.kept:
+        return f", the strongest that the policy lets serve, because the loop repeats itself with {held.last_expert}"
+    if held.rule is StayRule.PRICE:
+        return f": another one would gain {held.gain:.3f}, and {priced(held)}"
+    return f", because {STAYS[held.rule]}"
 
 
 def moved_in_words(decision: RoutingDecision) -> str:
     """Says what a conversation gains by another expert than its last one."""
     held = decision.stay
-    if held is None or held.kept or held.price is None or held.last_expert == decision.expert:
+    if held is None or held.kept or held.rule is StayRule.STALLED or held.last_expert == decision.expert:
         return ""
-    return (
-        f"; the conversation leaves {held.last_expert}: a gain of {held.gain:.3f}, "
-        f"and reading it again is worth {held.price:.3f}"
-    )
+    why = "its loop is settled" if held.rule is StayRule.SETTLED else f"a gain of {held.gain:.3f}, and {priced(held)}"
+    return f"; the conversation leaves {held.last_expert}: {why}"
+
+
+def priced(held: Stay) -> str:
+    """Says what a move costs or saves."""
+    price = held.price or 0.0
+    return f"the move costs {price:.3f}" if price >= 0 else f"the move saves {-price:.3f}"
 
 
 def passed_over(decision: RoutingDecision) -> str:

@@ -134,6 +134,8 @@ class ChatExchange:
         if self._hold is not None:
             self._hold.settle(row)
         endpoint.log.finish(row)
+        if row.answer.usage.kinds and row.decided is not None and row.decided.conversation is not None:
+            endpoint.decider.conversations.hear(row.decided.conversation, row.answer.usage)
         if self._text is not None:
             if self._is_sampled and endpoint.judge is not None:
                 endpoint.judge.offer(row, self._text)
@@ -157,7 +159,7 @@ class ChatExchange:
             row.expert, row.answer.engine, row.answer.left_out = answer.expert, answer.engine, answer.left_out
             if context.watch is not None:
                 context.watch.hears(answer.expert)
-            endpoint.decider.remember(decided, self._chat.facts.turns, answer.expert)
+            endpoint.decider.remember(decided, self._chat.facts, answer.expert)
             if isinstance(answer, StreamedAnswer):
                 await self._relay(answer)
             else:

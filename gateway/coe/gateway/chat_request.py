@@ -166,12 +166,13 @@ def read_facts(body: Mapping[str, object], messages: list[dict[str, object]]) ->
     limit = body.get("max_completion_tokens") or body.get("max_tokens")
     tools = typed(body, "tools", list, "a list") or typed(body, "functions", list, "a list")
     form = typed(body, "response_format", dict, "an object") or {}
-    turns, prompt_chars = 0, chars_of(tools)  # an agent's tools are most of its prompt
+    turns, answers, prompt_chars = 0, 0, chars_of(tools)  # an agent's tools are most of its prompt
     media: set[object] = set()
     is_asked = False
     for message in messages:
         role = message["role"]
         turns += role == "user" and not is_asked  # agents put what they know of the folder in a message of its own
+        answers += role == "assistant"
         is_asked = role == "user" or (is_asked and role != "assistant")
         content = message.get("content")
         if isinstance(content, str):  # which it is nearly always
@@ -183,6 +184,7 @@ def read_facts(body: Mapping[str, object], messages: list[dict[str, object]]) ->
             prompt_chars += chars_of(message["tool_calls"])
     return QueryFacts(
         turns=turns,
+        answers=answers,
         has_image=not media.isdisjoint(IMAGE_PARTS),
         has_audio=not media.isdisjoint(AUDIO_PARTS)
         or ("modalities" in body and "audio" in (typed(body, "modalities", list, "a list") or ())),

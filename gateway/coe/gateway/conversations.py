@@ -12,7 +12,7 @@ import hashlib
 import logging
 import time
 from collections import OrderedDict
-from functools import lru_cache
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,15 +20,22 @@ from coe.base.redis_names import CONVERSATIONS
 from coe.decision_log.privacy import session_of
 from coe.decision_log.redis_client import REDIS_ERRORS, connect
 from coe.fleet.tasks import stop_task
+from coe.router.cost import LASTING
+from coe.router.types import QueryFacts
+from coe.router.usage import READ, WRITTEN, Usage
 
 if TYPE_CHECKING:
     from coe.decision_log.redis_client import RedisClient
+
+CACHE_S, LONG_CACHE_S = 300, 3600
+"""How long a provider's prefix cache keeps a prompt that nobody asks for: five minutes at Anthropic, five to ten at
+OpenAI; an hour where the answer's usage says that it was written for an hour."""
 
 KEPT_S = 3600
 """After an hour without a request an engine's prefix cache has other conversations (ours)."""
 
 MAX_KEPT = 1024
-"""In this process, 160 bytes each. Of others Redis is asked, as after a start."""
+"""In this process, 400 bytes each. Of others Redis is asked, as after a start."""
 
 LINGER_S = 0.1
 """Notes that only this process reads are needed at its next start, so they wait this long and are sent together: one
@@ -46,14 +53,37 @@ logger = logging.getLogger(__name__)
 
 
 class Last(NamedTuple):
-    """A conversation's expert after so many turns of its user."""
+    """A conversation's expert after so many answers, its moves within loops, and why it came to that expert. Whose
+    prefix cache has so many tokens until then (Unix seconds)."""
 
-    turns: int
+    answers: int
     expert: str
+    moves: int = 0
+    reason: str = "-"
+    tokens: int = 0
+    until: float = 0.0
 
+    def facts(self, facts: QueryFacts) -> QueryFacts:
+        """Those of a request that continues the conversation."""
+        cached = min(self.tokens, facts.prompt_tokens) if time.time() < self.until else 0
+        return replace(facts, last_expert=self.expert, cached_tokens=cached, moves=self.moves, last_reason=self.reason)
 
-last_of = lru_cache(maxsize=1024)(Last)
-"""Most conversations have one turn and one of a few experts."""
+    def heard(self, usage: Usage) -> Last:
+        """With what the usage of its answer says of the cache, where it says anything."""
+        tokens, lasts_s = usage.of((*READ, *WRITTEN)), LONG_CACHE_S if usage.of(LASTING) else CACHE_S
+        return self._replace(tokens=tokens, until=time.time() + lasts_s) if tokens else self
+
+    def line(self) -> str:
+        return f"{self.answers} {self.moves} {self.reason} {self.tokens} {self.until:.0f} {self.expert}"
+
+    @classmethod
+    def read(cls, line: bytes) -> Last | None:
+        """None for what is no such line."""
+        try:
+            answers, moves, reason, tokens, until, expert = line.decode().split(" ", 5)
+            return cls(int(answers), expert, int(moves), reason, int(tokens), float(until))
+        except ValueError:
+            return None
 
 
 class Conversations:
@@ -81,18 +111,22 @@ class Conversations:
         named = session_of(tenant, conversation).encode("utf-8", "replace")
         return hashlib.blake2b(named, digest_size=16, key=self._key).hexdigest()
 
-    async def last_expert(self, conversation: str, answered: int) -> str | None:
-        """The expert that answered last in a conversation of which so many turns were answered, the last one perhaps by
-        calls of tools; None where nobody remembers."""
+    async def last(self, conversation: str, answers: int) -> Last | None:
+        """The expert that answered last in a conversation with so many answers, with what is known of it; None where
+        nobody remembers."""
         own = self._own.get(conversation)
-        if own is None or own.turns < answered:
+        if own is None or own.answers < answers:
             shared = await self._ask(conversation)
-            own = max((each for each in (own, shared) if each is not None), key=lambda each: each.turns, default=None)
-        return None if own is None else own.expert
+            own = max((each for each in (own, shared) if each is not None), key=lambda each: each.answers, default=None)
+        return own
 
-    def note(self, conversation: str, turns: int, expert: str) -> None:
+    def hear(self, conversation: str, usage: Usage) -> None:
+        """Takes what the usage of the last answer says of the cache."""
+        if usage.kinds and (last := self._own.get(conversation)) is not None:
+            self.note(conversation, last.heard(usage))
+
+    def note(self, conversation: str, last: Last) -> None:
         """Remembers who answered."""
-        last = last_of(turns, expert)
         self._own.pop(conversation, None)
         self._own[conversation] = last
         if len(self._own) > MAX_KEPT:
@@ -116,10 +150,7 @@ class Conversations:
         except REDIS_ERRORS as error:
             self._pause(error)
             return None
-        if not isinstance(found, bytes):
-            return None
-        turns, _, expert = found.partition(b" ")
-        return Last(int(turns), expert.decode()) if turns.isdigit() else None
+        return Last.read(found) if isinstance(found, bytes) else None
 
     async def _send_soon(self, client: RedisClient) -> None:
         """Begins before the answer ends where an agent's next request may reach another gateway at once. What is
@@ -134,7 +165,7 @@ class Conversations:
         if not unsent:
             return
         try:
-            values = [(CONVERSATIONS + name, f"{last.turns} {last.expert}") for name, last in unsent.items()]
+            values = [(CONVERSATIONS + name, last.line()) for name, last in unsent.items()]
             if self._is_shared:
                 pipeline = client.pipeline(transaction=False)
                 for key, value in values:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from coe.fleet.backend import RETRY_AFTER_S
 from coe.fleet.pool import ExpertPool
 from coe.gateway.answer_cache import AnswerCache
 from coe.gateway.chat_request import ChatRequest, no_model
-from coe.gateway.conversations import Conversations
+from coe.gateway.conversations import CACHE_S, Conversations, Last
 from coe.gateway.exchange import ChatRow, Decided
 from coe.gateway.http_errors import ApiError
 from coe.gateway.keys.grants import EVERYBODY, Caller
@@ -96,10 +97,18 @@ class Decider:
         """A conversation's name in the log, which does not reveal what was said; no tenant has one of another."""
         return session_hash(session_of(tenant, session), self._hash_key)
 
-    def remember(self, decided: Decided, turns: int, expert: str) -> None:
+    def remember(self, decided: Decided, asked: QueryFacts, expert: str) -> None:
         """Remembers who answers in a conversation."""
-        if decided.conversation is not None:
-            self.conversations.note(decided.conversation, turns, expert)
+        if decided.conversation is None:
+            return
+        decision, facts = decided.decision, QueryFacts() if decided.inputs is None else decided.inputs.facts
+        moves, reason, stay = facts.moves, str(decision.reason), decision.stay
+        if stay is not None and decided.strategy is None:  # which asks several at each step
+            moves = stay.moves
+        if stay is not None and stay.kept and facts.last_reason is not None:
+            reason = facts.last_reason
+        last = Last(asked.answers + 1, expert, moves, reason, asked.prompt_tokens, time.time() + CACHE_S)
+        self.conversations.note(decided.conversation, last)
 
     def keep(self, row: ChatRow, text: str) -> None:
         """Keeps the answer of a chat that has ended for the next that asks the same, where that may be."""
@@ -137,9 +146,9 @@ class Decider:
         if not target.experts and conversation is not None:
             name = self.conversations.name_of(conversation, caller.tenant)
             if request.facts.continues:
-                answered = request.facts.turns - (not request.facts.in_tool_loop)
-                last = await self.conversations.last_expert(name, answered)
-                request = request._replace(facts=replace(request.facts, last_expert=last))
+                last = await self.conversations.last(name, request.facts.answers)
+                if last is not None:
+                    request = request._replace(facts=last.facts(request.facts))
         decided = await self._decide_target(target, request, decision_id, session_id, caller)
         alias = None if target.alias is None else request.model
         return decided if name is None and alias is None else decided._replace(alias=alias, conversation=name)

@@ -227,8 +227,7 @@ def response_headers(row: ChatRow, *, is_debug: bool) -> dict[str, str]:
 
 def stay_note(stay: Stay) -> str:
     """The header `x-coe-conversation`: kept or moved, with what a move would gain and its price."""
-    never = "none, unsure what is asked" if stay.is_unsure else "none, a tool loop"
-    price = never if stay.price is None else f"{stay.price:.4f}"
+    price = f"none, {stay.rule}" if stay.price is None else f"{stay.price:.4f}"
     return f"{'kept' if stay.kept else 'moved'}; gain={stay.gain:.4f}; price={price}"
 
 

@@ -14,7 +14,7 @@ from coe.fleet.pool import ExpertPool
 from coe.gateway.http_errors import OUT_OF_QUOTA, RATE_LIMITED, TOO_LONG, ApiError
 from coe.router.capabilities import FOR_NOW, LIMITED, NOT_ALLOWED, NOT_REACHABLE, Capabilities
 from coe.router.pipeline import Router
-from coe.router.types import Asleep, FloatArray, Query, RoutingDecision
+from coe.router.types import Asleep, DecisionReason, FloatArray, Query, RoutingDecision
 
 if TYPE_CHECKING:
     from coe.fleet.residency.controller import Controller
@@ -73,14 +73,15 @@ class Waking:
 
 def wanted(ideal: RoutingDecision) -> str:
     """The expert that is planned, or that the conversation stays with; never one that exploration drew."""
-    return ideal.expert if ideal.stay is not None and ideal.stay.kept else ideal.ranking[0]
+    is_settled = ideal.reason is DecisionReason.ESCALATED or (ideal.stay is not None and ideal.stay.kept)
+    return ideal.expert if is_settled else ideal.ranking[0]
 
 
 def quality_of(ideal: RoutingDecision) -> dict[str, float]:
     """Predicted quality of experts that could have served; of a conversation's with the price of reading it again."""
     found = dict(zip(ideal.eligible, ideal.predicted_quality, strict=True))
     if ideal.stay is not None and ideal.stay.kept:
-        found[ideal.stay.last_expert] += ideal.stay.price or 0.0
+        found[ideal.stay.last_expert] += max(ideal.stay.price or 0.0, 0.0)
     return found
 
 

@@ -15,13 +15,14 @@ from coe.router import plugins
 from coe.router.artifact import RouterArtifact, load_artifact, require_array, require_finite
 from coe.router.capabilities import Capabilities, capabilities
 from coe.router.config import CoeConfig
-from coe.router.cost import KINDS, PROMPT
+from coe.router.cost import KINDS, PROMPT, Price
 from coe.router.expert_config import ExpertConfig
 from coe.router.exploration import FLOOR, Exploration, dearness
 from coe.router.features import SHAPES, AskDetector, NormalisedEncoder
 from coe.router.hosting import kept_in_memory
 from coe.router.live_pointer import ROUTERS_FOLDER, check_categories, pin_problems, required_pointer
 from coe.router.map_solver import ExpertCosts, MapSolution, solve_map
+from coe.router.moves import UNPRICED
 from coe.router.pipeline import Router
 from coe.router.policy_config import Budgets, PolicyConfig
 from coe.router.preference import LearnedChoice, solve_preference
@@ -42,13 +43,15 @@ EXPLORATION_SAMPLE = 1000
 
 class MeasuredExperts(NamedTuple):
     """The m experts that a router chooses from, with what was measured of them, and what they cost and take. `newest`
-    has `quality` and `stderr` (k+1, m) and `mass` (k+1,) to explore by, where they are newer than the evidence."""
+    has `quality` and `stderr` (k+1, m) and `mass` (k+1,) to explore by, where they are newer than the evidence.
+    `prices` weigh moves of conversations."""
 
     names: tuple[str, ...]
     evidence: QualityMatrix
     costs: ExpertCosts
     capabilities: Mapping[str, Capabilities]
     newest: Mapping[str, FloatArray] = MappingProxyType({})
+    prices: Mapping[str, Price] = MappingProxyType({})
 
 
 def build_encoder(config: PluginConfig) -> Encoder:
@@ -90,11 +93,12 @@ def configured_router(config: CoeConfig, artifact: RouterArtifact, encoder: Enco
         )
     names = tuple(artifact.manifest.experts[i] for i in kept)
     evidence = evidence_of(artifact).columns(kept)
-    costs = expert_costs([config.experts[name] for name in names], evidence)
+    entries = {name: config.experts[name] for name in names}
+    costs, newest = expert_costs(list(entries.values()), evidence), newest_evidence(artifact, kept)
     return assemble(
         artifact,
         encoder or build_encoder(config.router.encoder),
-        MeasuredExperts(names, evidence, costs, capabilities(config), newest_evidence(artifact, kept)),
+        MeasuredExperts(names, evidence, costs, capabilities(config), newest, prices_of_moves(entries)),
         policies=config.policies,
         alpha=config.router.alpha,
         scorer=config.router.scorer,
@@ -180,6 +184,7 @@ def assemble(
         policies={name: solved_policy(policy, rows, experts, choice, learned) for name, policy in policies.items()},
         capabilities=experts.capabilities,
         costs=experts.costs,
+        prices=experts.prices,
         ways=learned,
         mix=mix_of(artifact),
     )
@@ -341,6 +346,17 @@ def expert_costs(entries: Sequence[ExpertConfig], evidence: QualityMatrix) -> Ex
         cost_usd=np.asarray(per_million / 1e6, dtype=np.float32),
         latency_ms=evidence.latency_ms,
     )
+
+
+def prices_of_moves(entries: Mapping[str, ExpertConfig]) -> dict[str, Price]:
+    """Rates by which experts are compared when a conversation moves: prices where one is stated, else the parameters
+    that work on a token, which are nearly all of its cost; empty where some have no size."""
+    if any(entry.price for entry in entries.values()):
+        return {name: entry.chat_price for name, entry in entries.items()}
+    if not all(entry.active_b for entry in entries.values()):
+        return {}
+    ratios = UNPRICED.rates.items()
+    return {name: Price({kind: rate * entry.active_b for kind, rate in ratios}) for name, entry in entries.items()}
 
 
 def typical_lengths(output_tokens: FloatArray) -> FloatArray:

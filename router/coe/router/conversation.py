@@ -1,4 +1,4 @@
-"""A conversation: what is classified of it, and when it leaves its expert. Pure."""
+"""A conversation: what is classified of it. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from coe.router.types import FloatArray, QueryFacts, Stay
+from coe.router.types import FloatArray
 
 SELF_CONTAINED_BYTES = 16
 """Length in UTF-8 at which an ask that is classified with certainty counts as much as all before it. Bytes, because a
@@ -17,10 +17,6 @@ LEAST_SHARE = 0.1
 
 MAX_EARLIER = 8
 """Asks before the last one that are looked at, at most: a bound on the work that a request can cause."""
-
-PRICE_PER_1000_TOKENS = 0.01
-"""Quality that reading 1,000 tokens again must bring (ours). Another expert has nothing of the conversation in its
-prefix cache."""
 
 
 def own_share(ask: str, confidence: float) -> float:
@@ -59,21 +55,3 @@ def in_context(
         if rest == 0.0:
             break
     return np.asarray(total / max(float(np.linalg.norm(total)), 1e-12), dtype=np.float32)
-
-
-def stay(facts: QueryFacts, gain: float, *, is_pinned: bool, is_unsure: bool) -> Stay:
-    """The choice between a conversation's last expert, which could serve, and the planned one.
-
-    Args:
-        gain: predicted quality of the planned expert less that of the last one.
-        is_pinned: experts.yaml names the planned one, which only a tool loop disregards.
-        is_unsure: stage 1 does not know what is asked. Then the gain is that of an average query, while what was asked
-            before says more of this one, so the conversation stays.
-    """
-    assert facts.last_expert is not None
-    if facts.in_tool_loop:
-        return Stay(last_expert=facts.last_expert, gain=gain, price=None, kept=True)
-    if is_unsure and not is_pinned:
-        return Stay(last_expert=facts.last_expert, gain=gain, price=None, kept=True, is_unsure=True)
-    price = facts.prompt_tokens / 1000 * PRICE_PER_1000_TOKENS
-    return Stay(last_expert=facts.last_expert, gain=gain, price=price, kept=gain <= price and not is_pinned)

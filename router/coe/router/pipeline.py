@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from operator import itemgetter
 from typing import NamedTuple
@@ -13,9 +13,11 @@ import numpy as np
 
 from coe.base.errors import ConfigError, NoEligibleExpertError, allowed_values
 from coe.router.capabilities import FOR_NOW, NOT_ALLOWED, NOT_REACHABLE, Capabilities, why_away
-from coe.router.conversation import in_context, stay
+from coe.router.conversation import in_context
+from coe.router.cost import Price
 from coe.router.features import AskDetector, Features, Reading, features_of, read_ask, read_task, under_task
 from coe.router.map_solver import ExpertCosts
+from coe.router.moves import Move, escalation, price_of_move, stay
 from coe.router.protocols import CategoryClassifier, Encoder, ExpertScorer
 from coe.router.solved_policy import ActionDistribution, SolvedPolicy, action_distribution
 from coe.router.strategies.agree import Agree
@@ -30,6 +32,7 @@ from coe.router.types import (
     QueryFacts,
     RoutingDecision,
     Stay,
+    StayRule,
     View,
 )
 from coe.router.uncertainty import Uncertainty, calibrated, calibrated_row
@@ -65,7 +68,8 @@ class CachedDecision:
 class Router:
     """A loaded router: immutable, safe to share between threads, replaced as a whole on a hot swap.
 
-    `costs` are shown with a decision; None where they are not known. `mix` (k,) is how many times as frequent each
+    `costs` are shown with a decision; None where they are not known. `prices` weigh moves of conversations; empty where
+    they are not known. `mix` (k,) is how many times as frequent each
     category is in the traffic as among the labelled queries; None: as frequent.
     `ways` is None where training knew no answers: then every policy asks one expert.
     """
@@ -80,6 +84,7 @@ class Router:
     policies: Mapping[str, SolvedPolicy]
     capabilities: Mapping[str, Capabilities]
     costs: ExpertCosts | None = None
+    prices: Mapping[str, Price] = field(default_factory=dict)
     ways: Ways | None = None
     mix: FloatArray | None = None
     detector: AskDetector | None = None
@@ -116,7 +121,7 @@ class Router:
         A decision can only be made again where this is the same.
         """
         limits = (float(self.uncertainty.threshold), sorted(self.uncertainty.thresholds.items()))
-        shared = repr((self.experts, limits, sorted(self.capabilities.items())))
+        shared = repr((self.experts, limits, sorted(self.capabilities.items()), sorted(self.prices.items())))
         return {
             name: hashlib.sha256(f"{shared} {policy.fingerprint}".encode()).hexdigest()[:16]
             for name, policy in self.policies.items()
@@ -349,13 +354,27 @@ class Router:
         propensity of 1, as pins are."""
         odds, last = cached.odds, self.experts.index(str(facts.last_expert))
         quality = dict(zip(odds.eligible, cached.usual.predicted_quality, strict=True))
-        gain, is_pinned = quality[odds.wanted] - quality[last], odds.reason is DecisionReason.PINNED
-        held = stay(facts, gain, is_pinned=is_pinned, is_unsure=cached.usual.is_fallback)
-        if not held.kept:
+        strongest = max(odds.ranking, key=quality.__getitem__)
+        if facts.loop is not None and facts.loop.is_stalled:
+            held = escalation(facts, quality[strongest] - quality[last])
+        else:
+            move = Move(quality[odds.wanted] - quality[last], self._price_of_move(facts, last, odds.wanted))
+            is_pinned = odds.reason is DecisionReason.PINNED
+            held = stay(facts, move, is_pinned=is_pinned, is_unsure=cached.usual.is_fallback)
+        if not held.kept and facts.loop is None:
             return odds, held
-        reason = odds.reason if last == odds.wanted else DecisionReason.KEPT
-        certain = tuple(float(expert == last) for expert in odds.eligible)
-        return replace(odds, wanted=last, reason=reason, probs=certain, explores=False), held
+        wanted = last if held.kept else strongest if held.rule is StayRule.STALLED else odds.wanted
+        reason = odds.reason if wanted == odds.wanted else DecisionReason.KEPT
+        if facts.last_reason == DecisionReason.ESCALATED if held.kept else held.rule is StayRule.STALLED:
+            reason = DecisionReason.ESCALATED
+        certain = tuple(float(expert == wanted) for expert in odds.eligible)
+        return replace(odds, wanted=wanted, reason=reason, probs=certain, explores=False), held
+
+    def _price_of_move(self, facts: QueryFacts, last: int, wanted: int) -> float | None:
+        """None where experts.yaml has neither prices nor sizes."""
+        if not self.prices:
+            return None
+        return price_of_move(facts, *(self.prices[self.experts[expert]] for expert in (last, wanted)))
 
     def cached_decision(
         self, policy: str, row: int, quality: FloatArray, excluded: Mapping[str, str]

@@ -108,7 +108,11 @@ class QueryFacts:
     needs_wire: str | None = None  # of router.expert_config.Wire: a chat request could not say all that was asked
     allowed: tuple[str, ...] | None = None  # experts that its key may use; None: all
     loop: LoopState | None = None  # results of tools came since the last answer
+    answers: int = 0  # in its conversation so far
     last_expert: str | None = None  # of its conversation; None: it begins here, or nobody remembers
+    cached_tokens: int = 0  # of the prompt, in the last expert's prefix cache
+    moves: int = 0  # of its conversation, within loops
+    last_reason: str | None = None  # a DecisionReason: why its conversation came to the last expert
     asleep: tuple[str, ...] = ()  # experts whose engine has no weights on the GPU now
     limited: tuple[str, ...] = ()  # experts at their rate limit
     view: View = View.WHOLE  # what its category was read from
@@ -205,6 +209,7 @@ class DecisionReason(StrEnum):
     NEXT_BEST = "next_best"  # the planned expert could not serve; the next in the policy's order did
     EXPLORED = "explored"  # drawn by exploration
     KEPT = "kept"  # the conversation stays with its expert, where the policy would plan another now
+    ESCALATED = "escalated"  # the loop had stalled: the strongest expert of the policy, until it is settled
     CACHED = "cached"  # the answer was in the cache, from that expert
     EXPLICIT = "explicit"  # the client named the expert, or an alias of it
     UNGRADED = "ungraded"  # no expert that the router knows can serve; one that nobody has graded can
@@ -215,14 +220,27 @@ class DecisionReason(StrEnum):
         return self not in (DecisionReason.EXPLICIT, DecisionReason.UNGRADED, DecisionReason.CACHED)
 
 
+class StayRule(StrEnum):
+    """The rule by which a conversation stays with its expert or moves."""
+
+    PRICE = "price"  # it moves where the gain is above the price
+    UNSURE = "unsure"  # stays: stage 1 is unsure what is asked
+    EXPLORED = "explored"  # a loop whose expert is tried stays, so that its end tells of one expert
+    STALLED = "stalled"  # a loop that repeats itself moves to the strongest expert, if that is another
+    UNSETTLED = "unsettled"  # a loop with an error or a repetition stays, unless it gains
+    SETTLED = "settled"  # a loop that was stalled returns to the planned expert, unless that costs more than to stay
+    SPENT = "spent"  # a loop has moved as often as it may
+
+
 class Stay(Record):
-    """A conversation that could stay with its expert: it does unless `gain` is above `price`."""
+    """A conversation that could stay with its expert."""
 
     last_expert: str
-    gain: float = Field(description="predicted quality of the planned expert less that of the last one")
-    price: float | None = Field(description="of reading the conversation again, as quality; None: it moves for no gain")
+    gain: float = Field(description="predicted quality of the other expert, planned or strongest, less the last one's")
+    price: float | None = Field(description="of the move, as quality, below 0 where it saves; None: it does not decide")
     kept: bool
-    is_unsure: bool = Field(default=False, description="it moves for no gain because stage 1 is unsure what is asked")
+    rule: StayRule = StayRule.PRICE
+    moves: int = Field(default=0, description="of the conversation within loops, with this one")
 
 
 class Asleep(Record):
