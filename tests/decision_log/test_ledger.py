@@ -6,7 +6,7 @@ from coe.decision_log import ledger as ledger_module
 from coe.decision_log.database import Database
 from coe.decision_log.ledger import Account, Ledger
 from coe.decision_log.replica_status import ReplicaState, ReplicaStatus
-from coe.decision_log.sql_removal import Removal
+from coe.decision_log.sql_removal import Found, Removal
 from tests.decision_log.running_log import make_record
 
 
@@ -48,7 +48,8 @@ def test_removed_numbers_are_no_gap(store: Database) -> None:
     store.write_decisions([make_record(0)])
     ledger = Ledger(store)
     for _ in range(2):
-        ledger.note_erased([("r1", 2), ("r1", 1), ("r2", 0)], at=1.0)
+        gone = [Found("b", "r1", 2), Found("a", "r1", 1), Found("c", "r2", 0)]
+        Removal(store).remove(gone, reason="erased", at=1.0)
     r1, r2 = ledger.accounts()
     assert (r1.written, r1.removed, r1.decisions) == ([range(1)], [range(1, 3)], 3)
     assert (r2.removed, r2.rows) == ([range(1)], 0)

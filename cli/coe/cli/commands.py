@@ -140,6 +140,6 @@ COMMANDS = {
     ),
     "log erase": Command(
         "coe.decision_log.removal_commands:erase_decisions",
-        "Erase every decision of a subject, or older than a given age.",
+        "Erase every decision of a subject.",
     ),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import Select, case, func, select
@@ -11,7 +11,7 @@ from coe.decision_log.database import Database
 from coe.decision_log.ranges import count, merged
 from coe.decision_log.replica_status import ReplicaState, ReplicaStatus
 from coe.decision_log.tables import DECISIONS, REMOVED, REPLICAS
-from coe.decision_log.tombstones import hold_view, note_removed
+from coe.decision_log.tombstones import hold_view
 
 
 @dataclass(slots=True)
@@ -56,11 +56,6 @@ class Ledger:
         with self._database.transaction("write replicas") as connection:
             for status in sorted(statuses, key=lambda each: each.replica):
                 connection.execute(statement, status.model_dump(mode="json"))
-
-    def note_erased(self, numbers: Iterable[tuple[str, int]], *, at: float) -> None:
-        """Remembers numbers (replica, seq) whose record was erased before it got here. Raises StoreError."""
-        with self._database.transaction("write removed numbers") as connection:
-            note_removed(connection, self._database.insert, numbers, reason="erased", at=at)
 
     def accounts(self) -> list[Account]:
         """Every replica, by name. Raises StoreError."""
