@@ -40,7 +40,7 @@ PROCESS_FILES = frozenset(
         "decision_log/test_history",
         "decision_log/test_kill_9",
         "decision_log/test_redis_kinds",
-        "decision_log/test_removal_commands",
+        "decision_log/test_erase_command",
         "decision_log/test_sink",
         "decision_log/test_sink_limits",
         "decision_log/test_stream",

@@ -14,11 +14,10 @@ from coe.decision_log.consumer import Consumer
 from coe.decision_log.database import Database
 from coe.decision_log.decision_record import DecisionRecord
 from coe.decision_log.doctor_commands import examine
-from coe.decision_log.erase import stored_forms
+from coe.decision_log.erase import erase, stored_forms
 from coe.decision_log.feedback_types import Feedback, FeedbackKind
 from coe.decision_log.payloads import to_payload
 from coe.decision_log.privacy import keyed_hash, load_key, session_hash
-from coe.decision_log.removal_commands import erase_all
 from coe.decision_log.sink import DecisionLog
 from coe.decision_log.spool import Spool
 from coe.decision_log.stream import packed
@@ -73,13 +72,13 @@ async def test_from_sql_feedback_stream_dead_letters_and_spools(tmp_path: Path, 
         store.put_feedback(thumb)
     assert len(files_with(tmp_path, CANARY)) >= 3
     assert len(files_with(tmp_path, EMBEDDING)) >= 3
-    done = await erase_all(tmp_path, CONFIG, url, store, "me")
+    done = await erase(tmp_path, CONFIG, url, store, "me")
     assert (done.sql.decisions, done.dead) == (1, 1)
     assert files_with(tmp_path, CANARY) + files_with(tmp_path, EMBEDDING) == []
     with Redis.from_url(url) as client:
         assert client.keys("coe:cache:*") == []
     assert [seq for seq in range(8) if store.get_feedback(f"r1-{seq}")] == [3, 6]
-    again = await erase_all(tmp_path, CONFIG, url, store, "me")
+    again = await erase(tmp_path, CONFIG, url, store, "me")
     assert (again.sql.decisions, again.sql.feedback, again.dead) == (0, 0, 0)
     found = await examine(tmp_path, CONFIG, url, store)
     assert found.is_healthy
@@ -111,7 +110,7 @@ async def test_while_the_gateway_works(tmp_path: Path, store: Database) -> None:
     log.append(mine[2])
     await until(lambda: log.stats().spooled == 4)
     await server.start()
-    await erase_all(tmp_path, CONFIG, url, store, "me")
+    await erase(tmp_path, CONFIG, url, store, "me")
     await until(lambda: log.stats().pending == 0)
     await consumer.aclose()
     assert files_with(tmp_path, CANARY) == []
@@ -166,11 +165,11 @@ def test_a_subject_that_is_no_utf8_is_looked_for_as_the_hashes_have_it() -> None
 
 async def test_an_empty_subject_is_refused(tmp_path: Path, store: Database) -> None:
     with pytest.raises(ConfigError, match="--subject is empty"):
-        await erase_all(tmp_path, CONFIG, "unix:///none.sock", store, " ")
+        await erase(tmp_path, CONFIG, "unix:///none.sock", store, " ")
 
 
 async def test_with_redis_away_sql_is_erased_and_the_rest_can_be_done_again(tmp_path: Path, store: Database) -> None:
     store.write_decisions([of("me", make_record(0))])
     with pytest.raises(RedisError):
-        await erase_all(tmp_path, CONFIG, f"unix://{tmp_path}/none.sock", store, "me")
+        await erase(tmp_path, CONFIG, f"unix://{tmp_path}/none.sock", store, "me")
     assert store.count() == 0

@@ -139,7 +139,7 @@ COMMANDS = {
         "coe.decision_log.doctor_commands:drain", "Write what waits in the stream to SQL, once or always."
     ),
     "log erase": Command(
-        "coe.decision_log.removal_commands:erase_decisions",
+        "coe.decision_log.erase:erase_decisions",
         "Erase every decision of a subject.",
     ),
 }

@@ -1,4 +1,4 @@
-"""Erasing a subject wherever its decisions are: SQL, stream, dead letters, spools of this machine; and cached answers.
+"""`coe log erase`: a subject, wherever its decisions are: SQL, stream, dead letters, spools here, and cached answers.
 
 SQL comes first and then takes none that is still on its way: so spools and stream are brought there.
 """
@@ -7,29 +7,45 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from coe.base.errors import StoreError
+import typer
+
+from coe.base.errors import ConfigError, StoreError
 from coe.base.redis_names import CACHED_ANSWERS, CACHED_FROM
+from coe.cli.options import ConfigOption, DataOption
+from coe.decision_log.connections import (
+    given_redis,
+    opened_client,
+    opened_database,
+    opened_redis,
+    run_with_redis,
+)
 from coe.decision_log.database import Database
+from coe.decision_log.doctor_commands import drain_all
 from coe.decision_log.payloads import json_line
 from coe.decision_log.privacy import (
     MAX_SEARCH_CHARS,
     SESSION_HEADERS,
     keyed_hash,
+    load_key,
     named_session,
     session_hash,
     session_of,
 )
 from coe.decision_log.redis_client import RedisError
+from coe.decision_log.sink import SPOOL_FOLDER
 from coe.decision_log.spool import scrub, spool_folders, unsent_payloads
 from coe.decision_log.sql_removal import Found, Removal, Removed, found_of
 from coe.decision_log.stream_entries import dead_entries, dead_stream
+from coe.router.config import load_config
 from coe.router.gateway_config import GatewayConfig
+from coe.router.log_config import LogConfig
 from coe.router.types import ask_in, cap
 
 if TYPE_CHECKING:
@@ -73,32 +89,60 @@ def names_of(session: str) -> set[str]:
     return {f"named:{session}", named_session({SESSION_HEADERS[0]: session.encode()}) or f"named:{session}"}
 
 
-async def erase(
-    subjects: Collection[str],
-    root: Path,
-    client: RedisClient,
-    stream: str,
-    database: Database,
-    at: float,
-    drain: Callable[[], Awaitable[object]],
-) -> Erasure:
-    """Erases what was decided up to `at`; again is harmless.
+def erase_decisions(
+    subject: Annotated[
+        str,
+        typer.Option(help="key id, session id or text hash as stored; or a session's name, with keys TEAM/NAME"),
+    ],
+    data_dir: DataOption = Path("data"),
+    config: ConfigOption = Path("experts.yaml"),
+) -> int:
+    """Erase a subject's decisions and feedback from SQL, stream, dead letters and the spools of this machine."""
+    from coe.cli.progress import working
+    from coe.cli.terminal import Terminal
 
-    Args:
-        subjects: stored key ids, session ids and text hashes.
-        root: folder of this machine's spools.
-        at: Unix seconds.
-        drain: brings to SQL what waits in the stream and in spools without an owner.
+    with working("looking for decisions ..."), opened_database(data_dir) as database:
+        done = run_with_redis(erase(data_dir, load_config(config).log, given_redis(), database, subject))
+    said = f"{done.sql.decisions:,} decisions and {done.sql.feedback:,} pieces of feedback from SQL"
+    Terminal().print(f"erased {said}, {done.dead:,} dead letters", soft_wrap=True)
+    return 0
+
+
+async def erase(data_dir: Path, config: LogConfig, redis_url: str | None, database: Database, subject: str) -> Erasure:
+    """Erases what was decided up to now; again is harmless.
 
     Raises:
-        RedisError, OSError, StoreError: something does not answer; what was done stays done, and can be done again.
+        ConfigError: the subject is empty.
+        RedisError, OSError, StoreError, EngineError: something does not answer; what was done stays done, and can be
+            done again.
     """
+    if not subject.strip():
+        raise ConfigError("--subject is empty; allowed: a key id, a session id or name, a text hash")
+    subjects, at, removal = stored_forms(subject, load_key(data_dir)), time.time(), Removal(database)
 
     def match(payload: bytes) -> Found | None:
         return found_of(json_line(payload), subjects, at)
 
-    removal = Removal(database)
     gone = await asyncio.to_thread(removal.erase, subjects, at)
+    async with opened_redis(data_dir, redis_url) as url, opened_client(data_dir, url) as client:
+        await bring_to_sql(data_dir / SPOOL_FOLDER, match, partial(drain_all, data_dir, config, url, database))
+        dead = [
+            (entry.id, found)
+            async for entry in dead_entries(client, config.stream)
+            if (found := match(entry.payload or b"")) is not None
+        ]
+        if dead:  # noted before they are deleted, so that every number is accounted for
+            said = await asyncio.to_thread(removal.remove, [found for _, found in dead], reason="erased", at=at)
+            gone += Removed(feedback=said.feedback)
+            await client.xdel(dead_stream(config.stream), *(entry_id for entry_id, _ in dead))
+        await forget_answers(client)
+        await rewrite_file(client)
+    return Erasure(gone, len(dead))
+
+
+async def bring_to_sql(root: Path, match: Match, drain: Callable[[], Awaitable[object]]) -> None:
+    """Sends what matches in spools under `root`, and what the stream has, to SQL, which knows what was erased. Leaves
+    nothing of it in the files of the spools. Raises StoreError: a gateway does not send its spool."""
     until_s = time.monotonic() + SENT_WITHIN_S
     while await asyncio.to_thread(is_spooled, root, match):
         if time.monotonic() > until_s:
@@ -108,18 +152,6 @@ async def erase(
     await drain()
     for folder in await asyncio.to_thread(spool_folders, root):
         await asyncio.to_thread(scrub, folder)
-    dead = [
-        (entry.id, found)
-        async for entry in dead_entries(client, stream)
-        if (found := match(entry.payload or b"")) is not None
-    ]
-    if dead:  # noted before they are deleted, so that every number is accounted for
-        said = await asyncio.to_thread(removal.remove, [found for _, found in dead], reason="erased", at=at)
-        gone += Removed(feedback=said.feedback)
-        await client.xdel(dead_stream(stream), *(entry_id for entry_id, _ in dead))
-    await forget_answers(client)
-    await rewrite_file(client)
-    return Erasure(gone, len(dead))
 
 
 def is_spooled(root: Path, match: Match) -> bool:

@@ -7,7 +7,7 @@ import pytest
 
 from coe.base.errors import ConfigError
 from coe.decision_log.database import Database
-from coe.decision_log.removal_commands import erase_decisions
+from coe.decision_log.erase import erase_decisions
 from tests.decision_log.running_log import make_record
 from tests.gateway.running import config_of
 
