@@ -359,7 +359,7 @@ async def test_redis_that_stays_away_is_logged_once(
 
 
 async def test_a_note_that_was_not_sent_yet_is_sent_at_the_end(redis_url: str) -> None:
-    one = Conversations(redis_url, is_shared=False)
+    one = Conversations(redis_url)
     one.note("c", Last(1, "ruby"))
     await one.aclose()
     with Redis.from_url(redis_url) as client:

@@ -33,7 +33,6 @@ from coe.decision_log.privacy import load_key
 from coe.decision_log.sink import DecisionLog
 from coe.fleet.pool import ExpertPool
 from coe.fleet.providers import vllm
-from coe.gateway.conversations import Conversations, Last
 from coe.gateway.live_router import live_router
 from coe.gateway.parts import Parts
 from coe.gateway.serve import Gateway
@@ -304,16 +303,6 @@ async def costs_of_records(records: Sequence[DecisionRecord], folder: Path, redi
     return {"calls_to_the_stream": logged, "calls_to_sql": consumed, "sql_statements": sql}
 
 
-async def calls_of_notes(redis_url: str) -> float:
-    """Calls by which one of a hundred new conversations is brought to Redis."""
-    conversations = Conversations(redis_url, is_shared=False)
-    with counting() as counter:
-        for number in range(100):
-            conversations.note(f"{number:032}", Last(1, EXPERTS[0]))
-        await conversations.aclose()
-    return counter.calls / 100
-
-
 def calls_of_the_encoder() -> float:
     """Calls by which the encoder that ships reads one query."""
     encoder = build_encoder(load_config(shipped_root() / DEFAULT_CONFIG).router.encoder)
@@ -332,12 +321,7 @@ def costs(tmp_path_factory: pytest.TempPathFactory, valkey) -> dict[str, dict[st
     async def measure() -> dict[str, dict[str, float]]:
         log = MemoryLog()
         found = await costs_of_chats(folder, log)
-        conversation = {"calls_to_redis": await calls_of_notes(valkey.url)}
-        return {
-            **found,
-            "record": await costs_of_records(log.records, folder, valkey.url),
-            "conversation": conversation,
-        }
+        return {**found, "record": await costs_of_records(log.records, folder, valkey.url)}
 
     return {**uvloop.run(measure()), "encoder": {"shipped": calls_of_the_encoder()}}
 

@@ -41,10 +41,6 @@ class Auth:
     def needs_key(self) -> bool:
         return bool(self._fixed) or self.ring.has_keys or self._oidc is not None
 
-    @property
-    def takes_tokens(self) -> bool:
-        return self._oidc is not None
-
     def known(self, key_id: str | None) -> Caller | None:
         """The caller of that id as it is now; None once its key has ended."""
         if key_id is None:
@@ -57,7 +53,7 @@ class Auth:
         """The caller by its key or token; everybody while no key was ever made.
 
         Raises:
-            ApiError: 401, the key is missing, unknown, revoked or expired; of a token as `Oidc.session` says.
+            ApiError: 401, the key is missing, unknown, revoked or expired; of a token as `Oidc.caller` says.
         """
         if not self.needs_key:
             return EVERYBODY
@@ -70,16 +66,10 @@ class Auth:
         presented = hashlib.sha256(secret).digest()
         found = self.holder(presented)
         if found is None and self._oidc is not None and is_token(secret):
-            return (await self._oidc.session(secret.decode("ascii", "replace")))[0]
+            return await self._oidc.caller(secret.decode("ascii", "replace"))
         if found is None:
             raise no_key("the key is not known here, or has expired")
         return found
-
-    async def token_session(self, secret: str) -> tuple[Caller, float] | None:
-        """The caller of a token and its end (Unix seconds); None where it is not a token. Raises as `Oidc.session`."""
-        if self._oidc is None or not is_token(secret.encode()):
-            return None
-        return await self._oidc.session(secret)
 
     def holder(self, presented: bytes) -> Caller | None:
         """The caller whose key has that SHA-256; None for an unknown, revoked or expired one."""

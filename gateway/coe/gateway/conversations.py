@@ -1,8 +1,7 @@
-"""The expert that each conversation had last, in this process and, for all gateways, in Redis.
+"""The expert that each conversation had last, in this process and, where several gateways share one, in Redis.
 
-A request that begins a conversation waits for nothing: what it leaves is sent to Redis beside its answer, or soon after
-where nobody else can ask for it. One that continues a conversation asks Redis once, and only where this process did not
-answer before, or has forgotten it.
+A request that begins a conversation waits for nothing: what it leaves is sent to Redis beside its answer. One that
+continues a conversation asks Redis once, and only where this process did not answer before, or has forgotten it.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import logging
 import time
 from collections import OrderedDict
 from dataclasses import replace
-from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from coe.base.redis_names import CONVERSATIONS
@@ -34,16 +32,8 @@ OpenAI; an hour where the answer's usage says that it was written for an hour.""
 KEPT_S = 3600
 """After an hour without a request an engine's prefix cache has other conversations (ours)."""
 
-MAX_KEPT = 1024
-"""In this process, 400 bytes each. Of others Redis is asked, as after a start."""
-
-LINGER_S = 0.1
-"""Notes that only this process reads are needed at its next start, so they wait this long and are sent together: one
-alone takes as much processor time as a quarter of a chat."""
-
-SET_ALL = "for i = 2, #ARGV, 2 do redis.call('SET', ARGV[i], ARGV[i + 1], 'EX', ARGV[1]) end"
-"""One command with one answer takes a quarter of the time of a pipeline. A cluster would refuse it: its keys lie on
-several servers."""
+MAX_KEPT = 4096
+"""In this process, 400 bytes each. Of others Redis is asked."""
 
 TIMEOUT_S = 0.25
 PAUSE_S = 1.0
@@ -92,11 +82,10 @@ class Conversations:
     While Redis is away, a gateway knows the last `MAX_KEPT` that it served itself; others are routed afresh.
 
     Args:
-        is_shared: other gateways read what this one notes.
+        redis_url: of the Redis of several gateways; None: this one remembers its own alone.
     """
 
-    def __init__(self, redis_url: str | None = None, *, is_shared: bool = True) -> None:
-        self._is_shared = is_shared
+    def __init__(self, redis_url: str | None = None) -> None:
         self._client: RedisClient | None = None if redis_url is None else connect(redis_url, timeout_s=TIMEOUT_S)
         # Shared by all gateways of one Redis, unlike the keys of their data folders.
         self._key = hashlib.sha256((redis_url or "").encode()).digest()
@@ -156,7 +145,7 @@ class Conversations:
         """Begins before the answer ends where an agent's next request may reach another gateway at once. What is
         noted while notes are under way follows them together."""
         while self._unsent:
-            await asyncio.sleep(0 if self._is_shared else LINGER_S)
+            await asyncio.sleep(0)
             await self._send(client)
 
     async def _send(self, client: RedisClient) -> None:
@@ -165,14 +154,10 @@ class Conversations:
         if not unsent:
             return
         try:
-            values = [(CONVERSATIONS + name, last.line()) for name, last in unsent.items()]
-            if self._is_shared:
-                pipeline = client.pipeline(transaction=False)
-                for key, value in values:
-                    pipeline.set(key, value, ex=KEPT_S)
-                await pipeline.execute()
-            else:
-                await client.eval(SET_ALL, 0, KEPT_S, *chain.from_iterable(values))
+            pipeline = client.pipeline(transaction=False)
+            for name, last in unsent.items():
+                pipeline.set(CONVERSATIONS + name, last.line(), ex=KEPT_S)
+            await pipeline.execute()
             self._is_away = False
         except REDIS_ERRORS as error:
             self._pause(error)

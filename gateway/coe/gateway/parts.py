@@ -46,8 +46,8 @@ class Parts:
     Args:
         expert_keys: the secrets that experts are called with, by expert.
         hash_key: of the hashes of conversations and of features.
-        redis_url: where caps of keys are counted, and the experts of conversations remembered.
-        shares_redis: other gateways read there what this one writes.
+        redis_url: where caps of keys are counted and answers kept.
+        shares_redis: other gateways use it too, so that all know the experts of conversations.
         live_config: puts other configurations in force; None where there is one for good.
         seed: makes exploration and samples repeatable in tests.
         telemetry: follows requests; None where the environment asks for neither traces nor lines.
@@ -81,7 +81,7 @@ class Parts:
         self.metrics.watch(self.chat_counts.families)
         self.body_limits = BodyLimits(limits.max_bytes_in_flight, limits.max_connections)
         self.limits = Limits(self.redis_url, lease_s=0.0)
-        self.conversations = Conversations(self.redis_url, is_shared=self.shares_redis)
+        self.conversations = Conversations(self.redis_url if self.shares_redis else None)
         self.judge: Judge | None = None
         if config.judge is not None:
             from coe.gateway.judge import Judge

@@ -197,14 +197,13 @@ async def test_logging_out_takes_the_cookie_back() -> None:
 async def test_a_cookie_that_was_changed_or_is_old_opens_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running(keys=[KEY]) as gateway:
         session = await log_in(gateway, KEY)
-        kind, digest, until_s, signature = session["cookie"].partition("=")[2].split(".")
+        digest, until_s, signature = session["cookie"].partition("=")[2].split(".")
         others = (
-            f"{kind}.{digest}.{int(until_s) + 1}.{signature}",
-            f"{kind}.{'0' * 64}.{until_s}.{signature}",
-            f"admin.{digest}.{until_s}.{signature}",
-            f"{kind}.{digest}.{until_s}.",
+            f"{digest}.{int(until_s) + 1}.{signature}",
+            f"{'0' * 64}.{until_s}.{signature}",
+            f"{digest}.{until_s}.",
         )
-        for wrong in ("", "x", "...", *others, f"\u00e9.1.1.{signature}", f"{kind}.{digest}.x.{signature}"):
+        for wrong in ("", "x", "...", *others, f"\u00e9.1.{signature}", f"{digest}.x.{signature}"):
             assert (await get(gateway, cookie=f"{COOKIE}={wrong}"))[0] == 303, wrong
         assert (await get(gateway, **session))[0] == 200
         now = time.time()
@@ -214,7 +213,7 @@ async def test_a_cookie_that_was_changed_or_is_old_opens_nothing(monkeypatch: py
 
 async def test_the_hash_of_a_text_which_its_receipt_shows_signs_no_cookie() -> None:
     async with running(keys=[KEY]) as gateway:
-        content = f"key.{hashlib.sha256(KEY.encode()).hexdigest()}.{int(time.time()) + 60}"
+        content = f"{hashlib.sha256(KEY.encode()).hexdigest()}.{int(time.time()) + 60}"
         signature = keyed_hash(f"console {content}", gateway.parts.hash_key)
         assert (await get(gateway, cookie=f"{COOKIE}={content}.{signature}"))[0] == 303
 

@@ -114,13 +114,10 @@ class Console:
         return HTMLResponse(shown, status, HEADERS)
 
     async def _login(self, request: Request, status: int = 200, problem: str = "") -> Response:
-        return self._show(request, "login", status, problem=problem, takes_tokens=self._auth.takes_tokens)
+        return self._show(request, "login", status, problem=problem)
 
     async def log_in(self, request: Request) -> Response:
-        try:
-            cookie = await self._sessions.begin((await fields(request)).get("key", "").strip())
-        except ApiError as error:  # of a token
-            return await self._login(request, error.status, f"Refused: {error.message}.")
+        cookie = self._sessions.begin((await fields(request)).get("key", "").strip())
         if cookie is None:
             return await self._login(request, 401, "That key is not known here, or has expired.")
         answer = RedirectResponse("/console", 303, HEADERS)

@@ -58,8 +58,8 @@ class Oidc:
         self._read_at_s = self._tried_at_s = float("-inf")
         self._reading = asyncio.Lock()
 
-    async def session(self, token: str) -> tuple[Caller, float]:
-        """The caller whom a token names, and until when it does (Unix seconds).
+    async def caller(self, token: str) -> Caller:
+        """The caller whom a token names.
 
         Raises:
             ApiError: 401, the token is not one of the provider, is for somebody else, or has expired; 403, its team is
@@ -83,7 +83,7 @@ class Oidc:
             )
         except jwt.PyJWTError as error:
             raise invalid_token(error) from error
-        return self._caller_of(claims), float(claims["exp"])
+        return self._caller_of(claims)
 
     def _caller_of(self, claims: Mapping[str, Any]) -> Caller:
         team = claims.get(self._config.team_claim)
