@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from benchmarks.outcome_tables import write_chosen
 from coe.eval.routing.baselines import best_single
 from coe.eval.routing.routing_request import RoutingRequest
+from coe.eval.routing.table_fit import DEFAULT_ENCODER, encoder_config
 from coe.eval.routing.trial_tables import read_tables
 from coe.training.datasets.outcome_rows import PROMPTS_FILE
 from coe.training.datasets.outcomes import read_outcomes
 from coe.training.fit_inputs import opened_encoder
 from coe.training.stage_one import embed
-from coe.training.table_fit import DEFAULT_ENCODER, encoder_config
 from coe.training.types import OutcomeTable
 
 Float64Array = NDArray[np.float64]

@@ -23,12 +23,12 @@ from coe.cli.progress import silent
 from coe.eval.metrics.intervals import DRAWS, Estimate
 from coe.eval.routing.routing_request import RoutingRequest
 from coe.eval.routing.routing_run import load, run_trial, table_request
+from coe.eval.routing.table_fit import fit_methods
 from coe.eval.routing.trial import Trial
 from coe.eval.routing.trial_tables import read_tables
 from coe.router.pipeline import Router
 from coe.router.policy_config import Budgets
 from coe.router.types import Float64Array, IntArray, QueryBatch, Record
-from coe.training.table_fit import fit_methods
 
 CPT_LEVELS = (50, 80)
 

@@ -30,13 +30,13 @@ from coe.eval.routing import baselines
 from coe.eval.routing.routing_request import RoutingRequest
 from coe.eval.routing.routing_run import load, run_trial
 from coe.eval.routing.strategy_arms import planned
+from coe.eval.routing.table_fit import TableRequest, fit_table
 from coe.eval.routing.trial import Trial
 from coe.eval.routing.trial_tables import Tables
 from coe.router.normalise import normalised_text
 from coe.router.policy_config import Budgets, PolicyConfig
 from coe.router.strategies.agree import StrategyName
 from coe.training.datasets.outcomes import read_outcomes
-from coe.training.table_fit import TableRequest, fit_table
 from coe.training.types import OutcomeTable
 
 ROOT = Path(__file__).parent.parent

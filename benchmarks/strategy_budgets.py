@@ -26,6 +26,7 @@ from coe.eval.metrics.intervals import bootstrap_means, percentile_interval
 from coe.eval.routing.routing_request import RoutingRequest
 from coe.eval.routing.routing_run import load, run_trial
 from coe.eval.routing.strategy_arms import planned
+from coe.eval.routing.table_fit import TableRequest, fit_table
 from coe.eval.routing.trial_tables import Tables
 from coe.router import strategy_plan
 from coe.router.policy_config import Budgets, PolicyConfig
@@ -33,7 +34,6 @@ from coe.router.strategies.agree import StrategyName
 from coe.router.types import Float64Array
 from coe.training.datasets.outcomes import read_outcomes
 from coe.training.fit import one_thread
-from coe.training.table_fit import TableRequest, fit_table
 from coe.training.types import OutcomeTable
 
 RESERVES = (0.0, strategy_plan.RESERVE_ERRORS)

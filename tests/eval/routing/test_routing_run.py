@@ -17,12 +17,12 @@ from coe.eval.routing.routing_page import how_of
 from coe.eval.routing.routing_records import Arm
 from coe.eval.routing.routing_request import RoutingRequest
 from coe.eval.routing.routing_run import load, table_request
+from coe.eval.routing.table_fit import fit_methods
 from coe.eval.routing.trial import mean_costs
 from coe.router import plugins
 from coe.router.policy_config import Budgets
 from coe.training.datasets.outcome_rows import write_outcomes
 from coe.training.datasets.outcomes import read_outcomes
-from coe.training.table_fit import fit_methods
 from coe.training.types import split_of
 from tests.eval.routing.trial_data import table
 

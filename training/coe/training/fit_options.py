@@ -12,7 +12,5 @@ class FitOptions(Record):
 
     encoder: str | None = None
     classifier: str | None = None
-    scorer: str | None = Field(
-        default=None, description="kind of scorer, instead of the configured one (with --table: map)"
-    )
+    scorer: str | None = Field(default=None, description="kind of scorer, instead of the configured one")
     seed: int = Field(default=0, ge=0, description="seed of every random draw")

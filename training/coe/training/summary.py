@@ -41,13 +41,10 @@ def in_points(metric: Metric | None, form: str = "z,.1f") -> str:
     return "" if metric is None else with_interval(metric.times(100).model_copy(update={"n": None}), form)
 
 
-def print_router(artifact: RouterArtifact, config: Path | None) -> None:
-    """Version, parents, metrics, the measured quality behind the map, the map, and doubt about it.
-
-    Args:
-        config: experts.yaml that the map is solved for; None for a router of an outcome table, which needs none.
-    """
-    from coe.router.build import configured_router, evidence_of, table_router
+def print_router(artifact: RouterArtifact, config: Path) -> None:
+    """Version, parents, metrics, the measured quality behind the map, the map as experts.yaml has it solved, and doubt
+    about it."""
+    from coe.router.build import configured_router, evidence_of
     from coe.router.config import load_config
     from coe.training.expert_map import doubt_of
 
@@ -59,8 +56,7 @@ def print_router(artifact: RouterArtifact, config: Path | None) -> None:
     for name, metric in manifest.metrics.items():
         console.print(f"  {name}: {with_interval(metric)}")
     try:
-        router = table_router(artifact) if config is None else configured_router(load_config(config), artifact)
-        console.print(quality_table(artifact, router.expert_of()))
+        console.print(quality_table(artifact, configured_router(load_config(config), artifact).expert_of()))
     except RouterError as error:
         console.print(quality_table(artifact, {}))
         console.print(f"{config} cannot be served by this router: {error}")

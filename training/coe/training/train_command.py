@@ -17,7 +17,6 @@ from coe.cli.options import (
     DataOption,
     JsonOption,
     SinceOption,
-    cache_folder,
     require_folder,
     with_options,
 )
@@ -42,42 +41,29 @@ def train(
     data_dir: DataOption = Path("data"),
     outcomes: OutcomesOption = None,
     queries: QueriesOption = None,
-    table: Annotated[
-        bool, typer.Option("--table", help="categories, queries and experts all come from --outcomes")
-    ] = False,
     out: Annotated[Path | None, typer.Option(help="where routers go; default: <data>/routers")] = None,
     *,
     options: FitOptions,
 ) -> None:
     """Fit a router from labelled queries and outcomes and make it the live one."""
     from coe.router.config import load_config
-    from coe.training.datasets.outcomes import read_outcomes
     from coe.training.fit_inputs import TrainRequest, fit_configured
     from coe.training.summary import print_router
-    from coe.training.table_fit import TableRequest, fit_table
     from coe.training.train_notes import notes_on_new_categories, notes_on_training, readable_pointer, require_sure
 
     if out is not None:
         require_folder(out)
     registry, now = Registry(out or data_dir / "routers"), datetime.now(UTC)
-    folder = outcomes or (data_dir / "outcomes" / "probes" if table else data_dir / "outcomes")
-    notes: tuple[str, ...] = ()
+    request = TrainRequest(
+        config, outcomes or data_dir / "outcomes", queries or seed_folder(), data_dir / "cache", options
+    )
     with console_progress() as progress:
-        if table:
-            given = options.model_dump(exclude_none=True)
-            wanted = TableRequest(
-                read_outcomes(folder, keep_partial=True), cache=cache_folder(data_dir / "cache"), **given
-            )
-            artifact = fit_table(registry.root, wanted, now=now, progress=progress)
-        else:
-            request = TrainRequest(config, folder, queries or seed_folder(), data_dir / "cache", options)
-            artifact = fit_configured(registry.root, request, now=now, progress=progress)
-            notes = (*notes_on_new_categories(artifact), *notes_on_training(registry, artifact, request))
-    print_router(artifact, None if table else config)
+        artifact = fit_configured(registry.root, request, now=now, progress=progress)
+    notes = (*notes_on_new_categories(artifact), *notes_on_training(registry, artifact, request))
+    print_router(artifact, config)
     live = readable_pointer(registry)
     if live is None or live.version != artifact.manifest.version:
-        if not table:
-            require_sure(artifact, load_config(config))
+        require_sure(artifact, load_config(config))
         registry.promote(artifact.manifest.version, now)
     for note in notes:
         echo(note)

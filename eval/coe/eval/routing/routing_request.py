@@ -11,7 +11,7 @@ from coe.router.types import Record
 
 
 class RoutingOptions(Record):
-    """Options that are taken as they are given. Kinds that are None are `coe train --table`'s own."""
+    """Options that are taken as they are given. Kinds that are None are those of `eval.routing.table_fit`."""
 
     method: str | None = Field(default=None, description="kind of scorer that is reported as coe; default: map")
     encoder: str | None = Field(default=None, description="kind of encoder, or several joined by +")

@@ -20,6 +20,7 @@ from coe.eval.routing.routing_records import DataFacts, Report
 from coe.eval.routing.routing_report import measure
 from coe.eval.routing.routing_request import RoutingRequest
 from coe.eval.routing.strategy_arms import AGREE, planned, strategy_arm
+from coe.eval.routing.table_fit import TableRequest, fit_methods, fit_table
 from coe.eval.routing.trial import Choice, Trial, costs, costs_by_category, filled_costs, mean_costs
 from coe.eval.routing.trial_tables import Tables, fingerprint, read_tables, require_amounts
 from coe.fleet.router_registry import Registry
@@ -33,7 +34,6 @@ from coe.router.protocols import Encoder
 from coe.router.strategies.agree import StrategyName
 from coe.router.strategies.learned import Played
 from coe.router.types import FloatArray, IntArray, QueryBatch
-from coe.training.table_fit import TableRequest, fit_methods, fit_table
 from coe.training.types import OutcomeTable
 
 ENCODE_BATCH = 64
@@ -58,7 +58,7 @@ def words_of(kind: str) -> tuple[str, str]:
 
 
 def table_request(fit: OutcomeTable, request: RoutingRequest) -> TableRequest:
-    """The fit rows alone, as for `coe train --table`."""
+    """The fit rows alone."""
     chosen = {"encoder": request.encoder, "classifier": request.classifier, "scorer": request.method}
     given = {name: kind for name, kind in chosen.items() if kind is not None}
     return TableRequest(fit, cache=request.cache, seed=request.seed, **given)

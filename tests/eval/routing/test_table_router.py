@@ -10,7 +10,7 @@ import pytest
 
 from coe.base.errors import ConfigError, DataError
 from coe.cli.progress import silent
-from coe.training.table_fit import TableRequest, fit_table, table_inputs
+from coe.eval.routing.table_fit import TableRequest, fit_table, table_inputs
 from coe.training.types import MIN_TABLE_PROMPTS, OutcomeTable
 from tests.outcome_tables import scored_table
 
