@@ -41,8 +41,8 @@ def thumb(seq: int, value: float, key_id: str | None = None) -> Feedback:
 
 def test_the_report(folder):
     report = feedback_report(f"sqlite:///{folder / 'coe.db'}", key_weights={"spam": 0.0})
-    assert [(kind.kind, kind.pieces) for kind in report.kinds] == [("thumb", 301)]
-    assert [(key.key_id, key.pieces, key.weight) for key in report.keys] == [("-", 300, 1.0), ("spam", 1, 0.0)]
+    assert [(kind.name, kind.pieces) for kind in report.kinds] == [("thumb", 301)]
+    assert [(key.name, key.pieces, key.weight) for key in report.keys] == [("-", 300, 1.0), ("spam", 1, 0.0)]
     signals = {each.kind.value: each for each in report.signals}
     assert (signals["aborted"].answers, signals["aborted"].with_feedback) == (1, 0)
     assert (signals["cut_off"].answers, signals["cut_off"].mean_with) == (80, 0.0)

@@ -86,6 +86,8 @@ def test_the_page_loads_nothing_and_is_whole(report: LogReport, tmp_path: Path) 
     charts = charts_of_page(html)
     assert all(f'id="{name}"' in html for name in charts)
     assert {"picture", "chart-who-served-what", "chart-experts"} <= set(charts)
+    served = charts["chart-who-served-what"]["data"]["values"]
+    assert sum(row["y"] for row in served) == 4000
 
 
 @pytest.mark.parametrize(
@@ -156,10 +158,8 @@ def test_the_report_says_who_agrees_with_feedback(report: LogReport) -> None:
     }
     said = FeedbackReport.model_validate(
         {
-            "kinds": [{"kind": "thumb", "pieces": 3, "mean": 0.5}],
-            "keys": [
-                {"key_id": name, "pieces": 2, "share": 0.5, "mean": 0.5, "weight": 0.25} for name in ("one", "two")
-            ],
+            "kinds": [{"name": "thumb", "pieces": 3, "share": 1.0, "mean": 0.5}],
+            "keys": [{"name": name, "pieces": 2, "share": 0.5, "mean": 0.5, "weight": 0.25} for name in ("one", "two")],
             "signals": [{"kind": "cut_off", "answers": 80, **signal}, {"kind": "aborted", "answers": 0, **unseen}],
             "judges": [{"judge": "wise", "rubric": "r1", "correlation": worse, **judged}],
         }
@@ -188,7 +188,7 @@ def test_the_report_says_what_each_expert_is_worth(tmp_path: Path, capsys: pytes
     assert "Nobody would miss right" in capsys.readouterr().out
     found = json.loads((tmp_path / "out" / "report.json").read_text())
     assert found["worth"]["dispensable"] == ["right"]
-    assert [kind["kind"] for kind in found["feedback"]["kinds"]] == ["thumb"]
+    assert [kind["name"] for kind in found["feedback"]["kinds"]] == ["thumb"]
     assert "Which expert earns its keep" in (tmp_path / "out" / "report.html").read_text()
     assert run("eval log", [*arguments, "--config", str(tmp_path / "none.yaml")]) == 0
     found = json.loads((tmp_path / "out" / "report.json").read_text())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping
 from itertools import takewhile
+from typing import Annotated
 
 from sqlalchemy import Connection
 
@@ -21,33 +22,28 @@ from coe.decision_log.read import (
     why_dropped,
 )
 from coe.decision_log.sql_engine import open_log
+from coe.eval.report.numbers import percent
+from coe.eval.report.page import InTable
 from coe.router.types import Record
 from coe.training.feedback_bias import JudgeAgreement, Replies, SignalAgreement, judge_agreements
 
 
-class KindCount(Record):
-    """Pieces of feedback of one kind."""
+class Given(Record):
+    """Pieces of feedback of one kind or by one key (`-` without keys), and their share of all. `weight` of a key is how
+    much each piece counts in training."""
 
-    kind: str
-    pieces: int
-    mean: float
-
-
-class KeyCount(Record):
-    """Pieces of feedback by one key (`-` without keys), its share of all, and how much each counts in training."""
-
-    key_id: str
-    pieces: int
-    share: float
-    mean: float
-    weight: float
+    name: str
+    pieces: Annotated[int, InTable("Pieces")]
+    share: Annotated[float, InTable("Share", percent)]
+    mean: Annotated[float, InTable("Mean", "{:.2f}".format)]
+    weight: Annotated[float | None, InTable("Weight in training", "{:g}".format)] = None
 
 
 class FeedbackReport(Record):
     """What was said, by kind and key, and who else agrees with it."""
 
-    kinds: tuple[KindCount, ...]
-    keys: tuple[KeyCount, ...]
+    kinds: tuple[Given, ...]
+    keys: tuple[Given, ...]
     signals: tuple[SignalAgreement, ...]
     judges: tuple[JudgeAgreement, ...]
 
@@ -96,15 +92,11 @@ def feedback_report(
 
 def given(
     connection: Connection, since: float, until: float, key_weights: Mapping[str, float]
-) -> tuple[tuple[KindCount, ...], tuple[KeyCount, ...]]:
+) -> tuple[tuple[Given, ...], tuple[Given, ...]]:
     """Pieces of feedback by kind and by key, most first."""
     by_kind, by_key = (count_feedback(connection, since, until, by) for by in ("kind", "key_id"))
-    kinds = tuple(KindCount(kind=kind, pieces=pieces, mean=mean) for kind, pieces, mean in by_kind)
-    total = sum(each.pieces for each in kinds)
-    keys = tuple(
-        KeyCount(
-            key_id=key_id or "-", pieces=pieces, share=pieces / total, mean=mean, weight=key_weights.get(key_id, 1.0)
-        )
-        for key_id, pieces, mean in by_key
-    )
-    return kinds, keys
+    total = sum(pieces for _, pieces, _ in by_kind)
+    kinds = [Given(name=kind, pieces=n, share=n / total, mean=mean) for kind, n, mean in by_kind]
+    weighed = [(key or "-", key_weights.get(key, 1.0), n, mean) for key, n, mean in by_key]
+    keys = [Given(name=key, pieces=n, share=n / total, mean=mean, weight=weight) for key, weight, n, mean in weighed]
+    return tuple(kinds), tuple(keys)

@@ -103,18 +103,21 @@ def figures(report: LogReport) -> list[Figure]:
 
 
 def served_chart(report: LogReport) -> Chart:
-    busiest = {group.name for group in report.experts[:SHOWN_EXPERTS]}
-    width = 1000 * report.bucket_s
+    busiest = [group.name for group in report.experts[:SHOWN_EXPERTS]]
     rows = [
-        {"x": start, "end": start + width, "group": expert if expert in busiest else "others", "n": n}
-        for start, one in ((1000 * one.start, one) for one in report.timeline)
-        for expert, n in one.by_expert.items()
+        {"x": 1000 * one.start + 500 * report.bucket_s, "group": name, "y": n}
+        for one in report.timeline
+        for name, n in [
+            *((name, one.by_expert.get(name, 0)) for name in busiest),
+            ("others", sum(n for name, n in one.by_expert.items() if name not in busiest)),
+        ]
     ]
     caption = (
-        f"Decisions by the expert that served them, in bars of {report.bucket_s / 60:,g} minutes (UTC). A dashed line "
+        f"Decisions by the expert that served them, in {report.bucket_s / 60:,g} minutes each (UTC). A dashed line "
         "marks the first decision of another router version."
     )
-    return Chart(caption, drawing.bars(rows, "decisions", moments_of(report)))
+    spec = drawing.lines(rows, (None, "decisions"), ",d", x=drawing.TIME_AXIS, moments=moments_of(report))
+    return Chart(caption, spec)
 
 
 def quality_chart(report: LogReport) -> Chart | None:

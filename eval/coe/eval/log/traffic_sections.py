@@ -75,12 +75,6 @@ def bias_section(report: LogReport) -> Section:
 
 def feedback_sections(said: FeedbackReport) -> list[Section]:
     """Feedback by kind and by key, and how far signals of clients and judges agree with it."""
-    kinds: list[Column[Any]] = [Column("Pieces", lambda one: one.pieces), Column("Mean", lambda one: one.mean, number)]
-    keys = [
-        *kinds,
-        Column("Share", lambda one: one.share, percent),
-        Column("Weight in training", lambda one: one.weight, "{:g}".format),
-    ]
     signals: list[Column[Any]] = [
         Column("Answers", lambda one: one.answers),
         Column("With feedback", lambda one: one.with_feedback),
@@ -101,8 +95,8 @@ def feedback_sections(said: FeedbackReport) -> list[Section]:
     shown_signals = {one.kind.value: one for one in said.signals if one.answers}
     by_judge = {f"{one.judge}, rubric {one.rubric}": one for one in said.judges}
     return [
-        Section("Kinds of feedback", table=table_of("Kind", {one.kind: one for one in said.kinds}, kinds)),
-        Section("Keys that gave feedback", table=table_of("Key", {one.key_id: one for one in shown_keys}, keys)),
+        Section("Kinds of feedback", table=record_table("Kind", said.kinds)),
+        Section("Keys that gave feedback", table=record_table("Key", shown_keys)),
         Section("Signals of clients", table=table_of("Signal", shown_signals, signals)),
         Section("Judges", table=table_of("Judge", by_judge, judges)),
     ]

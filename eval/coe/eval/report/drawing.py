@@ -1,11 +1,10 @@
-"""The four kinds of chart that reports draw, as Vega-Lite specifications: dots, lines, bars and a heat map.
+"""The three kinds of chart that reports draw, as Vega-Lite specifications: dots, lines and a heat map.
 
 Colours are CSS variables of the page (`var(--...)`): the SVG follows light, dark and print without being drawn again.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from coe.eval.report.page import Measured, Spec, ends_of
@@ -190,27 +189,6 @@ TIME_AXIS: Spec = {
     },
 }
 """UTC, in milliseconds. Vega's own labels use a 12-hour clock without am or pm."""
-
-
-def bars(rows: Sequence[Spec], title: str, moments: Mapping[str, float]) -> Spec:
-    """Counts `n` of each `group` from `x` to `end` in time, one upon the other; `moments` as in `lines`."""
-    names, height, stacked = groups_of(rows), Counter[float](), []
-    for row in sorted(rows, key=lambda row: names.index(row["group"])):
-        low = height[row["x"]]
-        height[row["x"]] += row["n"]
-        stacked.append({**row, "low": low, "high": height[row["x"]]})
-    across = {"field": "x", "title": None, **TIME_AXIS}
-    up = {"field": "low", "type": "quantitative", "title": title}
-    encoding = {
-        "x": across,
-        "x2": {"field": "end"},
-        "y": up,
-        "y2": {"field": "high"},
-        "color": by_group(names, COLOURS),
-    }
-    mark = {"type": "rect", "stroke": "var(--paper)", "strokeWidth": 0.5}
-    bar = {"mark": mark, "encoding": {**encoding, "tooltip": tooltip(",d", "group", "n")}}
-    return finished(stacked, [bar, *marked(moments, across)], 220)
 
 
 def marked(moments: Mapping[str, float], across: Spec) -> list[Spec]:
