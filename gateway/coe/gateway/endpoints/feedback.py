@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
-from fastapi import Depends, Response
+from fastapi import Response
 from pydantic import Field, model_validator
 
 from coe.base.errors import shorten
@@ -26,21 +24,13 @@ from coe.router.types import Record
 api = api_router()
 RETRY_S = 60.0
 
-CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
-WORD = re.compile(rf"[{CJK}]|[^\W{CJK}]+|[^\w\s]")
-"""A word, a sign, or a character of a script that puts no spaces between words."""
-
 DEFAULT_VALUES = {FeedbackKind.RETRY: 0.0}
-MAX_EDIT_CHARS = 20_000
-"""Two texts of this length take some 30 ms to compare; nothing of them is stored."""
-
 YES_OR_NO = frozenset({FeedbackKind.THUMB, FeedbackKind.RETRY, FeedbackKind.TEST, FeedbackKind.TICKET})
 DOCUMENT_KINDS = frozenset({FeedbackKind.THUMB, FeedbackKind.SCORE})
-EditText = Annotated[str, Field(max_length=MAX_EDIT_CHARS)]
 
 
 class FeedbackRequest(Body):
-    """Feedback of a client on an answer: `value`, or both texts of an edit, of which only the kept share is stored."""
+    """Feedback of a client on an answer."""
 
     decision_id: ColumnText = Field(min_length=1, max_length=64, description="from the header x-coe-decision-id")
     kind: FeedbackKind
@@ -50,19 +40,12 @@ class FeedbackRequest(Body):
     document_id: str | None = Field(
         default=None, min_length=1, max_length=128, description="a document that a search or rerank showed"
     )
-    original: EditText | None = Field(default=None, description="edit: the answer as it was")
-    edited: EditText | None = Field(default=None, description="edit: what a person made of it; never stored")
 
     @model_validator(mode="after")
     def has_one_value(self) -> Self:
-        texts = (self.original, self.edited)
         if self.document_id is not None and self.kind not in DOCUMENT_KINDS:
             raise ValueError(f"kind '{self.kind}' says nothing of a document; allowed with 'document_id': thumb, score")
-        if self.kind is not FeedbackKind.EDIT and texts != (None, None):
-            raise ValueError(f"'original' and 'edited' belong to kind 'edit', not to '{self.kind}'")
-        if texts != (None, None) and (None in texts or self.value is not None):
-            raise ValueError("an edit takes 'value', or 'original' and 'edited' together")
-        if self.value is None and texts == (None, None) and self.kind not in DEFAULT_VALUES:
+        if self.value is None and self.kind not in DEFAULT_VALUES:
             raise ValueError(f"kind '{self.kind}' needs 'value'")
         if self.kind in YES_OR_NO and self.value not in (None, 0.0, 1.0):
             raise ValueError(f"kind '{self.kind}' takes the value 0 or 1")
@@ -79,57 +62,38 @@ class FeedbackAnswer(Record):
     status: Literal["accepted", "replaced", "repeated"]
 
 
-@dataclass
-class FeedbackDesk:
-    """Keeps what a caller says of answers."""
-
-    database: LogDatabase
-    config: Config
-    metrics: Annotated[Metrics, part("metrics")]
-    cache: Annotated[AnswerCache | None, part("cache")]
-    caller: CallerOf
-
-    async def find(self, decision_id: str) -> DecisionRecord:
-        """A decision of the caller's. Raises ApiError 404."""
-        return await find_decision(self.database, decision_id, self.caller.tenant)
-
-    async def keep(self, said: FeedbackRequest) -> FeedbackAnswer:
-        """Raises ApiError: 404 for an unknown decision, 429 over a cap."""
-        record, caps = await self.find(said.decision_id), self.config.feedback
-        check_subject(record, said.document_id)
-        value = await asyncio.to_thread(reward_of, said)
-        about = {"decision_id": record.decision_id, "value": value, "at": time.time(), "key_id": self.caller.key_id}
-        feedback = (
-            Feedback(kind=said.kind, **about)
-            if said.document_id is None
-            else DocumentFeedback(document_id=said.document_id, **about)
-        )
-        status = await asyncio.to_thread(self.database.put_feedback, feedback, caps, record)
-        self.metrics.feedback.labels(said.kind.value, status.value).inc()
-        if status is FeedbackStatus.ERASED:
-            raise no_decision(said.decision_id)
-        if status is FeedbackStatus.OVER_HOUR:
-            raise over_cap(caps)
-        if self.cache is not None and said.document_id is None:
-            self.cache.rated(record.decision_id, value)
-        return FeedbackAnswer(decision_id=record.decision_id, value=value, status=status.value)
-
-
-Desk = Annotated[FeedbackDesk, Depends(FeedbackDesk)]
-
-
 @api.post("/v1/feedback", status_code=202)
 async def put_feedback(
     said: FeedbackRequest,
     response: Response,
-    desk: Desk,
+    database: LogDatabase,
+    config: Config,
+    metrics: Annotated[Metrics, part("metrics")],
+    cache: Annotated[AnswerCache | None, part("cache")],
+    caller: CallerOf,
 ) -> FeedbackAnswer:
     """Keeps it: 202 the first time, 200 when the same key had said something of that kind; 404 for an unknown decision,
     429 when the key is over a cap of experts.yaml."""
-    kept = await desk.keep(said)
-    if kept.status != "accepted":
+    record = await find_decision(database, said.decision_id, caller.tenant)
+    check_subject(record, said.document_id)
+    value = DEFAULT_VALUES[said.kind] if said.value is None else said.value
+    about = {"decision_id": record.decision_id, "value": value, "at": time.time(), "key_id": caller.key_id}
+    feedback = (
+        Feedback(kind=said.kind, **about)
+        if said.document_id is None
+        else DocumentFeedback(document_id=said.document_id, **about)
+    )
+    status = await asyncio.to_thread(database.put_feedback, feedback, config.feedback, record)
+    metrics.feedback.labels(said.kind.value, status.value).inc()
+    if status is FeedbackStatus.ERASED:
+        raise no_decision(said.decision_id)
+    if status is FeedbackStatus.OVER_HOUR:
+        raise over_cap(config.feedback)
+    if cache is not None and said.document_id is None:
+        cache.rated(record.decision_id, value)
+    if status is not FeedbackStatus.ACCEPTED:
         response.status_code = 200
-    return kept
+    return FeedbackAnswer(decision_id=record.decision_id, value=value, status=status.value)
 
 
 def check_subject(record: DecisionRecord, document_id: str | None) -> None:
@@ -158,31 +122,3 @@ def check_subject(record: DecisionRecord, document_id: str | None) -> None:
 def over_cap(caps: FeedbackConfig) -> ApiError:
     message = f"this key gave {caps.max_per_hour} pieces of feedback within an hour, which is the most"
     return ApiError(message, status=429, code="feedback_limit", retry_after_s=RETRY_S)
-
-
-def reward_of(said: FeedbackRequest) -> float:
-    """The value in [0, 1]; of an edit with both texts, the share of the answer that was kept."""
-    if said.original is not None and said.edited is not None:
-        return kept_share(said.original, said.edited)
-    return DEFAULT_VALUES[said.kind] if said.value is None else said.value
-
-
-def kept_share(original: str, edited: str) -> float:
-    """Share of the answer's words that the edited text still has, in the same order: longest common subsequence over
-    the length of the original. 1.0 for an answer without words, from which nothing can be removed."""
-    before, after = WORD.findall(original), WORD.findall(edited)
-    return common_length(before, after) / len(before) if before else 1.0
-
-
-def common_length(left: list[str], right: list[str]) -> int:
-    """Length of the longest common subsequence, by Hyyrö's bit-parallel algorithm (2004): one step per word of `right`
-    on a number of as many bits as `left` has words."""
-    places: dict[str, int] = {}
-    for place, word in enumerate(left):
-        places[word] = places.get(word, 0) | 1 << place
-    full = (1 << len(left)) - 1
-    state = full
-    for word in right:
-        matches = state & places.get(word, 0)
-        state = ((state + matches) | (state - matches)) & full
-    return len(left) - state.bit_count()
