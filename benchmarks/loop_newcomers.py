@@ -32,12 +32,13 @@ from benchmarks.loop_fleet import (
     without,
 )
 from benchmarks.loop_stage import Settings, Stage, fit_stage
+from coe.eval.probe_plan import Bars, chances_of_luck, run_plan
 from coe.router.protocols import Encoder
 from coe.router.quality import references
 from coe.router.section import PluginConfig
 from coe.training.expert_map import measure_quality, row_numbers
+from coe.training.gate import MOST_LUCKY
 from coe.training.onboarding import held_back, joined_evidence
-from coe.training.probe_plan import MOST_LUCKY, Bars, chances_of_luck, run_plan
 
 BLOCK = 500
 SHARE = 0.2

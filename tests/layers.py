@@ -77,7 +77,7 @@ LONG_FILES = frozenset(
         "eval/log/test_expert_worth",
         "training/test_few_examples",
         "training/test_one_key",
-        "training/test_probe_plan",
+        "eval/test_probe_plan",
         "training/test_retrain",
         "training/test_retrain_experts",
         "training/test_train_command",

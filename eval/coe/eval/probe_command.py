@@ -21,6 +21,7 @@ from coe.eval.collect import Collection, collect
 from coe.eval.collect_command import load_request, print_collection
 from coe.eval.collect_request import CollectRequest, Show
 from coe.eval.command_options import split_names
+from coe.eval.probe_plan import bars_of, chances_of_luck, run_plan
 from coe.eval.probe_set import Probe
 from coe.fleet.router_registry import Registry
 from coe.router.artifact import load_artifact
@@ -30,8 +31,8 @@ from coe.router.live_pointer import required_pointer
 from coe.router.types import GENERAL, Float64Array
 from coe.training.datasets.outcomes import read_outcome_folders, read_outcomes
 from coe.training.expert_map import cell_sums, row_numbers
-from coe.training.onboarding import Onboarding, bars_of, check_can_join, onboard
-from coe.training.probe_plan import MOST_LUCKY, chances_of_luck, run_plan
+from coe.training.gate import MOST_LUCKY
+from coe.training.onboarding import Onboarding, check_can_join, onboard
 from coe.training.summary import result_console
 from coe.training.types import OutcomeTable
 

@@ -30,6 +30,9 @@ ROUNDING = 1e-9
 LEVEL = 0.05
 """Chance at most with which a candidate that gains nothing is ever promoted by the log, however often it is judged."""
 
+MOST_LUCKY = 0.1
+"""Share of new experts that are nowhere better which may be given a category."""
+
 
 @dataclass(frozen=True)
 class Comparison:

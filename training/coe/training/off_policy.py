@@ -33,8 +33,7 @@ from scipy.stats import norm
 from scipy.stats import t as student_t
 
 from coe.router.types import Float64Array, IntArray, Interval, Metric
-from coe.training.gate import LEVEL, WITHOUT_ONE
-from coe.training.probe_plan import MOST_LUCKY
+from coe.training.gate import LEVEL, MOST_LUCKY, WITHOUT_ONE
 
 ROUNDS = 1000
 MAX_WEIGHT = 200.0

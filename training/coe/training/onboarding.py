@@ -19,14 +19,13 @@ from coe.base.shares import Z_95
 from coe.router.artifact import RouterArtifact, load_artifact, save_artifact
 from coe.router.build import configured_router, evidence_of, expert_costs
 from coe.router.config import CoeConfig
-from coe.router.map_solver import solve_map
 from coe.router.pipeline import Router
-from coe.router.quality import BROAD, CHEAPER, OF_EXPERTS, QualityMatrix, cautious_quality, references
+from coe.router.quality import BROAD, CHEAPER, QualityMatrix, cautious_quality, references
 from coe.router.types import GENERAL, BoolArray, Float64Array, IntArray
 from coe.training.expert_map import cell_means, cell_sums, row_numbers, shrink
 from coe.training.failover import BELOW_REFERENCE
 from coe.training.fit_inputs import fingerprint_outcomes
-from coe.training.probe_plan import MOST_LUCKY, Bars
+from coe.training.gate import MOST_LUCKY
 from coe.training.types import OutcomeTable
 
 EXTENDABLE = "map"
@@ -143,41 +142,6 @@ def probe_levels(asked: Sequence[str], others: OutcomeTable | None, default: Flo
         if row is not None and np.isfinite(others.scores[row]).any():
             levels[i] = float(np.nanmean(others.scores[row]))
     return levels
-
-
-def bars_of(config: CoeConfig, router: Router, evidence: QualityMatrix, expert: str, n_probes: Sequence[int]) -> Bars:
-    """Quality that the new expert has to exceed in every category under the default policy.
-
-    Args:
-        evidence: (k+1, m) of the router's experts, in their order.
-        n_probes: (k+1,) how many there are of each row of the map.
-    """
-    rows, policy = np.arange(len(evidence.quality)), router.policy("default")
-    now = np.array([policy.expert_of(row)[0] for row in rows.tolist()])
-    room = np.array([0 if row in policy.pins else n for row, n in enumerate(n_probes)], dtype=np.float64)
-    level = evidence.quality[rows, now].astype(np.float64) + dearer(config, router, evidence, expert, now)
-    return Bars(level, evidence.stderr[rows, now].astype(np.float64), room)
-
-
-def dearer(config: CoeConfig, router: Router, evidence: QualityMatrix, expert: str, now: IntArray) -> Float64Array:
-    """(k+1,) extra cost of the expert over the one that serves, in quality, by the default policy's prices of budgets.
-
-    Its answers are taken to be as long and as slow as those of the others: none was seen yet.
-    """
-    joined = evidence.beside({name: getattr(evidence, name).mean(axis=1, keepdims=True) for name in OF_EXPERTS})
-    costs = expert_costs([config.experts[name] for name in (*router.experts, expert)], joined)
-    policy = router.policy("default")
-    solved = solve_map(
-        cautious_quality(joined, costs.cost_usd),
-        joined.mass,
-        costs,
-        config.policies["default"].budgets,
-        dict(policy.pins),
-    )
-    if solved.fallbacks is None:
-        return np.zeros(len(now))
-    tolls = solved.fallbacks.tolls
-    return np.asarray(tolls[:, -1] - tolls[np.arange(len(now)), now])
 
 
 def held_back(joined: QualityMatrix, reference: IntArray, is_proven: BoolArray) -> QualityMatrix:

@@ -7,12 +7,17 @@ Shapes: r runs of the procedure (one that is real, or many that are simulated), 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from coe.router.types import Float64Array
+from coe.router.build import expert_costs
+from coe.router.config import CoeConfig
+from coe.router.map_solver import solve_map
+from coe.router.pipeline import Router
+from coe.router.quality import OF_EXPERTS, QualityMatrix, cautious_quality
+from coe.router.types import Float64Array, IntArray
 
 ROUND = 4
 """Probes between two looks. Fewer find slightly more, and each look starts `coe eval collect` once more (ours)."""
@@ -20,9 +25,6 @@ ROUND = 4
 PRIOR_PROBES, OPTIMISM = 2.0, 0.1
 """A category's gain is shrunk by so many probes without any, and so many of its standard errors are added: this little
 optimism goes deep into one category before it tries the next (ours; `benchmarks/probes.py`)."""
-
-MOST_LUCKY = 0.1
-"""Share of experts that are nowhere better which may be given a category."""
 
 SIMULATED = 2000
 
@@ -41,6 +43,41 @@ class Bars:
     level: Float64Array
     stderr: Float64Array
     room: Float64Array
+
+
+def bars_of(config: CoeConfig, router: Router, evidence: QualityMatrix, expert: str, n_probes: Sequence[int]) -> Bars:
+    """Quality that the new expert has to exceed in every category under the default policy.
+
+    Args:
+        evidence: (k+1, m) of the router's experts, in their order.
+        n_probes: (k+1,) how many there are of each row of the map.
+    """
+    rows, policy = np.arange(len(evidence.quality)), router.policy("default")
+    now = np.array([policy.expert_of(row)[0] for row in rows.tolist()])
+    room = np.array([0 if row in policy.pins else n for row, n in enumerate(n_probes)], dtype=np.float64)
+    level = evidence.quality[rows, now].astype(np.float64) + dearer(config, router, evidence, expert, now)
+    return Bars(level, evidence.stderr[rows, now].astype(np.float64), room)
+
+
+def dearer(config: CoeConfig, router: Router, evidence: QualityMatrix, expert: str, now: IntArray) -> Float64Array:
+    """(k+1,) extra cost of the expert over the one that serves, in quality, by the default policy's prices of budgets.
+
+    Its answers are taken to be as long and as slow as those of the others: none was seen yet.
+    """
+    joined = evidence.beside({name: getattr(evidence, name).mean(axis=1, keepdims=True) for name in OF_EXPERTS})
+    costs = expert_costs([config.experts[name] for name in (*router.experts, expert)], joined)
+    policy = router.policy("default")
+    solved = solve_map(
+        cautious_quality(joined, costs.cost_usd),
+        joined.mass,
+        costs,
+        config.policies["default"].budgets,
+        dict(policy.pins),
+    )
+    if solved.fallbacks is None:
+        return np.zeros(len(now))
+    tolls = solved.fallbacks.tolls
+    return np.asarray(tolls[:, -1] - tolls[np.arange(len(now)), now])
 
 
 def run_plan(bars: Bars, budget: int, ask: Ask, runs: int = 1) -> tuple[Float64Array, Float64Array]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.probes import one_run
+from coe.eval.probe_plan import Bars, chances_of_luck, run_plan, simulated
 from coe.router.quality import QualityMatrix, cautious_quality, reference_of, references
+from coe.training.gate import MOST_LUCKY
 from coe.training.onboarding import held_back
-from coe.training.probe_plan import MOST_LUCKY, Bars, chances_of_luck, run_plan, simulated
 
 RUNS = 100
 
