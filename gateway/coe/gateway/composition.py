@@ -57,12 +57,12 @@ INCOMING = "incoming"
 """Folder of uploads while they arrive."""
 
 NEW_OBJECTS = 20_000
-
-BATCH_SHARE = 64
-"""Lines of batches begin while fewer requests run than this part of `max_concurrency`."""
 """Lists, dicts and other containers made, less those that ended, before the youngest are searched; Python's is 700. A
 large body makes thousands, and a batch of the log on its way to SQL ten thousand, which end with it: a search among
 them finds nothing, and stops all requests for some milliseconds."""
+
+BATCH_SHARE = 64
+"""Lines of batches begin while fewer requests run than this part of `max_concurrency`."""
 
 
 @asynccontextmanager
