@@ -70,6 +70,23 @@ class Native:
     prompts: int = 1
     choices: int = 1
 
+    def without_foreign_reasoning(self) -> Mapping[str, object]:
+        """The body without reasoning that no vendor has signed or encrypted: experts that a chat request went to wrote
+        it, and a vendor refuses what it did not sign. A message of nothing else goes with it."""
+        field = {Wire.MESSAGES: "messages", Wire.RESPONSES: "input"}.get(self.wire, "")
+        items = self.body.get(field)
+        if not isinstance(items, list):
+            return self.body
+        kept = []
+        for item in items:
+            content = item.get("content")
+            if isinstance(content, list) and any(map(is_unsigned, content)):
+                signed = [block for block in content if not is_unsigned(block)]
+                kept += [{**item, "content": signed}] if signed else []
+            elif not is_unsigned(item):
+                kept.append(item)
+        return {**self.body, field: kept}
+
 
 class ChatRequest(NamedTuple):
     """A decoded request. `text` is the last human ask, capped, and `earlier` are those before it, newest first;
@@ -90,6 +107,12 @@ class ChatRequest(NamedTuple):
     def messages(self) -> list[dict[str, object]]:
         """Of the chat request, as they were checked."""
         return cast("list[dict[str, object]]", self.body["messages"])
+
+
+def is_unsigned(part: object) -> bool:
+    """Returns True for reasoning of Anthropic's API or of OpenAI's responses that its vendor could not know again."""
+    marks = {"thinking": "signature", "reasoning": "encrypted_content"}
+    return isinstance(part, dict) and part.get("type") in marks and not part.get(marks[part["type"]])
 
 
 def json_object(values: object) -> dict[str, object]:

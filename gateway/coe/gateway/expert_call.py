@@ -28,7 +28,7 @@ from coe.gateway.expert_answer import (
 )
 from coe.gateway.http_errors import OF_ENTRY, OUT_OF_QUOTA, TOO_LONG, UNSENT, ApiError, api_error
 from coe.gateway.keys.grants import Caller
-from coe.router.expert_config import ExpertConfig, Wire
+from coe.router.expert_config import Engine, ExpertConfig, Wire
 from coe.router.types import RoutingDecision
 
 RETRY_SHARE = 0.1  # of requests; gRPC's retry throttling uses the same order (A6: tokenRatio 0.1)
@@ -169,7 +169,8 @@ class ExpertCall:
             is_batch=context.is_batch,
         )
         if native is not None:
-            request = request._replace(body=native.body, path=native.wire.value, headers=native.headers)
+            body = native.without_foreign_reasoning() if entry.engine is Engine.OPENAI else native.body
+            request = request._replace(body=body, path=native.wire.value, headers=native.headers)
         added: tuple[str, ...] = ()
         if asks_usage:
             options = cast("dict[str, object]", request.body.get("stream_options") or {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from coe.base.errors import ConfigError
 from coe.gateway.app import ADAPTERS
 from coe.gateway.chat_limits import bounded, most
+from coe.gateway.chat_request import Native
 from coe.router.capabilities import Capabilities
 from coe.router.expert_config import Engine, ExpertConfig, Wire
 from coe.router.gateway_config import GatewayConfig
@@ -268,3 +270,51 @@ def test_the_most_that_a_native_request_costs_counts_all_it_asks() -> None:
 def test_a_wire_that_an_engine_does_not_speak_is_refused(entry: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         config_of(entries={"ruby": entry})
+
+
+CALLED: Json = {"type": "tool_use", "id": "c1", "name": "f", "input": {}}
+SIGNED: Json = {"type": "thinking", "thinking": "its own", "signature": "s1"}
+THOUGHT: Json = {"type": "thinking", "thinking": "of a chat model", "signature": ""}
+FAILED_CALL: Json = {"type": "tool_result", "tool_use_id": "c1", "content": "Error: no such file"}
+HIDDEN: Json = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "e1"}
+CLEAR: Json = {"type": "reasoning", "id": "rs_2", "summary": [{"type": "summary_text", "text": "of a chat model"}]}
+
+
+@pytest.mark.parametrize("engine", ["openai", "vllm"])
+async def test_a_loop_that_moves_to_a_vendor_takes_no_reasoning_along_that_the_vendor_did_not_sign(engine: str) -> None:
+    """A green loop stalls at plain, which speaks chat, and goes to emerald, which speaks Anthropic's API itself."""
+    can_take = {name: Capabilities(wires=frozenset({"messages"} if name == "emerald" else ())) for name in EXPERTS}
+    router = small_router(capabilities=can_take)
+    router = replace(router, policies={"default": replace(router.policies["default"], pins={1: 2})})
+    asked: list[Json] = [{"role": "user", "content": "what makes all those green leaves green?"}]
+    loop = asked + [{"role": "assistant", "content": [THOUGHT, CALLED]}, {"role": "user", "content": [FAILED_CALL]}] * 3
+    own = [{"role": "assistant", "content": [SIGNED, THOUGHT]}, {"role": "assistant", "content": [THOUGHT]}]
+    async with (
+        scripted(messages=[WHOLE["messages"]]) as vendor,
+        scripted(**{"chat/completions": [completion(content="hi"), completion(content="hi")]}) as chat,
+    ):
+        entries = {"emerald": {"engine": engine, "url": f"{vendor.url}/v1", "wires": ["messages"]}}
+        experts = echoes(emerald=wire(vendor.url), plain=wire(chat.url))
+        async with running(experts, entries=entries, router=router) as gateway:
+            for messages in (asked, [*loop[:1], *own, *loop[1:]]):
+                assert (await post(gateway, "messages", messages=messages, container=None))[0] == 200
+            record = await gateway.record(1)
+    assert (record.decision.reason.value, record.served_expert) == ("escalated", "emerald")
+    sent = vendor.asked[0][1]["messages"]
+    if engine == "vllm":
+        assert sent == [*loop[:1], *own, *loop[1:]], "an engine of one's own takes all"
+        return
+    steps = [{"role": "assistant", "content": [CALLED]}, {"role": "user", "content": [FAILED_CALL]}] * 3
+    assert sent == [*asked, {"role": "assistant", "content": [SIGNED]}, *steps]
+
+
+def test_responses_keep_reasoning_that_is_encrypted() -> None:
+    call = {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"}
+    items = [{"role": "user", "content": "x"}, HIDDEN, CLEAR, call, {"type": "odd", "content": ["text"]}]
+    body = {"model": "m", "input": items}
+    assert Native(Wire.RESPONSES, body, dict, "max_output_tokens").without_foreign_reasoning() == {
+        "model": "m",
+        "input": [items[0], HIDDEN, *items[3:]],
+    }
+    text = {"model": "m", "input": "x"}
+    assert Native(Wire.RESPONSES, text, dict, "max_output_tokens").without_foreign_reasoning() == text
