@@ -89,10 +89,10 @@ SINCE = {
     "from other gateways: settings, logs, savings": """
         fleet/setup/* fleet/price_list.py eval/log/foreign_logs.py eval/log/savings.py
     """,
-    "learning: carried evidence, exploration, takeovers, worth": """
+    "learning: exploration, takeovers, worth": """
         training/off_policy.py training/change_points.py training/category_mix.py
         training/failover.py eval/log/*worth*.py
-        training/feedback_bias.py training/probe_*.py router/exploration.py
+        training/feedback_bias.py router/exploration.py
     """,
 }
 """Capabilities that were asked for after the rooms were planned, and the files that came with each: none was in commit

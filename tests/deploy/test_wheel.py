@@ -100,6 +100,14 @@ def test_the_whole_has_the_versions_and_needs_of_its_parts() -> None:
     assert {project["version"] for _, project in DISTRIBUTIONS.values()} == {whole["version"]}
 
 
+def test_training_alone_ships_files_where_the_whole_does() -> None:
+    included = [
+        tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+        for folder in ("", "training")
+    ]
+    assert set(included[1]["force-include"].values()) <= set(included[0]["force-include"].values())
+
+
 def test_what_a_first_composition_needs_is_there(names: set[str]) -> None:
     wanted = ("examples/smollm2/seed/sql.jsonl", "examples/smollm2/probes/sql.jsonl")
     assert {"coe/fleet/setup/starter.yaml", *(f"coe/shipped/{each}" for each in wanted)} <= names
