@@ -17,7 +17,6 @@ from coe.cli.options import (
     DataOption,
     JsonOption,
     SinceOption,
-    require_folder,
     with_options,
 )
 from coe.cli.progress import console_progress
@@ -41,7 +40,6 @@ def train(
     data_dir: DataOption = Path("data"),
     outcomes: OutcomesOption = None,
     queries: QueriesOption = None,
-    out: Annotated[Path | None, typer.Option(help="where routers go; default: <data>/routers")] = None,
     *,
     options: FitOptions,
 ) -> None:
@@ -51,9 +49,7 @@ def train(
     from coe.training.summary import print_router
     from coe.training.train_notes import notes_on_new_categories, notes_on_training, readable_pointer, require_sure
 
-    if out is not None:
-        require_folder(out)
-    registry, now = Registry(out or data_dir / "routers"), datetime.now(UTC)
+    registry, now = Registry(data_dir / "routers"), datetime.now(UTC)
     request = TrainRequest(
         config, outcomes or data_dir / "outcomes", queries or seed_folder(), data_dir / "cache", options
     )
