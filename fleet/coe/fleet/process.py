@@ -144,17 +144,6 @@ class SupervisedProcess:
         if self._task is not None:
             await self._task
 
-    def send(self, number: signal.Signals) -> None:
-        """Sends the process a signal; harmless when it does not run."""
-        if self._child is not None and self._child.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._child.send_signal(number)
-
-    @property
-    def exit_code(self) -> int | None:
-        """Exit status of the last life that has ended, negative for a signal; None while it runs."""
-        return None if self._child is None else self._child.returncode
-
     def _enter(self, state: ProcessState, reason: str | None = None) -> None:
         self._state, self._reason = state, reason
         if state in (ProcessState.READY, ProcessState.FAILED, ProcessState.STOPPED):

@@ -1,4 +1,4 @@
-"""Services that a gateway starts: Redis and the engines of this host. Imports no more than their parent needs."""
+"""Services that a gateway starts: Redis and the engines of this host."""
 
 from __future__ import annotations
 
