@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from benchmarks.outcome_tables import write_chosen
 from coe.eval.routing.baselines import best_single
-from coe.eval.routing.routing_request import RoutingRequest
-from coe.eval.routing.table_fit import DEFAULT_ENCODER, encoder_config
+from coe.eval.routing.routing_request import DEFAULT_ENCODER, RoutingRequest
+from coe.eval.routing.table_fit import encoder_config
 from coe.eval.routing.trial_tables import read_tables
 from coe.training.datasets.outcome_rows import PROMPTS_FILE
 from coe.training.datasets.outcomes import read_outcomes

@@ -143,11 +143,11 @@ def orders_of(request: RoutingRequest) -> tuple[int, dict[str, CallOrder]]:
     now = datetime.now(UTC)
     with tempfile.TemporaryDirectory() as scratch:
         fitted = fit_methods(Path(scratch), table_request(tables.fit, request), now=now, progress=silent)
-    first = load(next(iter(fitted.values()))[0], tables.fit, budgets)
+    first = load(next(iter(fitted.values())), tables.fit, budgets)
     trial = run_trial(tables, first, request, "", np.random.default_rng(request.seed), silent)
     weak, strong = np.argsort(trial.fit_means, kind="stable").tolist()
     rng, found = np.random.default_rng(request.seed), {}
-    for kind, (artifact, _) in fitted.items():
+    for kind, artifact in fitted.items():
         router = load(artifact, tables.fit, budgets, first.encoder)
         quality = predicted(router, trial)
         gain = quality[:, strong] - quality[:, weak]

@@ -9,13 +9,15 @@ from pydantic import Field
 from coe.router.policy_config import Budgets
 from coe.router.types import Record
 
+DEFAULT_ENCODER = "use_multilingual+hashing"
+
 
 class RoutingOptions(Record):
-    """Options that are taken as they are given. Kinds that are None are those of `eval.routing.table_fit`."""
+    """Options that are taken as they are given."""
 
-    method: str | None = Field(default=None, description="kind of scorer that is reported as coe; default: map")
-    encoder: str | None = Field(default=None, description="kind of encoder, or several joined by +")
-    classifier: str | None = Field(default=None, description="kind of classifier")
+    method: str = Field(default="map", description="kind of scorer that is reported as coe")
+    encoder: str = Field(default=DEFAULT_ENCODER, description="kind of encoder, or several joined by +")
+    classifier: str = Field(default="logistic", description="kind of classifier")
     seed: int = Field(default=0, ge=0, le=2**32 - 1, description="seed of every random draw")
     folds: int = Field(
         default=0, ge=0, description="also decide all prompts in so many parts, each by a router fitted on the others"

@@ -59,9 +59,7 @@ def words_of(kind: str) -> tuple[str, str]:
 
 def table_request(fit: OutcomeTable, request: RoutingRequest) -> TableRequest:
     """The fit rows alone."""
-    chosen = {"encoder": request.encoder, "classifier": request.classifier, "scorer": request.method}
-    given = {name: kind for name, kind in chosen.items() if kind is not None}
-    return TableRequest(fit, cache=request.cache, seed=request.seed, **given)
+    return TableRequest(fit, request.encoder, request.classifier, request.method, request.cache, request.seed)
 
 
 def load(
@@ -145,7 +143,7 @@ def data_facts(request: RoutingRequest, tables: Tables, router_version: str, enc
     return DataFacts(
         source=test.source,
         metric=test.metric,
-        method=table_request(tables.fit, request).scorer,
+        method=request.method,
         has_one_category=tables.has_one_category,
         experts=test.experts,
         n_fit=len(tables.fit.prompt_ids),
@@ -174,7 +172,7 @@ def run_routing(request: RoutingRequest, *, now: datetime, progress: Progress) -
     progress(f"training on {len(tables.fit.prompt_ids)} queries")
     wanted, registry = table_request(tables.fit, request), Registry(request.out / "routers")
     fitted = fit_methods(registry.root, wanted, now=now, progress=progress)
-    artifact = fitted[wanted.scorer][0]
+    artifact = fitted[wanted.scorer]
     registry.promote(artifact.manifest.version, now)
     router = load(artifact, tables.fit, request.budgets)
     decide_rng, measure_rng = np.random.default_rng(request.seed).spawn(2)
@@ -184,7 +182,7 @@ def run_routing(request: RoutingRequest, *, now: datetime, progress: Progress) -
         trial,
         methods=tuple(
             method_arm(kind, load(made, tables.fit, request.budgets, router.encoder), trial)
-            for kind, (made, _) in fitted.items()
+            for kind, made in fitted.items()
         ),
     )
     progress("deciding under every limit")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -12,6 +11,7 @@ import numpy as np
 
 from coe.base.errors import DataError
 from coe.cli.progress import Progress
+from coe.eval.routing.routing_request import DEFAULT_ENCODER
 from coe.router import plugins
 from coe.router.artifact import RouterArtifact, written
 from coe.router.section import PluginConfig
@@ -24,7 +24,6 @@ from coe.training.stage_one import FitRequest
 from coe.training.types import MIN_TABLE_PROMPTS, LabelledQuery, OutcomeTable
 
 TABLE_ALPHA = 0.1
-DEFAULT_ENCODER = "use_multilingual+hashing"
 PART_WEIGHTS: Mapping[str, float] = {"hashing": 0.5, "use_static": 0.5}
 
 
@@ -91,11 +90,8 @@ def fit_table(root: Path, request: TableRequest, *, now: datetime, progress: Pro
     return fit_router(root, wanted, encoder, queries, now=now, rng=rng, progress=progress)
 
 
-def fit_methods(
-    root: Path, request: TableRequest, *, now: datetime, progress: Progress
-) -> dict[str, tuple[RouterArtifact, float]]:
-    """A router of every kind over one stage 1, each with the seconds that fitting and validating it took. Raises as
-    above."""
+def fit_methods(root: Path, request: TableRequest, *, now: datetime, progress: Progress) -> dict[str, RouterArtifact]:
+    """A router of every kind over one stage 1. Raises as above."""
     wanted, queries = table_inputs(request)
     encoder, rng = opened_encoder(wanted.encoder_config, request.cache), np.random.default_rng(request.seed)
     # A request for the map alone would put no graded queries beside stage 1.
@@ -104,8 +100,6 @@ def fit_methods(
     made = {}
     with one_thread():
         for kind in plugins.kinds(FAMILY):
-            start = time.perf_counter()
             scorer = fit_scorer(PluginConfig(kind=kind), prepared.graded, prepared.rng, progress)
-            took = round(time.perf_counter() - start, 2)
-            made[kind] = written(root, artifact_of(wanted, encoder, prepared, scorer, now)), took
+            made[kind] = written(root, artifact_of(wanted, encoder, prepared, scorer, now))
     return made
