@@ -54,9 +54,6 @@ def experts_probe(
     categories: Annotated[
         str | None, typer.Option("--categories", help="only these, separated by commas; default: all")
     ] = None,
-    outcomes: Annotated[
-        Path | None, typer.Option(help="outcome table of the other experts; default: all in <data>/outcomes")
-    ] = None,
     promote: Annotated[bool, typer.Option("--promote", help="make the new router live at once")] = False,
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
@@ -79,7 +76,7 @@ def experts_probe(
         luck = chances_of_luck(bars, probes, *run_plan(bars, probes, asking))
     print_collection(asking.whole(), out)
     now = datetime.now(UTC)
-    others = graded_others(outcomes or data_dir / "outcomes", artifact.manifest.experts)
+    others = graded_others(data_dir / "outcomes", artifact.manifest.experts)
     found = onboard(loaded, folder, name, asking.table(), others, now=now, luck=luck)
     print_onboarding(found)
     if promote:
