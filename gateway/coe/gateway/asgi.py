@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -29,7 +30,7 @@ EXTENSIONS, PEER, BODY = "extensions", "coe.peer", "coe.body"
 BODY_TIMEOUT_S = 30.0
 SKIPPED_BODY_FACTOR = 16  # a refused body up to so many limits is read and dropped, so that its sender sees the answer
 
-MAX_REQUEST_ID_CHARS = 128
+REQUEST_ID = re.compile(rb"[\w.:-]{1,128}", re.ASCII)
 
 LARGE_BYTES = 256 * 1024
 MANY_VALUES = 4_000
@@ -153,11 +154,7 @@ async def send_head(send: Send, status: int, headers: Mapping[str, str]) -> None
 def request_id_of(headers: Mapping[bytes, bytes]) -> str:
     """The client's request id where it is safe to repeat in headers and logs, else a new one."""
     given = headers.get(b"x-request-id", b"")
-    if 0 < len(given) <= MAX_REQUEST_ID_CHARS and given.isascii():
-        text = given.decode()
-        if all(c.isalnum() or c in "-_.:" for c in text):
-            return text
-    return f"req-{os.urandom(12).hex()}"
+    return given.decode() if REQUEST_ID.fullmatch(given) else f"req-{os.urandom(12).hex()}"
 
 
 def replay(body: bytes, receive: Receive) -> Receive:
