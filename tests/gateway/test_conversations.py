@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from coe.gateway.conversations import Conversations, Last
 from coe.gateway.replay import replay
 from coe.router.capabilities import Capabilities
 from coe.router.cost import Price
-from coe.router.moves import MAX_MOVES, UNPRICED, price_of_move
+from coe.router.moves import MAX_MOVES, UNPRICED, Move, price_of_move, stay
 from coe.router.pipeline import Router
 from coe.router.policy_config import GAIN_FOR_DOUBLE_COST
 from coe.router.types import DecisionReason, LoopState, Query, QueryFacts, StayRule
@@ -53,11 +54,10 @@ def roomy() -> Router:
     return small_router(capabilities={name: Capabilities() for name in EXPERTS})
 
 
-def stalling() -> Router:
-    """The small router whose green asks are pinned to plain, at a tenth of the price of emerald."""
+def stalling(prices: Mapping[str, Price] = MappingProxyType({})) -> Router:
+    """The small router whose green asks are pinned to plain, where emerald is better by 0.4."""
     router = roomy()
     pinned = replace(router.policies["default"], pins={1: 2})
-    prices = {"ruby": DEAR, "emerald": DEAR, "plain": Price({"input": 0.5, "cache_read": 0.05, "output": 2.5})}
     return replace(router, policies={**router.policies, "default": pinned}, prices=prices)
 
 
@@ -241,7 +241,7 @@ async def test_a_stalled_loop_goes_to_the_strongest_by_the_third_and_returns_whe
         assert stays == ("emerald", "kept; gain=-0.4000; price=none, unsettled")
         back = await asked(it, [GREEN, *failing(3), *working(2)])
         assert back[0] == "plain"
-        assert back[1].startswith("moved; gain=-0.4000; price=-")
+        assert back[1] == "moved; gain=-0.4000; price=none, settled"
         assert (await asked(it, [GREEN, *failing(3), *working(3)]))[0] == "plain"
         reasons, words = [], []
         for row in range(7):
@@ -258,6 +258,24 @@ async def test_a_stalled_loop_goes_to_the_strongest_by_the_third_and_returns_whe
         assert why_dropped(escalated, {escalated.decision_id: 1.0}) == (
             "the strongest expert took over a loop that had stalled"
         )
+
+
+async def test_a_settled_loop_stays_with_the_strongest_where_the_way_back_loses_more_than_it_saves() -> None:
+    """At a tenth of the price a tenth of quality is saved twice over, and 0.4 is not."""
+    plain = Price({"input": 0.5, "cache_read": 0.05, "output": 2.5})
+    async with running(router=stalling({"ruby": DEAR, "emerald": DEAR, "plain": plain})) as it:
+        await asked(it, [GREEN])
+        assert (await asked(it, [GREEN, *failing(3)]))[0] == "emerald"
+        expert, note = await asked(it, [GREEN, *failing(3), *working(2)])
+        assert expert == "emerald"
+        assert note.startswith("kept; gain=-0.4000; price=-0.1")
+        assert (await it.record(2)).decision.reason is DecisionReason.ESCALATED
+    facts = QueryFacts(last_expert="emerald", last_reason="escalated", loop=LoopState(good_turns=2))
+    held = stay(facts, Move(-0.1, price_of_move(facts, DEAR, plain)), is_pinned=False, is_unsure=False)
+    assert (held.rule, held.kept) == (StayRule.SETTLED, True), "a prompt of no tokens saves nothing"
+    facts = replace(facts, prompt_chars=400_000, cached_tokens=95_000)
+    held = stay(facts, Move(-0.1, price_of_move(facts, DEAR, plain)), is_pinned=False, is_unsure=False)
+    assert (held.rule, held.kept) == (StayRule.SETTLED, False)
 
 
 async def test_a_loop_moves_so_many_times_at_most() -> None:

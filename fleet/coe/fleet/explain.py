@@ -101,7 +101,7 @@ STAYS = {
     StayRule.EXPLORED: "it is tried, and a loop that is tried ends with one expert",
     StayRule.STALLED: "its loop repeats itself, but no stronger expert may serve",
     StayRule.UNSETTLED: "its loop is not settled",
-    StayRule.SETTLED: "its loop is settled, but the way back would cost more than it saves",
+    StayRule.SETTLED: "its loop is settled, but the way back would lose more than it saves",
     StayRule.SPENT: "its loops have moved as often as they may",
 }
 """Why a conversation stays, where it is not for the price alone."""

@@ -228,7 +228,7 @@ class StayRule(StrEnum):
     EXPLORED = "explored"  # a loop whose expert is tried stays, so that its end tells of one expert
     STALLED = "stalled"  # a loop that repeats itself moves to the strongest expert, if that is another
     UNSETTLED = "unsettled"  # a loop with an error or a repetition stays, unless it gains
-    SETTLED = "settled"  # a loop that was stalled returns to the planned expert, unless that costs more than to stay
+    SETTLED = "settled"  # a loop that was stalled returns to the planned expert, unless it loses more than it saves
     SPENT = "spent"  # a loop has moved as often as it may
 
 
