@@ -243,6 +243,13 @@ async def test_an_expert_that_is_away_for_a_moment_is_waited_for(fake: FakeExper
     assert set(fake.asked.values()) == {3}
 
 
+async def test_one_answer_to_two_probes_is_graded_by_each(fake: FakeExperts, tmp_path: Path) -> None:
+    other = GraderSpec.model_validate({"kind": "number", "value": 99})
+    twin = PROBES[0].model_copy(update={"id": "arithmetic-009", "grader": other})
+    found = await run(fake, tmp_path, "right", "wrong", probes=(PROBES[0], twin), fingerprints={"wrong": "w"})
+    np.testing.assert_array_equal(found.table.scores, [[1, 0], [0, 1]])
+
+
 async def test_a_changed_probe_is_asked_again(fake: FakeExperts, tmp_path: Path) -> None:
     await run(fake, tmp_path, "right")
     stricter = PROBES[0].model_copy(update={"max_tokens": 4})

@@ -139,7 +139,8 @@ def line_of(record: str, expert: str | None, feedback: float | None) -> Decision
 
 
 def conditions(connection: Connection, tenant: str, wanted: DecisionFilter) -> Iterator[ColumnElement[bool]]:
-    """The columns of the team's index, unless the conversation's finds fewer rows, or the ids of rare feedback do."""
+    """Conditions on columns of the team's index; that is not used where a conversation or the ids of rare feedback find
+    fewer rows."""
     columns, ids = DECISIONS.c, None
     if wanted.feedback not in (None, Opinion.NONE):
         found = connection.scalars(said(wanted.feedback).limit(FEW)).all()

@@ -59,6 +59,11 @@ class Pair:
     expert: str
     key: str
 
+    @property
+    def cell(self) -> tuple[str, str]:
+        """Its place in a table. Keys may be the same for two probes of one text, or two experts of one model."""
+        return self.probe.id, self.expert
+
     def answered(self, started: float, **found: Any) -> Answer:
         """The answer, or failure, to a question that was asked at `started` by the clock of `time.perf_counter`."""
         latency_ms = 1000 * (time.perf_counter() - started)

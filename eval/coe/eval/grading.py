@@ -29,9 +29,9 @@ async def graded_table(
     found = [(pair, answers.get(pair.key)) for pair in pairs_of(request, experts)]
     said = [(pair, answer.text) for pair, answer in found if answer is not None and not answer.failure]
     scores = await scores_of(request, [(pair.probe, text) for pair, text in said], show)
-    score_of = {(pair.probe.id, pair.expert): score for (pair, _), score in zip(said, scores, strict=True)}
+    score_of = {pair.cell: score for (pair, _), score in zip(said, scores, strict=True)}
     prompts = {probe.id: PromptRow(text=probe.text, category=probe.category) for probe in request.probes}
-    rows = [("", score_row(*each, score_of.get((each[0].probe.id, each[0].expert), 0.0), request)) for each in found]
+    rows = [("", score_row(pair, answer, score_of.get(pair.cell, 0.0), request)) for pair, answer in found]
     table = table_of(prompts, rows, request.out.name, experts, facts=request.facts)
     place = {probe.id: row for row, probe in enumerate(request.probes)}
     keys = await compared(request, [(place[p.probe.id], experts.index(p.expert), text) for p, text in said], show)
