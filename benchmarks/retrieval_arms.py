@@ -1,5 +1,5 @@
 """Further ways to choose among retrieval experts, which `benchmarks/retrieval_routing.py` compares with: a multi-task
-adapter, choices by data set, and RouterRetriever (Lee et al. 2024, arXiv 2409.02685, section 3).
+expert, choices by data set, and RouterRetriever (Lee et al. 2024, arXiv 2409.02685, section 3).
 
 Shapes: n queries, d dimensions, m experts, p pilots.
 """
@@ -30,9 +30,9 @@ TIE = 1e-6
 NEIGHBOURS = 10
 MULTITASK = "multitask"
 FURTHER = {
-    "multitask": "every query to the one adapter that was trained on all collections; no other arm may choose it",
+    "multitask": "every query to the one expert that was trained on all collections; no other arm may choose it",
     "hybrid_collection": "the convex sum with the weight that is best on the dev queries of the collection",
-    "multitask_hybrid": "convex sum of the multi-task adapter and BM25 with the one weight that is best on dev queries",
+    "multitask_hybrid": "convex sum of the multi-task expert and BM25 with the one weight that is best on dev queries",
     "own": "every query to the expert of its own collection, which a user does not know",
     "data_set": "to the expert of the collection that most of the 10 nearest labelled queries come from",
     "centroid": "to the expert of the collection with the nearest centroid",
@@ -46,7 +46,7 @@ MEANING = {**OWN_MEANING, **FURTHER}
 
 @dataclass(frozen=True)
 class Multitask:
-    """nDCG@10 of one collection: of the adapter on test queries (n,), and fused with BM25 at each weight (n, g), on dev
+    """nDCG@10 of one collection: of the expert on test queries (n,), and fused with BM25 at each weight (n, g), on dev
     and test queries."""
 
     alone: FloatArray
@@ -55,7 +55,7 @@ class Multitask:
 
 
 def multitask_of(searcher: Searcher) -> Multitask:
-    """The scores of the adapter that is named so among the searcher's experts."""
+    """The scores of the expert that is named so among the searcher's experts."""
     dev, test = searcher.collection.split("dev"), searcher.collection.split("test")
     lexical = first_lexical(searcher.experts)
 
@@ -63,8 +63,8 @@ def multitask_of(searcher: Searcher) -> Multitask:
         queries = searcher.collection.split(split)
         if lexical is None or not len(queries):
             return None
-        adapter, worded = (searcher.rankings(name, queries.texts) for name in (MULTITASK, lexical))
-        return convex_scores(adapter, worded, queries)
+        expert, worded = (searcher.rankings(name, queries.texts) for name in (MULTITASK, lexical))
+        return convex_scores(expert, worded, queries)
 
     alone = searcher.arm_scores(test, [Arm(members=(MULTITASK,), weights=(1.0,))])[:, 0]
     return Multitask(alone, fused("dev") if len(dev) else None, fused("test"))
@@ -72,19 +72,19 @@ def multitask_of(searcher: Searcher) -> Multitask:
 
 @dataclass(frozen=True)
 class FurtherArms:
-    """Compares all arms; `multitask` has the adapter's scores by collection, `trained` the collections it saw."""
+    """Compares all arms; `multitask` has the expert's scores by collection, `trained` the collections it saw."""
 
     multitask: Mapping[str, Multitask]
     trained: frozenset[str]
 
     def __call__(self, test: Labelled, situation: Situation, plain: PlainFusions | None) -> Compared:
         found = compare(test, situation, plain)
-        scores = {**found.scores, **by_collection(test, situation, plain), **self.of_adapter(test, situation)}
+        scores = {**found.scores, **by_collection(test, situation, plain), **self.of_multitask(test, situation)}
         scores |= by_query(test, situation)
         return Compared({arm: scores[arm] for arm in MEANING if arm in scores}, found.decisions)
 
-    def of_adapter(self, test: Labelled, situation: Situation) -> dict[str, FloatArray]:
-        """Nothing where the adapter saw a collection that is left out."""
+    def of_multitask(self, test: Labelled, situation: Situation) -> dict[str, FloatArray]:
+        """Nothing where the expert saw a collection that is left out."""
         known = () if situation.library is None else situation.library.manifest.data_sets
         own = self.multitask.get(test.collection)
         if own is None or (test.collection in self.trained and test.collection not in known):

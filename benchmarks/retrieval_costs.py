@@ -56,7 +56,7 @@ def latency_ms(
         "exact search": lambda i: np.argpartition(documents @ vectors[i], -top),
     }
     if dense:
-        calls["encoding under an adapter"] = lambda i: dense[0].encode_queries([sample[i]])
+        calls["encoding by a trained expert"] = lambda i: dense[0].encode_queries([sample[i]])
     arm = next((arm for arm in library.arms if arm.evidence), None) if library else None
     if arm is not None:
         found = [searchers[0].rankings(name, sample) for name in arm.members]

@@ -1,27 +1,30 @@
-"""Adapters for every collection, and what routing between them wins, as one page of results.
+"""An expert for every collection, and what routing between them wins, as one page of results.
 
-    python -m benchmarks.retrieval_routing [--data DIR] [--work DIR] [--out FILE] [--seed N] [--without-adapters]
+    python -m benchmarks.retrieval_routing [--data DIR] [--work DIR] [--out FILE] [--seed N] [--without-trained]
 
-DIR holds collections in BEIR layout. An adapter is trained for each that has train queries, and one for all of them
+DIR holds collections in BEIR layout. An expert is trained for each that has train queries, and one for all of them
 together; those under --work are taken as they are (an hour of one core from nothing; needs the `retrieval`
 extra). The evaluation of `coe eval retrieval`, with further arms (`benchmarks/retrieval_arms.py`), then takes pilots
-from train, settings from dev and figures from test; its report lies under --work. `--without-adapters` measures base
+from train, settings from dev and figures from test; its report lies under --work. `--without-trained` measures base
 and BM25 alone, and what labelled queries teach of fusing them.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean
 from typing import Annotated, Any, NamedTuple
 
 import typer
+import yaml
 from rich.console import Console
 
 from benchmarks.retrieval_arms import MEANING, MULTITASK, FurtherArms, multitask_of
@@ -33,6 +36,7 @@ from coe.eval.retrieval.retrieval_records import RetrievalReport
 from coe.eval.retrieval.retrieval_request import RetrievalRequest, requested_experts
 from coe.eval.retrieval.retrieval_run import run_retrieval
 from coe.retrieval.build_experts import build_experts
+from coe.retrieval.experts.trained import MANIFEST_FILE
 from coe.retrieval.training.collection import find_collections, read_collection
 from coe.retrieval.training.labels import Labelled
 from coe.retrieval.training.searcher import Searcher
@@ -40,7 +44,7 @@ from coe.retrieval.training.searcher import Searcher
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / ".." / "shared" / "data" / "retrieval"
 RESULTS = ROOT / "docs" / "results" / "retrieval.md"
-RECIPE = ("--negatives", "corpus", "--precision", "bfloat16")
+BASE = {"kind": "bert"}
 
 ARMS = (
     "base",
@@ -80,16 +84,49 @@ def coe(cache: Path, *arguments: str) -> None:
         raise SystemExit(f"coe {' '.join(arguments[:3])}: {done.stderr.strip()}")
 
 
+def config_of(file: Path, trained: Iterable[Path]) -> Path:
+    """The project's experts.yaml with the base and these experts."""
+    values = yaml.safe_load((ROOT / "experts.yaml").read_text())
+    experts = {folder.name: {"kind": "trained", "path": str(folder.absolute())} for folder in trained}
+    values["retrieval"] = {"encoder": BASE, "experts": experts}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump(values, sort_keys=False))
+    return file
+
+
 def train_missing(data: Path, work: Path, cache: Path) -> Iterable[str]:
     """Trains what is not there yet, and yields its name."""
     folders = sorted(path.parent.parent for path in data.glob("*/qrels/train.tsv"))
     if not folders:
         raise SystemExit(f"{data}: holds no collection with qrels/train.tsv; name a folder of them with --data")
-    for name, folder in [*((folder.name, folder) for folder in folders), (MULTITASK, data)]:
-        out = work / "adapters" / name
-        if not (out / "manifest.json").is_file():
-            coe(cache, "retrieval", "train", name, "--data", str(folder), "--out", str(out), *RECIPE)
+    config = config_of(work / "base.yaml", ())
+    for name, folder in [*((folder.name, folder) for folder in folders), (MULTITASK, work / "together")]:
+        out = work / "trained" / name
+        if not (out / MANIFEST_FILE).is_file():
+            if name == MULTITASK:
+                join_collections(folders, folder)
+            coe(cache, "--config", str(config), "retrieval", "train", name, "--data", str(folder), "--out", str(out))
             yield name
+
+
+def join_collections(folders: Iterable[Path], out: Path) -> None:
+    """One collection of several, whose ids begin with their names."""
+    (out / "qrels").mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        corpus, asked = (stack.enter_context((out / f"{part}.jsonl").open("w")) for part in ("corpus", "queries"))
+        judged = {split: stack.enter_context((out / "qrels" / f"{split}.tsv").open("w")) for split in ("train", "dev")}
+        for file in judged.values():
+            file.write("query-id\tcorpus-id\tscore\n")
+        for collection in map(read_collection, folders):
+            ids = [f"{collection.name}-{each}" for each in collection.document_ids]
+            for document, text in zip(ids, collection.documents, strict=True):
+                corpus.write(json.dumps({"_id": document, "text": text}) + "\n")
+            for split, file in judged.items():
+                queries = collection.split(split)
+                for name, text, grades in zip(queries.ids, queries.texts, queries.grades, strict=True):
+                    query = f"{collection.name}-{split}-{name}"
+                    asked.write(json.dumps({"_id": query, "text": text}) + "\n")
+                    file.writelines(f"{query}\t{ids[row]}\t{grade}\n" for row, grade in grades.items())
 
 
 def score(arms: Mapping[str, Any], name: str) -> str:
@@ -178,18 +215,18 @@ def added_lines(added: Mapping[str, Mapping[str, float]]) -> list[str]:
 def page(report: Report, costs: Costs, trained_s: Mapping[str, float], seconds: float) -> str:
     settings = report["settings"]
     alone = not any(name not in ("base", "bm25") for name in report["experts"])
-    command = "python -m benchmarks.retrieval_routing" + (" --without-adapters" if alone else "")
+    command = "python -m benchmarks.retrieval_routing" + (" --without-trained" if alone else "")
     chosen = ", ".join(f"{name} {value}" for name, value in settings.items())
     times = ", ".join(f"{name} {value / 60:.1f}" for name, value in trained_s.items())
     medians = ", ".join(f"{what} {ms:.2f} ms" for what, ms in costs.latency_ms.items())
     return "\n".join(
         [
-            "# Base and BM25 without adapters" if alone else "# Routing between retrieval experts",
+            "# Base and BM25 without trained experts" if alone else "# Routing between retrieval experts",
             "",
             f"Made by `{command}` from [public collections](sources.md).",
             "Scores are nDCG@10 on test queries; differences are paired, with 95% bootstrap intervals over queries. A",
-            "quarter of the train queries (all of them without adapters), at most 200 per collection, form the pilot",
-            "library; adapters are trained on the others. Settings are chosen on dev queries, and on pilots whose",
+            "quarter of the train queries (all where nothing is trained), at most 200 per collection, form the pilot",
+            "library; experts are trained on the others. Settings are chosen on dev queries, and on pilots whose",
             f"collection is treated as unknown ({chosen}).",
             "",
             report["headline"],
@@ -207,7 +244,7 @@ def page(report: Report, costs: Costs, trained_s: Mapping[str, float], seconds: 
             "",
             "## Unprepared domains",
             "",
-            "Each collection in turn, without its labelled queries and without the adapter trained on it.",
+            "Each collection in turn, without its labelled queries and without the expert trained on it.",
             "",
             *unprepared_lines(report),
             "",
@@ -224,25 +261,25 @@ def page(report: Report, costs: Costs, trained_s: Mapping[str, float], seconds: 
             "## Time",
             "",
             f"Medians for one query at a time: {medians}.",
-            f"Adapters trained in this run, minutes: {times or 'none'}. The rest took {seconds / 60:.0f} minutes.",
+            f"Experts trained in this run, minutes: {times or 'none'}. The rest took {seconds / 60:.0f} minutes.",
             "",
         ]
     )
 
 
-def measure(data: Path, adapters: list[Path], out: Path, cache: Path, seed: int) -> tuple[RetrievalReport, Costs]:
-    """The report with all arms, and what routing costs; the multi-task adapter is compared with and never routed to."""
-    alone = [each for each in adapters if each.name == MULTITASK]
-    routed = [each for each in adapters if each.name != MULTITASK]
+def measure(data: Path, trained: list[Path], out: Path, cache: Path, seed: int) -> tuple[RetrievalReport, Costs]:
+    """The report with all arms, and what routing costs; the multi-task expert is compared with and never routed to."""
+    alone = [each for each in trained if each.name == MULTITASK]
+    named = config_of(out / "experts.yaml", [each for each in trained if each.name != MULTITASK])
     request = RetrievalRequest(
-        data=data, out=out, experts=routed or None, cache=cache, command="benchmarks/retrieval_routing.py", seed=seed
+        data=data, out=out, experts=named, cache=cache, command="benchmarks/retrieval_routing.py", seed=seed
     )
     collections = [read_collection(folder) for folder in find_collections(data)]
-    experts = build_experts(*requested_experts(alone)) if alone else {}
+    experts = build_experts(*requested_experts(config_of(out / "multitask.yaml", alone))) if alone else {}
     with_tests = [each for each in collections if alone and len(each.split("test"))]
     found = {each.name: multitask_of(Searcher(each, experts, cache)) for each in with_tests}
-    trained = frozenset(each.name for each in collections if len(each.split("train")))
-    further, tests = FurtherArms(found, trained), dict[str, Labelled]()
+    of_train = frozenset(each.name for each in collections if len(each.split("train")))
+    further, tests = FurtherArms(found, of_train), dict[str, Labelled]()
 
     def compare(test: Labelled, situation: Situation, plain: PlainFusions | None) -> Compared:
         tests[test.collection] = test
@@ -250,7 +287,7 @@ def measure(data: Path, adapters: list[Path], out: Path, cache: Path, seed: int)
 
     report, library = run_retrieval(request, now=datetime.now(UTC), progress=lambda _: None, compare=compare)
     write_report(report, retrieval_page(report), out)
-    served = build_experts(*requested_experts(routed))
+    served = build_experts(*requested_experts(named))
     searchers = [Searcher(each, served, cache) for each in collections if each.name in tests]
     added = cost_of_adding(list(tests.values()), library, report.experts)
     return report, Costs(added, latency_ms(served, library, searchers))
@@ -258,22 +295,22 @@ def measure(data: Path, adapters: list[Path], out: Path, cache: Path, seed: int)
 
 def main(
     data: Annotated[Path, typer.Option(help="folder of collections")] = DATA,
-    work: Annotated[Path, typer.Option(help="folder for adapters, embeddings and the report")] = ROOT
+    work: Annotated[Path, typer.Option(help="folder for experts, embeddings and the report")] = ROOT
     / "data"
     / "retrieval-results",
     out: Annotated[Path, typer.Option(help="page to write")] = RESULTS,
     seed: Annotated[int, typer.Option(help="of every random draw of the evaluation")] = 0,
-    without_adapters: Annotated[bool, typer.Option("--without-adapters", help="base and BM25 alone")] = False,
+    without_trained: Annotated[bool, typer.Option("--without-trained", help="base and BM25 alone")] = False,
 ) -> None:
     """Reproduce the retrieval results."""
     console, began_s = Console(stderr=True), time.monotonic()
     cache, trained_s = work / "embeddings", {}
-    for name in () if without_adapters else train_missing(data, work, cache):
+    for name in () if without_trained else train_missing(data, work, cache):
         trained_s[name] = time.monotonic() - began_s
         console.print(f"{trained_s[name]:5.0f} s  trained {name}", markup=False)
         began_s = time.monotonic()
-    adapters = [] if without_adapters else sorted(each for each in (work / "adapters").iterdir() if each.is_dir())
-    measured, costs = measure(data, adapters, work / "report", cache, seed)
+    trained = [] if without_trained else sorted(each for each in (work / "trained").iterdir() if each.is_dir())
+    measured, costs = measure(data, trained, work / "report", cache, seed)
     report: Report = measured.model_dump(mode="json")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page(report, costs, trained_s, time.monotonic() - began_s), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The further arms of the retrieval benchmark: RouterRetriever's choice, and the multi-task adapter."""
+"""The further arms of the retrieval benchmark: RouterRetriever's choice, and the multi-task expert."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_mean_and_largest_differ_where_an_expert_has_several_pilots() -> None:
     assert choose(library, [0, 1], between, np.max).tolist() == [0]
 
 
-def test_the_multi_task_adapter_is_absent_where_its_own_collection_is_unknown() -> None:
+def test_the_multi_task_expert_is_absent_where_its_own_collection_is_unknown() -> None:
     own = Multitask(np.full(3, 0.9, dtype=np.float32), RISING, RISING / 2)
     met, unknown = (FurtherArms({"law": own}, trained)(TEST, SITUATION, MEASURED) for trained in ({"tax"}, {"law"}))
     assert met.scores["multitask"].tolist() == own.alone.tolist()

@@ -119,8 +119,8 @@ def test_a_pilot_library_that_is_not_made_yet_is_no_problem(check):
             "experts.generalist.engine_args: engine 'llamacpp' takes none; allowed: vllm; ",
         ),
         (
-            lambda v: v["retrieval"]["experts"].update(mine={"kind": "adapter", "path": "adapters/none"}),
-            "retrieval.experts.mine.path: 'adapters/none' holds no adapter that `coe retrieval train` wrote",
+            lambda v: v["retrieval"]["experts"].update(mine={"kind": "trained", "path": "trained/none"}),
+            "retrieval.experts.mine.path: 'trained/none' holds no expert that `coe retrieval train` wrote",
         ),
         (lambda v: v["experts"]["extractor"].update(adapter="adapters/none"), "'adapters/none' is not a PEFT folder"),
         (
@@ -170,7 +170,7 @@ def test_a_problem_names_file_key_value_and_what_is_allowed(check, change, messa
         (lambda v: v["experts"]["extractor"].update(adapter="~nobody-here/x"), "experts.extractor.adapter: "),
         (lambda v: v["retrieval"].update(pilots="~nobody-here/x"), "retrieval.pilots: "),
         (
-            lambda v: v["retrieval"]["experts"].update(mine={"kind": "adapter", "path": "~nobody-here/x"}),
+            lambda v: v["retrieval"]["experts"].update(mine={"kind": "trained", "path": "~nobody-here/x"}),
             "retrieval.experts.mine.path: ",
         ),
         (

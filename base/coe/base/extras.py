@@ -22,7 +22,7 @@ EXTRAS: Final = {
     "oidc": ("jwt", "cryptography"),
     "otel": ("opentelemetry", "opentelemetry.proto", "opentelemetry.sdk", "google"),
     "adapters": ("gguf", "peft", "torch", "transformers"),
-    "retrieval": ("ir_measures", "peft", "sentence_transformers", "torch"),
+    "retrieval": ("accelerate", "datasets", "ir_measures", "peft", "sentence_transformers", "torch"),
 }
 """Extra -> packages as they are imported. Of several extras that would do, the first here is named."""
 

@@ -106,7 +106,7 @@ COMMANDS = {
     ),
     "retrieval train": Command(
         "coe.retrieval.training.train_commands:train",
-        "Train a retrieval expert: a LoRA adapter on the queries of a collection.",
+        "Train a retrieval expert: the base's query side on the queries of a collection.",
         extras=("retrieval", "train"),
     ),
     "retrieval pilots": Command(

@@ -1,6 +1,6 @@
 """A BERT sentence encoder in float32 without torch: MiniLM-L6 (Wang et al. 2020), 384 dimensions, equal to torch.
 
-It is the base of retrieval, because adapters are trained on the full weights and a document index has to live in the
+It is the base of retrieval, because experts are trained on the full weights and a document index has to live in the
 very space that they were trained against.
 """
 
@@ -14,7 +14,6 @@ import numpy as np
 from pydantic import Field
 
 from coe.base.errors import ConfigError
-from coe.retrieval.adaptable import Lora
 from coe.router.features import fingerprint
 from coe.router.tokenizer_files import open_tokenizer
 from coe.router.types import FloatArray, Record
@@ -39,11 +38,10 @@ class Options(Record):
 
 @dataclass(frozen=True)
 class BertEncoder:
-    """The network with its tokenizer. `encode_with` is what adapters use."""
+    """The network with its tokenizer."""
 
     network: Bert
     tokenizer: Tokenizer
-    model: str
     fingerprint: str
     is_inline: bool = False
 
@@ -51,26 +49,15 @@ class BertEncoder:
     def dim(self) -> int:
         return self.network.shape.hidden
 
-    @property
-    def pooling(self) -> str:
-        return self.network.shape.pooling
-
-    def shape_of(self, product: str) -> tuple[int, ...] | None:
-        weight = self.network.weights.get(f"{product}.weight")
-        return None if weight is None else weight.shape
-
     def encode(self, texts: Sequence[str]) -> FloatArray:
-        return self.encode_with(texts, [None] * len(texts))
-
-    def encode_with(self, texts: Sequence[str], loras: Sequence[Lora | None]) -> FloatArray:
-        """(n, d), each text under its own adapter, None being the bare weights. Texts of all adapters run together."""
+        """(n, d) unit rows, and zeros for an empty text."""
         vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
         full = [row for row, text in enumerate(texts) if text.strip()]
         encodings = self.tokenizer.encode_batch_fast([texts[row] for row in full])
         ids = {row: encoding.ids for row, encoding in zip(full, encodings, strict=True)}
-        full.sort(key=lambda row: (id(loras[row]), len(ids[row])))
+        full.sort(key=lambda row: len(ids[row]))
         for rows in token_batches(full, [len(ids[row]) for row in full]):
-            vectors[rows] = self.network.embed([ids[row] for row in rows], [loras[row] for row in rows])
+            vectors[rows] = self.network.embed([ids[row] for row in rows])
         return vectors
 
 
@@ -100,7 +87,6 @@ def build(options: Options) -> BertEncoder:
     return BertEncoder(
         network=Bert(shape, read_weights(weights, shape)),
         tokenizer=tokenizer,
-        model=options.model,
         fingerprint=fingerprint("bert", file_sha256(weights), file_sha256(tokenizer_file), options.max_tokens),
     )
 

@@ -1,7 +1,7 @@
-"""BERT (Devlin et al. 2019) in numpy, with any number of LoRA adapters beside the weights: no torch, no padding.
+"""BERT (Devlin et al. 2019) in numpy: no torch, no padding.
 
 Texts of a batch are packed: their t tokens in all are the rows of one matrix, so a text's vector does not depend on its
-neighbours, and texts under different adapters share every large product (Hu et al. 2021: y = x W + s (x A) B).
+neighbours.
 """
 
 from __future__ import annotations
@@ -18,8 +18,17 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from coe.base.errors import ConfigError
-from coe.retrieval.adaptable import LINEAR, Lora
 from coe.router.types import FloatArray
+
+LINEAR = (
+    "attention.self.query",
+    "attention.self.key",
+    "attention.self.value",
+    "attention.output.dense",
+    "intermediate.dense",
+    "output.dense",
+)
+"""The products of a layer, by the names that the weights' file gives them."""
 
 
 @cache
@@ -65,17 +74,13 @@ class Bert:
     shape: BertShape
     weights: Mapping[str, FloatArray]
 
-    def embed(self, token_ids: Sequence[Sequence[int]], loras: Sequence[Lora | None]) -> FloatArray:
-        """(n, d) unit rows for n texts as token ids with their special tokens; `loras` (n,) names each one's adapter.
-
-        Texts under one adapter should be adjacent: every run of equal adapters costs two small products a layer.
-        """
+    def embed(self, token_ids: Sequence[Sequence[int]]) -> FloatArray:
+        """(n, d) unit rows for n texts as token ids with their special tokens."""
         packed = pack(token_ids)
-        runs = adapter_runs(packed.bounds, loras)
         with libraries().limit(limits=1, user_api="blas"):
             states = self.look_up(packed)
             for layer in range(self.shape.layers):
-                states = self.run_layer(f"encoder.layer.{layer}", states, packed.bounds, runs)
+                states = self.run_layer(f"encoder.layer.{layer}", states, packed.bounds)
         pairs = list(pairwise(packed.bounds))
         if self.shape.pooling == "cls":
             pooled = np.stack([states[start] for start, _ in pairs])
@@ -91,23 +96,18 @@ class Bert:
         states += table["embeddings.token_type_embeddings.weight"][0]
         return self.norm("embeddings.LayerNorm", states)
 
-    def run_layer(
-        self, name: str, states: FloatArray, bounds: Sequence[int], runs: Sequence[tuple[int, int, Lora]]
-    ) -> FloatArray:
-        query, key, value = (self.linear(f"{name}.{part}", states, runs) for part in LINEAR[:3])
+    def run_layer(self, name: str, states: FloatArray, bounds: Sequence[int]) -> FloatArray:
+        query, key, value = (self.linear(f"{name}.{part}", states) for part in LINEAR[:3])
         mixed = self.attend(query, key, value, bounds)
         states = self.norm(
-            f"{name}.attention.output.LayerNorm", self.linear(f"{name}.attention.output.dense", mixed, runs) + states
+            f"{name}.attention.output.LayerNorm", self.linear(f"{name}.attention.output.dense", mixed) + states
         )
-        inner = gelu(self.linear(f"{name}.intermediate.dense", states, runs))
-        return self.norm(f"{name}.output.LayerNorm", self.linear(f"{name}.output.dense", inner, runs) + states)
+        inner = gelu(self.linear(f"{name}.intermediate.dense", states))
+        return self.norm(f"{name}.output.LayerNorm", self.linear(f"{name}.output.dense", inner) + states)
 
-    def linear(self, name: str, states: FloatArray, runs: Sequence[tuple[int, int, Lora]]) -> FloatArray:
+    def linear(self, name: str, states: FloatArray) -> FloatArray:
         result: FloatArray = states @ self.weights[f"{name}.weight"]
         result += self.weights[f"{name}.bias"]
-        for start, end, lora in runs:
-            if name in lora:
-                result[start:end] += (states[start:end] @ lora[name].down) @ lora[name].up
         return result
 
     def attend(self, query: FloatArray, key: FloatArray, value: FloatArray, bounds: Sequence[int]) -> FloatArray:
@@ -132,20 +132,6 @@ class Bert:
         centred *= self.weights[f"{name}.weight"]
         centred += self.weights[f"{name}.bias"]
         return np.asarray(centred, dtype=np.float32)
-
-
-def adapter_runs(bounds: Sequence[int], loras: Sequence[Lora | None]) -> list[tuple[int, int, Lora]]:
-    """Runs of neighbouring texts under one adapter, as token rows [start, end)."""
-    runs: list[tuple[int, int, Lora]] = []
-    for text, lora in enumerate(loras):
-        if lora is None:
-            continue
-        start, end = bounds[text], bounds[text + 1]
-        if runs and runs[-1][2] is lora and runs[-1][1] == start:
-            runs[-1] = (runs[-1][0], end, lora)
-        else:
-            runs.append((start, end, lora))
-    return runs
 
 
 def gelu(values: FloatArray) -> FloatArray:
@@ -181,8 +167,10 @@ def read_pooling(folder: Path) -> str:
     path = folder / "1_Pooling" / "config.json"
     if not path.is_file():
         return "mean"
-    modes = [name for name, on in read_json(path).items() if name.startswith("pooling_mode_") and on is True]
-    known = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
+    settings = read_json(path)
+    flags = [name for name, on in settings.items() if name.startswith("pooling_mode_") and on is True]
+    modes = [str(settings["pooling_mode"])] if "pooling_mode" in settings else flags  # as version 6 writes it
+    known = {"mean": "mean", "cls": "cls", "pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
     if len(modes) != 1 or modes[0] not in known:
         raise ConfigError(f"bert encoder: pooling {', '.join(modes) or 'none'} in {path}; allowed: {', '.join(known)}")
     return known[modes[0]]

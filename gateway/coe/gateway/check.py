@@ -26,7 +26,7 @@ from coe.fleet.setup.endpoints import KeyRefusedError, listed_models
 from coe.fleet.vllm_gpus import placed_processes
 from coe.gateway.keys.oidc import require_oidc
 from coe.retrieval import build_experts
-from coe.retrieval.experts import adapter
+from coe.retrieval.experts import trained
 from coe.router import plugins
 from coe.router.build import expert_costs
 from coe.router.config import CoeConfig
@@ -170,17 +170,17 @@ def retrieval_problems(config: CoeConfig, folder: Path) -> Iterator[str]:
         return
     yield from faults("retrieval", build_experts.require_stores)
     for name, plugin in section.experts.items():
-        if plugin.kind == "adapter" and isinstance(plugin.options.get("path"), str):
-            trained = partial(require_trained, str(plugin.options["path"]), folder)
-            yield from faults(f"retrieval.experts.{name}.path", trained)
+        if plugin.kind == "trained" and isinstance(plugin.options.get("path"), str):
+            is_there = partial(require_trained, str(plugin.options["path"]), folder)
+            yield from faults(f"retrieval.experts.{name}.path", is_there)
     if section.pilots is not None:
         yield from faults("retrieval.pilots", partial(expanded, section.pilots))
 
 
 def require_trained(path: str, folder: Path) -> None:
     """Raises ConfigError."""
-    if not (folder / expanded(path) / adapter.MANIFEST_FILE).is_file():
-        raise ConfigError(f"'{path}' holds no adapter that `coe retrieval train` wrote")
+    if not (folder / expanded(path) / trained.MANIFEST_FILE).is_file():
+        raise ConfigError(f"'{path}' holds no expert that `coe retrieval train` wrote")
 
 
 def resolved_lines(config: CoeConfig) -> list[str]:

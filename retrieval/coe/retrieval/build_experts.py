@@ -8,7 +8,6 @@ from typing import cast
 
 from coe.base.errors import ConfigError
 from coe.base.extras import require_installed
-from coe.retrieval.experts.adapter import MANIFEST_FILE
 from coe.retrieval.types import BASE, BaseExpert, ExpertOf, LexicalExpert, RetrievalExpert
 from coe.router import plugins
 from coe.router.protocols import Encoder
@@ -17,9 +16,6 @@ from coe.router.section import PluginConfig
 from coe.router.weights import expanded
 
 FAMILY = "retrieval.experts"
-
-BASE_OF_ADAPTERS = PluginConfig(kind="bert")
-"""The base of a folder of adapters, for which `coe retrieval train` trains; coe-offline brings it."""
 
 
 def require_stores() -> None:
@@ -35,7 +31,7 @@ def build_experts(config: RetrievalConfig, root: Path) -> dict[str, RetrievalExp
 
     Raises:
         ConfigError, MissingWeightsError, MissingExtraError: an option is wrong, or what it names is not there.
-        ArtifactError: an adapter is damaged or was made for another base.
+        ArtifactError: an expert was trained for another base.
     """
     encoder = cast(Encoder, plugins.build("router.encoders", config.encoder.kind, config.encoder.options))
     experts: dict[str, RetrievalExpert] = {BASE: BaseExpert(encoder)}
@@ -67,16 +63,3 @@ def pilots_folder(config: RetrievalConfig, root: Path) -> Path | None:
 def first_lexical(experts: Mapping[str, RetrievalExpert]) -> str | None:
     """Name of the first expert that searches words; None without one."""
     return next((name for name, expert in experts.items() if isinstance(expert, LexicalExpert)), None)
-
-
-def adapter_entries(folder: Path) -> dict[str, PluginConfig]:
-    """Experts of a folder of adapters, named by their folders; or of one adapter's own folder.
-
-    Raises:
-        ConfigError: there is no adapter.
-    """
-    folders = [folder] if (folder / MANIFEST_FILE).is_file() else sorted(folder.glob(f"*/{MANIFEST_FILE}"))
-    names = [path if path.is_dir() else path.parent for path in folders]
-    if not names:
-        raise ConfigError(f"{folder}: holds no adapter; expected folders that `coe retrieval train` wrote")
-    return {path.name: PluginConfig.model_validate({"kind": "adapter", "path": str(path.absolute())}) for path in names}

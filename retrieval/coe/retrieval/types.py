@@ -16,7 +16,7 @@ from coe.router.protocols import Encoder
 from coe.router.types import BoolArray, FloatArray, IntArray, Record
 
 BASE = retrieval_config.BASE
-"""The expert that is always there: the encoder of the documents, without an adapter."""
+"""The expert that is always there: the encoder of the documents."""
 
 
 EVIDENCE = ("coverage", "phrases", "length")

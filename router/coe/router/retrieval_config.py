@@ -46,7 +46,7 @@ class RetrievalConfig(Section):
 
     encoder: PluginConfig = Field(description="the base: encodes documents, and queries for routing")
     experts: dict[Annotated[Name, AfterValidator(check_unreserved)], PluginConfig] = Field(
-        default_factory=dict, description="name -> kind (adapter, bm25, encoder, sentence_transformer, openai)"
+        default_factory=dict, description="name -> kind (bm25, encoder, openai, sentence_transformer, trained)"
     )
     reranker: RerankerConfig | None = Field(
         default=None, description="orders documents of /v1/rerank in place of the embedding experts"

@@ -10,27 +10,25 @@ import pytest
 from coe.base.errors import DataError
 from coe.retrieval.routing.pilot_library import load_library
 from coe.retrieval.training.collection import read_collection
+from coe.retrieval.training.held_out import held_out_queries
 from coe.retrieval.training.labels import query_key
-from coe.retrieval.training.recipe import held_out_queries
 from coe.retrieval.training.train_commands import pilots
-from coe_offline.bert import Options, build
-from tests.retrieval.experts.adapter_files import write_adapter
+from tests.retrieval.experts.bert_files import load_bert, write_bert, write_trained
 from tests.retrieval.training.collection_files import write_beir
 
 
 def make(out: Path, **options: object) -> None:
     defaults: dict[str, object] = {
         "config": Path("experts.yaml"),
-        "adapters": None,
         "rebuild": False,
     }
     pilots(out=out, **(defaults | options))
 
 
-def write_config(folder: Path, experts: str) -> Path:
+def write_config(folder: Path, experts: str, encoder: str = "{kind: bert}") -> Path:
     text = (Path(__file__).parents[3] / "experts.yaml").read_text().split("\nretrieval:")[0]
     file = folder / "experts.yaml"
-    file.write_text(f"{text}\nretrieval:\n  encoder: {{kind: bert}}\n  experts:\n    {experts}\n")
+    file.write_text(f"{text}\nretrieval:\n  encoder: {encoder}\n  experts:\n    {experts}\n")
     return file
 
 
@@ -61,21 +59,17 @@ def test_a_changed_expert_needs_a_rebuild(tmp_path: Path) -> None:
     assert load_library(tmp_path / "pilots").manifest.expert_fingerprints.keys() == {"base", "words"}
 
 
-def test_trained_adapters_are_labelled_on_the_queries_that_none_of_them_saw(tmp_path: Path) -> None:
+def test_trained_experts_are_labelled_on_the_queries_that_none_of_them_saw(tmp_path: Path) -> None:
     north = write_beir(tmp_path / "north", "n")
-    base = build(Options())
-    arrays = {
-        f"base_model.model.encoder.layer.0.attention.self.query.lora_{half}.weight": base.network.weights[
-            "encoder.layer.0.attention.self.query.weight"
-        ][: (2 if half == "A" else 384), : (384 if half == "A" else 2)].copy()
-        for half in "AB"
-    }
-    for name, held_out in (("north", 0.5), ("south", 0.9)):
-        write_adapter(tmp_path / "adapters" / name, base, arrays, held_out=held_out)
-    make(tmp_path / "pilots", data=north, adapters=tmp_path / "adapters")
+    model = write_bert(tmp_path / "model")
+    base = load_bert(model)
+    write_trained(tmp_path / "trained", base)
+    encoder = f"{{kind: bert, model: '{model}', max_tokens: 32}}"
+    config = write_config(tmp_path, "north: {kind: trained, path: trained}", encoder)
+    make(tmp_path / "pilots", data=north, config=config)
     library = load_library(tmp_path / "pilots")
     assert "north" in library.manifest.expert_fingerprints
-    unseen = held_out_queries(read_collection(north).split("train"), 0.5)
+    unseen = held_out_queries(read_collection(north).split("train"))
     assert 0 < len(unseen) < 8
     assert set(library.keys) == {query_key("north", name) for name in unseen.ids}
     assert len(library.located) == 8 - len(unseen)  # the others say where the collection lies

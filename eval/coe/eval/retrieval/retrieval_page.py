@@ -182,7 +182,7 @@ def notes(*, measured_skips: Sequence[tuple[str, int]]) -> tuple[str, ...]:
     text = [
         "nDCG@10 with linear gains, as trec_eval's ndcg_cut_10; equal scores are ordered by document id, last first.",
         "Documents are read as 'title. text' and cut at the base encoder's max_tokens; search is exact.",
-        "Pilots come from train queries that no adapter was trained on, 200 of a collection at most; settings from "
+        "Pilots come from train queries that no expert was trained on, 200 of a collection at most; settings from "
         "dev queries; test queries were used for this report only.",
         "Intervals: 2,000 bootstrap samples of queries within each collection, paired with base.",
     ]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import Field
 
 from coe.base.errors import ConfigError
-from coe.retrieval.build_experts import BASE_OF_ADAPTERS, adapter_entries
 from coe.router.config import load_config
 from coe.router.retrieval_config import RetrievalConfig
 from coe.router.section import PluginConfig
@@ -22,9 +20,7 @@ class RetrievalOptions(Record):
 
     data: Path = Field(description="a collection in BEIR layout, or a folder of them")
     out: Path = Field(description="folder for report.html, report.json and the pilot library")
-    experts: list[Path] | None = Field(
-        default=None, description="experts.yaml, an adapter, or a folder of adapters; may be given several times"
-    )
+    experts: Path | None = Field(default=None, description="experts.yaml; without it kind bert and BM25 compete")
 
 
 class RetrievalRequest(RetrievalOptions):
@@ -33,35 +29,23 @@ class RetrievalRequest(RetrievalOptions):
     seed: int = 0
 
 
-def requested_experts(sources: Sequence[Path]) -> tuple[RetrievalConfig, Path]:
+def requested_experts(file: Path | None) -> tuple[RetrievalConfig, Path]:
     """The section to build, and the folder that its paths start from. BM25 is always among the experts.
 
     Args:
-        sources: experts.yaml files, adapters, or folders of adapters.
+        file: experts.yaml; None compares kind `bert`, of coe-offline, with BM25.
 
     Raises:
-        ConfigError: a source is none of these, two name one expert, or the files differ in their base.
+        ConfigError: it does not exist, or has no such section.
     """
-    entries: dict[str, PluginConfig] = {}
-    base: PluginConfig | None = None
-    root = Path()
-    for source in sources:
-        if not source.exists():
-            raise ConfigError(
-                f"--experts {source}: does not exist; expected experts.yaml, an adapter or a folder of them"
-            )
-        found = adapter_entries(source) if source.is_dir() else {}
-        if source.is_file():
-            section = load_config(source).retrieval
-            if section is None:
-                raise ConfigError(f"{source}: has no 'retrieval' section")
-            if base is not None and section.encoder != base:
-                raise ConfigError(f"{source}: retrieval.encoder differs from that of the file before")
-            base, root, found = section.encoder, source.parent, section.experts
-        for name, entry in found.items():
-            if name in entries:
-                raise ConfigError(f"--experts {source}: expert '{name}' is already there")
-            entries[name] = entry
-    if not any(entry.kind == BM25 for entry in entries.values()):
-        entries = {BM25: PluginConfig(kind=BM25), **entries}
-    return RetrievalConfig(encoder=base or BASE_OF_ADAPTERS, experts=entries), root
+    section, root = RetrievalConfig(encoder=PluginConfig(kind="bert")), Path()
+    if file is not None:
+        if not file.is_file():
+            raise ConfigError(f"--experts {file}: does not exist; expected experts.yaml")
+        named, root = load_config(file).retrieval, file.parent
+        if named is None:
+            raise ConfigError(f"{file}: has no 'retrieval' section")
+        section = named
+    if any(entry.kind == BM25 for entry in section.experts.values()):
+        return section, root
+    return section.model_copy(update={"experts": {BM25: PluginConfig(kind=BM25), **section.experts}}), root

@@ -24,7 +24,7 @@ from coe.retrieval.build_experts import build_experts
 from coe.retrieval.routing.pilot_library import LibraryManifest, PilotLibrary
 from coe.retrieval.training.build_library import extend_library
 from coe.retrieval.training.collection import Collection, find_collections, read_collection
-from coe.retrieval.training.labels import Labelled, label, label_pilots, locate, unseen_share
+from coe.retrieval.training.labels import Labelled, label, label_pilots, locate
 from coe.retrieval.training.routing_tuning import tuned
 from coe.retrieval.training.searcher import Searcher, all_arms
 from coe.retrieval.types import Arm, RetrievalExpert
@@ -62,19 +62,18 @@ def run_retrieval(
     Raises:
         DataError: a collection cannot be read, or none has test queries. ConfigError, ArtifactError: of the experts.
     """
-    config, root = requested_experts(request.experts or ())
+    config, root = requested_experts(request.experts)
     experts = build_experts(config, root)
     arms = all_arms(experts)
     collections = [read_collection(folder) for folder in find_collections(request.data)]
-    share = unseen_share(experts)
     searchers = [Searcher(each, experts, request.cache, progress) for each in collections if len(each.split("test"))]
     if not searchers:
         raise DataError(f"{request.data}: no collection has test queries; expected qrels/test.tsv")
-    pilots, arms = label_pilots(searchers, arms, share)
+    pilots, arms = label_pilots(searchers, arms)
     pilots_of = {part.collection: part for part in pilots}
     measured = [measure(each, arms, pilots_of, progress) for each in searchers]
     progress("choosing settings on dev")
-    library = fit(measured, experts, arms, now, locate(searchers, share))
+    library = fit(measured, experts, arms, now, locate(searchers))
     plain_dev = {one.collection.name: one.plain_dev for one in measured if one.plain_dev is not None}
     situation = Situation(library, tuple(experts), arms, plain_dev)
     compared = [compare(one.test, situation, one.plain_test) for one in measured]

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 
 from coe.base.errors import RequestError, allowed_values, shorten
-from coe.retrieval.experts.adapter import AdapterExpert
 from coe.retrieval.routing.pilot_router import RetrievalRouter
 from coe.retrieval.types import (
     BASE,
@@ -22,9 +21,6 @@ from coe.retrieval.types import (
 )
 from coe.router.section import AUTO
 from coe.router.types import FloatArray
-
-ADAPTED = ":adapted"
-"""Group of the queries that adapters encode; no expert can have this name."""
 
 
 @dataclass(frozen=True)
@@ -112,24 +108,19 @@ class QueryRouting:
         return RoutedQueries(tuple(texts), decisions, base, (time.perf_counter() - began_s) * 1e3)
 
     def vectors(self, routed: RoutedQueries, names: Sequence[str]) -> list[FloatArray]:
-        """The vector (d,) of each query by the dense expert of that name. Base's are not computed twice; all adapters
-        run in one batch, other experts in their own."""
+        """The vector (d,) of each query by the dense expert of that name. Base's are not computed twice; each
+        expert encodes its queries in one batch."""
         found: list[FloatArray] = [np.zeros(0, dtype=np.float32)] * len(names)
         groups: dict[str, list[int]] = {}
         for row, name in enumerate(names):
             if name == BASE and routed.base is not None:
                 found[row] = routed.base[row]
             else:
-                group = ADAPTED if isinstance(self.experts[name], AdapterExpert) else name
-                groups.setdefault(group, []).append(row)
-        for rows in groups.values():
-            chosen, texts = [self.experts[names[row]] for row in rows], [routed.texts[row] for row in rows]
-            first, loras = chosen[0], [expert.lora for expert in chosen if isinstance(expert, AdapterExpert)]
-            if isinstance(first, AdapterExpert):  # all adapters of a section share its encoder
-                vectors = first.base.encode_with(texts, loras)
-            else:
-                assert isinstance(first, DenseExpert), first.name
-                vectors = first.encode_queries(texts)
+                groups.setdefault(name, []).append(row)
+        for name, rows in groups.items():
+            expert = self.experts[name]
+            assert isinstance(expert, DenseExpert), name
+            vectors = expert.encode_queries([routed.texts[row] for row in rows])
             for row, vector in zip(rows, vectors, strict=True):
                 found[row] = vector
         return found

@@ -9,16 +9,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from coe.retrieval.build_experts import first_lexical
-from coe.retrieval.experts.adapter import AdapterExpert
+from coe.retrieval.experts.trained import TrainedExpert
 from coe.retrieval.training.collection import Collection, Queries
+from coe.retrieval.training.held_out import MOST_HELD_OUT, held_out_queries
 from coe.retrieval.training.learned_fusion import cross_scores, learn_weights, learned_arm
-from coe.retrieval.training.recipe import MOST_HELD_OUT, held_out_queries
 from coe.retrieval.training.searcher import Searcher
 from coe.retrieval.types import BASE, Arm, DenseExpert, RetrievalExpert
 from coe.router.types import FloatArray, IntArray
 
 MOST_LOCATED = 300
-"""Train queries of a collection, beside the pilots, whose embeddings say where it lies: they need no label, so adapters
+"""Train queries of a collection, beside the pilots, whose embeddings say where it lies: they need no label, so experts
 may have been trained on them."""
 
 
@@ -45,20 +45,21 @@ def query_key(collection: str, query: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def pilot_queries(collection: Collection, held_out: float) -> Queries:
-    """Train queries that no expert saw, `MOST_HELD_OUT` at most, in an order that a hash decides.
-
-    Args:
-        held_out: share that the experts were trained without; 1 takes all, for experts that were not trained here.
-    """
+def unseen_queries(collection: Collection, *, is_trained: bool) -> Queries:
+    """Train queries that no expert saw: all, or those that training leaves where one `is_trained`."""
     queries = collection.split("train")
-    kept = queries if held_out >= 1 else held_out_queries(queries, held_out)
+    return held_out_queries(queries) if is_trained else queries
+
+
+def pilot_queries(collection: Collection, *, is_trained: bool) -> Queries:
+    """`unseen_queries`, `MOST_HELD_OUT` at most, in an order that a hash decides."""
+    kept = unseen_queries(collection, is_trained=is_trained)
     return first_by_hash(collection.name, kept, MOST_HELD_OUT)
 
 
-def located_queries(collection: Collection, held_out: float) -> Queries:
+def located_queries(collection: Collection, *, is_trained: bool) -> Queries:
     """Train queries beside the pilots, `MOST_LOCATED` at most, in an order that a hash decides."""
-    queries, labelled = collection.split("train"), set(pilot_queries(collection, held_out).ids)
+    queries, labelled = collection.split("train"), set(pilot_queries(collection, is_trained=is_trained).ids)
     others = queries.take([row for row, name in enumerate(queries.ids) if name not in labelled])
     return first_by_hash(collection.name, others, MOST_LOCATED)
 
@@ -69,20 +70,21 @@ def first_by_hash(collection: str, queries: Queries, count: int) -> Queries:
     return queries.take(order[:count])
 
 
-def locate(searchers: Sequence[Searcher], held_out: float) -> dict[str, FloatArray]:
+def locate(searchers: Sequence[Searcher]) -> dict[str, FloatArray]:
     """Base embeddings (k, d) of the queries that say where a collection lies, by its name."""
     found = {}
     for searcher in searchers:
-        base, queries = searcher.experts[BASE], located_queries(searcher.collection, held_out)
+        base = searcher.experts[BASE]
+        queries = located_queries(searcher.collection, is_trained=any_trained(searcher.experts))
         assert isinstance(base, DenseExpert)
         if len(queries):
             found[searcher.collection.name] = searcher.encode(base, queries.texts, False)
     return found
 
 
-def unseen_share(experts: Mapping[str, RetrievalExpert]) -> float:
-    """Share of train queries that no adapter among the experts was trained on; all where there is no adapter."""
-    return min((expert.held_out_share for expert in experts.values() if isinstance(expert, AdapterExpert)), default=1.0)
+def any_trained(experts: Mapping[str, RetrievalExpert]) -> bool:
+    """Returns True when an expert was trained on train queries."""
+    return any(isinstance(expert, TrainedExpert) for expert in experts.values())
 
 
 def label(searcher: Searcher, queries: Queries, arms: Sequence[Arm]) -> Labelled:
@@ -102,17 +104,17 @@ def label_collections(
 
 
 def label_pilots(
-    searchers: Sequence[Searcher], arms: Sequence[Arm], share: float, known: Sequence[Arm] = ()
+    searchers: Sequence[Searcher], arms: Sequence[Arm], known: Sequence[Arm] = ()
 ) -> tuple[list[Labelled], tuple[Arm, ...]]:
     """Pilots of those collections that have some, and the arms of their scores: those given, those learned before, and
     what each collection teaches of fusing now. What taught an arm is scored by weights that it did not teach.
 
     Args:
-        share: of train queries that no expert saw.
         known: arms of a library, of which those that were learned are measured too.
     """
     arms = (*arms, *(arm for arm in known if arm.learned_on is not None))
-    labelled = label_collections(searchers, arms, lambda collection: pilot_queries(collection, share))
+    is_trained = any(any_trained(searcher.experts) for searcher in searchers)
+    labelled = label_collections(searchers, arms, lambda each: pilot_queries(each, is_trained=is_trained))
     searcher_of = {searcher.collection.name: searcher for searcher in searchers}
     taught = [learn_fusion(searcher_of[part.collection], part, arms) for part in labelled]
     learned = [found for found in taught if found is not None]

@@ -23,15 +23,16 @@ from coe.retrieval.routing.pilot_router import build_router
 from coe.retrieval.stores.export import export_all
 from coe.retrieval.training.build_library import extend_library, require_same_experts, without_data_set
 from coe.retrieval.training.collection import Collection, find_collections, read_collection
+from coe.retrieval.training.held_out import HELD_OUT, MOST_HELD_OUT
 from coe.retrieval.training.labels import (
     Labelled,
+    any_trained,
     label_collections,
     label_pilots,
     pilot_queries,
     query_key,
-    unseen_share,
+    unseen_queries,
 )
-from coe.retrieval.training.recipe import MOST_HELD_OUT, held_out_queries
 from coe.retrieval.training.routing_tuning import chosen_scores
 from coe.retrieval.training.searcher import DocumentMemory, Searcher, all_arms
 from coe.retrieval.types import BASE, Arm, RetrievalExpert
@@ -102,7 +103,7 @@ def refresh_pilots(
 
     Raises:
         DataError: the export failed, or an expert is not the one that the library measured.
-        ArtifactError: the library, or an adapter, is damaged.
+        ArtifactError: the library is damaged, or an expert was trained for another base.
         ConfigError, MissingWeightsError, MissingExtraError, BackendError: an expert cannot be used.
         LockLostError: `guard` found that another process may promote by now.
     """
@@ -116,16 +117,16 @@ def refresh_pilots(
         version = None if old is None else old.manifest.version
         found = PilotRefresh(Verdict.NEED_MORE, "", stores=len(collections), dropped=dropped, old=version)
         if not collections:
-            return needs_more(found, share=1.0)
+            return needs_more(found, is_trained=False)
         progress("loading the retrieval experts")
         experts = build_experts(request.section, request.root)
         if old is not None:
             require_same_experts(old, {name: expert.fingerprint for name, expert in experts.items()})
-        share = unseen_share(experts)
-        found = with_counts(found, collections, share)
+        is_trained = any_trained(experts)
+        found = with_counts(found, collections, is_trained=is_trained)
         if found.n_train < MIN_TRAIN or found.n_dev < MIN_DEV:
-            return needs_more(found, share)
-        if old is not None and holds(old, collections, all_arms(experts), share):
+            return needs_more(found, is_trained=is_trained)
+        if old is not None and holds(old, collections, all_arms(experts), is_trained=is_trained):
             return replace(found, verdict=Verdict.DECLINE, reason="declined: the library holds every query already")
         # Vectors of people's queries go with the scratch folder: kept, an erasure would not find them.
         library, dev, arms = remeasured(request, old, collections, experts, Path(scratch) / "embeddings", now, progress)
@@ -147,12 +148,12 @@ def exported_collections(request: RefreshRequest, folder: Path) -> tuple[list[Co
     return [read_collection(each) for each in find_collections(folder)] if folder.exists() else [], dropped
 
 
-def with_counts(found: PilotRefresh, collections: Sequence[Collection], share: float) -> PilotRefresh:
+def with_counts(found: PilotRefresh, collections: Sequence[Collection], *, is_trained: bool) -> PilotRefresh:
     """The same with how many queries may become pilots, how many judge, and those without a label."""
     return replace(
         found,
-        dropped=Counter(found.dropped) + unlabelled(collections, share),
-        n_train=sum(len(pilot_queries(each, share)) for each in collections),
+        dropped=Counter(found.dropped) + unlabelled(collections, is_trained=is_trained),
+        n_train=sum(len(pilot_queries(each, is_trained=is_trained)) for each in collections),
         n_dev=sum(len(each.split("dev")) for each in collections),
     )
 
@@ -194,9 +195,7 @@ def remeasured(
     kept = old
     for collection in collections:
         kept = kept and without_data_set(kept, collection.name)
-    labelled, arms = label_pilots(
-        searchers, all_arms(experts), unseen_share(experts), () if kept is None else kept.arms
-    )
+    labelled, arms = label_pilots(searchers, all_arms(experts), () if kept is None else kept.arms)
     library = extend_library(kept, labelled, arms, fingerprints, created_at=now.isoformat())
     compared = tuple(dict.fromkeys([*library.arms, *(() if old is None else old.arms)]))
     dev = label_collections(searchers, compared, lambda each: each.split("dev"))
@@ -217,8 +216,9 @@ def take_over(found: PilotRefresh, library: PilotLibrary, folder: Path, guard: P
     return replace(found, verdict=Verdict.PROMOTE, reason="promote: no worse on held-out queries", is_promoted=True)
 
 
-def needs_more(found: PilotRefresh, share: float) -> PilotRefresh:
-    """Says how many more searches with feedback are needed; `share` of train queries can be labelled."""
+def needs_more(found: PilotRefresh, *, is_trained: bool) -> PilotRefresh:
+    """Says how many more searches with feedback are needed."""
+    share = HELD_OUT if is_trained else 1.0  # of train queries that can be labelled
     more = max(
         math.ceil((MIN_TRAIN - found.n_train) / ((1 - DEV_SHARE) * share)),
         math.ceil((MIN_DEV - found.n_dev) / DEV_SHARE),
@@ -228,25 +228,25 @@ def needs_more(found: PilotRefresh, share: float) -> PilotRefresh:
     )
 
 
-def unlabelled(collections: Sequence[Collection], share: float) -> Counter[str]:
+def unlabelled(collections: Sequence[Collection], *, is_trained: bool) -> Counter[str]:
     """Train queries that are not labelled, by reason."""
     left_out: Counter[str] = Counter()
     for collection in collections:
-        queries = collection.split("train")
-        unseen = len(queries) if share >= 1 else len(held_out_queries(queries, share))
-        left_out["queries that adapters may have been trained on"] += len(queries) - unseen
+        unseen = len(unseen_queries(collection, is_trained=is_trained))
+        left_out["queries that experts may have been trained on"] += len(collection.split("train")) - unseen
         left_out[f"queries beyond {MOST_HELD_OUT} of one store"] += max(0, unseen - MOST_HELD_OUT)
     return left_out
 
 
-def holds(library: PilotLibrary, collections: Sequence[Collection], arms: Sequence[Arm], share: float) -> bool:
+def holds(library: PilotLibrary, collections: Sequence[Collection], arms: Sequence[Arm], *, is_trained: bool) -> bool:
     """Returns True when the library's queries of these stores are the exported ones, each measured under all arms."""
     if not set(arms) <= set(library.arms):
         return False
     names = library.manifest.data_sets
     rows = np.isin(library.data_set, [names.index(each.name) for each in collections if each.name in names])
     columns = [library.arms.index(arm) for arm in arms]
-    exported = {query_key(each.name, name) for each in collections for name in pilot_queries(each, share).ids}
+    pilots = [(each.name, pilot_queries(each, is_trained=is_trained)) for each in collections]
+    exported = {query_key(store, name) for store, queries in pilots for name in queries.ids}
     return set(library.keys[rows].tolist()) == exported and bool(library.measured[rows][:, columns].all())
 
 

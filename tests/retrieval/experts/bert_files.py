@@ -1,8 +1,7 @@
-"""A tiny BERT and a LoRA adapter for it, written to disk in the layouts of their libraries."""
+"""A tiny BERT, and an expert that was trained of it, on disk."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -10,12 +9,13 @@ import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from coe.retrieval.adaptable import LINEAR
+from coe.retrieval.experts.trained import MANIFEST_FILE
 from coe_offline import bert
 from coe_offline.bert import BertEncoder
+from coe_offline.bert_network import LINEAR
 
 WORDS = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "law", "court", "drug", "dose", "what", "is", "the", "of")
-WIDTH, INNER, LAYERS, HEADS, RANK, ALPHA = 16, 32, 2, 4, 2, 6.0
+WIDTH, INNER, LAYERS, HEADS = 16, 32, 2, 4
 
 
 def write_bert(folder: Path, seed: int = 0, **config: object) -> Path:
@@ -71,39 +71,16 @@ def load_bert(folder: Path, max_tokens: int = 32) -> BertEncoder:
     return bert.build(bert.Options(model=str(folder), max_tokens=max_tokens))
 
 
-def lora_arrays(seed: int = 1, rank: int = RANK) -> dict[str, np.ndarray]:
-    """PEFT's names: A is (r, in), B is (out, r)."""
-    rng = np.random.default_rng(seed)
-    arrays = {}
-    for layer in range(LAYERS):
-        for part, (out, width) in zip(LINEAR, shapes(), strict=True):
-            name = f"base_model.model.encoder.layer.{layer}.{part}"
-            arrays[f"{name}.lora_A.weight"] = rng.normal(0, 0.3, size=(rank, width)).astype(np.float32)
-            arrays[f"{name}.lora_B.weight"] = rng.normal(0, 0.3, size=(out, rank)).astype(np.float32)
-    return arrays
-
-
-def write_adapter(
-    folder: Path,
-    base: BertEncoder,
-    arrays: dict[str, np.ndarray] | None = None,
-    *,
-    held_out: float = 0.5,
-    **config: object,
-) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(lora_arrays() if arrays is None else arrays, folder / "adapter_model.safetensors")
-    settings = {"peft_type": "LORA", "r": RANK, "lora_alpha": ALPHA, "bias": "none", "base_model_name_or_path": None}
-    (folder / "adapter_config.json").write_text(json.dumps(settings | config))
+def write_trained(folder: Path, base: BertEncoder, seed: int = 1, max_tokens: int = 32) -> Path:
+    """An expert for `base`, with random weights."""
+    write_bert(folder, seed=seed)
     manifest = {
-        "name": folder.name,
         "base_fingerprint": base.fingerprint,
-        "weights_sha256": hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest(),
+        "kind": "bert",
+        "options": {"max_tokens": max_tokens},
         "created_at": "2026-01-01T00:00:00+00:00",
-        "settings": {"held_out": held_out},
-        "data_fingerprint": "d" * 32,
-        "held_out": 3,
-        "pairs": 9,
+        "dev_ndcg": 0.5,
+        "dev_ndcg_base": 0.4,
     }
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / MANIFEST_FILE).write_text(json.dumps(manifest))
     return folder
