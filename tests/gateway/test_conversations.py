@@ -74,7 +74,7 @@ REASONS = st.sampled_from([None, "map", "explored", "escalated"])
 
 @given(
     st.sampled_from(["red", "green", "blue"]),
-    st.tuples(st.sampled_from([*EXPERTS, "gone"]), REASONS, st.integers(0, MAX_MOVES), st.booleans()),
+    st.tuples(st.sampled_from([*EXPERTS, "gone"]), REASONS, st.integers(0, MAX_MOVES)),
     st.tuples(st.integers(0, 400_000), st.floats(0, 1)),
     st.none() | LOOPS,
     st.sampled_from([{}, PRICES]),
@@ -83,7 +83,7 @@ REASONS = st.sampled_from([None, "map", "explored", "escalated"])
 )
 def test_a_conversation_moves_only_where_the_gain_is_above_the_price_or_its_loop_stalls(
     text: str,
-    before: tuple[str, str | None, int, bool],
+    before: tuple[str, str | None, int],
     size: tuple[int, float],
     loop: LoopState | None,
     prices: dict[str, Price],
@@ -93,7 +93,7 @@ def test_a_conversation_moves_only_where_the_gain_is_above_the_price_or_its_loop
     router = replace(roomy(), prices=prices)
     rng = np.random.default_rng(0)
     fresh = router.decide(Query("q", text), rng=rng, alive=alive)
-    last, reason, moves, _ = before
+    last, reason, moves = before
     cached = int(size[0] // 4 * size[1])
     facts = QueryFacts(
         prompt_chars=size[0], loop=loop, last_expert=last, last_reason=reason, moves=moves, cached_tokens=cached
@@ -119,6 +119,8 @@ def test_a_conversation_moves_only_where_the_gain_is_above_the_price_or_its_loop
     if held.kept:
         assert (made.expert, made.propensity, made.seed) == (last, 1.0, None)
         assert made.reason in (fresh.reason, DecisionReason.KEPT, DecisionReason.ESCALATED)
+    if loop is not None and not held.kept:
+        assert made.expert != last, "a way to the same expert is none"
     if loop is not None and loop.is_stalled and not held.kept:
         assert (made.reason, made.propensity) == (DecisionReason.ESCALATED, 1.0)
 
@@ -423,3 +425,12 @@ async def test_the_state_of_a_loop_is_logged_shown_and_part_of_a_dry_run() -> No
         assert dry["why"].endswith(words)
         await asked(it, messages, model="ruby")
         assert (await it.record(1)).loop == record.loop, "also where the client named the expert"
+
+
+@pytest.mark.parametrize("prices", [{}, PRICES])
+def test_a_settled_loop_whose_strongest_expert_is_the_planned_one_has_nowhere_to_return_to(
+    prices: dict[str, Price],
+) -> None:
+    facts = QueryFacts(last_expert="ruby", last_reason="escalated", moves=1, loop=LoopState(good_turns=2))
+    made = replace(roomy(), prices=prices).decide(Query("q", "red", facts), rng=np.random.default_rng(0))
+    assert (made.expert, made.stay.kept, made.stay.moves) == ("ruby", True, 1)

@@ -32,8 +32,8 @@ def price_of_move(facts: QueryFacts, last: Price, other: Price) -> float:
 
     What the prefix cache of the last expert holds must be written to the other's once. Where the other one is cheaper,
     each answer to come saves the difference; where it is dearer, the policy has weighed that already. Both are divided
-    by the cost of these answers at the dearer of the two. Half of what a turn adds counts as
-    written by the expert: 41% is in loops of tau-bench.
+    by the cost of these answers at the dearer of the two. Half of what a turn adds counts as written by the expert: 41%
+    is in loops of tau-bench.
     """
     tokens, cached = facts.prompt_tokens, facts.cached_tokens
     added = tokens - cached if cached else tokens / (facts.answers + 1)

@@ -17,7 +17,7 @@ from coe.router.conversation import in_context
 from coe.router.cost import Price
 from coe.router.features import AskDetector, Features, Reading, features_of, read_ask, read_task, under_task
 from coe.router.map_solver import ExpertCosts
-from coe.router.moves import Move, escalation, price_of_move, stay
+from coe.router.moves import UNPRICED, Move, escalation, price_of_move, stay
 from coe.router.protocols import CategoryClassifier, Encoder, ExpertScorer
 from coe.router.solved_policy import ActionDistribution, SolvedPolicy, action_distribution
 from coe.router.strategies.agree import Agree
@@ -371,10 +371,10 @@ class Router:
         return replace(odds, wanted=wanted, reason=reason, probs=certain, explores=False), held
 
     def _price_of_move(self, facts: QueryFacts, last: int, wanted: int) -> float | None:
-        """None where experts.yaml has neither prices nor sizes."""
-        if not self.prices:
+        """None for a move to another one where experts.yaml has neither prices nor sizes."""
+        if not self.prices and wanted != last:
             return None
-        return price_of_move(facts, *(self.prices[self.experts[expert]] for expert in (last, wanted)))
+        return price_of_move(facts, *(self.prices.get(self.experts[e], UNPRICED) for e in (last, wanted)))
 
     def cached_decision(
         self, policy: str, row: int, quality: FloatArray, excluded: Mapping[str, str]
