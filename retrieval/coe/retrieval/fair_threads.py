@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 from coe.base.errors import RequestError
-from coe.fleet.tasks import resolve
 
 PIECE_TEXTS = 32
 PIECE_CHARS = 8_000
@@ -74,17 +73,17 @@ class FairThreads:
         return None
 
     def _work(self, piece: Piece, loop: asyncio.AbstractEventLoop) -> None:
-        value, error = None, None
         try:
-            value = piece.call()
-        except BaseException as raised:  # noqa: BLE001 - the waiting caller gets it
-            error = raised
+            settle = partial(piece.result.set_result, piece.call())
+        except BaseException as error:  # noqa: BLE001 - the waiting caller gets it
+            settle = partial(piece.result.set_exception, error)
         with contextlib.suppress(RuntimeError):  # the loop is closed, so no caller waits
-            loop.call_soon_threadsafe(self._ended, piece, value, error)
+            loop.call_soon_threadsafe(self._ended, piece, settle)
 
-    def _ended(self, piece: Piece, value: object, error: BaseException | None) -> None:
+    def _ended(self, piece: Piece, settle: Callable[[], None]) -> None:
         self._free += 1
-        resolve(piece.result, value, error)
+        if not piece.result.done():  # who waits has not left meanwhile
+            settle()
         self._start()
 
 
