@@ -69,7 +69,7 @@ def test_a_users_own_router_package_is_not_taken_for_ours(tmp_path: Path, is_on_
     for command in (coe_words("--help"), [script, "--help"]):
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (0, "")
-        assert "routing, log, collect" in done.stdout
+        assert "eval collect" in done.stdout
 
 
 def in_a_users_folder(folder: Path, program: str) -> subprocess.CompletedProcess[str]:

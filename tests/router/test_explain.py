@@ -25,6 +25,13 @@ def test_an_expert_that_measured_higher_and_does_not_serve_is_named() -> None:
     assert "measured higher" not in reason_in_words(best)
 
 
+def test_an_unsure_query_tells_who_is_asked_next() -> None:
+    decision = decision_of("ruby", "red", reason=DecisionReason.UNCERTAIN)
+    asked = decision.model_copy(update={"is_fallback": True, "ranking": ("ruby", "emerald", "plain")})
+    assert "which asks ruby, or emerald where it does not answer" in reason_in_words(asked)
+    assert reason_in_words(decision.model_copy(update={"ranking": ("ruby",)})).endswith("which asks ruby")
+
+
 def test_who_cannot_serve_is_named_with_the_reason() -> None:
     lacks = {"emerald": "is not reachable", "plain": "does not take images", "opal": "is asleep", "onyx": "is asleep"}
     decision = decision_of("ruby", "red", reason=DecisionReason.NEXT_BEST).model_copy(update={"excluded": lacks})

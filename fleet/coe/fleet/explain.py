@@ -43,7 +43,7 @@ def reason_in_words(decision: RoutingDecision, threshold: float | None = None) -
         ),
         DecisionReason.QUERY: f"{seen}; {decision.expert} is predicted to answer this very query best",
         DecisionReason.PINNED: f"{seen}; experts.yaml pins that category to {decision.expert}",
-        DecisionReason.UNCERTAIN: f"{seen}, which the measured map sends to {decision.expert}{passed_over(decision)}",
+        DecisionReason.UNCERTAIN: f"{seen}, which asks {decision.expert}{asked_next(decision)}",
         DecisionReason.NEXT_BEST: (
             f"{seen}; the planned expert cannot serve this request{ruled_out(decision)}, {decision.expert} is next in "
             "its order"
@@ -132,6 +132,12 @@ def priced(held: Stay) -> str:
     """Says what a move costs or saves."""
     price = held.price or 0.0
     return f"the move costs {price:.3f}" if price >= 0 else f"the move saves {-price:.3f}"
+
+
+def asked_next(decision: RoutingDecision) -> str:
+    """Names the next expert: of unsure queries, experts that can abstain are asked first."""
+    others = [name for name in decision.ranking if name != decision.expert]
+    return f", or {others[0]} where it does not answer" if others else ""
 
 
 def passed_over(decision: RoutingDecision) -> str:
