@@ -122,20 +122,20 @@ def searchers(cache: Path) -> list[Searcher]:
 def test_what_a_collection_teaches_is_measured_on_all(tmp_path: Path) -> None:
     both = searchers(tmp_path)
     fixed = all_arms(both[0].experts)
-    parts, arms = label_pilots(both, fixed, 1.0)
+    parts, arms = label_pilots(both, fixed)
     (learned,) = arms[len(fixed) :]
     assert (learned.members, learned.learned_on) == ((BASE, "bm25"), "faq")
     assert parts[0].scores[:, -1].mean() > parts[0].scores[:, :-1].mean(axis=0).max() + 0.2
     np.testing.assert_array_equal(parts[1].scores, both[1].arm_scores(parts[1].queries, arms))
     assert parts[1].scores[:, -1].tolist() == [1.0] * 5
-    again, known = label_pilots(both, fixed, 1.0, known=arms)
+    again, known = label_pilots(both, fixed, known=arms)
     assert known == arms
     np.testing.assert_array_equal(again[1].scores, parts[1].scores)
 
 
 def test_what_a_data_set_taught_goes_with_it_and_is_learned_anew(tmp_path: Path) -> None:
     both = searchers(tmp_path)
-    parts, arms = label_pilots(both, all_arms(both[0].experts), 1.0)
+    parts, arms = label_pilots(both, all_arms(both[0].experts))
     experts = {BASE: "b", "bm25": "w"}
     library = extend_library(None, parts, arms, experts, created_at="2026-01-01T00:00:00+00:00")
     fewer = without_data_set(library, "faq")
@@ -151,6 +151,6 @@ def test_without_words_there_is_nothing_to_weigh(tmp_path: Path) -> None:
     base = BaseExpert(HashingEncoder(16))
     searcher = Searcher(phrase_collection("faq", 60), {BASE: base}, tmp_path)
     alone = (Arm(members=(BASE,), weights=(1.0,)),)
-    parts, arms = label_pilots([searcher], all_arms(searcher.experts), 1.0)
+    parts, arms = label_pilots([searcher], all_arms(searcher.experts))
     assert arms == alone
     assert parts[0].scores.shape == (60, 1)
