@@ -1,8 +1,9 @@
 """Reads requests as a whole and by their views: `python -m benchmarks.views --data DIR [--out docs/results/views.md]`.
 
 Asks are the fresh prompts and the held-out fifth of the seed set, on which nothing was fitted. Material is of retrieval
-collections (BEIR layout, in DIR) and of Python's library, none of it shipped; system prompts are of
-benchmarks/system_prompts.jsonl, written before any run. Both ways are of one fit of stage 1.
+collections (BEIR layout, in DIR) and of Python's library, none of it shipped. System prompts and asks that mean the
+material are of system_prompts.jsonl and asks_about_material.jsonl, written before any run. Both ways are of one fit of
+stage 1.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ COLLECTIONS = ("covidqa", "medquad", "cosqa", "counsel", "attack", "boolq")
 PER_SOURCE, LEAST_CHARS, MOST_CHARS = 150, 300, 3000
 SAMPLE, MATERIALS_PER_TASK = 500, 6
 SYSTEM_PROMPTS = Path(__file__).with_name("system_prompts.jsonl")
+ASKS_ABOUT_MATERIAL = Path(__file__).with_name("asks_about_material.jsonl")
 GAPS = ("\n\n", "\n", "\n\n---\n\n", '\n\n"""\n')
 HEAD = """# What a request is read from
 
@@ -92,6 +94,10 @@ def pasted(ask: str, piece: str, place: str, rng: random.Random) -> str:
     return f"{piece[:middle]}\n\n{ask}\n\n{piece[middle:]}"
 
 
+def read_cases(path: Path) -> list[Case]:
+    return [Case(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 def groups(asks: Sequence[Case], pieces: Sequence[str], rng: random.Random) -> dict[str, list[Case]]:
     """The requests of each kind."""
     prompts = [json.loads(line) for line in SYSTEM_PROMPTS.read_text(encoding="utf-8").splitlines()]
@@ -115,6 +121,12 @@ def groups(asks: Sequence[Case], pieces: Sequence[str], rng: random.Random) -> d
         "ask before the material": around("before"),
         "ask after it": around("after"),
         "ask amid it": around("between"),
+        "ask that means the material, before or after it": [
+            case._replace(text=pasted(case.text, piece, place, rng))
+            for case in read_cases(ASKS_ABOUT_MATERIAL)
+            for place in ("before", "after")
+            for piece in rng.sample(pieces, MATERIALS_PER_TASK // 2)
+        ],
         "task in the system prompt, long material": under(pieces),
         "task in the system prompt, one sentence": under(lines),
     }
@@ -151,8 +163,9 @@ def main(
         probs = stage.probs(vectors)
         likely = [categories[int(row)] for row in probs.argmax(axis=1)]
         right = np.array([name == case.category for name, case in zip(likely, cases, strict=True)], dtype=np.float32)
-        limits = np.array([doubt.threshold_of(reading.view) for reading in readings])
-        return right, np.asarray(doubt.score(vectors, probs) > limits, dtype=np.float32)
+        views = [reading.view for reading in readings]
+        limits = np.array([*map(doubt.threshold_of, views)])
+        return right, np.asarray(doubt.score(vectors, probs, views) > limits, dtype=np.float32)
 
     asks = [Case(query.text, query.category) for query in (*parts.held_out, *parts.fresh)]
     pieces = pieces_of(data, rng)

@@ -36,7 +36,7 @@ def test_every_exception_names_lines_of_its_block_and_a_reason() -> None:
 
 @pytest.fixture(scope="module")
 def composition(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """The folder and the address of the demo, with the files that pages speak of; a first answer is in its log."""
+    """The folder and the address of the demo, with the files that pages speak of."""
     folder = tmp_path_factory.mktemp("documented")
     environment = {
         **os.environ,
@@ -63,9 +63,11 @@ def composition(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path
 
 
 def first_decision(url: str) -> str:
-    request = urllib.request.Request(f"{url}/v1/decisions?limit=1", headers={"authorization": f"Bearer {KEY}"})
+    body = json.dumps({"model": "auto", "messages": [{"role": "user", "content": "What is 12 * 7?"}]}).encode()
+    headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+    request = urllib.request.Request(f"{url}/v1/chat/completions", body, headers)
     with urllib.request.urlopen(request, timeout=DEADLINE_S) as answer:
-        return str(json.load(answer)["data"][0]["decision_id"])
+        return str(answer.headers["x-coe-decision-id"])
 
 
 @pytest.mark.slow
@@ -79,7 +81,8 @@ def test_the_blocks_run(composition: tuple[Path, str]) -> None:
         "HOME": str(folder),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
-    names = {**NAMES, "DECISION_ID": first_decision(url), "dec-...": first_decision(url)}
+    decision = first_decision(url)
+    names = {**NAMES, "DECISION_ID": decision, "dec-...": decision}
     failed: list[str] = []
     commands: dict[str, str] = {}
     for block in RUN:

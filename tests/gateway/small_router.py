@@ -67,10 +67,10 @@ class MarginUncertainty:
     def threshold_of(self, view: View) -> float:
         return self.thresholds.get(view, self.threshold)
 
-    def score(self, embeddings: FloatArray, probs: FloatArray) -> FloatArray:
+    def score(self, embeddings: FloatArray, probs: FloatArray, views: Sequence[View] | None = None) -> FloatArray:
         return np.asarray(1 - probs.max(axis=1), dtype=np.float32)
 
-    def score_row(self, embedding: FloatArray, probs: Sequence[float]) -> float:
+    def score_row(self, embedding: FloatArray, probs: Sequence[float], view: View = View.WHOLE) -> float:
         return 1 - max(probs)
 
 

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from coe.base.errors import ArtifactError
+from coe.router.types import FloatArray, View
 from coe.router.uncertainty import (
+    PART_SHARE,
     Uncertainty,
     apply_temperature,
     calibrated,
@@ -94,7 +96,18 @@ def test_one_query_is_judged_as_a_batch_of_one(
     row, batch = calibrated_row(probs.tolist(), temperature, mix), calibrated(probs[None], temperature, mix)
     np.testing.assert_allclose(row, batch[0], atol=1e-6)
     embedding = np.array([[3.0, 1.0]], np.float32)
-    assert doubt.score_row(embedding, row) == pytest.approx(float(doubt.score(embedding, batch)[0]), abs=1e-5)
+    for view in View:
+        score = float(doubt.score(embedding, batch, [view])[0])
+        assert doubt.score_row(embedding, row, view) == pytest.approx(score, abs=1e-5)
+
+
+@pytest.mark.parametrize("outside", [None, np.array([2.0, 1.0, 0.5], np.float32)])
+def test_strangeness_counts_a_fifth_where_a_part_of_a_request_was_read(outside: FloatArray | None) -> None:
+    doubt = Uncertainty(np.eye(2, dtype=np.float32), np.array([0.2, 0.4], np.float32), 0.5, 1.0, outside)
+    vectors, probs = np.array([[0.6, 0.8], [0.6, 0.8]], np.float32), np.array([[0.7, 0.3], [0.7, 0.3]], np.float32)
+    whole, part = (doubt.score(vectors, probs, [View.WHOLE, View.ASK]) - normalised_entropy(probs)).tolist()
+    assert whole > 0
+    assert part == pytest.approx(PART_SHARE * whole, rel=1e-5)
 
 
 def test_threshold_by_hand() -> None:

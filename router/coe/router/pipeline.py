@@ -230,7 +230,7 @@ class Router:
         """Stage 1: the most likely category, or `general` where the classifier is unsure. `views` (n,) are what the
         embeddings were read from; None: whole messages."""
         likely = probs.probs.argmax(axis=1)
-        uncertainty = self.uncertainty.score(embeddings, probs.probs)
+        uncertainty = self.uncertainty.score(embeddings, probs.probs, views)
         thresholds = self.uncertainty.threshold if views is None else [*map(self.uncertainty.threshold_of, views)]
         rows = np.where(uncertainty > thresholds, len(probs.categories), likely)
         columns = (probs.probs, likely, probs.probs.max(axis=1), uncertainty, rows)
@@ -239,7 +239,7 @@ class Router:
     def judge_one(self, embedding: FloatArray, view: View = View.WHOLE) -> Classification:
         """`judge` for one embedding (1, d)."""
         probs = self._row_of_probs(embedding)
-        confidence, uncertainty = max(probs), self.uncertainty.score_row(embedding, probs)
+        confidence, uncertainty = max(probs), self.uncertainty.score_row(embedding, probs, view)
         likely = probs.index(confidence)
         row = len(probs) if uncertainty > self.uncertainty.threshold_of(view) else likely
         return Classification(probs, likely, confidence, uncertainty, row)

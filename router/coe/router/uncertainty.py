@@ -20,6 +20,10 @@ NEIGHBOURS = 5
 MAX_REFERENCE = 4096
 """Reference rows kept in an artifact: 4096 x 384 in float16 are 3 MB, and distances to more hardly change (ours)."""
 
+PART_SHARE = 0.2
+"""Of the weight of strangeness where a part of a request was read (ours). A query without what it speaks of, such as
+"Translate this into French.", belongs to no category; beside pasted material it does."""
+
 LEAST = 1e-12
 """A smaller probability counts as this one where its logarithm is taken."""
 
@@ -79,9 +83,14 @@ def outside_probability(embeddings: FloatArray, outside: FloatArray) -> FloatArr
     return np.asarray(0.5 + 0.5 * np.tanh(0.5 * odds), dtype=np.float32)
 
 
-def combine(entropy: FloatArray, strangeness: FloatArray, weight: float) -> FloatArray:
+def combine(entropy: FloatArray, strangeness: FloatArray, weight: float | FloatArray) -> FloatArray:
     """Uncertainty u = H(p) / log k + w s: unsure between categories, or of none of them (ours, after CoE)."""
     return np.asarray(entropy + weight * strangeness, dtype=np.float32)
+
+
+def share_of(view: View) -> float:
+    """Of the weight of strangeness in the uncertainty of what was read."""
+    return 1.0 if view is View.WHOLE else PART_SHARE
 
 
 def risk_threshold(
@@ -192,24 +201,26 @@ class Uncertainty:
         """The uncertainty above which a request is sent to `general`."""
         return self.thresholds.get(view, self.threshold)
 
-    def score_row(self, embedding: FloatArray, probs: Sequence[float]) -> float:
+    def score_row(self, embedding: FloatArray, probs: Sequence[float], view: View = View.WHOLE) -> float:
         """`score` of one query with an embedding (1, d) and probabilities (k,)."""
         if len(probs) < 2 or (self.weight and self.outside is None):
-            return float(self.score(embedding, np.array([probs], dtype=np.float32))[0])
+            return float(self.score(embedding, np.array([probs], dtype=np.float32), [view])[0])
         entropy = -sum([p * log(p) for p in probs if p > 0]) / log(len(probs))
         if self.weight == 0 or self.outside is None:
             return entropy
         odds = float(embedding[0] @ self.outside[:-1]) + float(self.outside[-1])
-        return entropy + self.weight * (0.5 + 0.5 * tanh(0.5 * odds))
+        return entropy + self.weight * share_of(view) * (0.5 + 0.5 * tanh(0.5 * odds))
 
-    def score(self, embeddings: FloatArray, probs: FloatArray) -> FloatArray:
-        """Uncertainty (n,) of queries with calibrated probabilities (n, k); larger is less sure."""
+    def score(self, embeddings: FloatArray, probs: FloatArray, views: Sequence[View] | None = None) -> FloatArray:
+        """Uncertainty (n,) of queries with calibrated probabilities (n, k); larger is less sure. `views` (n,) are what
+        the embeddings were read from; None: whole messages."""
         entropy = normalised_entropy(probs)
         if self.weight == 0:
             return entropy
         if embeddings.shape[1] != self.reference.shape[1]:
             raise ArtifactError(f"embeddings have {embeddings.shape[1]} dimensions; expected {self.reference.shape[1]}")
+        weight = self.weight * (1.0 if views is None else np.array([*map(share_of, views)], dtype=np.float32))
         if self.outside is not None:
-            return combine(entropy, outside_probability(embeddings, self.outside), self.weight)
+            return combine(entropy, outside_probability(embeddings, self.outside), weight)
         distance = neighbour_distance(embeddings, self.reference)
-        return combine(entropy, quantile_of(distance, self.held_out_distances), self.weight)
+        return combine(entropy, quantile_of(distance, self.held_out_distances), weight)

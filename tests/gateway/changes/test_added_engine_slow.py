@@ -38,7 +38,7 @@ async def test_an_adapter_gets_an_engine_of_its_own_and_keeps_it(tmp_path: Path)
     ids: dict[str, int | None] = {"generalist": None, "calculator": 0}
     addresses = EngineAddresses(dict.fromkeys(ids, (URL,)), ids)
     parts = parts_of(started, build_backends(started, addresses.urls, addresses.lora_ids, {}))
-    swap = Swap(Gateway(parts), tmp_path, started, addresses, lambda config: config, ROOT)
+    swap = Swap(Gateway(parts), tmp_path, started, addresses, ROOT)
     try:
         await swap._start_added(wanted)
         backend = swap._backends(parts, wanted, {})["labeler"]

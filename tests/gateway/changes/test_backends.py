@@ -44,7 +44,7 @@ def test_an_expert_of_an_embedded_engine_goes_and_comes_back_with_every_adapter_
     started = config_of({**adapted(), "hosted": hosted})
     first = build_backends(started, ADDRESSES.urls, ADDRESSES.lora_ids, {})
     parts = parts_of(started, first)
-    swap = Swap(Gateway(parts), tmp_path, started, ADDRESSES, lambda config: config)
+    swap = Swap(Gateway(parts), tmp_path, started, ADDRESSES, tmp_path)
 
     without = config_of({**{name: entry for name, entry in adapted().items() if name != "coder"}, "hosted": hosted})
     kept = backends_of(parts, swap, without)
@@ -62,7 +62,7 @@ def test_a_backend_is_kept_where_only_what_is_said_of_the_expert_changes(tmp_pat
     )
     first = build_backends(started, {}, {}, {})
     parts = parts_of(started, first)
-    swap = Swap(Gateway(parts), tmp_path, started, EngineAddresses(), lambda config: config)
+    swap = Swap(Gateway(parts), tmp_path, started, EngineAddresses(), tmp_path)
     dearer = config_of(
         {
             "one": {"engine": "openai", "model": "m", "url": URL, "price": {"input": 9}, "supports": ["tools", "json"]},

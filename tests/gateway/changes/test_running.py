@@ -71,7 +71,7 @@ async def serves(gateway: GatewayProcess, *names: str) -> None:
     """Returns once the gateway serves exactly these experts."""
 
     async def is_so() -> bool:
-        return [each["name"] for each in (await call(gateway, "GET", "experts"))[1]["data"]] == [*names]
+        return {each["name"] for each in (await call(gateway, "GET", "experts"))[1]["data"]} == {*names}
 
     await until(is_so, f"the gateway serves {', '.join(names)}")
 

@@ -24,7 +24,7 @@ MAX_UNSUPPORTED = 0.05
 COST_TOLERANCE = 0.01
 """Relative rise of the mean cost that counts as none: a choice per query moves it a little from fit to fit (ours)."""
 
-ROUNDING = 1e-9
+ROUNDING = 1e-6
 """A loss of just the margin is allowed, whatever the order in which its terms were added up."""
 
 LEVEL = 0.05
