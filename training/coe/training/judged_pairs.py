@@ -47,7 +47,7 @@ class JudgedPairs:
     choices: Sequence[LoggedChoices]
 
     def gains(self, experts: Sequence[str], newcomers: IntArray) -> JudgedGains:
-        """Gains of the candidate, by the pairs of just what both want, where it wants a newcomer (number of expert)."""
+        """Gains of the candidate, by the pairs of just what both want, where it wants a new expert (its number)."""
         logged = self.log.expert_in(tuple(experts))
         live, candidate = (one.match(logged).reshape(-1, 2) for one in self.choices)
         told = live.any(axis=1) & candidate.any(axis=1) & (live != candidate).any(axis=1)
