@@ -32,7 +32,6 @@ from coe.router.types import (
     QueryFacts,
     RoutingDecision,
     Stay,
-    StayRule,
     View,
 )
 from coe.router.uncertainty import Uncertainty, calibrated, calibrated_row
@@ -69,8 +68,8 @@ class Router:
     """A loaded router: immutable, safe to share between threads, replaced as a whole on a hot swap.
 
     `costs` are shown with a decision; None where they are not known. `prices` weigh moves of conversations; empty where
-    they are not known. `mix` (k,) is how many times as frequent each
-    category is in the traffic as among the labelled queries; None: as frequent.
+    they are not known. `mix` (k,) is how many times as frequent each category is in the traffic as among the labelled
+    queries; None: as frequent.
     `ways` is None where training knew no answers: then every policy asks one expert.
     """
 
@@ -355,7 +354,8 @@ class Router:
         odds, last = cached.odds, self.experts.index(str(facts.last_expert))
         quality = dict(zip(odds.eligible, cached.usual.predicted_quality, strict=True))
         strongest = max(odds.ranking, key=quality.__getitem__)
-        if facts.loop is not None and facts.loop.is_stalled:
+        is_stalled = facts.loop is not None and facts.loop.is_stalled
+        if is_stalled:
             held = escalation(facts, quality[strongest] - quality[last])
         else:
             move = Move(quality[odds.wanted] - quality[last], self._price_of_move(facts, last, odds.wanted))
@@ -363,10 +363,12 @@ class Router:
             held = stay(facts, move, is_pinned=is_pinned, is_unsure=cached.usual.is_fallback)
         if not held.kept and facts.loop is None:
             return odds, held
-        wanted = last if held.kept else strongest if held.rule is StayRule.STALLED else odds.wanted
+        if held.kept:
+            wanted, is_escalated = last, facts.last_reason == DecisionReason.ESCALATED
+        else:
+            wanted, is_escalated = strongest if is_stalled else odds.wanted, is_stalled
         reason = odds.reason if wanted == odds.wanted else DecisionReason.KEPT
-        if facts.last_reason == DecisionReason.ESCALATED if held.kept else held.rule is StayRule.STALLED:
-            reason = DecisionReason.ESCALATED
+        reason = DecisionReason.ESCALATED if is_escalated else reason
         certain = tuple(float(expert == wanted) for expert in odds.eligible)
         return replace(odds, wanted=wanted, reason=reason, probs=certain, explores=False), held
 

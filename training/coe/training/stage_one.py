@@ -227,7 +227,7 @@ def composite_scores(
             probs[own] = classifier.predict_proba(made.vectors[own]).probs
     probs = apply_temperature(probs, temperature)
     scores, right = doubt.score(made.vectors, probs, made.views), probs.argmax(axis=1) == labels[made.source]
-    for view in set(made.views):
+    for view in sorted(set(made.views)):
         own = np.array([each is view for each in made.views], dtype=bool)
         found |= {f"{view}_scores": scores[own], f"{view}_correct": right[own].astype(np.uint8)}
     return found

@@ -227,9 +227,9 @@ async def show_decision(
 async def words_of(record: DecisionRecord, router: Router | None) -> ReadFrom | None:
     """The words that decided, by the logged text; a task in a system prompt is not logged."""
     decision, text = record.decision, record.text
-    if router is None or decision is None or not text or decision.view is View.TASK:
+    if router is None or decision is None or decision.router_version != router.version:
         return None
-    if decision.router_version != router.version:
+    if not text or decision.view is View.TASK:
         return None
     return await asyncio.to_thread(read_from, router, RoutedQuery("", text))
 
