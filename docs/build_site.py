@@ -32,8 +32,7 @@ def commands_page() -> str:
     """The help of every command."""
     parts = ["# Commands", "", "`coe --help` lists them; each block below is what `coe COMMAND --help` prints."]
     for name, command in sorted(COMMANDS.items()):
-        if command.summary:
-            parts += ["", f"## coe {name}", "", command.summary, "", "```text", help_of(name), "```"]
+        parts += ["", f"## coe {name}", "", command.summary, "", "```text", help_of(name), "```"]
     return "\n".join(parts) + "\n"
 
 

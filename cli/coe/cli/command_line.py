@@ -34,17 +34,16 @@ class Group(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         depth = len(self.words)
-        names = [name.split() for name, command in COMMANDS.items() if command.summary]
+        names = [name.split() for name in COMMANDS]
         return list(dict.fromkeys(each[depth] for each in names if tuple(each[:depth]) == self.words))
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         if self.words:
             super().format_commands(ctx, formatter)
             return
-        for task, words in TASKS.items():
+        for task, commands in TASKS.items():
             with formatter.section(task):
-                rows = [(name, each.summary) for name, each in COMMANDS.items() if name.split()[0] in words]
-                formatter.write_dl([row for row in rows if row[1]])
+                formatter.write_dl([(name, each.summary) for name, each in commands.items()])
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         words = (*self.words, cmd_name)
