@@ -12,8 +12,8 @@ from functools import partial
 
 import numpy as np
 
-from coe.eval.retrieval.arms import MEANING as OWN_MEANING
-from coe.eval.retrieval.arms import Compared, PlainFusions, Situation, best_weight, compare, convex_scores
+from benchmarks.retrieval_eval.arms import MEANING as OWN_MEANING
+from benchmarks.retrieval_eval.arms import Compared, PlainFusions, Situation, best_weight, compare, convex_scores
 from coe.retrieval.build_experts import first_lexical
 from coe.retrieval.routing.fusion import plain_column
 from coe.retrieval.routing.pilot_library import PilotLibrary

@@ -4,9 +4,9 @@
 
 DIR holds collections in BEIR layout. An expert is trained for each that has train queries, and one for all of them
 together; those under --work are taken as they are (an hour of one core from nothing; needs the `retrieval`
-extra). The evaluation of `coe eval retrieval`, with further arms (`benchmarks/retrieval_arms.py`), then takes pilots
-from train, settings from dev and figures from test; its report lies under --work. `--without-trained` measures base
-and BM25 alone, and what labelled queries teach of fusing them.
+extra). `benchmarks/retrieval_eval`, with further arms (`benchmarks/retrieval_arms.py`), then takes pilots from train,
+settings from dev and figures from test; its report lies under --work. `--without-trained` measures base and BM25
+alone, and what labelled queries teach of fusing them.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from rich.console import Console
 
 from benchmarks.retrieval_arms import MEANING, MULTITASK, FurtherArms, multitask_of
 from benchmarks.retrieval_costs import cost_of_adding, latency_ms
+from benchmarks.retrieval_eval.arms import Compared, PlainFusions, Situation
+from benchmarks.retrieval_eval.page import retrieval_page
+from benchmarks.retrieval_eval.records import RetrievalReport
+from benchmarks.retrieval_eval.request import RetrievalRequest, requested_experts
+from benchmarks.retrieval_eval.run import run_retrieval
 from coe.eval.report.page import write_report
-from coe.eval.retrieval.arms import Compared, PlainFusions, Situation
-from coe.eval.retrieval.retrieval_page import retrieval_page
-from coe.eval.retrieval.retrieval_records import RetrievalReport
-from coe.eval.retrieval.retrieval_request import RetrievalRequest, requested_experts
-from coe.eval.retrieval.retrieval_run import run_retrieval
 from coe.retrieval.build_experts import build_experts
 from coe.retrieval.experts.trained import MANIFEST_FILE
 from coe.retrieval.training.collection import find_collections, read_collection
@@ -271,9 +271,7 @@ def measure(data: Path, trained: list[Path], out: Path, cache: Path, seed: int) 
     """The report with all arms, and what routing costs; the multi-task expert is compared with and never routed to."""
     alone = [each for each in trained if each.name == MULTITASK]
     named = config_of(out / "experts.yaml", [each for each in trained if each.name != MULTITASK])
-    request = RetrievalRequest(
-        data=data, out=out, experts=named, cache=cache, command="benchmarks/retrieval_routing.py", seed=seed
-    )
+    request = RetrievalRequest(data, named, cache, command="benchmarks/retrieval_routing.py", seed=seed)
     collections = [read_collection(folder) for folder in find_collections(data)]
     experts = build_experts(*requested_experts(config_of(out / "multitask.yaml", alone))) if alone else {}
     with_tests = [each for each in collections if alone and len(each.split("test"))]

@@ -46,7 +46,6 @@ PROCESS_FILES = frozenset(
         "decision_log/test_stream",
         "router/answers/test_code",
         "eval/report/test_page",
-        "eval/retrieval/test_command",
         "eval/test_collect",
         "eval/test_orphans",
         "eval/test_probe_set",

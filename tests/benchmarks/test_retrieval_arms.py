@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.retrieval_arms import FurtherArms, Multitask, choose, pilots_of
-from tests.eval.retrieval.test_plain_arms import MEASURED, RISING, SITUATION, TEST
+from tests.benchmarks.retrieval_eval.test_plain_arms import MEASURED, RISING, SITUATION, TEST
 from tests.retrieval.pilot_data import LAW, MEDICINE, corner, small_library
 
 

@@ -67,7 +67,7 @@ def test_a_command_that_may_take_long_shows_its_progress(name):
     assert "console_progress()" in source or "working(" in source, "show progress, or say in QUICK why not"
 
 
-@pytest.mark.parametrize("command", ["train", "eval routing", "eval retrieval"])
+@pytest.mark.parametrize("command", ["train", "eval routing"])
 def test_a_negative_seed_is_refused_as_an_option(command, capsys):
     assert run(command, ["--seed", "-1"]) == 2
     assert "Invalid value for '--seed': must be greater than or equal to 0 (got '-1')\n" in capsys.readouterr().err

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.retrieval_eval.page import retrieval_page
 from coe.eval.log.savings import SavedGroup, Savings, savings_page
 from coe.eval.log.traffic_page import traffic_page
 from coe.eval.report.page import render
-from coe.eval.retrieval.retrieval_page import retrieval_page
 from coe.eval.routing.routing_page import routing_page
 from coe.router.types import Interval, Metric
+from tests.benchmarks.retrieval_eval.test_command import evaluate
 from tests.clients.test_clients import CLIENTS, SCRIPTS
 from tests.clients.test_console import CHROMIUM
 from tests.eval.log.test_log_report import report_on
-from tests.eval.retrieval.test_command import evaluate
 from tests.eval.routing.test_routing_page import full_report, make_report
 from tests.retrieval.training.collection_files import write_beir
 

@@ -1,4 +1,4 @@
-"""`coe eval retrieval` on small collections with the packaged base: what it writes and what it refuses."""
+"""`python -m benchmarks.retrieval_eval` on small collections with the packaged base."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from typer.testing import CliRunner
 
+from benchmarks.retrieval_eval.__main__ import retrieval
+from benchmarks.retrieval_eval.records import RetrievalReport
+from benchmarks.retrieval_eval.request import requested_experts
 from coe.base.errors import BackendError, ConfigError, DataError
-from coe.eval.retrieval.retrieval_command import retrieval
-from coe.eval.retrieval.retrieval_records import RetrievalReport
-from coe.eval.retrieval.retrieval_request import requested_experts
 from coe.retrieval.routing.pilot_library import load_library
 from tests.eval.drawn import charts_of_page
 from tests.fleet.encoders.endpoint import Endpoint, serving_endpoint
@@ -160,12 +159,3 @@ def test_an_experts_file_needs_its_section(tmp_path: Path) -> None:
     assert list(section.experts) == ["words"]
     assert list(requested_experts(None)[0].experts) == ["bm25"]
     assert root == tmp_path
-
-
-def test_help_tells_the_options() -> None:
-    import typer
-
-    app = typer.Typer()
-    app.command()(retrieval)
-    shown = CliRunner().invoke(app, ["--help"])
-    assert shown.exit_code == 0

@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from coe.base.errors import DataError
-from coe.eval.metrics.intervals import DRAWS, Estimate, bootstrap_means, percentile_interval
-from coe.eval.retrieval.arms import MEANING, Compared, PlainFusions, Situation, compare, plain_fusions
-from coe.eval.retrieval.retrieval_page import headline, losses, notes
-from coe.eval.retrieval.retrieval_records import (
+from benchmarks.retrieval_eval.arms import MEANING, Compared, PlainFusions, Situation, compare, plain_fusions
+from benchmarks.retrieval_eval.page import headline, losses, notes
+from benchmarks.retrieval_eval.records import (
     ArmScore,
     CollectionReport,
     RetrievalReport,
 )
-from coe.eval.retrieval.retrieval_request import RetrievalRequest, requested_experts
+from benchmarks.retrieval_eval.request import RetrievalRequest, requested_experts
+from coe.base.errors import DataError
+from coe.eval.metrics.intervals import DRAWS, Estimate, bootstrap_means, percentile_interval
 from coe.retrieval.build_experts import build_experts
 from coe.retrieval.routing.pilot_library import LibraryManifest, PilotLibrary
 from coe.retrieval.training.build_library import extend_library

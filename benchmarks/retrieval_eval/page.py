@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from coe.eval.metrics.intervals import Estimate
-from coe.eval.report import drawing
-from coe.eval.report.page import Chart, Column, Figure, Page, Section, cell_of, facts_of, stated, table_of
-from coe.eval.retrieval.arms import LABELS, PLAIN
-from coe.eval.retrieval.retrieval_records import (
+from benchmarks.retrieval_eval.arms import LABELS, PLAIN
+from benchmarks.retrieval_eval.records import (
     ArmScore,
     CollectionReport,
     RetrievalReport,
 )
+from coe.eval.metrics.intervals import Estimate
+from coe.eval.report import drawing
+from coe.eval.report.page import Chart, Column, Figure, Page, Section, cell_of, facts_of, stated, table_of
 
 VERDICTS = {
     "good": "Routing beats the best plain way",

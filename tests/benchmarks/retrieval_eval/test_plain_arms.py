@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from coe.eval.retrieval.arms import (
+from benchmarks.retrieval_eval.arms import (
     WEIGHTS,
     PlainFusions,
     Situation,

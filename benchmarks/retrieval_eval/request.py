@@ -1,29 +1,25 @@
-"""The request of `coe eval retrieval`, and the experts that it names."""
+"""A run of the evaluation, and the experts that it names."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-
-from pydantic import Field
 
 from coe.base.errors import ConfigError
 from coe.router.config import load_config
 from coe.router.retrieval_config import RetrievalConfig
 from coe.router.section import PluginConfig
-from coe.router.types import Record
 
 BM25 = "bm25"
 
 
-class RetrievalOptions(Record):
-    """Options that are taken as they are given."""
+@dataclass(frozen=True)
+class RetrievalRequest:
+    """`data` is a collection in BEIR layout or a folder of them; `experts` an experts.yaml; `cache` keeps
+    embeddings."""
 
-    data: Path = Field(description="a collection in BEIR layout, or a folder of them")
-    out: Path = Field(description="folder for report.html, report.json and the pilot library")
-    experts: Path | None = Field(default=None, description="experts.yaml; without it kind bert and BM25 compete")
-
-
-class RetrievalRequest(RetrievalOptions):
+    data: Path
+    experts: Path | None
     cache: Path
     command: str
     seed: int = 0
