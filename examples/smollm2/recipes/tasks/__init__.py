@@ -1,1 +1,0 @@
-"""One file per task, each with a `TASK`."""
