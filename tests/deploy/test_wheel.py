@@ -110,7 +110,7 @@ def test_training_alone_ships_files_where_the_whole_does() -> None:
 
 def test_what_a_first_composition_needs_is_there(names: set[str]) -> None:
     wanted = ("examples/smollm2/seed/sql.jsonl", "examples/smollm2/probes/sql.jsonl")
-    assert {"coe/fleet/setup/starter.yaml", *(f"coe/shipped/{each}" for each in wanted)} <= names
+    assert {"coe/fleet/setup/starter.yaml.jinja", *(f"coe/shipped/{each}" for each in wanted)} <= names
 
 
 def test_nothing_of_the_demo_is_there(names: set[str]) -> None:

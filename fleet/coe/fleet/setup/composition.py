@@ -1,4 +1,4 @@
-"""Writes the first experts.yaml around experts that were found: starter.yaml with these."""
+"""Writes the first experts.yaml around experts that were found."""
 
 from __future__ import annotations
 
@@ -8,33 +8,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
+from jinja2 import Environment, StrictUndefined
 
 from coe.base.errors import ConfigError
 from coe.base.shipped import probes_folder
 from coe.base.visible_text import echo
 from coe.router.config import parse_text
 
-HEADER = """\
-# The composition, as `coe init` wrote it; edit it as you like. docs/configuration.md has every key, and
-# `coe check --online` asks the engines whether they have these models.
-"""
-
-ABOUT_LISTS = """# The first expert of a list answers; where it fails or rests, the next one does: docs/clients.md
-"""
-
-ABOUT_RETRIEVAL = """# /v1/embeddings, /v1/rerank and vector stores: docs/retrieval.md
-"""
-
 FROM_HUB = "no endpoint embeds, so the encoder is a model of the hub: pip install 'composition-of-experts[encoders]'"
 
-STATIC = re.compile(r"( *#.*\n)? *- \{kind: static.*\n")
-"""The part of the router's encoder that a model of an endpoint replaces, in starter.yaml."""
-
-ENCODER_KEYS = ("kind", "url", "model", "dim", "encoding", "api_key_env")
+ENCODER_KEYS = ("url", "model", "dim", "encoding", "api_key_env")
 """Keys of an embedding expert that an encoder has too."""
 
 RESERVED = ("auto", "base", "reranker", "words")
-"""Names that mean routing, and embedding experts of starter.yaml."""
+"""Names that mean routing, and embedding experts of the template."""
 
 Entry = Mapping[str, object]
 """An expert's keys in experts.yaml."""
@@ -65,7 +52,7 @@ class Found:
 
     @property
     def encoder(self) -> Entry | None:
-        """The first embedding model as an encoder; None where there is none."""
+        """Options of the first embedding model as an encoder; None where there is none."""
         first = next(iter(self.embeddings.values()), None)
         return first and {key: first[key] for key in ENCODER_KEYS if key in first}
 
@@ -108,47 +95,27 @@ def safe_name(name: str) -> str:
 
 
 def composition_text(found: Found) -> str:
-    """The text of an experts.yaml: starter.yaml with these experts and aliases.
+    """The text of an experts.yaml: the template with these experts and aliases.
 
     Raises:
         ConfigError: no expert was found, or the file would be invalid.
     """
     if not found.experts:
         raise ConfigError("\n".join(["no expert was found", *found.notes]), ["no expert was found", *found.notes])
-    parts = sections((Path(__file__).parent / "starter.yaml").read_text(encoding="utf-8"))
-    written = {"experts": {name: dict(entry) for name, entry in found.experts.items()}}
-    parts["experts"] = as_yaml(written)
-    retrieval = yaml.safe_load(parts.pop("retrieval"))
-    if encoder := found.encoder:
-        kind, options = encoder["kind"], {key: value for key, value in encoder.items() if key != "kind"}
-        part = yaml.safe_dump({"kind": kind, "options": options}, default_flow_style=True, sort_keys=False, width=1000)
-        parts["router"] = STATIC.sub(lambda _: f"      - {part}", parts["router"])
-        retrieval["retrieval"]["encoder"] = encoder
-    if found.reranker is not None:
-        retrieval["retrieval"]["reranker"] = dict(found.reranker)
-    if found.embeddings or found.reranker is not None:
-        retrieval["retrieval"]["experts"] |= {name: dict(entry) for name, entry in found.embeddings.items()}
-        parts["retrieval"] = ABOUT_RETRIEVAL + as_yaml(retrieval)
-    parts["log"] = re.sub(r"\n# .*\s*$", "\n", parts["log"])  # its last comment is about `retrieval`
-    if found.aliases:
-        aliases = {alias: list(experts) if experts[1:] else experts[0] for alias, experts in found.aliases.items()}
-        has_lists = any(experts[1:] for experts in found.aliases.values())
-        parts["aliases"] = (ABOUT_LISTS if has_lists else "") + as_yaml({"aliases": aliases})
-    text = HEADER + "\n".join(part.strip("\n") + "\n" for part in parts.values())
+    aliases = {alias: list(experts) if experts[1:] else experts[0] for alias, experts in found.aliases.items()}
+    environment = Environment(trim_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined)
+    environment.filters["yaml"] = as_yaml
+    template = environment.from_string(Path(__file__).with_name("starter.yaml.jinja").read_text(encoding="utf-8"))
+    text = template.render(found=found, aliases=aliases)
     parse_text(text, file="experts.yaml")
     return text
 
 
-def as_yaml(values: object) -> str:
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
-
-
-def sections(text: str) -> dict[str, str]:
-    """The parts of a YAML file by top-level key, each with its comments inside; those above the first key are left
-    out, those between two keys belong to the first."""
-    starts = [*re.finditer(r"^(\w+):", text, re.MULTILINE)]
-    ends = [*(found.start() for found in starts[1:]), len(text)]
-    return {found[1]: text[found.start() : end] for found, end in zip(starts, ends, strict=True)}
+def as_yaml(values: Mapping[str, object], *, is_flow: bool = False) -> str:
+    """Several lines, or one in braces."""
+    width = 1000 if is_flow else 110
+    text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=is_flow, width=width)
+    return text.rstrip("\n")
 
 
 def write_composition(found: Found, out: Path) -> None:
