@@ -39,8 +39,8 @@ def test_who_cannot_serve_is_named_with_the_reason() -> None:
     assert reason_in_words(decision).endswith(f"the planned expert cannot serve this request {named}")
 
 
-@pytest.mark.parametrize(("account", "words"), [(0.8, "left asleep while its account"), (1.4, "unless another gains")])
-def test_an_account_is_compared_with_its_price(account: float, words: str) -> None:
-    asleep = Asleep(expert="emerald", lost=0.1, account=account, price=1.2, is_waking=False)
+@pytest.mark.parametrize(("is_waking", "words"), [(False, "it is left asleep"), (True, "it is being woken")])
+def test_a_better_expert_that_sleeps_is_named(is_waking: bool, words: str) -> None:
+    asleep = Asleep(expert="emerald", lost=0.1, is_waking=is_waking)
     decision = decision_of("ruby", "red", reason=DecisionReason.MAP).model_copy(update={"asleep": asleep})
-    assert words in reason_in_words(decision)
+    assert reason_in_words(decision).endswith(f"the best expert, emerald, was asleep: lost 0.10; {words}")

@@ -83,16 +83,7 @@ def asleep_in_words(decision: RoutingDecision) -> str:
     found = decision.asleep
     if found is None:
         return ""
-    if found.is_waking:
-        then = "it is being woken"
-    elif found.account is None:
-        then = "it is left asleep"
-    elif found.price is None:
-        then = f"it is left asleep, because those that stay awake leave no room (account {found.account:.2f})"
-    elif found.account > found.price:
-        then = f"its account, {found.account:.2f}, is above {found.price:.2f}, so it is woken unless another gains more"
-    else:
-        then = f"it is left asleep while its account, {found.account:.2f}, is not above {found.price:.2f}"
+    then = "it is being woken" if found.is_waking else "it is left asleep"
     return f"; the best expert, {found.expert}, was asleep: lost {found.lost:.2f}; {then}"
 
 

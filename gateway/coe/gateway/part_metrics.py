@@ -77,17 +77,11 @@ def residency_metrics(controller: Controller) -> Iterator[Metric]:
     """Engines by the name of their first expert."""
     from coe.fleet.residency.changes import Made
 
-    engines, outlooks = controller.scheduler.states, controller.outlooks
+    engines = controller.scheduler.states
     states = GaugeMetricFamily("coe_engine_state", "1 for the state an engine is in", labels=["engine", "state"])
-    account = GaugeMetricFamily("coe_engine_account", "Quality lost because an engine slept", labels=["engine"])
-    price = GaugeMetricFamily("coe_engine_price", "What its account must exceed to wake it", labels=["engine"])
     for name, state in engines.items():
         for possible in Residency:
             states.add_metric([name, possible.value], float(state is possible))
-        outlook = outlooks.get(name)
-        account.add_metric([name], 0.0 if outlook is None else outlook.account)
-        if outlook is not None and outlook.price is not None:
-            price.add_metric([name], outlook.price)
     made = CounterMetricFamily("coe_engine_changes", "Changes of an engine's state", labels=["engine", "state"])
     failed = CounterMetricFamily("coe_engine_change_failures", "Those that failed", labels=["engine", "state"])
     seconds = CounterMetricFamily(
@@ -98,7 +92,7 @@ def residency_metrics(controller: Controller) -> Iterator[Metric]:
         made.add_metric(labels, found.count)
         failed.add_metric(labels, found.failed)
         seconds.add_metric(labels, found.seconds)
-    yield from (states, account, price, made, failed, seconds)
+    yield from (states, made, failed, seconds)
     yield GaugeMetricFamily("coe_engine_waiting_requests", "Requests that wait for an engine", value=controller.waiting)
 
 

@@ -90,14 +90,8 @@ def asleep_for(decision: RoutingDecision, ideal: RoutingDecision, controller: Co
     best, quality = wanted(ideal), quality_of(ideal)
     if best in decision.eligible or decision.expert not in quality:
         return None
-    outlook = controller.outlook(best)
-    return Asleep(
-        expert=best,
-        lost=quality[best] - quality[decision.expert],
-        account=None if outlook is None else outlook.account,
-        price=None if outlook is None else outlook.price,
-        is_waking=controller.is_waking(best),
-    )
+    lost = quality[best] - quality[decision.expert]
+    return Asleep(expert=best, lost=lost, is_waking=controller.is_waking(best))
 
 
 def no_expert(

@@ -248,10 +248,6 @@ class Asleep(Record):
 
     expert: str
     lost: float = Field(description="its predicted quality less that of the expert that served")
-    account: float | None = Field(
-        default=None, description="what recent requests lost because it sleeps; None: it has no account"
-    )
-    price: float | None = Field(default=None, description="its engine is woken for an account above it; None: no room")
     is_waking: bool = Field(description="its engine is being woken")
 
 

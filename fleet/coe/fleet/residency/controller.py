@@ -16,7 +16,7 @@ from coe.base.errors import BackendError
 from coe.fleet.folder_lock import FolderLock
 from coe.fleet.pool import ExpertPool
 from coe.fleet.residency.changes import Changes, forward_clock
-from coe.fleet.residency.scheduler import Outlook, Scheduler
+from coe.fleet.residency.scheduler import Scheduler
 from coe.fleet.residency.types import Residency
 from coe.fleet.residency.vllm_actuator import VllmActuator
 from coe.fleet.tasks import happens, stop_task
@@ -103,15 +103,6 @@ class Controller:
     def waiting(self) -> int:
         """Requests that wait for an engine."""
         return len(self._waiters)
-
-    @property
-    def outlooks(self) -> Mapping[str, Outlook]:
-        """The accounts of engines as of the last look."""
-        return self.scheduler.policy.outlooks(forward_clock(), self.scheduler)
-
-    def outlook(self, expert: str) -> Outlook | None:
-        """That of an expert's engine; None where it has none."""
-        return self.outlooks.get(self._resident_of.get(expert, ""))
 
     def is_waking(self, expert: str) -> bool:
         goal = self.scheduler.goal

@@ -11,7 +11,7 @@ import numpy as np
 
 from coe.fleet.residency.demand import Demand, Float64Array
 from coe.fleet.residency.memory import Resident
-from coe.fleet.residency.scheduler import Goal, Outlook, ResidencyPolicy, Scheduler
+from coe.fleet.residency.scheduler import Goal, ResidencyPolicy, Scheduler
 from coe.fleet.residency.sets import BoolArray, best_of, losses, set_with
 from coe.fleet.residency.types import Residency
 
@@ -53,8 +53,6 @@ class Regret(ResidencyPolicy):
         self._options = options
         self.demand = Demand(len(residents), options.memory_s)
         self._looked_at_s = -np.inf
-        self._seen: tuple[float, frozenset[str]] | None = None
-        self._outlooks: dict[str, Outlook] = {}
 
     def note(self, now_s: float, category: str, quality: Float64Array, begins: bool | None) -> None:
         self.demand.note(now_s, category, quality, begins)
@@ -77,28 +75,9 @@ class Regret(ResidencyPolicy):
             is_coming = view.states[view.residents[number].name] in (Residency.AWAKE, Residency.STARTING)
             if is_coming or accounts[number] <= LEAST_GAIN:
                 continue
-            judged = self._judged(number, now_s, weights, rows, view, least=most)
+            judged = self._judged(number, now_s, weights, rows, view, most)
             if judged is not None and (surplus := judged[1] - judged[2]) > most:
                 found, most = judged[0], surplus
-        return found
-
-    def outlooks(self, now_s: float, view: Scheduler) -> dict[str, Outlook]:
-        """As of the last look, or of now where other engines serve than then."""
-        seen = (self._looked_at_s, view.serving)
-        if self._seen != seen:
-            self._seen, self._outlooks = seen, self._outlooks_of(now_s, view)
-        return self._outlooks
-
-    def _outlooks_of(self, now_s: float, view: Scheduler) -> dict[str, Outlook]:
-        weights, rows = self.demand.rows(now_s)
-        if not len(weights):
-            return {}
-        accounts = weights @ np.maximum(rows - best_of(rows, view.mask)[:, None], 0.0)
-        found = {}
-        for number in np.flatnonzero(accounts > LEAST_GAIN):
-            name = view.residents[number].name
-            judged = self._judged(int(number), now_s, weights, rows, view)
-            found[name] = Outlook(float(accounts[number]), None) if judged is None else Outlook(*judged[1:])
         return found
 
     def _judged(
@@ -108,8 +87,7 @@ class Regret(ResidencyPolicy):
         weights: Float64Array,
         rows: Float64Array,
         view: Scheduler,
-        *,
-        least: float = -np.inf,
+        least: float,
     ) -> tuple[Goal, float, float] | None:
         """The goal of waking an engine, its account and its price; None where no room can be made for it, or where its
         account is not above `least`."""

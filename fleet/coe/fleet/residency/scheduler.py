@@ -41,15 +41,6 @@ class Goal:
     reason: str = "asked"
 
 
-@dataclass(frozen=True, slots=True)
-class Outlook:
-    """An engine that is not awake: its account, the predicted quality that recent requests lost by that, and the
-    price of waking it, which that must exceed; None where no room can be made for it."""
-
-    account: float
-    price: float | None
-
-
 class ResidencyPolicy:
     """Decides what is worth a change: by itself nothing, so that only what is asked for or pinned is woken."""
 
@@ -63,10 +54,6 @@ class ResidencyPolicy:
     def goal(self, now_s: float, view: Scheduler) -> Goal | None:
         """The next change worth making; None while there is nothing to do."""
         return None
-
-    def outlooks(self, now_s: float, view: Scheduler) -> dict[str, Outlook]:
-        """The engines that are not awake and that recent requests lost quality by."""
-        return {}
 
 
 class Scheduler:
