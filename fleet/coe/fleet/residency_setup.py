@@ -46,37 +46,27 @@ async def controller_of(
         DataError: the file of the engines is damaged.
         EngineError: another process decides for this data folder.
     """
-    lock = claim(data_dir)
-    try:
-        scheduler, actuator = await observed(config, wanted, folder, data_dir, urls)
-    except BaseException:
-        lock.release()
-        raise
-    return Controller(scheduler, actuator, wanted, lock=lock)
-
-
-async def observed(
-    config: CoeConfig, wanted: ResidencyConfig, folder: Path, data_dir: Path, urls: Mapping[str, Sequence[str]]
-) -> tuple[Scheduler, VllmActuator]:
-    """A scheduler that knows the state of every engine. Raises as `controller_of`."""
     addresses = {name: entry.roots for name, entry in config.experts.items() if entry.roots}
     addresses |= {name: tuple(roots) for name, roots in urls.items()}
     record = read_vllm(data_dir)
     residents = residents_of(config, wanted, folder, addresses, record)
-    actuator = VllmActuator(lambda: addresses, DesiredProcesses(data_dir) if record.engines else None)
-    states = {
-        each.name: await known_state(actuator, each.experts[0]) if each.awake_gib > 0 else Residency.AWAKE
-        for each in residents
-    }
     devices = dict.fromkeys(sorted({device for each in residents for device in each.devices}), wanted.memory_gb)
     memory = Memory(devices, wanted.host_memory_gb)
+    actuator = VllmActuator(lambda: addresses, DesiredProcesses(data_dir) if record.engines else None)
+    lock = claim(data_dir)
     try:
-        policy = Regret(residents)
-        scheduler = Scheduler(residents, memory, policy, states)
-    except ValueError as error:
+        states = {
+            each.name: await known_state(actuator, each.experts[0]) if each.awake_gib > 0 else Residency.AWAKE
+            for each in residents
+        }
+        scheduler = Scheduler(residents, memory, Regret(residents), states)
+    except BaseException as error:
+        lock.release()
         await actuator.aclose()
-        raise ConfigError(f"residency: {error}") from error
-    return scheduler, actuator
+        if isinstance(error, ValueError):
+            raise ConfigError(f"residency: {error}") from error
+        raise
+    return Controller(scheduler, actuator, wanted, lock=lock)
 
 
 def claim(data_dir: Path) -> FolderLock:
