@@ -120,8 +120,6 @@ async def test_one_engine_that_fails_leaves_the_others_running(tmp_path: Path) -
         assert "See root cause above" not in str(failed.reason)
     finally:
         await fleet.stop()
-    with pytest.raises(EngineError, match="vllm-bad ended with exit status 1"):
-        await run_experts(config, tmp_path, tmp_path, ENVIRONMENT, once=True, console=Terminal(file=io.StringIO()))
 
 
 async def test_engines_that_run_already_are_not_started_again(tmp_path: Path) -> None:
@@ -137,9 +135,7 @@ async def test_experts_up_announces_the_addresses_until_it_is_told_to_stop(tmp_p
     vllm = stand_in(tmp_path)
     config = config_of({"a": {"engine": "vllm", "model": "m"}, "e": {"engine": "echo", "model": "m"}}, vllm)
     out = io.StringIO()
-    run = asyncio.create_task(
-        run_experts(config, tmp_path, tmp_path, ENVIRONMENT, once=False, console=Terminal(file=out))
-    )
+    run = asyncio.create_task(run_experts(config, tmp_path, tmp_path, ENVIRONMENT, Terminal(file=out)))
     await until(lambda: bool(read_vllm(tmp_path).urls) or run.done(), "addresses")
     assert read_vllm(tmp_path).urls == {"a": (f"http://127.0.0.1:{vllm['first_port']}/v1",)}
     os.kill(os.getpid(), signal.SIGTERM)
@@ -148,30 +144,22 @@ async def test_experts_up_announces_the_addresses_until_it_is_told_to_stop(tmp_p
     assert "vllm-a: ready, pid " in out.getvalue()
 
 
-async def test_experts_up_once_returns_when_all_are_ready(tmp_path: Path) -> None:
-    config = config_of({"a": {"engine": "vllm", "model": "m"}}, stand_in(tmp_path))
-    out = io.StringIO()
-    await asyncio.wait_for(
-        run_experts(config, tmp_path, tmp_path, ENVIRONMENT, once=True, console=Terminal(file=out)), DEADLINE_S
-    )
-    assert "vllm-a: ready, pid " in out.getvalue()
-    assert not (tmp_path / "engines" / "vllm.json").exists()
-
-
 async def test_experts_up_tells_why_an_engine_does_not_start(tmp_path: Path) -> None:
     config = config_of({"a": {"engine": "vllm", "model": "m", "engine_args": {"fail": True}}}, stand_in(tmp_path))
     with pytest.raises(EngineError, match="vllm-a ended with exit status 1"):
-        await run_experts(config, tmp_path, tmp_path, ENVIRONMENT, once=False, console=Terminal(file=io.StringIO()))
+        await run_experts(config, tmp_path, tmp_path, ENVIRONMENT, Terminal(file=io.StringIO()))
 
 
 async def test_experts_up_with_nothing_to_start_or_beside_another_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nothing to start"):
-        await run_experts(config_of({"e": {"engine": "echo", "model": "m"}}), tmp_path, tmp_path, {}, once=True)
+        await run_experts(
+            config_of({"e": {"engine": "echo", "model": "m"}}), tmp_path, tmp_path, {}, Terminal(file=io.StringIO())
+        )
     lock = claim_vllm(tmp_path)
     write_vllm(tmp_path, [engine_record("a", "http://127.0.0.1:1/v1")])
     config = config_of({"a": {"engine": "vllm", "model": "m"}})
     with pytest.raises(EngineError, match=r"process \d+, another coe, runs the engines"):
-        await run_experts(config, tmp_path, tmp_path, {}, once=True)
+        await run_experts(config, tmp_path, tmp_path, {}, Terminal(file=io.StringIO()))
     assert read_vllm(tmp_path).urls == {"a": ("http://127.0.0.1:1/v1",)}
     lock.release()
 

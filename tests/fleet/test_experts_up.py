@@ -61,9 +61,7 @@ async def test_engines_take_turns_restart_stop_and_wake(tmp_path: Path) -> None:
         return read_vllm(tmp_path).engines_of(expert)[0]
 
     out = io.StringIO()
-    run = asyncio.create_task(
-        run_experts(config_of(tmp_path), ROOT, tmp_path, dict(os.environ), once=False, console=Terminal(file=out))
-    )
+    run = asyncio.create_task(run_experts(config_of(tmp_path), ROOT, tmp_path, dict(os.environ), Terminal(file=out)))
     actuator = actuator_of(tmp_path)
     try:
         await until(lambda: run.done() or bool(read_vllm(tmp_path).urls), "the engines")
@@ -111,7 +109,7 @@ async def test_coe_up_runs_the_engines_where_nobody_else_does(tmp_path: Path) ->
         await DesiredProcesses(tmp_path).stop("coder")
         assert (await engine_lines(tmp_path))[0].startswith("vllm-coder: stopped, experts: coder, GPU 0")
         with pytest.raises(EngineError, match=rf"process {os.getpid()}, another coe, runs the engines"):
-            await run_experts(config, ROOT, tmp_path, dict(os.environ), once=True)
+            await run_experts(config, ROOT, tmp_path, dict(os.environ), Terminal(file=io.StringIO()))
         async with AsyncExitStack() as second:
             fleet = await engines_of(second, settings, config, runs_vllm=True)
             assert (await fleet.start()).urls == addresses.urls  # those of the first, and none started
@@ -123,7 +121,7 @@ async def test_no_signal_cuts_the_end_of_the_engines_short(tmp_path: Path, monke
     handlers = []
 
     async def start(_fleet: Fleet) -> None:
-        return
+        os.kill(os.getpid(), signal.SIGTERM)
 
     async def stop(_fleet: Fleet) -> None:
         handlers.extend(map(signal.getsignal, (signal.SIGINT, signal.SIGTERM)))
@@ -131,7 +129,7 @@ async def test_no_signal_cuts_the_end_of_the_engines_short(tmp_path: Path, monke
     usual = [*map(signal.getsignal, (signal.SIGINT, signal.SIGTERM))]
     monkeypatch.setattr(Fleet, "start", start)
     monkeypatch.setattr(Fleet, "stop", stop)
-    await run_experts(config_of(tmp_path), ROOT, tmp_path, dict(os.environ), once=True)
+    await run_experts(config_of(tmp_path), ROOT, tmp_path, dict(os.environ), Terminal(file=io.StringIO()))
     assert all(handler not in (signal.SIG_DFL, *usual) for handler in handlers)
     assert len(handlers) == 2
 
@@ -143,7 +141,9 @@ async def test_each_engine_is_shown_by_a_line() -> None:
     coder = status("vllm-coder", ProcessState.READY, 12, None), ("coder", "tester")
     writer = status("vllm-writer", ProcessState.FAILED, None, "no memory"), ("writer",)
     fleet, out = SimpleNamespace(statuses=(coder, writer)), io.StringIO()
-    await watch(fleet, Terminal(file=out), lambda: True)
+    stop = asyncio.Event()
+    stop.set()
+    await watch(SimpleNamespace(fleet=fleet, starting=asyncio.Future()), Terminal(file=out), stop)
     assert out.getvalue().splitlines() == [
         "vllm-coder: ready, pid 12, experts: coder, tester",
         "vllm-writer: failed, experts: writer; no memory",
@@ -180,9 +180,7 @@ async def test_a_replica_that_is_killed_loses_no_request_and_comes_back(tmp_path
     def engines() -> list[EngineRecord]:
         return read_vllm(tmp_path).engines_of("coder")
 
-    run = asyncio.create_task(
-        run_experts(config, ROOT, tmp_path, dict(os.environ), once=False, console=Terminal(file=io.StringIO()))
-    )
+    run = asyncio.create_task(run_experts(config, ROOT, tmp_path, dict(os.environ), Terminal(file=io.StringIO())))
     await until(lambda: run.done() or bool(read_vllm(tmp_path).urls), "the engines")
     assert [each.gpus for each in engines()] == ["0", "1"]
     backend = build_backends(config, read_vllm(tmp_path).urls, {}, {})["coder"]

@@ -67,9 +67,7 @@ async def test_two_models_and_an_adapter_are_served_by_two_processes_and_differ(
     small = await asyncio.to_thread(write_small, vllm_python, base_model, tmp_path / "small")
     config = config_of(vllm_python, base_model, small)
     out = io.StringIO()
-    run = asyncio.create_task(
-        run_experts(config, ROOT, tmp_path, dict(os.environ), once=False, console=Terminal(file=out))
-    )
+    run = asyncio.create_task(run_experts(config, ROOT, tmp_path, dict(os.environ), Terminal(file=out)))
     while not (run.done() or read_vllm(tmp_path).urls):
         await asyncio.sleep(0.5)  # ends by the engine's own deadline
     if run.done():

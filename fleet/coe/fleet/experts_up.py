@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from coe.base.errors import ConfigError, EngineError
 from coe.cli.terminal import Grid, Terminal
-from coe.fleet.engines import Fleet
 from coe.fleet.process import ProcessState, ProcessStatus
 from coe.fleet.residency.vllm_actuator import VllmActuator
 from coe.fleet.stop_signal import stop_on_signal
 from coe.fleet.vllm_addresses import read_vllm
 from coe.fleet.vllm_command import managed_experts
 from coe.fleet.vllm_gpus import placed_processes, plan_lines
-from coe.fleet.vllm_host import hosted_vllm
+from coe.fleet.vllm_host import VllmHost, hosted_vllm
 from coe.router.config import CoeConfig
 from coe.router.expert_config import Engine
 
@@ -23,66 +22,42 @@ REFRESH_S = 0.25
 
 
 async def run_experts(
-    config: CoeConfig,
-    folder: Path,
-    data_dir: Path,
-    environment: Mapping[str, str],
-    *,
-    once: bool,
-    console: Terminal | None = None,
+    config: CoeConfig, folder: Path, data_dir: Path, environment: Mapping[str, str], console: Terminal
 ) -> None:
     """Runs the engines until SIGINT or SIGTERM, and shows them.
 
     Raises:
         ConfigError: no entry needs an engine, or one is wrong.
-        EngineError: no engine started, or with `once` one did not; every one of them has died for good; others may run
-            on this folder.
+        EngineError: no engine started; every one of them has died for good; others may run on this folder.
     """
     if not managed_experts(config):
         raise ConfigError("no expert has engine 'vllm' without a url: nothing to start")
-    console = console or Terminal()
     for line in plan_lines(await asyncio.to_thread(placed_processes, config, folder, environment)):
         console.print(line, soft_wrap=True)
     with stop_on_signal() as stop:  # until the engines have ended, which a second signal is not to cut short
         async with hosted_vllm(config, folder, data_dir, environment) as host:
-            fleet, starting = host.fleet, host.starting
             if host.ended:
                 pids = ", ".join(map(str, host.ended))
                 console.print(f"ended {len(host.ended)} engine processes that an earlier run left: {pids}")
-
-            def is_over() -> bool:
-                return stop.is_set() or (
-                    starting.done() and (once or starting.exception() is not None or all_failed(fleet))
-                )
-
-            await watch(fleet, console, is_over)
-            if starting.done():
-                starting.result()
-                if all_failed(fleet) or (once and any_failed(fleet)):
-                    failed = [status for status, _ in fleet.statuses if status.state is ProcessState.FAILED]
-                    reasons = [status.reason or status.name for status in failed]
-                    raise EngineError("engines have failed: " + "; ".join(reasons))
+            await watch(host, console, stop)
 
 
-def any_failed(fleet: Fleet) -> bool:
-    return any(status.state is ProcessState.FAILED for status, _ in fleet.statuses)
-
-
-def all_failed(fleet: Fleet) -> bool:
-    states = [status.state for status, _ in fleet.statuses]
-    return bool(states) and all(state is ProcessState.FAILED for state in states)
-
-
-async def watch(fleet: Fleet, console: Terminal, is_over: Callable[[], bool]) -> None:
-    """Shows a line for each change of an engine until `is_over`, and what changed by then."""
+async def watch(host: VllmHost, console: Terminal, stop: asyncio.Event) -> None:
+    """Shows a line for each change of an engine until `stop`. Raises EngineError once all have failed, and what kept
+    one from starting."""
     told: dict[str, tuple[ProcessState, int]] = {}
     while True:
-        was_over = is_over()
-        for status, experts in fleet.statuses:
+        was_over, has_started = stop.is_set(), host.starting.done()
+        for status, experts in host.fleet.statuses:
             seen = (status.state, status.restarts)
             if told.get(status.name) != seen:
                 told[status.name] = seen
                 console.print(status_line(status, experts), soft_wrap=True)
+        if has_started:
+            host.starting.result()
+            states = [status for status, _ in host.fleet.statuses]
+            if states and all(each.state is ProcessState.FAILED for each in states):
+                raise EngineError("engines have failed: " + "; ".join(each.reason or each.name for each in states))
         if was_over:
             return
         await asyncio.sleep(REFRESH_S)
@@ -95,10 +70,9 @@ def status_line(status: ProcessStatus, experts: tuple[str, ...]) -> str:
     return f"{status.name}: {status.state}{pid}, experts: {', '.join(experts)}{reason}"
 
 
-async def engine_lines(data_dir: Path, expert: str | None = None) -> list[str]:
-    """A line for each engine of this host, or of one expert: whether it is awake, and where it runs."""
-    record = read_vllm(data_dir)
-    engines = record.engines if expert is None else record.engines_of(expert)
+async def engine_lines(data_dir: Path) -> list[str]:
+    """A line for each engine of this host: whether it is awake, and where it runs."""
+    engines = read_vllm(data_dir).engines
     actuator = VllmActuator(lambda: {engine.name: (engine.url,) for engine in engines})
     try:
         lines = []
