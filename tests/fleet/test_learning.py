@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from coe.base.extras import MissingExtraError
 from coe.fleet import learning
 from coe.fleet.learning import Learning, run_quietly
+from coe.fleet.process import end_child
 from coe.router.live_pointer import LIVE_FILE
 from tests.waiting import until
 
@@ -66,7 +68,7 @@ async def test_a_round_runs_at_a_lower_priority_and_its_last_line_is_told(router
 
 async def test_a_hung_round_is_ended_after_the_limit_whatever_it_ignores(routers, monkeypatch):
     instead(monkeypatch, HANGS)
-    monkeypatch.setattr(learning, "STOP_GRACE_S", 0.01)
+    monkeypatch.setattr(learning, "end_child", partial(end_child, grace_s=0.01))
     rounds = Learning(routers, [str(routers)], 0.01, limit_s=1.0)
     await rounds.start()
     pid = await until(lambda: logged_pid(routers), "the start of a round")

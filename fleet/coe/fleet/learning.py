@@ -7,10 +7,7 @@ Every gateway may have one: the command itself sees to it that one round runs at
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
-import signal
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -19,6 +16,7 @@ from pathlib import Path
 from coe.base.errors import reason_of
 from coe.base.extras import MissingExtraError, require_extras
 from coe.base.parent_death import coe_words, dying_with_parent
+from coe.fleet.process import end_child
 from coe.fleet.router_registry import Registry
 from coe.fleet.tasks import stop_task
 from coe.router.live_pointer import LIVE_FILE
@@ -26,7 +24,6 @@ from coe.router.live_pointer import LIVE_FILE
 LIMIT_S = 3600.0
 """Seconds after which a round is hung. One over a million decisions takes two minutes (docs/retrain.md)."""
 
-STOP_GRACE_S = 10.0
 NICENESS = "10"
 FIRST_SHARE = 0.1
 """Share of a period that passes before the first round, so that none falls into a start (ours)."""
@@ -121,18 +118,3 @@ async def run_quietly(words: Sequence[str], limit_s: float) -> tuple[str, str]:
         return "ended", next(iter(lines), "")
     # The text of an unforeseen error may hold what users wrote, so only its place is logged.
     return "failed", next((line for line in lines if line.startswith(("coe: ", 'File "'))), "")
-
-
-async def end_child(child: asyncio.subprocess.Process) -> None:
-    """Ends a child that still runs: SIGTERM, `STOP_GRACE_S`, SIGKILL; one that leads a process group, with it."""
-    if child.returncode is not None:
-        return
-    with contextlib.suppress(ProcessLookupError):
-        child.terminate()
-    try:
-        async with asyncio.timeout(STOP_GRACE_S):
-            await child.wait()
-    except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL) if os.getpgid(child.pid) == child.pid else child.kill()
-        await child.wait()

@@ -196,7 +196,7 @@ class SupervisedProcess:
                 failure = self._told(f"ended with {exit_words(child.returncode)}")
         finally:
             stop.cancel()
-            await self._end(child)
+            await end_child(child, self.spec.stop_grace_s)
             await over
         return None if self._stopping.is_set() else failure
 
@@ -235,17 +235,6 @@ class SupervisedProcess:
             with contextlib.suppress(OSError):  # a full disk must not end a child that serves
                 keep_bounded(self.spec.log, self.spec.max_log_bytes)
 
-    async def _end(self, child: asyncio.subprocess.Process) -> None:
-        """Ends the child and whatever it started."""
-        if child.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                child.terminate()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(child.wait(), self.spec.stop_grace_s)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGKILL)
-        await child.wait()
-
     def _told(self, what: str) -> str:
         """`NAME what happened`, the log's place, and the cause if it is known or the last lines, without secrets."""
         cause = self.spec.explain(written(self.spec.log, self._log_begins))
@@ -253,6 +242,20 @@ class SupervisedProcess:
         for secret in self.spec.secrets:
             text = text.replace(secret, "***")
         return f"{self.spec.name} {what}; log: {self.spec.log}{text}"
+
+
+async def end_child(child: asyncio.subprocess.Process, grace_s: float = 10.0) -> None:
+    """SIGTERM, `grace_s`, SIGKILL; then SIGKILL to the rest of the process group, where it leads one."""
+    if child.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            child.terminate()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(child.wait(), grace_s)
+    with contextlib.suppress(ProcessLookupError):
+        child.kill()
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
+    await child.wait()
 
 
 def exit_words(code: int | None) -> str:

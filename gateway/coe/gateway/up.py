@@ -14,7 +14,7 @@ from coe.base.errors import ArtifactError, ConfigError, EngineError
 from coe.base.extras import require_extras
 from coe.base.parent_death import coe_words, dying_with_parent
 from coe.base.shipped import answers_file
-from coe.fleet.learning import end_child
+from coe.fleet.process import end_child
 from coe.fleet.stop_signal import Life, live_until_signal
 from coe.gateway.check import faults, find_problems
 from coe.gateway.composition import running_composition
