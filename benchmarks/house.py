@@ -58,10 +58,10 @@ SINCE = {
         gateway/batches/* gateway/endpoints/batches.py
     """,
     "console": """
-        gateway/console/* gateway/endpoints/routers.py gateway/endpoints/experts.py decision_log/listing.py
+        gateway/console/* gateway/endpoints/admin.py gateway/endpoints/experts.py decision_log/listing.py
     """,
     "changes without a restart": """
-        gateway/changes/* gateway/swap.py gateway/config_commands.py gateway/endpoints/admin.py
+        gateway/changes/* gateway/swap.py gateway/config_commands.py
     """,
     "fleet: residency, replicas, GPUs": """
         fleet/residency* fleet/replicas.py fleet/vllm_[ghs]*.py fleet/desired_state.py

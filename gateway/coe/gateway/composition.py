@@ -14,7 +14,6 @@ from prometheus_client.core import Metric
 
 from coe.base.extras import require_installed
 from coe.base.period import parse_period
-from coe.decision_log.admin_log import AdminLog
 from coe.decision_log.consumer import Consumer
 from coe.decision_log.database import Database
 from coe.decision_log.housekeeping import Housekeeper
@@ -89,7 +88,7 @@ async def running_composition(
             done(f"decision log through {where}")
         with reporter.step(f"loading {len(config.experts)} experts and the router") as done:
             fleet = await engines_of(stack, settings, config, runs_vllm=runs_vllm)
-            live_config = LiveConfig(settings, config, found, AdminLog(database).note)
+            live_config = LiveConfig(settings, config, found)
             gateway = await start_gateway(stack, settings, live_config, fleet.start, sink, database, redis_url)
             gateway.parts.metrics.watch(keeper_metrics)
             spare_what_is_there()

@@ -36,7 +36,6 @@ from coe.gateway.endpoints import (
     files,
     rerank,
     route,
-    routers,
     search,
     spend,
     vector_stores,
@@ -59,7 +58,6 @@ MODULES = (
     vector_stores,
     search,
     admin,
-    routers,
     experts,
     spend,
 )

@@ -91,14 +91,9 @@ def environment_settings(options: Mapping[str, str] | None = None) -> Settings:
     return read_settings({**os.environ, **(options or {})})
 
 
-def variables_of_experts(config: CoeConfig) -> set[str]:
-    """Names of the environment variables whose values go to the addresses of experts."""
-    return {variable for expert in config.experts.values() for variable in expert.variables.values()}
-
-
 def secret_variables(config: CoeConfig) -> list[str]:
     """Names of the environment variables that the file names for secrets, sorted."""
-    names = variables_of_experts(config)
+    names = {variable for expert in config.experts.values() for variable in expert.variables.values()}
     if config.retrieval is not None and config.retrieval.pgvector_url_env is not None:
         names.add(config.retrieval.pgvector_url_env)
     return sorted(names.union(*(key_variables(plugin.options) for _, plugin in config.every_plugin.values())))

@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,6 @@ from coe.fleet.engines import EngineAddresses, Fleet
 from coe.fleet.replicas import ExpertBackend
 from coe.fleet.vllm_addresses import read_vllm
 from coe.fleet.vllm_command import adapter_folder
-from coe.gateway.changes.live_config import Prepared
 from coe.gateway.live_router import router_loader
 from coe.gateway.settings import engine_environment, expert_keys, read_secrets
 from coe.router.config import CoeConfig
@@ -41,7 +39,7 @@ class AddedEngine:
 
 @dataclass(frozen=True)
 class Swap:
-    """Prepares parts for other configurations: `await swap(config)`.
+    """Has the gateway serve with other configurations: `await swap(config)`.
 
     Args:
         started: the configuration that the gateway started with, whose engines run.
@@ -57,8 +55,8 @@ class Swap:
     _added: dict[str, AddedEngine] = field(default_factory=dict)
     _replaced: list[AddedEngine] = field(default_factory=list)
 
-    async def __call__(self, config: CoeConfig) -> Prepared:
-        """Parts that have started. Raises ConfigError: an expert has no address, or the live router does not fit."""
+    async def __call__(self, config: CoeConfig) -> None:
+        """Raises ConfigError: an expert has no address, or the live router does not fit."""
         before, secrets = self.gateway.parts, read_secrets(config)
         current = before.live.current
         await self._start_added(config)
@@ -67,18 +65,14 @@ class Swap:
         parts = before.changed(
             config, before.pool.changed(backends), before.live.changed(loader), expert_keys(config, secrets)
         )
-
-        async def drop() -> None:
-            await parts.close_changed(self.gateway.parts.pool.backends)
-
         try:
             await parts.start_changed()
             if current is not None and parts.live.current is None:
                 raise ConfigError(f"the live router does not fit: {parts.live.last_error}")
         except BaseException:
-            await drop()
+            await parts.close_changed(before.pool.backends)
             raise
-        return Prepared(partial(self.gateway.change, parts), drop)
+        self.gateway.change(parts)
 
     async def aclose(self) -> None:
         """Stops the engines that were added, behind the last request."""

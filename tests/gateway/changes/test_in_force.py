@@ -60,13 +60,6 @@ def test_a_file_that_was_never_applied_is_taken_at_the_next_start(path: Path, da
     assert found.number == 1, "other gateways that run do not follow a start"
 
 
-def test_what_came_by_the_api_holds_over_restarts(path: Path, data: Path) -> None:
-    price_at_start(path, data)
-    put(data, text_of(7), path.read_text(), "api")
-    assert price_at_start(path, data) == 7
-    assert path.read_text() == text_of(1)
-
-
 def test_what_is_in_force_already_can_be_applied_again(path: Path, data: Path) -> None:
     price_at_start(path, data)
     found = put(data, text_of(2), text_of(2), "me")

@@ -1,7 +1,7 @@
 """`<data>/config/live.json`: the configuration in force, and the one before it.
 
-experts.yaml is written by people only. What was put in force holds until the file changes: so a step back, or what came
-by the API, outlives a restart, and whoever edits the file after it gets what the file says.
+experts.yaml is written by people only. What was put in force holds until the file changes: so a step back
+outlives a restart, and whoever edits the file after it gets what the file says.
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ from coe.base.fault_words import WORDS, fault_words
 from coe.base.json_text import to_json
 from coe.decision_log.database import Database
 from coe.gateway.batches.batch_store import BatchStore
-from coe.gateway.changes.live_config import LiveConfig
 from coe.gateway.http_errors import ApiError, invalid
 from coe.gateway.keys.grants import Caller
 from coe.retrieval.service import RetrievalService, VectorStores
@@ -61,7 +60,6 @@ async def kept_files(batches: Annotated[BatchStore, Depends(batch_store)]) -> Fi
 
 Config = Annotated[CoeConfig, part("config")]
 LogDatabase = Annotated[Database, part("database")]
-LiveConfigOf = Annotated[LiveConfig | None, part("live_config")]
 CallerOf = Annotated[Caller, Depends(caller_of)]
 Owner = Annotated[str, Depends(owner_of)]
 Batches = Annotated[BatchStore, Depends(batch_store)]
