@@ -18,7 +18,7 @@ from coe.router.types import FloatArray
 
 IR_VERSION, OPSET, CONTRIB_OPSET = 10, 20, 1
 CONTRIB = "com.microsoft"
-CONTRIB_OPERATORS = frozenset({"DynamicQuantizeMatMul", "MatMulIntegerToFloat"})
+CONTRIB_OPERATORS = frozenset({"DynamicQuantizeMatMul", "MatMulIntegerToFloat", "MultiHeadAttention"})
 """The domain of onnxruntime's own operators, and those that are used."""
 
 DATA_TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int64": 7, "float16": 10}
@@ -51,6 +51,15 @@ def tensor(name: str, values: NDArray[np.generic]) -> bytes:
     dims = b"".join(whole(1, size) for size in values.shape)
     raw = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
     return dims + whole(2, DATA_TYPES[values.dtype.name]) + blob(8, name) + blob(9, raw)
+
+
+def stored_tensor(name: str, dtype: str, shape: Sequence[int], file: str, span: Sequence[int]) -> bytes:
+    """TensorProto whose bytes begin and end at `span` of a file, which is mapped."""
+    said = {"location": file, "offset": str(span[0]), "length": str(span[1] - span[0])}
+    places = b"".join(blob(13, blob(1, key) + blob(2, value)) for key, value in said.items())
+    return (
+        b"".join(whole(1, size) for size in shape) + whole(2, DATA_TYPES[dtype]) + blob(8, name) + places + whole(14, 1)
+    )
 
 
 def attribute(name: str, value: float | int | Sequence[int]) -> bytes:
@@ -105,6 +114,12 @@ class Graph:
     def constant(self, values: NDArray[np.generic]) -> str:
         name = f"c{len(self.constants)}"
         self.constants.append(tensor(name, values))
+        return name
+
+    def stored(self, dtype: str, shape: Sequence[int], file: str, span: Sequence[int]) -> str:
+        """A constant whose bytes begin and end at `span` of a file in the folder that `open_session` is given."""
+        name = f"c{len(self.constants)}"
+        self.constants.append(stored_tensor(name, dtype, shape, file, span))
         return name
 
     def linear(self, states: str, weights: FloatArray, bias: FloatArray | None = None) -> str:

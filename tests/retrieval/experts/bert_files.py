@@ -10,10 +10,17 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from coe.retrieval.experts.trained import MANIFEST_FILE
+from coe.router.encoders.onnx import OnnxEncoder
 from coe_offline import bert
-from coe_offline.bert import BertEncoder
-from coe_offline.bert_network import LINEAR
 
+LINEAR = (
+    "attention.self.query",
+    "attention.self.key",
+    "attention.self.value",
+    "attention.output.dense",
+    "intermediate.dense",
+    "output.dense",
+)
 WORDS = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "law", "court", "drug", "dose", "what", "is", "the", "of")
 WIDTH, INNER, LAYERS, HEADS = 16, 32, 2, 4
 
@@ -67,11 +74,11 @@ def shapes() -> list[tuple[int, int]]:
     return [(WIDTH, WIDTH)] * 4 + [(INNER, WIDTH), (WIDTH, INNER)]
 
 
-def load_bert(folder: Path, max_tokens: int = 32) -> BertEncoder:
+def load_bert(folder: Path, max_tokens: int = 32) -> OnnxEncoder:
     return bert.build(bert.Options(model=str(folder), max_tokens=max_tokens))
 
 
-def write_trained(folder: Path, base: BertEncoder, seed: int = 1, max_tokens: int = 32) -> Path:
+def write_trained(folder: Path, base: OnnxEncoder, seed: int = 1, max_tokens: int = 32) -> Path:
     """An expert for `base`, with random weights."""
     write_bert(folder, seed=seed)
     manifest = {

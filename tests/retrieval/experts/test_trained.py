@@ -14,20 +14,20 @@ from coe.retrieval.experts import trained
 from coe.retrieval.experts.trained import MANIFEST_FILE, Options
 from coe.retrieval.types import DenseExpert
 from coe.router.encoders.hashing import HashingEncoder
+from coe.router.encoders.onnx import OnnxEncoder
 from coe.router.retrieval_config import RetrievalConfig
 from coe.router.section import PluginConfig
-from coe_offline.bert import BertEncoder
 from tests.retrieval.experts.bert_files import load_bert, write_bert, write_trained
 
 TEXTS = ("what is the law of the court", "dose of the drug", "", "law", "what is the dose is the dose of the drug law")
 
 
 @pytest.fixture
-def base(tmp_path: Path) -> BertEncoder:
+def base(tmp_path: Path) -> OnnxEncoder:
     return load_bert(write_bert(tmp_path / "model"))
 
 
-def test_queries_go_through_the_model_and_documents_through_the_base(tmp_path: Path, base: BertEncoder) -> None:
+def test_queries_go_through_the_model_and_documents_through_the_base(tmp_path: Path, base: OnnxEncoder) -> None:
     folder = write_trained(tmp_path / "law", base)
     expert = trained.build(Options(path=str(folder)))("law", base)
     np.testing.assert_array_equal(expert.encode_queries(TEXTS), load_bert(folder).encode(TEXTS))
@@ -37,7 +37,7 @@ def test_queries_go_through_the_model_and_documents_through_the_base(tmp_path: P
     assert expert.space == base.fingerprint != expert.fingerprint
 
 
-def test_other_weights_are_another_expert(tmp_path: Path, base: BertEncoder) -> None:
+def test_other_weights_are_another_expert(tmp_path: Path, base: OnnxEncoder) -> None:
     folders = [write_trained(tmp_path / str(seed), base, seed) for seed in (1, 2)]
     one, other = (trained.build(Options(path=str(folder)))("x", base) for folder in folders)
     assert one.fingerprint != other.fingerprint
@@ -45,7 +45,7 @@ def test_other_weights_are_another_expert(tmp_path: Path, base: BertEncoder) -> 
 
 @pytest.mark.torch
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers, about itself
-def test_the_base_without_torch_equals_it_with_torch(tmp_path: Path, base: BertEncoder) -> None:
+def test_the_base_without_torch_equals_it_with_torch(tmp_path: Path, base: OnnxEncoder) -> None:
     import torch
     from transformers import BertModel
 
@@ -59,14 +59,14 @@ def test_the_base_without_torch_equals_it_with_torch(tmp_path: Path, base: BertE
     np.testing.assert_allclose(base.encode(full), np.stack(vectors), atol=2e-5)
 
 
-def test_an_expert_of_another_base_is_refused(tmp_path: Path, base: BertEncoder) -> None:
+def test_an_expert_of_another_base_is_refused(tmp_path: Path, base: OnnxEncoder) -> None:
     build = trained.build(Options(path=str(write_trained(tmp_path / "law", base))))
     for other in (load_bert(write_bert(tmp_path / "other", seed=7)), HashingEncoder(16)):
         with pytest.raises(ArtifactError, match=f"was trained for base {base.fingerprint[:12]}, this one is"):
             build("law", other)
 
 
-def test_experts_of_a_section(tmp_path: Path, base: BertEncoder) -> None:
+def test_experts_of_a_section(tmp_path: Path, base: OnnxEncoder) -> None:
     write_trained(tmp_path / "trained" / "law", base)
     section = RetrievalConfig.model_validate(
         {
@@ -96,7 +96,7 @@ def test_base_and_auto_are_reserved() -> None:
             RetrievalConfig.model_validate({"experts": {name: {"kind": "bm25"}}})
 
 
-def test_a_manifest_with_an_unknown_key_is_refused(tmp_path: Path, base: BertEncoder) -> None:
+def test_a_manifest_with_an_unknown_key_is_refused(tmp_path: Path, base: OnnxEncoder) -> None:
     folder = write_trained(tmp_path / "law", base)
     values = json.loads((folder / MANIFEST_FILE).read_text())
     (folder / MANIFEST_FILE).write_text(json.dumps(values | {"extra": 1}))

@@ -14,7 +14,7 @@ from coe.retrieval.training import query_model
 from coe.retrieval.training.collection import Collection, Queries
 from coe.retrieval.training.query_model import Corpus, Look, prepare, train_queries
 from coe.retrieval.training.train_commands import train
-from coe_offline.bert import BertEncoder
+from coe.router.encoders.onnx import OnnxEncoder
 from tests.retrieval.experts.bert_files import WORDS, load_bert, write_bert
 from tests.retrieval.training.collection_files import write_beir
 
@@ -34,11 +34,11 @@ def collection() -> Collection:
 
 
 @pytest.fixture
-def base(tmp_path: Path) -> BertEncoder:
+def base(tmp_path: Path) -> OnnxEncoder:
     return load_bert(write_bert(tmp_path / "model"))
 
 
-def fitted(base: BertEncoder, tmp_path: Path, name: str = "out") -> tuple[Corpus, list[Look], float, float]:
+def fitted(base: OnnxEncoder, tmp_path: Path, name: str = "out") -> tuple[Corpus, list[Look], float, float]:
     corpus, looks = prepare(collection(), base.encode(collection().documents)), list[Look]()
     found = train_queries(corpus, tmp_path / "model", tmp_path / name, seed=0, on_look=looks.append)
     return corpus, looks, *found
@@ -47,7 +47,7 @@ def fitted(base: BertEncoder, tmp_path: Path, name: str = "out") -> tuple[Corpus
 @pytest.mark.torch
 @pytest.mark.filterwarnings("ignore")
 def test_a_model_learns_and_is_served_without_torch(
-    tmp_path: Path, base: BertEncoder, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, base: OnnxEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in (
         ("LEARNING_RATE", 0.003),
@@ -71,7 +71,7 @@ def test_a_model_learns_and_is_served_without_torch(
 @pytest.mark.torch
 @pytest.mark.filterwarnings("ignore")
 def test_what_never_helps_leaves_the_base_and_stops(
-    tmp_path: Path, base: BertEncoder, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, base: OnnxEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in (("LEARNING_RATE", 1e-12), ("LOOK_EVERY", 5), ("PATIENCE", 2), ("EPOCHS", 100)):
         monkeypatch.setattr(query_model, name, value)
@@ -84,7 +84,7 @@ def test_what_never_helps_leaves_the_base_and_stops(
 
 @pytest.mark.torch
 @pytest.mark.filterwarnings("ignore")
-def test_the_command_writes_an_expert_of_the_base_in_experts_yaml(tmp_path: Path, base: BertEncoder) -> None:
+def test_the_command_writes_an_expert_of_the_base_in_experts_yaml(tmp_path: Path, base: OnnxEncoder) -> None:
     values = yaml.safe_load((ROOT / "experts.yaml").read_text())
     values["retrieval"] = {"encoder": {"kind": "bert", "model": str(tmp_path / "model"), "max_tokens": 32}}
     (tmp_path / "experts.yaml").write_text(yaml.safe_dump(values))
@@ -99,7 +99,7 @@ def test_the_command_writes_an_expert_of_the_base_in_experts_yaml(tmp_path: Path
         train("north", data=data, out=tmp_path / "trained", config=tmp_path / "experts.yaml")
 
 
-def test_a_collection_without_queries_to_train_on_or_to_look_at_is_named(base: BertEncoder) -> None:
+def test_a_collection_without_queries_to_train_on_or_to_look_at_is_named(base: OnnxEncoder) -> None:
     full = collection().splits
     for splits, message in (
         ({"dev": full["dev"]}, "has 0 of 0, and 64"),

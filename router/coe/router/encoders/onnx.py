@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -63,9 +64,12 @@ class OnnxEncoder:
         return np.asarray(mean / norm if norm > 0 else mean, dtype=np.float32)
 
 
-def open_session(model: bytes | str, threads: int = 1, *, keeps_memory: bool = False) -> InferenceSession:
+def open_session(
+    model: bytes | str, threads: int = 1, *, keeps_memory: bool = False, folder: Path | None = None
+) -> InferenceSession:
     """A session on the processor. Its memory is given back after each run, because texts differ in length, unless it
-    keeps that of the longest run. Raises what onnxruntime raises when the model cannot be loaded."""
+    keeps that of the longest run. `folder` holds files that a model given as bytes names. Raises what onnxruntime
+    raises when the model cannot be loaded."""
     # Its packages of 2026 report usage to their maker and keep a device id in the home folder unless told not to.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     from onnxruntime import InferenceSession, SessionOptions
@@ -75,6 +79,8 @@ def open_session(model: bytes | str, threads: int = 1, *, keeps_memory: bool = F
     settings.inter_op_num_threads = 1
     settings.log_severity_level = 3
     settings.enable_cpu_mem_arena = keeps_memory
+    if folder is not None:
+        settings.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     return InferenceSession(model, settings, providers=["CPUExecutionProvider"])
 
 
