@@ -216,7 +216,7 @@ class VectorIndex(Protocol):
         """The `limit` keys of largest inner product with `query` (d,).
 
         Args:
-            among: only these keys; None means all.
+            among: only these keys, ascending; None means all.
             enough: of them, where more would take longer; None means `limit`.
 
         Raises:

@@ -56,7 +56,7 @@ def test_add_replace_remove_filter_and_search(url: str, monkeypatch: pytest.Monk
         found_of_many += len(set(filtered.keys.tolist()) & set(wanted))
     assert found / exact >= 0.98
     assert found_of_many / exact >= 0.98
-    far = np.argsort(vectors @ vectors[0])[:1500]  # none of the nearest passes
+    far = np.sort(np.argsort(vectors @ vectors[0])[:1500])  # none of the nearest passes
     wanted = [key for key in np.argsort(-(vectors @ vectors[0])).tolist() if key in set(far.tolist()) and key != 7][
         :600
     ]

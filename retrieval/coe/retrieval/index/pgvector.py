@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 EF_SEARCH = 200
 MAX_EF_SEARCH = 1000  # pgvector's own bound
-SPARE = 1.2  # times as many of the nearest as a filter passes of them if it knows nothing of the query
+DEVIATIONS = 2  # by which more are asked for than a filter that knows nothing of the query is expected to leave out
 FEW = 2000  # keys that a filter leaves, whose vectors are compared one by one in less time than a wider search takes
 MAX_DIM = 2000  # of its HNSW
 SCHEMA_LOCK = 0x636F6576  # "coev", for Postgres's advisory locks
@@ -146,13 +146,14 @@ class PgvectorIndex:
         count = self._asked(enough, limit, len(among))
         if count <= EF_SEARCH or len(among) > FEW:
             hits = self._nearest(query, count)
-            passed = np.flatnonzero(np.isin(hits.keys, among))[:limit]
+            is_wanted = np.searchsorted(among, hits.keys) < np.searchsorted(among, hits.keys, side="right")
+            passed = np.flatnonzero(is_wanted)[:limit]
             if len(passed) >= enough:
                 return Hits(hits.keys[passed], hits.scores[passed])
             self._rows = 0  # it may have grown since
         # Written out as a table of its own, so that the graph is not asked.
         source = f"(SELECT key, v FROM {self._table} WHERE key = ANY(:among) OFFSET 0) AS wanted"
-        return self._nearest(query, limit, source, {"among": np.unique(among).tolist()})
+        return self._nearest(query, limit, source, {"among": among.tolist()})
 
     def _asked(self, enough: int, limit: int, left: int) -> int:
         """The number of neighbours of which `enough` pass a filter that keeps `left` vectors, and `limit` if that takes
@@ -161,8 +162,8 @@ class PgvectorIndex:
             with self._transaction("estimate the size") as connection:
                 rows = connection.execute(text(SIZE.format(table=self._table)), {"table": self._table}).scalar_one()
             self._rows = max(int(rows), left)
-        each = SPARE * self._rows / max(left, 1)
-        return min(MAX_EF_SEARCH, int(max(enough * each, min(EF_SEARCH, limit * each))))
+        asked = [(each + DEVIATIONS * np.sqrt(each)) * self._rows / max(left, 1) for each in (enough, limit)]
+        return min(MAX_EF_SEARCH, int(max(asked[0], min(EF_SEARCH, asked[1]))))
 
     def _nearest(
         self, query: FloatArray, limit: int, source: str | None = None, values: Mapping[str, object] | None = None

@@ -40,13 +40,13 @@ class ChunkTable:
         return np.array(new, dtype=np.int64), np.array(old, dtype=np.int64)
 
     def keys(self, store_id: str, file_ids: Sequence[str]) -> KeyArray:
-        """Keys of all chunks of some files."""
+        """Keys of all chunks of some files, ascending."""
         found: list[int] = []
         with self._database.transaction("find chunks") as connection:
             for ids in batches(file_ids):
                 query = select(CHUNKS.c.key).where(CHUNKS.c.store_id == store_id, CHUNKS.c.file_id.in_(ids))
                 found += connection.execute(query).scalars().all()
-        return np.array(found, dtype=np.int64)
+        return np.sort(np.array(found, dtype=np.int64))
 
     def shown(self, store_id: str, keys: Sequence[int]) -> dict[int, Chunk]:
         """The chunks of keys, those of files that are completely read; others are left out."""

@@ -34,7 +34,7 @@ FILTERS = 64
 """Filters whose chunks are kept: of a store with 100,000 chunks up to 800 kB each."""
 
 SPARE = 20
-"""Chunks asked for beyond the limit, in place of those whose file is still being read."""
+"""Chunks asked for beyond the limit, in place of those whose file is still being read. A filter leaves these out."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class StoreSearch:
         asked = RoutedQueries(
             tuple(routed.texts[row] for row in rows), (), None if routed.base is None else routed.base[rows]
         )
-        limit = request.limit + SPARE
+        limit = request.limit + (SPARE if among is None else 0)
         search = partial(self._vectors.search, enough=limit, may_take_long=request.may_take_long)
         vector_of = dict(zip(dense, self._routing.vectors(asked, [name for _, name in dense]), strict=True))
         rankings = []
