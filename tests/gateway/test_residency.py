@@ -14,7 +14,6 @@ import pytest
 
 from coe.base.errors import ConfigError, EngineError
 from coe.fleet.explain import reason_in_words
-from coe.fleet.residency.changes import Changes
 from coe.fleet.residency.controller import Controller
 from coe.fleet.residency.memory import Memory
 from coe.fleet.residency.policies import Regret, Terms
@@ -203,13 +202,13 @@ async def test_no_engine_sleeps_between_the_decision_for_it_and_its_request(monk
     monkeypatch.setattr("coe.fleet.residency.controller.LOOK_EVERY_S", 0.02)
     looks, decided, may_go = [0], asyncio.Event(), asyncio.Event()
 
-    observe = Changes.observe
+    observe = Controller.observe
 
-    async def counted(changes: Changes) -> None:
+    async def counted(controller: Controller) -> None:
         looks[0] += 1
-        await observe(changes)
+        await observe(controller)
 
-    monkeypatch.setattr(Changes, "observe", counted)
+    monkeypatch.setattr(Controller, "observe", counted)
     async with host(IDLE, observe_every_s=0.0) as it:
         experts, controller = it.parts.experts, it.parts.residency
         answer = experts.answer

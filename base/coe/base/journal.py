@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -32,27 +31,18 @@ class Journal(Generic[Line]):
         whole = content[: content.rfind(b"\n") + 1]
         if whole != content:
             self._path.write_bytes(whole)
-        return parsed_lines(self._kind, whole.splitlines(), self._path, 1)
+        return [self._parsed(line, number) for number, line in enumerate(whole.splitlines(), start=1)]
+
+    def _parsed(self, line: bytes, number: int) -> Line:
+        try:
+            return self._kind.model_validate_json(line)
+        except ValidationError as error:
+            raise DataError(
+                f"{self._path}:{number}: is not an answer ({error.error_count()} faults); "
+                "remove the line, or the file to collect everything again"
+            ) from error
 
     def append(self, *lines: Line) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("ab") as file:
-            file.write(b"".join(map(line_of, lines)))
-
-
-def line_of(line: BaseModel) -> bytes:
-    return line.model_dump_json(exclude_defaults=True).encode() + b"\n"
-
-
-def parsed_lines(kind: type[Line], lines: Iterable[bytes], path: Path, first: int) -> list[Line]:
-    """Lines of a file, numbered from `first` in errors. Raises DataError."""
-    found = []
-    for number, line in enumerate(lines, start=first):
-        try:
-            found.append(kind.model_validate_json(line))
-        except ValidationError as error:
-            raise DataError(
-                f"{path}:{number}: is not an answer ({error.error_count()} faults); "
-                "remove the line, or the file to collect everything again"
-            ) from error
-    return found
+            file.write(b"".join(line.model_dump_json(exclude_defaults=True).encode() + b"\n" for line in lines))

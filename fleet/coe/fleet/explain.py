@@ -1,16 +1,10 @@
-"""A decision in words and as a table, for people."""
+"""A decision in words, for people."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from coe.router.deciding_words import ReadFrom
-from coe.router.types import CategoryProbs, DecisionReason, LoopState, Record, RoutingDecision, Stay, StayRule, View
+from coe.router.types import DecisionReason, LoopState, Record, RoutingDecision, Stay, StayRule, View
 
-if TYPE_CHECKING:
-    from coe.cli.terminal import Grid
-
-TOP_CATEGORIES = 3
 READ_FROM = {
     View.WHOLE: "",
     View.ASK: " by the ask amid its material",
@@ -138,27 +132,3 @@ def passed_over(decision: RoutingDecision) -> str:
     if quality.get(best, 0.0) <= quality.get(decision.expert, 0.0):
         return ""
     return f" ({best} measured higher, but by less than its error, or it is beyond a budget)"
-
-
-def decision_table(decision: RoutingDecision, probs: CategoryProbs, threshold: float) -> Grid:
-    """A rich table of a decision; `probs` (1, k) are its category probabilities."""
-    from coe.cli.terminal import Grid
-
-    table = Grid(show_header=False, title=f"{decision.category} -> {decision.expert}", title_justify="left")
-    ranked = sorted(zip(probs.categories, probs.probs[0], strict=True), key=lambda pair: -pair[1])[:TOP_CATEGORIES]
-    quality = zip(decision.eligible, decision.predicted_quality, decision.eligible_probs, strict=True)
-    table.add_row("why", reason_in_words(decision, threshold))
-    table.add_row("categories", ", ".join(f"{name} {prob:.2f}" for name, prob in ranked))
-    table.add_row("uncertainty", f"{decision.uncertainty:.2f} (falls back to general above {threshold:.2f})")
-    table.add_row(
-        "predicted quality", ", ".join(f"{name} {q:.2f}" for name, q, _ in sorted(quality, key=lambda r: -r[1]))
-    )
-    table.add_row("runner-up", decision.runner_up or "none")
-    table.add_row("order", ", ".join(decision.ranking))
-    for expert, lack in (decision.excluded | decision.outside_policy).items():
-        if expert != decision.expert:
-            table.add_row(f"not {expert}", lack)
-    table.add_row("propensity", f"{decision.propensity:.3f}")
-    table.add_row("policy", decision.policy)
-    table.add_row("router version", decision.router_version)
-    return table

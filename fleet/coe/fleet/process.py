@@ -24,7 +24,7 @@ from coe.base.errors import EngineError
 from coe.base.parent_death import dying_with_parent
 from coe.fleet.tasks import happens
 
-TAIL_BYTES = 4096
+TAIL_CHARS = 4096
 MAX_READ_BYTES = 4 * 1024 * 1024
 TAIL_LINES = 7
 FIRST_POLL_S, MAX_POLL_S = 0.03, 0.5
@@ -237,8 +237,10 @@ class SupervisedProcess:
 
     def _told(self, what: str) -> str:
         """`NAME what happened`, the log's place, and the cause if it is known or the last lines, without secrets."""
-        cause = self.spec.explain(written(self.spec.log, self._log_begins))
-        text = f"\n  {cause}" if cause else "".join(f"\n  {line}" for line in last_lines(self.spec.log))
+        log = written(self.spec.log, self._log_begins)
+        lines = [line.rstrip() for line in log[-TAIL_CHARS:].splitlines() if line.strip()]
+        cause = self.spec.explain(log)
+        text = "".join(f"\n  {line}" for line in ([cause] if cause else lines[-TAIL_LINES:]))
         for secret in self.spec.secrets:
             text = text.replace(secret, "***")
         return f"{self.spec.name} {what}; log: {self.spec.log}{text}"
@@ -306,14 +308,3 @@ def written(log: Path, begin: int) -> str:
             return file.read().decode("utf-8", "replace")
     except OSError:
         return ""
-
-
-def last_lines(log: Path, count: int = TAIL_LINES, tail_bytes: int = TAIL_BYTES) -> list[str]:
-    """Up to `count` last lines that hold something, within so many bytes of the end."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - tail_bytes))
-            text = file.read().decode("utf-8", "replace")
-    except OSError:
-        return []
-    return [line.rstrip() for line in text.splitlines() if line.strip()][-count:]

@@ -10,8 +10,7 @@ from coe.base.errors import ConfigError, EngineError
 from coe.fleet.desired_state import DesiredProcesses
 from coe.fleet.folder_lock import FolderLock, holder_of
 from coe.fleet.model_sizes import read_model
-from coe.fleet.residency.changes import known_state
-from coe.fleet.residency.controller import Controller
+from coe.fleet.residency.controller import Controller, known_state
 from coe.fleet.residency.memory import Memory, Resident
 from coe.fleet.residency.policies import Regret
 from coe.fleet.residency.scheduler import Scheduler

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from coe.router.deciding_words import ReadFrom
     from coe.router.pipeline import Router
     from coe.router.types import FloatArray, RoutingDecision
+
+TOP_CATEGORIES = 3
 
 
 def route(
@@ -81,11 +83,27 @@ def check_routes(
 
 
 def why_table(router: Router, policy: str, decision: RoutingDecision, vector: FloatArray, read: ReadFrom) -> Grid:
-    """The decision, the words that made it, the strategy of the policy, and the budgets that hold it back."""
-    from coe.fleet.explain import decision_table
+    """The decision, what it was made from, the strategy of the policy, and the budgets that hold it back."""
+    from coe.cli.terminal import Grid
+    from coe.fleet.explain import reason_in_words
 
-    table = decision_table(decision, router.predict_categories(vector), router.uncertainty.threshold)
-    table.add_row("words", ", ".join(f"{word} {fall:.2f}" for word, fall in read.words.items()) or "none of them alone")
+    table = Grid(show_header=False, title=f"{decision.category} -> {decision.expert}", title_justify="left")
+    probs, threshold = router.predict_categories(vector), router.uncertainty.threshold
+    likely = sorted(zip(probs.categories, probs.probs[0], strict=True), key=lambda pair: -pair[1])[:TOP_CATEGORIES]
+    quality = sorted(zip(decision.eligible, decision.predicted_quality, strict=True), key=lambda pair: -pair[1])
+    table.add_row("why", reason_in_words(decision, threshold))
+    table.add_row("categories", numbered(likely))
+    table.add_row("uncertainty", f"{decision.uncertainty:.2f} (falls back to general above {threshold:.2f})")
+    table.add_row("predicted quality", numbered(quality))
+    table.add_row("runner-up", decision.runner_up or "none")
+    table.add_row("order", ", ".join(decision.ranking))
+    for expert, lack in (decision.excluded | decision.outside_policy).items():
+        if expert != decision.expert:
+            table.add_row(f"not {expert}", lack)
+    table.add_row("propensity", f"{decision.propensity:.3f}")
+    table.add_row("policy", decision.policy)
+    table.add_row("router version", decision.router_version)
+    table.add_row("words", numbered(read.words.items()) or "none of them alone")
     solved, strategy = router.policy(policy), router.strategy(policy, decision.category)
     plan = solved.plan
     if strategy is not None:
@@ -94,3 +112,7 @@ def why_table(router: Router, policy: str, decision: RoutingDecision, vector: Fl
     if binding := (solved.solution if plan is None else plan).binding:
         table.add_row("held by", ", ".join(binding))
     return table
+
+
+def numbered(values: Iterable[tuple[str, float]]) -> str:
+    return ", ".join(f"{name} {value:.2f}" for name, value in values)

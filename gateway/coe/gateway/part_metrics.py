@@ -75,7 +75,7 @@ def expert_metrics(pool: ExpertPool) -> Iterator[Metric]:
 
 def residency_metrics(controller: Controller) -> Iterator[Metric]:
     """Engines by the name of their first expert."""
-    from coe.fleet.residency.changes import Made
+    from coe.fleet.residency.controller import Made
 
     engines = controller.scheduler.states
     states = GaugeMetricFamily("coe_engine_state", "1 for the state an engine is in", labels=["engine", "state"])

@@ -28,8 +28,11 @@ def options_of(server: Endpoint, **changes: object) -> Options:
     return Options.model_validate(values | changes)
 
 
-def test_vectors_come_in_order_and_normalised_over_one_connection(endpoint: Endpoint) -> None:
-    encoder = build(options_of(endpoint, api_key="secret-key"))
+def test_vectors_come_in_order_and_normalised_over_one_connection(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMBEDDINGS_KEY", "secret-key")
+    encoder = build(options_of(endpoint, api_key_env="EMBEDDINGS_KEY"))
     for _ in range(3):
         np.testing.assert_allclose(encoder.encode(["a", " ", "b"]), [[0.6, 0.8], [0, 0], [0, 1]], atol=1e-6)
     assert endpoint.asked[0] == ({"model": "m", "input": ["a", "b"], "encoding_format": "float"}, "Bearer secret-key")
@@ -40,7 +43,7 @@ def test_vectors_come_in_order_and_normalised_over_one_connection(endpoint: Endp
 def test_its_key_may_be_in_a_variable_at_any_depth(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     named = options_of(endpoint, api_key_env="EMBEDDINGS_KEY")
     config = PluginConfig.model_validate(
-        {"kind": "concat", "parts": [{"kind": "openai", "options": named.model_dump(exclude={"api_key"})}]}
+        {"kind": "concat", "parts": [{"kind": "openai", "options": named.model_dump()}]}
     )
     monkeypatch.delenv("EMBEDDINGS_KEY", raising=False)
     with pytest.raises(
@@ -110,11 +113,12 @@ def test_a_kept_connection_that_died_is_replaced(endpoint: Endpoint) -> None:
 
 @pytest.mark.parametrize(("status", "is_retryable"), [(400, False), (401, False), (429, True), (503, True)])
 def test_an_http_error_is_a_backend_error_without_text_or_key(
-    endpoint: Endpoint, status: int, is_retryable: bool
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, status: int, is_retryable: bool
 ) -> None:
+    monkeypatch.setenv("EMBEDDINGS_KEY", "secret-key")
     endpoint.status = status
     with pytest.raises(BackendError, match=f"model 'm' answered with status {status}") as caught:
-        build(options_of(endpoint, api_key="secret-key")).encode(["the prompt"])
+        build(options_of(endpoint, api_key_env="EMBEDDINGS_KEY")).encode(["the prompt"])
     assert caught.value.is_retryable is is_retryable
     assert "prompt" not in str(caught.value)
     assert "secret" not in str(caught.value)

@@ -6,8 +6,7 @@ import asyncio
 
 import pytest
 
-from coe.fleet.residency.changes import forward_clock
-from coe.fleet.residency.controller import CannotWakeError, Controller
+from coe.fleet.residency.controller import CannotWakeError, Controller, forward_clock
 from coe.fleet.residency.memory import Memory
 from coe.fleet.residency.scheduler import ResidencyPolicy, Scheduler, Step
 from coe.fleet.residency.types import Residency

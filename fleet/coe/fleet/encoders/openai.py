@@ -24,7 +24,6 @@ class Options(Record):
     model: str = Field(min_length=1, description="model name on that endpoint")
     dim: int = Field(gt=0, description="dimensions of its vectors; an answer of another length is refused")
     api_key_env: EnvironmentName | None = Field(default=None, description="name of the variable with its key")
-    api_key: SecretStr | None = Field(default=None, description="the key itself, where no variable can hold it")
     revision: str = Field(default="", description="change it when the endpoint's weights change under the same name")
     encoding: Literal["base64", "float"] = "base64"
     batch_size: int = Field(default=32, ge=1, description="texts in one request")
@@ -39,12 +38,10 @@ class OpenAIEncoder:
 
     is_inline = False
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, key: SecretStr | None) -> None:
         self._options = options
         url = options.url.rstrip("/") + "/embeddings"
-        self._posts = JsonPosts(
-            f"embedding endpoint of model '{options.model}'", url, options.api_key, options.timeout_s
-        )
+        self._posts = JsonPosts(f"embedding endpoint of model '{options.model}'", url, key, options.timeout_s)
 
     @property
     def dim(self) -> int:
@@ -104,12 +101,12 @@ def read_vectors(answer: bytes, n: int, dim: int) -> FloatArray:
 def build(options: Options) -> OpenAIEncoder:
     """Connects at the first call only. Raises ConfigError when the variable of its key is not set."""
     if options.api_key_env is None:
-        return OpenAIEncoder(options)
+        return OpenAIEncoder(options, None)
     # Read here because an encoder may be nested at any depth in others, which know nothing of each other's options.
     key = os.environ.get(options.api_key_env)
     if not key:
         raise ConfigError(f"openai encoder: api_key_env: environment variable {options.api_key_env} is not set")
-    return OpenAIEncoder(options.model_copy(update={"api_key": SecretStr(key)}))
+    return OpenAIEncoder(options, SecretStr(key))
 
 
 EXAMPLES = (

@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from coe.base.errors import BackendError
+from coe.base.errors import BackendError, RouterError
 from coe.fleet.folder_lock import FolderLock
 from coe.fleet.pool import ExpertPool
-from coe.fleet.residency.changes import Changes, forward_clock
-from coe.fleet.residency.scheduler import Scheduler
-from coe.fleet.residency.types import Residency
+from coe.fleet.residency.scheduler import Scheduler, Step
+from coe.fleet.residency.types import TIME_OF, Residency
 from coe.fleet.residency.vllm_actuator import VllmActuator
 from coe.fleet.tasks import happens, stop_task
 from coe.router.residency_config import ResidencyConfig
@@ -27,6 +28,23 @@ OBSERVE_EVERY_S = 5.0
 RETRY_AFTER_S = 5.0
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Made:
+    """Changes of one kind of one engine since the start of this process."""
+
+    count: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+
+
+STARTED_S = time.time() - time.monotonic()
+
+
+def forward_clock() -> float:
+    """Unix seconds that never go back: those of the start, and what has passed since."""
+    return STARTED_S + time.monotonic()
 
 
 class Waiter(NamedTuple):
@@ -58,8 +76,8 @@ class Controller:
         observe_every_s: float = OBSERVE_EVERY_S,
     ) -> None:
         self.scheduler, self._wanted, self._lock = scheduler, wanted, lock
-        self._changes, self._observe_every_s = Changes(scheduler, actuator), observe_every_s
-        self.made = self._changes.made
+        self._actuator, self._observe_every_s = actuator, observe_every_s
+        self.made: defaultdict[tuple[str, Residency], Made] = defaultdict(Made)
         self._resident_of = {expert: each.name for each in scheduler.residents for expert in each.experts}
         self._always = frozenset(each.name for each in scheduler.residents if not each.awake_gib)
         self._waiters: list[Waiter] = []
@@ -70,7 +88,7 @@ class Controller:
 
     async def start(self, pool: ExpertPool) -> None:
         """Looks at every engine and begins."""
-        await self._changes.observe()
+        await self.observe()
         self.use(pool)
         self._task = asyncio.create_task(self._run(), name="residency")
 
@@ -82,7 +100,7 @@ class Controller:
 
     async def aclose(self) -> None:
         await stop_task(self._task)
-        await self._changes.aclose()
+        await self._actuator.aclose()
         for waiter in self._waiters:
             waiter.future.cancel()
         if self._lock is not None:
@@ -166,14 +184,54 @@ class Controller:
         step = self.scheduler.step(forward_clock())
         self._publish()
         if step is not None:
-            await self._changes.make(step)
+            await self._make(step)
             return
         self._kick.clear()
         await happens(self._kick, LOOK_EVERY_S)
         now_s = forward_clock()
         if now_s - self._observed_at_s >= self._observe_every_s:
-            await self._changes.observe()
+            await self.observe()
             self._observed_at_s = now_s
+
+    async def _make(self, step: Step) -> None:
+        """Makes a change, and measures it. A failure leaves the engine as it is found."""
+        scheduler, before = self.scheduler, self.scheduler.states[step.resident]
+        wakes, found = step.state is Residency.AWAKE, self.made[step.resident, step.state]
+        began_s = forward_clock()
+        try:
+            await self._move(step)
+        except (RouterError, OSError) as error:
+            logger.warning("residency: %s did not become %s: %s", step.resident, step.state, error)
+            found.failed += 1
+            scheduler.failed(forward_clock(), await known_state(self._actuator, self._expert(step.resident)))
+        else:
+            took_s = forward_clock() - began_s
+            found.count, found.seconds = found.count + 1, found.seconds + took_s
+            field = TIME_OF.get((before if wakes else step.state, wakes))
+            if field is not None:
+                scheduler.measured(step.resident, **{field: took_s})
+            scheduler.finished(forward_clock())
+            logger.info("residency: %s is %s after %.1f s", step.resident, step.state, took_s)
+
+    async def _move(self, step: Step) -> None:
+        expert = self._expert(step.resident)
+        if step.state is Residency.AWAKE:
+            await self._actuator.wake(expert)
+        elif step.state is Residency.STOPPED:
+            await self._actuator.stop(expert)
+        else:
+            await self._actuator.sleep(expert, 1 if step.state is Residency.SLEEP_1 else 2)
+
+    def _expert(self, name: str) -> str:
+        return self.scheduler.residents[self.scheduler.index[name]].experts[0]
+
+    async def observe(self) -> None:
+        """Takes over what others changed: engines that ended, and that people woke."""
+        scheduler = self.scheduler
+        managed = [each for each in scheduler.residents if each.awake_gib > 0]
+        found = await asyncio.gather(*(known_state(self._actuator, each.experts[0]) for each in managed))
+        for each, state in zip(managed, found, strict=True):
+            scheduler.observed(each.name, state)
 
     def _publish(self) -> None:
         """Tells the pool who sleeps, and those who wait how it went."""
@@ -200,3 +258,11 @@ class CannotWakeError(BackendError):
 
 def asleep_error(expert: str, reason: str) -> BackendError:
     return BackendError(f"expert {expert} is asleep: {reason}", status=503, retry_after_s=RETRY_AFTER_S)
+
+
+async def known_state(actuator: VllmActuator, expert: str) -> Residency:
+    """The state of an engine; of one that does not say, stopped: it answers nobody."""
+    try:
+        return await actuator.state(expert)
+    except BackendError:
+        return Residency.STOPPED

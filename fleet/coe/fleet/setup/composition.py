@@ -132,15 +132,9 @@ def write_composition(found: Found, out: Path) -> None:
         echo(f"/v1/embeddings has {', '.join(found.embeddings)}; it needs the extra `stores`")
     else:
         echo(f"note: {FROM_HUB}", to_stderr=True)
-    for line in summary(found.experts, out, prompts):
-        echo(line)
-
-
-def summary(experts: Iterable[str], out: Path, prompts: int) -> list[str]:
-    """The last words of the command."""
-    names = list(experts)
-    return [
-        f"wrote {out}: {len(names)} expert{'' if len(names) == 1 else 's'} ({', '.join(names)})",
+    names = list(found.experts)
+    echo(f"wrote {out}: {len(names)} expert{'s' if names[1:] else ''} ({', '.join(names)})")
+    echo(
         f"next: `coe check --config {out} --online`; then `coe up --config {out}`, which asks each expert {prompts} "
-        "graded prompts, fits a router from the answers, and serves",
-    ]
+        "graded prompts, fits a router from the answers, and serves"
+    )
