@@ -301,13 +301,14 @@ def test_what_the_live_router_does_not_know_is_told(tmp_path, coe):
 def test_packages_of_an_extra_that_are_not_installed_are_found(monkeypatch):
     values = yaml.safe_load((ROOT / "experts.yaml").read_text())
     values["experts"]["far"] = {"engine": "litellm", "model": "provider/m"}
-    values["retrieval"]["experts"] = {"words": {"kind": "bm25"}, "other": {"kind": "sentence_transformer"}}
+    other = {"kind": "encoder", "encoder": "sentence_transformer"}
+    values["retrieval"]["experts"] = {"words": {"kind": "bm25"}, "other": other}
     gone = ("litellm", "bm25s", "sentence_transformers")
     monkeypatch.setattr("coe.base.extras.find_spec", lambda name: None if name in gone else name)
     found = [line for line in find_problems(parse_config(values), ROOT / "experts.yaml") if "needs the" in line]
     assert [line.split(": ")[1:3] for line in found] == [
         ["retrieval.experts.words", "kind 'bm25' needs the 'stores' extra"],
-        ["retrieval.experts.other", "kind 'sentence_transformer' needs the 'retrieval' extra"],
+        ["retrieval.experts.other.encoder", "kind 'sentence_transformer' needs the 'retrieval' extra"],
         ["experts.far.engine", "kind 'litellm' needs the 'providers' extra"],
     ]
     with pytest.raises(MissingExtraError, match="'providers' extra"):

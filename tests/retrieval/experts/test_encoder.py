@@ -39,6 +39,10 @@ def test_an_endpoint_is_an_expert_without_being_asked() -> None:
 
 def test_without_torch_one_sentence_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coe.base.extras.find_spec", lambda name: None)
-    for family in ("router.encoders", "retrieval.experts"):
+    kinds = {
+        "router.encoders": ("sentence_transformer", {}),
+        "retrieval.experts": ("encoder", {"encoder": "sentence_transformer"}),
+    }
+    for family, (kind, options) in kinds.items():
         with pytest.raises(MissingExtraError, match=r"pip install -e '\.\[retrieval\]'"):
-            plugins.build(family, "sentence_transformer", {})
+            plugins.build(family, kind, options)
