@@ -5,10 +5,9 @@ it."""
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -17,8 +16,7 @@ from sqlalchemy import select
 
 from coe.base.errors import DataError
 from coe.base.json_text import to_json
-from coe.base.visible_text import echo
-from coe.cli.options import DataOption, JsonOption, SinceOption
+from coe.cli.options import DataOption, SinceOption
 from coe.decision_log.connections import opened_database
 from coe.decision_log.database import Database
 from coe.decision_log.decision_record import DecisionKind, DecisionRecord
@@ -30,54 +28,34 @@ DEV_PERCENT = 20
 RELEVANT = 0.5
 """Feedback of at least this makes a document relevant."""
 
+WITHOUT_TEXT = "searches whose text was not kept: log.privacy is not text"
+GONE = "judgements of documents that are no longer in their store"
+USELESS = "queries for which no document was useful"
+
 
 @dataclass
-class Judged:
-    """Feedback on the documents that searches of one store showed.
+class Exported:
+    """Feedback on the documents that searches of one store showed, and counts of what was written of it.
 
     `said`: text of a query -> document id -> the best that was said of it. Texts that differ in case and spaces alone
-    are one query, under the one that came first. `without_text` counts searches whose text the log does not keep.
+    are one query, under the one that came first. `queries` are by split, and `left_out` by reason; `documents` is 0
+    where no query is left.
     """
 
     said: dict[str, dict[str, float]] = field(default_factory=dict)
-    without_text: int = 0
+    documents: int = 0
+    queries: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
     _first: dict[str, str] = field(default_factory=dict)
 
     def add(self, record: DecisionRecord, values: dict[str, float]) -> None:
         text = " ".join((record.text or "").split())
         if not text:
-            self.without_text += 1
+            self.left_out[WITHOUT_TEXT] += 1
             return
         of_query = self.said.setdefault(self._first.setdefault(text.lower(), text), {})
         for document_id, value in values.items():
             of_query[document_id] = max(value, of_query.get(document_id, 0.0))
-
-
-@dataclass
-class Exported:
-    """Counts of what was written of one store; zero where no query is left.
-
-    `without_text` counts searches, `gone` judgements of documents that are no longer in the store, `without_relevant`
-    queries for which no document was useful.
-    """
-
-    documents: int = 0
-    queries: dict[str, int] = field(default_factory=lambda: {"train": 0, "dev": 0})
-    judgements: int = 0
-    without_text: int = 0
-    gone: int = 0
-    without_relevant: int = 0
-
-    @property
-    def left_out(self) -> Counter[str]:
-        """Counts above zero of what was not written, by reason."""
-        return +Counter(
-            {
-                "searches whose text was not kept: log.privacy is not text": self.without_text,
-                "judgements of documents that are no longer in their store": self.gone,
-                "queries for which no document was useful": self.without_relevant,
-            }
-        )
 
 
 def export_all(
@@ -92,34 +70,25 @@ def export_all(
     Raises:
         DataError: the folder is not empty. StoreError: the database cannot be read.
     """
-    require_new(folder)
-    database.make_tables(TABLES)
-    found = sorted(judged_stores(database, since, unheard).items())
-    return {store_id: write_collection(database, store_id, judged, folder / store_id) for store_id, judged in found}
-
-
-def require_new(folder: Path) -> None:
     if folder.exists() and any(folder.iterdir()):
         raise DataError(f"{folder}: is not empty; name a new folder")
-
-
-def judged_stores(database: Database, since: float, unheard: Collection[str] = ()) -> dict[str, Judged]:
-    """Feedback on searches by the store that was searched."""
-    stores: dict[str, Judged] = {}
+    database.make_tables(TABLES)
+    stores: dict[str, Exported] = {}
     with database.transaction("read searches with feedback") as connection:
         for record, values in read_judged_searches(connection, since, unheard):
             if record.kind is DecisionKind.SEARCH and record.retrieval and record.retrieval.store_id:
-                stores.setdefault(record.retrieval.store_id, Judged()).add(record, values)
-    return stores
+                stores.setdefault(record.retrieval.store_id, Exported()).add(record, values)
+    for store_id, exported in stores.items():
+        write_collection(database, store_id, exported, folder / store_id)
+    return dict(sorted(stores.items()))
 
 
-def write_collection(database: Database, store_id: str, judged: Judged, folder: Path) -> Exported:
+def write_collection(database: Database, store_id: str, exported: Exported, folder: Path) -> None:
     """Writes one store; nothing where no query is left."""
-    exported = Exported(without_text=judged.without_text)
     files = files_of(database, store_id)
-    relevant = relevant_documents(judged, document_ids(database, store_id, files), exported)
+    relevant = relevant_documents(exported, document_ids(database, store_id, files))
     if not relevant:
-        return exported
+        return
     (folder / "qrels").mkdir(parents=True, exist_ok=True)
     with (folder / "corpus.jsonl").open("wb") as file:
         for file_id in files:
@@ -127,7 +96,6 @@ def write_collection(database: Database, store_id: str, judged: Judged, folder: 
                 file.write(to_json({"_id": f"{file_id}#{position}", "title": "", "text": text}) + b"\n")
                 exported.documents += 1
     write_judgements(folder, relevant, exported)
-    return exported
 
 
 def files_of(database: Database, store_id: str) -> list[str]:
@@ -143,16 +111,14 @@ def document_ids(database: Database, store_id: str, files: list[str]) -> set[str
     return {f"{row.file_id}#{row.position}" for row in database.rows("read chunks", query) if row.file_id in kept}
 
 
-def relevant_documents(judged: Judged, known: set[str], exported: Exported) -> dict[str, list[str]]:
+def relevant_documents(exported: Exported, known: set[str]) -> dict[str, list[str]]:
     """Text of a query -> its relevant documents, without those that are no longer in the store, which are counted."""
     found: dict[str, list[str]] = {}
-    for text, said in sorted(judged.said.items()):
-        exported.gone += sum(document_id not in known for document_id in said)
+    for text, said in sorted(exported.said.items()):
         relevant = sorted(each for each, value in said.items() if value >= RELEVANT and each in known)
         if relevant:
             found[text] = relevant
-        else:
-            exported.without_relevant += 1
+        exported.left_out += Counter({GONE: len(said.keys() - known), USELESS: int(not relevant)})
     return found
 
 
@@ -166,7 +132,6 @@ def write_judgements(folder: Path, relevant: dict[str, list[str]], exported: Exp
             file.write(to_json({"_id": f"q-{digest[:16]}", "text": text}) + b"\n")
             lines[split] += [f"q-{digest[:16]}\t{each}\t1" for each in documents]
             exported.queries[split] += 1
-            exported.judgements += len(documents)
     for split, rows in lines.items():
         (folder / "qrels" / f"{split}.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *rows]) + "\n")
 
@@ -174,33 +139,22 @@ def write_judgements(folder: Path, relevant: dict[str, list[str]], exported: Exp
 def export(
     out: Annotated[Path, typer.Option(help="new folder, in which each store gets one of its id")],
     since: SinceOption = 0.0,
-    as_json: JsonOption = False,
     data_dir: DataOption = Path("data"),
 ) -> int:
     """Write every store with usable feedback on its searches as a collection for `retrieval train` and `pilots`."""
     from coe.cli.progress import working
+    from coe.cli.terminal import Terminal
 
     with working("reading stores and feedback ..."), opened_database(data_dir) as database:
         done = export_all(database, out, since)
-    if as_json:
-        echo(json.dumps({"stores": {name: asdict(each) for name, each in done.items()}}))
-    else:
-        print_exported(done, out)
-    return 0
-
-
-def print_exported(done: dict[str, Exported], out: Path) -> None:
-    """A line for each store that was written, and for what was left out."""
-    from coe.cli.terminal import Terminal
-
     console = Terminal(soft_wrap=True)
     if not any(exported.documents for exported in done.values()):
         console.print("no store has usable feedback on the documents of its searches; nothing was written")
     for store_id, exported in done.items():
         if exported.documents:
-            queries = ", ".join(f"{count} {split}" for split, count in exported.queries.items())
-            found = f"{exported.judgements} relevant documents"
-            console.print(f"{out / store_id}: {exported.documents} documents, queries: {queries}, {found}")
+            queries = ", ".join(f"{exported.queries[split]} {split}" for split in ("train", "dev"))
+            console.print(f"{out / store_id}: {exported.documents} documents, queries: {queries}")
         if exported.left_out:
             reasons = "; ".join(f"{count} {reason}" for reason, count in exported.left_out.items())
             console.print(f"{store_id}: left out: {reasons}")
+    return 0
