@@ -75,7 +75,7 @@ class RetrievalService:
         searcher = StoreSearch(self.routing, catalog, chunks, vectors)
         reader = DocumentReader(READING)
         ingestion = Ingestion(catalog, chunks, vectors, reader, self._pieces)
-        self._stores = VectorStores(catalog, chunks, vectors, searcher, ingestion, AUTO_CHUNKING)
+        self._stores = VectorStores(catalog, chunks, vectors, searcher, ingestion)
 
     async def start(self) -> None:
         """Follows the pilot library, and continues reading what an earlier process left. Raises StoreError."""
@@ -182,10 +182,8 @@ class VectorStores:
         vectors: DocumentVectors,
         searcher: StoreSearch,
         ingestion: Ingestion,
-        default_chunking: StaticChunking,
     ) -> None:
         self.files, self.catalog, self.chunks, self.ingestion = catalog.files, catalog, chunks, ingestion
-        self.default_chunking = default_chunking
         self._vectors, self.searcher = vectors, searcher
 
     async def delete_file(self, owner: str, file_id: str) -> None:
@@ -235,8 +233,7 @@ class VectorStores:
         """
         for file in files:
             await self.files.file(owner, file.file_id)
-        default = self.default_chunking
-        if not await asyncio.to_thread(self.catalog.attach, store_id, files, default, batch_id):
+        if not await asyncio.to_thread(self.catalog.attach, store_id, files, AUTO_CHUNKING, batch_id):
             raise not_found("vector store", store_id, "vector_store_id")
         self.ingestion.wake()
 

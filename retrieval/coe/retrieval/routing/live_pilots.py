@@ -13,15 +13,15 @@ from coe.base.errors import RouterError
 from coe.fleet.tasks import Poller
 from coe.retrieval.build_experts import first_lexical
 from coe.retrieval.routing.fusion import plain_column
-from coe.retrieval.routing.pilot_library import MANIFEST_FILE, PilotLibrary, is_library, load_library
+from coe.retrieval.routing.pilot_library import MANIFEST_FILE, PilotLibrary, load_library
 from coe.retrieval.routing.pilot_router import build_router
 from coe.retrieval.routing.query_routing import Choices, QueryRouting
 from coe.retrieval.types import BASE, DenseExpert, RetrievalExpert
 
 POLL_EVERY_S = 0.5
 
-Stamp = tuple[tuple[str, int, int], ...]
-"""Name, time of writing (ns) and size in bytes of the folder's files: what changes when the library does."""
+Stamp = tuple[int, int]
+"""Time of writing (ns) and size in bytes of the manifest, which is written last: what changes when the library does."""
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +51,8 @@ class LivePilots(Poller):
         super().__init__("a newer pilot library", POLL_EVERY_S, longest_s=POLL_EVERY_S)
         self.folder = folder
         self._routing = routing
-        self._seen: Stamp = ()
-        self._refused: Stamp | None = None  # the manifest of a library that was refused and logged
+        self._seen: Stamp | None = None  # of the library in force
+        self._refused: Stamp | None = None  # of a library that was refused and logged
         self._refreshing = asyncio.Lock()
         self.loads = 0
         self.refusals = 0
@@ -70,7 +70,7 @@ class LivePilots(Poller):
             ArtifactError: it is damaged, or was made on another base.
         """
         self._seen = self._stamp()
-        if self._seen:
+        if self._seen is not None:
             self._routing.choices = self._load()
             self.loads += 1
             return
@@ -81,18 +81,18 @@ class LivePilots(Poller):
         )
 
     async def look(self) -> None:
-        """Takes over a library that was written since the last look; one that cannot be used is refused."""
+        """Takes over a library that was written since the last look. One that cannot be used is refused, and tried
+        again: people copy folders, and the manifest may come before the arrays."""
         async with self._refreshing:
+            stamp = await asyncio.to_thread(self._stamp)
+            if stamp in (None, self._seen):
+                return
             try:
-                stamp = await asyncio.to_thread(self._stamp)
-                if stamp in ((), self._seen):
-                    return
-                self._seen = stamp
                 choices = await asyncio.to_thread(self._load)
             except (RouterError, OSError, ValueError, KeyError) as error:
-                self._refuse(error)
+                self._refuse(stamp, error)
                 return
-            self._refused, self.last_error = None, None
+            self._seen, self._refused, self.last_error = stamp, None, None
             if choices.version == self.version:
                 return
             # One assignment: a request that has begun keeps the choices it took.
@@ -100,15 +100,13 @@ class LivePilots(Poller):
             self.loads += 1
             logger.info("pilot library %s is loaded", choices.version)
 
-    def _stamp(self) -> Stamp:
-        """Of all files but those that are being written; empty while there is no library."""
-        if not is_library(self.folder):
-            return ()
+    def _stamp(self) -> Stamp | None:
+        """None while there is no library."""
         try:
-            stamps = [(file.name, file.stat()) for file in self.folder.iterdir() if not file.name.startswith(".")]
-        except FileNotFoundError:
-            return self._seen  # a writer took a file away meanwhile: the next look sees what is there then
-        return tuple(sorted((name, stat.st_mtime_ns, stat.st_size) for name, stat in stamps))
+            stat = (self.folder / MANIFEST_FILE).stat()
+        except OSError:
+            return None
+        return stat.st_mtime_ns, stat.st_size
 
     def _load(self) -> Choices:
         """Reads the library and lets it decide once. Raises ArtifactError, and ValueError where it cannot decide."""
@@ -125,12 +123,11 @@ class LivePilots(Poller):
             )
         return choices
 
-    def _refuse(self, error: Exception) -> None:
-        """Counts and logs it once for each manifest: files that are still being copied change at every look."""
-        manifest = tuple(part for part in self._seen if part[0] == MANIFEST_FILE)
+    def _refuse(self, stamp: Stamp | None, error: Exception) -> None:
+        """Counts and logs it once for each manifest."""
         self.last_error = str(error) if isinstance(error, RouterError) else f"{type(error).__name__} while loading"
-        if manifest == self._refused:
+        if stamp == self._refused:
             return
-        self._refused = manifest
+        self._refused = stamp
         self.refusals += 1
         logger.error("a pilot library is refused, %s keeps serving: %s", self.version, self.last_error)
