@@ -28,23 +28,14 @@ from tests.waiting import until
 
 CONFIG = composition_of({"coder": {"engine": "echo", "model": "m"}})
 
+pytestmark = pytest.mark.usefixtures("command_environment")
+
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     path = tmp_path / "experts.yaml"
     path.write_text(json.dumps(CONFIG))
     return path
-
-
-@pytest.fixture(name="redis_url")
-def named_redis(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("REDIS_URL", redis_url)
-    return redis_url
-
-
-@pytest.fixture(autouse=True)
-def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
 
 
 def leave_spool(data_dir: Path, records: list[DecisionRecord]) -> None:
@@ -169,8 +160,9 @@ def test_drain_with_a_letter_that_is_dead(tmp_path: Path, config: Path, redis_ur
 
 
 def test_without_redis_url_the_embedded_server_is_used(
-    tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("REDIS_URL")
     leave_spool(tmp_path, [make_record(0)])
     assert drain(tmp_path, config) == 0
     assert "1 decisions sent from spools; 1 rows written" in capsys.readouterr().out

@@ -13,23 +13,14 @@ from tests.gateway.running import config_of
 
 DATABASES = ("sqlite",)
 
+pytestmark = pytest.mark.usefixtures("command_environment")
+
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     path = tmp_path / "experts.yaml"
     path.write_text(json.dumps(config_of().model_dump(mode="json", exclude_none=True)))
     return path
-
-
-@pytest.fixture(name="redis_url")
-def named_redis(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("REDIS_URL", redis_url)
-    return redis_url
-
-
-@pytest.fixture(autouse=True)
-def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
 
 
 def test_erase(

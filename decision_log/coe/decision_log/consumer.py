@@ -12,7 +12,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from coe.base.errors import StoreError, reason_of
@@ -22,13 +22,7 @@ from coe.decision_log.payloads import Logged
 from coe.decision_log.redis_client import REDIS_ERRORS, ResponseError, connect
 from coe.decision_log.replica_status import ReplicaStatus
 from coe.decision_log.stream import GROUP, Backoff
-from coe.decision_log.stream_entries import (
-    Content,
-    Entry,
-    content_of,
-    dead_stream,
-    entries_of,
-)
+from coe.decision_log.stream_entries import Content, Entry, content_of, dead_stream, entries_of
 from coe.fleet.tasks import stop_task
 
 if TYPE_CHECKING:
@@ -52,7 +46,7 @@ DEAD_MAX_ENTRIES = 10_000
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ConsumerStats:
     """Counts since this process started: rows that were new in SQL, repeated entries, entries given up.
 
@@ -101,13 +95,11 @@ class Consumer:
         self._read_entries = READ_GROUPS
         self._held: list[Entry] = []  # delivered and not yet in SQL because the database is away
         self._task: asyncio.Task[None] | None = None
-        self._written = self._repeated = self._dead = 0
-        self._last_error: str | None = None
+        self._stats = ConsumerStats()
 
     def stats(self) -> ConsumerStats:
-        return ConsumerStats(
-            written=self._written, repeated=self._repeated, dead=self._dead, last_error=self._last_error
-        )
+        """As they are now."""
+        return replace(self._stats)
 
     async def start(self) -> None:
         """Starts consuming; Redis and SQL may be away."""
@@ -150,9 +142,9 @@ class Consumer:
             try:
                 count = await self._step(block_ms=self._block_ms)
                 backoff.reset()
-                if self._last_error is not None:
+                if self._stats.last_error is not None:
                     logger.info("decisions go from the stream to SQL again")
-                self._last_error = None
+                self._stats.last_error = None
                 if count < BATCH_RECORDS:
                     await asyncio.sleep(LINGER_S)  # a commit for many costs what one for a single row does
             except (*REDIS_ERRORS, StoreError) as error:
@@ -164,9 +156,9 @@ class Consumer:
                 await backoff.wait()
 
     def _note(self, error: Exception) -> None:
-        if self._last_error is None:
+        if self._stats.last_error is None:
             logger.warning("decisions wait in the stream (%s)", reason_of(error))
-        self._last_error = reason_of(error)
+        self._stats.last_error = reason_of(error)
 
     async def _step(self, *, block_ms: int | None) -> int:
         """Brings one batch into SQL and returns its size; 0 when there was nothing within `block_ms` (None: at once).
@@ -268,8 +260,8 @@ class Consumer:
                 return [parsed[0][0]]
             # One record that the database refuses must not hold up the others.
             return [left for one in parsed for left in self._write([one])]
-        self._written += new
-        self._repeated += len(parsed) - new
+        self._stats.written += new
+        self._stats.repeated += len(parsed) - new
         return []
 
     async def _claim(self, *, min_idle_ms: int) -> int:
@@ -312,7 +304,7 @@ class Consumer:
                 pipeline.xack(self._stream, GROUP, entry_id)
                 pipeline.xdel(self._stream, entry_id)
                 await pipeline.execute()
-            self._dead += len(left)
+            self._stats.dead += len(left)
             logger.error("entry %s went to %s after %d deliveries", entry_id, self._dead_stream, MAX_DELIVERIES)
 
     async def _leave_group(self) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -178,9 +178,7 @@ async def rewrite_file(client: RedisClient) -> None:
     with suppress(RedisError, TimeoutError):
         await client.bgrewriteaof()
         async with asyncio.timeout(REWRITE_TIMEOUT_S):
-            while is_rewriting(await client.info("persistence")):
+            while (info := await client.info("persistence")).get("aof_rewrite_in_progress") or info.get(
+                "aof_rewrite_scheduled"
+            ):
                 await asyncio.sleep(POLL_S)
-
-
-def is_rewriting(info: Mapping[str, object]) -> bool:
-    return any(info.get(name) for name in ("aof_rewrite_in_progress", "aof_rewrite_scheduled"))

@@ -11,7 +11,6 @@ from coe.decision_log.database import Database
 from coe.decision_log.ranges import count, merged
 from coe.decision_log.replica_status import ReplicaState, ReplicaStatus
 from coe.decision_log.tables import DECISIONS, REMOVED, REPLICAS
-from coe.decision_log.tombstones import hold_view
 
 
 @dataclass(slots=True)
@@ -65,7 +64,9 @@ class Ledger:
             return found.setdefault(replica, Account(replica))
 
         with self._database.transaction("count") as connection:
-            hold_view(connection)
+            # Every statement sees the database as it is now, whatever others remove meanwhile.
+            is_sqlite = connection.dialect.name == "sqlite"
+            connection.exec_driver_sql("BEGIN" if is_sqlite else "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             for row in connection.execute(select(REPLICAS)):
                 account(row.replica).status = ReplicaStatus(**row._mapping)
             for row in connection.execute(select(REMOVED)):

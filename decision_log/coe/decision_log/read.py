@@ -18,6 +18,7 @@ from coe.decision_log.decision_record import (
     read_record,
 )
 from coe.decision_log.feedback_types import FeedbackKind, ImplicitKind
+from coe.decision_log.sql_engine import in_parts
 from coe.router.types import DecisionReason
 
 if TYPE_CHECKING:
@@ -34,11 +35,13 @@ REWARD_WEIGHT: Mapping[FeedbackKind, float] = {
 }
 """Weight of each sign when one answer got several: a test knows, a retry only hints (ours)."""
 
-OF_CONVERSATIONS = {
+NOT_OF_THE_MAP = {
+    DecisionReason.EXPLICIT: "the client named the expert",
+    DecisionReason.UNGRADED: "no expert that the router knew could serve it",
+    DecisionReason.CACHED: "the answer came from the cache",
     DecisionReason.KEPT: "the conversation kept its expert",
     DecisionReason.ESCALATED: "the strongest expert took over a loop that had stalled",
 }
-NOT_OF_THE_MAP = (DecisionReason.EXPLICIT, DecisionReason.UNGRADED, DecisionReason.CACHED, *OF_CONVERSATIONS)
 """Reasons of decisions that the client, the conversation or the cache made: what became of them teaches
 nothing about the map."""
 
@@ -151,13 +154,9 @@ def read_rows(connection: Connection, ids: Sequence[str]) -> Iterator[Row[Any] |
     that was removed."""
     columns = "decision_id, record, embedding, encoder_fingerprint"
     query = by_ids(f"SELECT {columns} FROM decisions WHERE decision_id IN :ids")
-    for part in id_batches(ids):
+    for part in in_parts(ids, BATCH_IDS):
         found = {row.decision_id: row for row in connection.execute(query, {"ids": part})}
         yield from (found.get(name) for name in part)
-
-
-def id_batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (ids[start : start + BATCH_IDS] for start in range(0, len(ids), BATCH_IDS))
 
 
 def by_ids(query: str) -> TextClause:
@@ -253,14 +252,8 @@ def why_dropped(record: DecisionRecord, rewards: Mapping[str, float]) -> str | N
         return "rejected before routing"
     if record.state is not TerminalState.ANSWERED:
         return f"not answered ({record.state})"
-    if record.decision.reason is DecisionReason.EXPLICIT:
-        return "the client named the expert"
-    if record.decision.reason is DecisionReason.UNGRADED:
-        return "no expert that the router knew could serve it"
-    if record.decision.reason in OF_CONVERSATIONS:
-        return OF_CONVERSATIONS[record.decision.reason]
-    if record.decision.reason is DecisionReason.CACHED:
-        return "the answer came from the cache"
+    if (why := NOT_OF_THE_MAP.get(record.decision.reason)) is not None:
+        return why
     if asked_several(record):
         return BY_SEVERAL
     if record.served_expert != record.decision.expert:
@@ -287,7 +280,7 @@ def read_judged_searches(
         "SELECT decision_id, record, NULL AS embedding FROM decisions "
         "WHERE decision_id IN :ids AND category = :category AND at >= :since ORDER BY decision_id"
     )
-    for part in id_batches(sorted(values)):
+    for part in in_parts(sorted(values), BATCH_IDS):
         found = connection.execute(query, {"ids": part, "category": RETRIEVAL, "since": since}).all()
         for record in map(record_of, found):
             said = values[record.decision_id]

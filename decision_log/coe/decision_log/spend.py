@@ -85,18 +85,14 @@ def forget_spend(connection: Connection, dialect_insert: Any, decision_ids: Iter
 def spend_by_key(connection: Connection, tenant: str | None, slots: range) -> tuple[Spend, ...]:
     """Sums by key of the requests in some slots, dearest first; of every team where `tenant` is None."""
     sums = [func.sum(SPEND.c[name]) for name in SUMS]
-    query = select(SPEND.c.key_id, *sums).where(*is_one_of(slots)).group_by(SPEND.c.key_id)
+    is_one_of = (SPEND.c.slot >= slots.start, SPEND.c.slot < slots.stop)
+    query = select(SPEND.c.key_id, *sums).where(*is_one_of).group_by(SPEND.c.key_id)
     if tenant is not None:
         query = query.where(is_of(func.nullif(SPEND.c.key_id, ""), tenant))
     rows = connection.execute(query.having(func.sum(SPEND.c.requests) > 0)).all()
     named = (dict(zip(Spend.model_fields, row, strict=True)) for row in rows)
     spends = (Spend.model_validate({**row, "key_id": row["key_id"] or None}) for row in named)
     return tuple(sorted(spends, key=lambda spend: (-spend.cost_usd, -spend.requests)))
-
-
-def is_one_of(slots: range) -> tuple[ColumnElement[bool], ...]:
-    """Conditions on a sum."""
-    return SPEND.c.slot >= slots.start, SPEND.c.slot < slots.stop
 
 
 def is_of(key_id: ColumnElement[str], tenant: str) -> ColumnElement[bool]:

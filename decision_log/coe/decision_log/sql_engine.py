@@ -92,9 +92,9 @@ def write_ahead(connection: Any) -> None:
             time.sleep(AGAIN_S)
 
 
-def in_parts(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+def in_parts(rows: Sequence[T], count: int = ROWS_AT_ONCE) -> Iterator[Sequence[T]]:
     """The rows of each of the statements that together write or read all of them."""
-    return (rows[start : start + ROWS_AT_ONCE] for start in range(0, len(rows), ROWS_AT_ONCE))
+    return (rows[start : start + count] for start in range(0, len(rows), count))
 
 
 def close_engine(engine: Engine) -> None:

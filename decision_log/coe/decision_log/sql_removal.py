@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import Connection, case, delete, exists, or_, select
+from sqlalchemy import case, delete, exists, or_, select
 
 from coe.base.json_text import JsonError, from_json
 from coe.decision_log.database import Database
 from coe.decision_log.ledger import Ledger
 from coe.decision_log.ranges import count, merged
-from coe.decision_log.read import BATCH_IDS, id_batches
+from coe.decision_log.read import BATCH_IDS
 from coe.decision_log.replica_status import ReplicaState
+from coe.decision_log.sql_engine import in_parts
 from coe.decision_log.tables import DECISIONS, DOCUMENT_FEEDBACK, ERASURES, FEEDBACK, JUDGEMENTS, REMOVED, REPLICAS
 from coe.decision_log.tombstones import delete_of, lock, note_removed, subject_hash
 
@@ -53,19 +54,6 @@ def found_of(line: bytes | str, subjects: Collection[str], until: float) -> Foun
     return Found(str(values.get("decision_id")), str(values.get("replica")), int(values.get("seq", 0)))
 
 
-def remove_in(connection: Connection, insert: Any, found: Sequence[Found], *, reason: str, at: float) -> Removed:
-    """Removes what SQL has of some decisions, and remembers their numbers, also of those that never got here. The
-    caller holds the lock for erasures.
-
-    Args:
-        insert: the dialect's INSERT.
-    """
-    numbers = [(each.replica, each.seq) for each in found]
-    note_removed(connection, insert, numbers, reason=reason, at=at)
-    feedback = sum(delete_of(connection, insert, ids) for ids in id_batches([each.decision_id for each in found]))
-    return Removed(len(found), feedback)
-
-
 class Removal:
     """Calls block, as those of the database. All raise StoreError; what was done until then stays done."""
 
@@ -86,8 +74,8 @@ class Removal:
             statement = insert.on_conflict_do_update(index_elements=[ERASURES.c.subject], set_={"at": later})
             connection.execute(statement, [{"subject": subject_hash(each), "at": at} for each in sorted(subjects)])
         total, found = Removed(), self.decisions_of(subjects, at)
-        for start in range(0, len(found), BATCH_ROWS):
-            total += self.remove(found[start : start + BATCH_ROWS], reason="erased", at=at)
+        for some in in_parts(found, BATCH_ROWS):
+            total += self.remove(some, reason="erased", at=at)
         with self._database.transaction("erase feedback") as connection:
             for table in (FEEDBACK, DOCUMENT_FEEDBACK):
                 given = delete(table).where(table.c.key_id.in_(subjects), table.c.at <= at)
@@ -99,11 +87,8 @@ class Removal:
         """Removes decisions made before a time (Unix seconds), and feedback from then that belongs to none."""
         old = select(DECISIONS.c.decision_id, DECISIONS.c.replica, DECISIONS.c.seq).where(DECISIONS.c.at < before)
         total = Removed()
-        while True:
-            with self._database.transaction("read old decisions") as connection:
-                found = [Found(*row) for row in connection.execute(old.order_by(DECISIONS.c.at).limit(BATCH_ROWS))]
-            if not found:
-                break
+        oldest = old.order_by(DECISIONS.c.at).limit(BATCH_ROWS)
+        while found := [Found(*row) for row in self._database.rows("read old decisions", oldest)]:
             total += self.remove(found, reason="expired", at=at)
         with self._database.transaction("prune feedback") as connection:
             for table in (FEEDBACK, DOCUMENT_FEEDBACK):
@@ -117,10 +102,13 @@ class Removal:
         return total
 
     def remove(self, found: Sequence[Found], *, reason: str, at: float) -> Removed:
-        """As `remove_in`, in a transaction of its own."""
+        """Removes what SQL has of some decisions, and remembers their numbers, also of those that never got here."""
+        insert, ids = self._database.insert, [each.decision_id for each in found]
         with self._database.transaction("remove decisions") as connection:
             lock(connection, for_erasure=True)
-            return remove_in(connection, self._database.insert, found, reason=reason, at=at)
+            note_removed(connection, insert, [(each.replica, each.seq) for each in found], reason=reason, at=at)
+            feedback = sum(delete_of(connection, insert, some) for some in in_parts(ids, BATCH_IDS))
+        return Removed(len(found), feedback)
 
     def decisions_of(self, subjects: Collection[str], at: float) -> list[Found]:
         """Rows of the subjects up to `at`. All rows are looked at: what some are found by is in the record only."""

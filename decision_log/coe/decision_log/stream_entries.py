@@ -52,18 +52,13 @@ def content_of(entry: Entry) -> Content | None:
     if entry.payload is None:
         return None
     try:
-        return parse(entry.payload, entry.field)
+        if entry.field == STATUS_FIELD:
+            return ReplicaStatus.model_validate_json(entry.payload, extra="ignore")
+        return from_payload(entry.payload)
     except ValidationError as error:
         kinds = sorted({fault["type"] for fault in error.errors(include_input=False, include_url=False)})
         logger.error("entry %s is not a decision (%s)", entry.id, ", ".join(kinds))
         return None
-
-
-def parse(payload: bytes, field: bytes = RECORD_FIELD) -> Content:
-    """Raises ValidationError."""
-    if field == STATUS_FIELD:
-        return ReplicaStatus.model_validate_json(payload, extra="ignore")
-    return from_payload(payload)
 
 
 async def waiting_entries(client: RedisClient, stream: str) -> AsyncIterator[Entry]:

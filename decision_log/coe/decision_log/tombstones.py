@@ -33,12 +33,6 @@ def lock(connection: Connection, *, for_erasure: bool) -> None:
     hold(connection, LOCK_NUMBER, is_shared=not for_erasure)
 
 
-def hold_view(connection: Connection) -> None:
-    """Until the transaction ends, every statement sees the database as it is now, whatever others remove meanwhile."""
-    is_sqlite = connection.dialect.name == "sqlite"
-    connection.exec_driver_sql("BEGIN" if is_sqlite else "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-
-
 def erased_among(connection: Connection, records: Sequence[Erasable]) -> list[Erasable]:
     """Those of a subject that was erased after they were made."""
     if not records:

@@ -18,6 +18,7 @@ from sqlalchemy import delete, func, select
 
 from coe.base.errors import StoreError
 from coe.decision_log.database import Database
+from coe.decision_log.sql_engine import in_parts
 from coe.retrieval.index.vector_rows import INDEXES, VECTORS
 from coe.retrieval.types import Hits, KeyArray, VectorSpace, best, require_same_space, require_vectors
 from coe.router.types import BoolArray, FloatArray
@@ -225,7 +226,7 @@ class LocalIndex:
         count, gone = 0, np.unique(keys).tolist()
         with self._database.transaction("remove vectors") as connection:
             version = self._next_version(connection)
-            for some in (gone[start : start + NAMED_AT_ONCE] for start in range(0, len(gone), NAMED_AT_ONCE)):
+            for some in in_parts(gone, NAMED_AT_ONCE):
                 count += connection.execute(delete(VECTORS).where(self._is_its, VECTORS.c.key.in_(some))).rowcount
             connection.execute(INDEXES.update().where(self._is_it).values(removed=version))
             self._count(connection)

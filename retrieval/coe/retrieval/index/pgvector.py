@@ -18,7 +18,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, Operationa
 
 from coe.base.errors import ConfigError, StoreError, VectorSpaceError
 from coe.base.extras import require_installed
-from coe.decision_log.sql_engine import close_engine, postgres_engine
+from coe.decision_log.sql_engine import close_engine, in_parts, postgres_engine
 from coe.retrieval.types import Hits, KeyArray, VectorSpace, require_same_space, require_vectors
 from coe.router.types import FloatArray
 
@@ -123,8 +123,7 @@ class PgvectorIndex:
         # Two writers that lock the same rows in different order would wait for each other.
         ordered = sorted(rows)
         with self._transaction("add vectors") as connection:
-            for start in range(0, len(ordered), INSERT_ROWS):
-                some = ordered[start : start + INSERT_ROWS]
+            for some in in_parts(ordered, INSERT_ROWS):
                 connection.execute(statement, {"keys": some, "vectors": [rows[key] for key in some]})
 
     def remove(self, keys: KeyArray) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from sqlalchemy import and_, func, select
 
 from coe.decision_log.database import Database
+from coe.decision_log.sql_engine import in_parts
 from coe.retrieval.stores.store_records import Chunk, FileStatus, pairs_of
 from coe.retrieval.stores.tables import CHUNKS, FILES, STORE_FILES, delete_chunks
 from coe.retrieval.types import KeyArray
@@ -43,7 +44,7 @@ class ChunkTable:
         """Keys of all chunks of some files, ascending."""
         found: list[int] = []
         with self._database.transaction("find chunks") as connection:
-            for ids in batches(file_ids):
+            for ids in in_parts(file_ids, ID_BATCH):
                 query = select(CHUNKS.c.key).where(CHUNKS.c.store_id == store_id, CHUNKS.c.file_id.in_(ids))
                 found += connection.execute(query).scalars().all()
         return np.sort(np.array(found, dtype=np.int64))
@@ -61,7 +62,7 @@ class ChunkTable:
         )
         found: dict[int, Chunk] = {}
         with self._database.transaction("read chunks") as connection:
-            for some in batches(keys):
+            for some in in_parts(keys, ID_BATCH):
                 for row in connection.execute(query.where(CHUNKS.c.key.in_(some))):
                     found[row.key] = chunk_of(row)
         return found
@@ -75,7 +76,7 @@ class ChunkTable:
         """Texts by key; those of chunks that are gone are left out."""
         found: dict[int, str] = {}
         with self._database.transaction("read chunks") as connection:
-            for some in batches(keys):
+            for some in in_parts(keys, ID_BATCH):
                 query = select(CHUNKS.c.key, CHUNKS.c.text).where(CHUNKS.c.key.in_(some))
                 found |= {row.key: row.text for row in connection.execute(query)}
         return found
@@ -109,7 +110,3 @@ class ChunkTable:
 def chunk_of(row: Any) -> Chunk:
     attributes = pairs_of(row.attributes_json, row.file_id)
     return Chunk(row.key, row.file_id, row.position, row.text, row.filename, attributes)
-
-
-def batches(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    return (values[start : start + ID_BATCH] for start in range(0, len(values), ID_BATCH))
