@@ -209,6 +209,13 @@ async def test_a_ring_of_causes_has_an_end() -> None:
     assert error_response(outer).status == 502
 
 
+async def test_an_answer_that_was_refused_here_is_told_as_such() -> None:
+    outer = openai.OpenAIError("an unexpected error")
+    outer.__context__ = BackendError("a line is larger than a line may be", status=502)
+    with pytest.raises(BackendError, match="larger than a line may be"):
+        error_response(outer)
+
+
 async def test_nobody_there() -> None:
     async with provider("http://127.0.0.1:1/v1") as ask:
         with pytest.raises(BackendError, match="cannot be reached"):

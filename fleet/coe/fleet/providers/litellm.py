@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 from pydantic import Field, SecretStr
@@ -18,7 +18,6 @@ from pydantic import Field, SecretStr
 from coe.base.errors import BackendError
 from coe.base.json_text import MAX_VALUES, has_more_values, to_json
 from coe.fleet.backend import (
-    MAX_ANSWER_BYTES,
     MAX_ANSWER_VALUES,
     MAX_EVENT_BYTES,
     BackendRequest,
@@ -45,6 +44,9 @@ whatever else a client sends stays here: it could send the provider's key to an 
 
 PIECE_BYTES = 4096
 """Of an answer, read between two turns of the event loop: at worst each byte is a line."""
+
+
+E = TypeVar("E", bound=BaseException)
 
 
 class Options(Section):
@@ -149,7 +151,7 @@ def bounded(body: type[Any]) -> type[Any]:
 
         async def __aiter__(self) -> AsyncGenerator[bytes, None]:
             is_whole = self._aiohttp_response.content_type == "application/json"
-            lines = WholeLines(MAX_ANSWER_BYTES if is_whole else MAX_EVENT_BYTES)
+            lines = WholeLines(MAX_EVENT_BYTES)
             most = MAX_ANSWER_VALUES if is_whole else MAX_VALUES
             async for piece in super().__aiter__():
                 check_values(lines.feed(piece), most)
@@ -192,6 +194,9 @@ def error_response(error: Exception) -> BackendResponse:
     import openai
 
     is_too_long = type(error).__name__ == "ContextWindowExceededError"  # it knows the words of all providers
+    ours = cause(error, BackendError)
+    if ours is not None:
+        raise ours
     own = None if is_too_long else own_refusal(error)
     if own is not None:
         return own
@@ -212,18 +217,26 @@ def error_response(error: Exception) -> BackendResponse:
     return BackendResponse(status, chunks_of([body]), {"content-type": "application/json"})
 
 
-def own_refusal(error: BaseException | None) -> BackendResponse | None:
+def own_refusal(error: BaseException) -> BackendResponse | None:
     """The provider's own answer, from the root of an exception of litellm's; None where that holds none."""
     import httpx
 
+    root = cause(error, httpx.HTTPStatusError)
+    if root is None or not root.response.is_stream_consumed:
+        return None
+    response = root.response
+    return BackendResponse(response.status_code, chunks_of([response.content]), visible_headers(response.headers))
+
+
+def cause(error: BaseException | None, kind: type[E]) -> E | None:
+    """The first error of that kind among one and its causes; None where there is none."""
     seen: set[int] = set()  # a chain of causes may be a ring
-    while error is not None and not isinstance(error, httpx.HTTPStatusError) and id(error) not in seen:
+    while error is not None and id(error) not in seen:
+        if isinstance(error, kind):
+            return error
         seen.add(id(error))
         error = error.__cause__ or error.__context__
-    if not isinstance(error, httpx.HTTPStatusError) or not error.response.is_stream_consumed:
-        return None
-    response = error.response
-    return BackendResponse(response.status_code, chunks_of([response.content]), visible_headers(response.headers))
+    return None
 
 
 def text_or_none(value: object) -> str | None:
