@@ -12,11 +12,19 @@ from coe.retrieval.routing.fusion import fuse
 from coe.retrieval.routing.pilot_library import PilotLibrary
 from coe.retrieval.routing.pilot_router import build_router
 from coe.retrieval.training.labels import Labelled
-from coe.retrieval.training.routing_tuning import routed_scores
+from coe.retrieval.training.routing_tuning import chosen_scores, router_of
 from coe.retrieval.training.searcher import Searcher
 from coe.retrieval.types import BASE, DenseExpert, RetrievalExpert
+from coe.router.types import FloatArray
 
 TIMED_QUERIES = 30
+
+
+def routed_scores(
+    library: PilotLibrary, queries: Labelled, experts: Sequence[str], *, may_fuse: bool = True
+) -> FloatArray:
+    """(n,) nDCG@10 of each query under the arm that the router chooses among those of `experts`."""
+    return chosen_scores(router_of(library, experts, may_fuse), library.arms, queries)
 
 
 def cost_of_adding(

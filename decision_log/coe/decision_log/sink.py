@@ -48,15 +48,13 @@ logger = logging.getLogger(__name__)
 class LogStats:
     """Counts since this process started, in records.
 
-    `pending` are appended and not yet in the stream, `dropped` were lost because neither disk nor memory had room,
-    `gaps` are the stretches of consecutive lost records.
+    `pending` are appended and not yet in the stream, `dropped` were lost because neither disk nor memory had room.
     `last_error` is the present obstacle; None while decisions reach SQL.
     """
 
     appended: int = 0
     spooled: int = 0
     streamed: int = 0
-    gaps: int = 0
     pending: int = 0
     dropped: int = 0
     last_error: str | None = None
@@ -134,7 +132,6 @@ class DecisionLog:
             appended=self._appended,
             spooled=queue.spooled,
             streamed=streamed,
-            gaps=queue.gaps,
             pending=self._appended - streamed - queue.dropped,
             dropped=queue.dropped,
             last_error=queue.error or self._stream.detour or self._loop_error,
@@ -175,7 +172,7 @@ class DecisionLog:
         self._executor.shutdown()
         unsaved = self.stats().pending - self._spool.pending
         if unsaved:
-            self._queue.lose(unsaved)
+            self._queue.dropped += unsaved
             logger.error("%d decisions are lost: neither disk nor Redis took them before the end", unsaved)
         await self._stream.aclose()
 

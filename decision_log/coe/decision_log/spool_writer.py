@@ -49,7 +49,7 @@ class Queued(NamedTuple):
 
 
 class SpoolWriter:
-    """Owns the queue. `spooled`, `streamed`, `dropped` and `gaps` count records as `LogStats` says.
+    """Owns the queue. `spooled`, `streamed` and `dropped` count records as `LogStats` says.
 
     Args:
         spool: opened by the caller.
@@ -81,11 +81,10 @@ class SpoolWriter:
         self._has_queued = asyncio.Event()
         self._next_group = 0.0  # on the monotonic clock
         self._begun_at: float | None = None  # of the group that is being written, on the same clock
-        self._is_in_gap = False
         self._is_closing = False
         self.has_spooled = asyncio.Event()
         self.is_done = False
-        self.spooled = self.streamed = self.dropped = self.gaps = 0
+        self.spooled = self.streamed = self.dropped = 0
         self.error: str | None = None
         self._is_blocked = False  # records wait that neither disk nor Redis took
 
@@ -98,10 +97,9 @@ class SpoolWriter:
     def put(self, record: DecisionRecord, waiter: Waiter | None = None) -> bool:
         """Takes the record; False when the queue is full and it is lost. Never blocks and never raises."""
         if self._is_closing or len(self._queue) >= self._max_queued:
-            self.lose(1)
+            self.dropped += 1
             self._numbered.settle([record.seq])
             return False
-        self._is_in_gap = False
         self._queue.append((record, waiter))
         self._has_queued.set()
         return True
@@ -121,11 +119,6 @@ class SpoolWriter:
         except TimeoutError as error:
             reason = self.error or "the disk is too slow"
             raise StoreError(f"the decision log cannot be written ({reason})", is_retryable=True) from error
-
-    def lose(self, count: int) -> None:
-        self.dropped += count
-        self.gaps += not self._is_in_gap
-        self._is_in_gap = True
 
     def close(self) -> None:
         """Takes no more; `run` ends when the queue is written."""
@@ -245,7 +238,7 @@ class SpoolWriter:
 
     def _refuse(self, waiter: Waiter | None, reason: str) -> None:
         """Loses one record, whose answer learns why."""
-        self.lose(1)
+        self.dropped += 1
         if waiter is not None:
             settle([waiter], StoreError(f"the decision cannot be logged: {reason}"))
 

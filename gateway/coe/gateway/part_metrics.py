@@ -41,7 +41,7 @@ def part_metrics(parts: Parts) -> Iterator[Metric]:
 
 def log_metrics(sink: DecisionLog) -> Iterator[Metric]:
     stats = sink.stats()
-    for name in ("appended", "spooled", "streamed", "gaps", "dropped"):
+    for name in ("appended", "spooled", "streamed", "dropped"):
         yield CounterMetricFamily(f"coe_log_{name}", f"Decision log: {name}", value=getattr(stats, name))
     yield GaugeMetricFamily("coe_log_pending", "Decisions not yet in the stream", value=stats.pending)
     yield GaugeMetricFamily("coe_log_ok", "1 while decisions reach SQL", value=stats.last_error is None)

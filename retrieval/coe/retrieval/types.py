@@ -166,10 +166,6 @@ class RetrievalDecision(Arm):
         """The first member."""
         return self.members[0]
 
-    @property
-    def is_fused(self) -> bool:
-        return len(self.members) > 1
-
 
 def single(expert: str, reason: RetrievalReason, version: str = "none") -> RetrievalDecision:
     """The decision for one expert without a comparison."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmarks.retrieval_costs import routed_scores
 from coe.base.errors import DataError
 from coe.retrieval.training.build_library import (
     extend_library,
@@ -16,7 +17,6 @@ from coe.retrieval.training.routing_tuning import (
     PRIOR_MASSES,
     TEMPERATURES,
     best_settings,
-    routed_scores,
     tuned,
     unknown_queries,
 )

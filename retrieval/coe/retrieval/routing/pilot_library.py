@@ -108,7 +108,7 @@ def make_library(
     """A library with its version. `expert_fingerprints` include base's, as that of `BASE`."""
     arrays: dict[str, Any] = {name: getattr(pilots, name) for name in STORED}
     arrays["scores"] = np.where(pilots.measured, pilots.scores, 0.0).astype(np.float32)
-    plain = LibraryManifest(
+    manifest = LibraryManifest(
         version="0" * 16,
         created_at=created_at,
         base_fingerprint=expert_fingerprints[BASE],
@@ -119,9 +119,13 @@ def make_library(
         settings=settings or RoutingSettings(),
         single_settings=single_settings,
         weights_sha256=hashlib.sha256(packed_arrays(arrays)).hexdigest(),
-    ).model_dump(mode="json")
-    plain["version"] = content_version(plain)
-    return PilotLibrary(manifest=LibraryManifest.model_validate(plain), **arrays)
+    )
+    return PilotLibrary(manifest=versioned(manifest), **arrays)
+
+
+def versioned(manifest: LibraryManifest) -> LibraryManifest:
+    """The manifest with the version of its content."""
+    return manifest.model_copy(update={"version": content_version(manifest.model_dump(mode="json"))})
 
 
 STORED = {
@@ -203,7 +207,7 @@ def read_manifest(folder: Path) -> LibraryManifest:
         raise ArtifactError(
             f"{path}: is not the manifest of a pilot library; run `coe retrieval pilots --rebuild`"
         ) from error
-    expected = content_version(manifest.model_dump(mode="json"))
+    expected = versioned(manifest).version
     if manifest.version != expected:
         raise ArtifactError(f"{path}: says version {manifest.version}, its content gives {expected}; it was changed")
     return manifest

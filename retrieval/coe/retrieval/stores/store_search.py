@@ -143,7 +143,7 @@ class StoreSearch:
         vector_of = dict(zip(dense, self._routing.vectors(asked, [name for _, name in dense]), strict=True))
         rankings = []
         for row, decision in enumerate(routed.decisions):
-            count = max(limit, POOL) if decision.is_fused else limit
+            count = limit if len(decision.members) == 1 else max(limit, POOL)
             members = [
                 search(store_id, name, routed.texts[row], vector_of.get((row, name)), count, among)
                 for name in decision.members

@@ -8,16 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from coe.base.errors import DataError
-from coe.retrieval.routing.pilot_library import (
-    LibraryManifest,
-    PilotLibrary,
-    Pilots,
-    RoutingSettings,
-    make_library,
-)
+from coe.retrieval.routing.pilot_library import PilotLibrary, Pilots, RoutingSettings, make_library, versioned
 from coe.retrieval.training.labels import Labelled
 from coe.retrieval.types import Arm
-from coe.router.artifact import content_version
 from coe.router.types import BoolArray, FloatArray, IntArray
 
 
@@ -134,9 +127,7 @@ def with_settings(
 ) -> PilotLibrary:
     """The library with other settings of routing, under its new version. None: one for both modes."""
     changed = library.manifest.model_copy(update={"settings": settings, "single_settings": single_settings})
-    plain = changed.model_dump(mode="json")
-    plain["version"] = content_version(plain)
-    return replace(library, manifest=LibraryManifest.model_validate(plain))
+    return replace(library, manifest=versioned(changed))
 
 
 def without_data_set(library: PilotLibrary, name: str) -> PilotLibrary:

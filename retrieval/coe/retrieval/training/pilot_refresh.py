@@ -113,7 +113,11 @@ def refresh_pilots(
     old = load_library(folder) if is_library(folder) else None
     with tempfile.TemporaryDirectory(prefix="coe-pilots-") as scratch:
         progress("exporting the vector stores that have feedback")
-        collections, dropped = exported_collections(request, Path(scratch) / "collections")
+        folder_of_stores = Path(scratch) / "collections"
+        dropped = Counter(request.export(folder_of_stores))
+        collections = (
+            [read_collection(each) for each in find_collections(folder_of_stores)] if folder_of_stores.exists() else []
+        )
         version = None if old is None else old.manifest.version
         found = PilotRefresh(Verdict.NEED_MORE, "", stores=len(collections), dropped=dropped, old=version)
         if not collections:
@@ -140,12 +144,6 @@ def refresh_pilots(
     if request.is_dry_run:
         return replace(found, verdict=Verdict.PROMOTE, reason="promote (dry run: nothing was written)")
     return take_over(found, library, folder, guard)
-
-
-def exported_collections(request: RefreshRequest, folder: Path) -> tuple[list[Collection], Counter[str]]:
-    """The stores that have feedback, as collections in `folder`, and what was left out of them, by reason."""
-    dropped = Counter(request.export(folder))
-    return [read_collection(each) for each in find_collections(folder)] if folder.exists() else [], dropped
 
 
 def with_counts(found: PilotRefresh, collections: Sequence[Collection], *, is_trained: bool) -> PilotRefresh:

@@ -100,13 +100,6 @@ def router_of(library: PilotLibrary, experts: Sequence[str], may_fuse: bool) -> 
     return build_router(library, base_fingerprint=library.manifest.base_fingerprint, experts=experts, may_fuse=may_fuse)
 
 
-def routed_scores(
-    library: PilotLibrary, queries: Labelled, experts: Sequence[str], *, may_fuse: bool = True
-) -> FloatArray:
-    """(n,) nDCG@10 of each query under the arm that the router chooses among those of `experts`."""
-    return chosen_scores(router_of(library, experts, may_fuse), library.arms, queries)
-
-
 def chosen_scores(router: RetrievalRouter, arms: Sequence[Arm], queries: Labelled) -> FloatArray:
     """(n,) nDCG@10 of each query, whose scores are over `arms`, under the arm that the router chooses."""
     chosen = columns_of(router, arms)[router.columns(queries.embeddings)]
