@@ -78,7 +78,7 @@ class ChatEndpoint:
         session = named_session(headers) or chat.session
         context = RequestContext(
             arrival.request_id,
-            (watch and watch.decision_id) or new_decision_id(),
+            new_decision_id(),
             caller,
             identity(session, chat),
             self.decider.session_id(session, caller.tenant),

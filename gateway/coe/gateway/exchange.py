@@ -38,8 +38,6 @@ NO_USAGE = Usage()
 class Watch:
     """Observer of a request, for traces and for the log of requests; this one sees nothing."""
 
-    decision_id: str | None = None  # that the request's decision gets; None: any
-
     def calls(self, expert: str, entry: ExpertConfig, request: BackendRequest) -> Mapping[str, str]:
         """An expert is called now. Gives headers for it."""
         return {}

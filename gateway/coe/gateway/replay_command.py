@@ -10,7 +10,7 @@ import typer
 
 from coe.base.errors import ConfigError
 from coe.base.visible_text import echo
-from coe.cli.options import ConfigOption, DataOption, JsonOption
+from coe.cli.options import ConfigOption, DataOption
 from coe.decision_log.connections import opened_database
 from coe.decision_log.privacy import load_key
 
@@ -24,7 +24,6 @@ MAX_VALUE_CHARS = 100
 
 def replay(
     decision_id: Annotated[str, typer.Argument(help="decision to make again")],
-    as_json: JsonOption = False,
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
 ) -> int:
@@ -43,43 +42,22 @@ def replay(
         found = again(router_of(config, data_dir, logged.router_version), record, load_key(data_dir))
     except NotReplayableError as error:
         raise NotReplayableError(f"{decision_id} cannot be made again: {error}") from error
-    if as_json:
-        echo(replay_json(record, found))
-    else:
-        for line in replay_lines(record, found):
-            echo(line)
+    for line in replay_lines(record, found):
+        echo(line)
     return 1 if found.differences else 0
 
 
-def replay_json(record: DecisionRecord, found: Replay) -> str:
-    import json
-
-    return json.dumps(
-        {
-            "decision_id": record.decision_id,
-            "router_version": found.decision.router_version,
-            "is_same": not found.differences,
-            "features_from": found.features.source,
-            "has_logged_hash": found.features.is_known,
-            "has_new_settings": found.has_new_settings,
-            "differences": {name: {"logged": was, "again": now} for name, (was, now) in found.differences.items()},
-        },
-        indent=1,
-        ensure_ascii=False,
-    )
-
-
 def replay_lines(record: DecisionRecord, found: Replay) -> Iterator[str]:
-    decision, features = found.decision, found.features
+    decision = found.decision
     draw = "nothing was drawn" if decision.seed is None else f"drawn with seed {decision.seed}"
-    where = f"router {decision.router_version}, policy {decision.policy}, features from the {features.source}, {draw}"
+    where = f"router {decision.router_version}, policy {decision.policy}, {draw}"
     if not found.differences:
         yield f"{record.decision_id}: the same to the last bit: {decision.category} -> {decision.expert} ({where})"
     else:
         yield f"{record.decision_id}: comes out otherwise in {len(found.differences)} fields ({where})"
         for name, (was, now) in found.differences.items():
             yield f"  {name}: logged {shorten(was)}, now {shorten(now)}"
-    if not features.is_known:
+    if not found.is_known:
         yield (
             "  the embedding does not have the logged hash: it was changed, or the hash is by another data folder's "
             "log.key"

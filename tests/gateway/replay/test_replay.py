@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from copy import copy
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -144,17 +143,6 @@ def test_a_decision_at_prices_by_category_comes_out_the_same(tmp_path, fitted, c
         assert "the same to the last bit" in capsys.readouterr().out
 
 
-def test_the_text_will_do_where_no_embedding_is_kept(data, capsys):
-    log(
-        data,
-        decided(data.router, embedding=None, text="sort these rows").model_copy(update={"text": "sort these rows"}),
-    )
-    assert data.run("dec-0", as_json=True) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["is_same"]
-    assert (found["features_from"], found["differences"]) == ("logged text", {})
-
-
 def test_what_differs_is_named(data, capsys):
     record = decided(data.router, policy="default")
     forged = record.decision.model_copy(update={"expert": "right", "confidence": 0.125})
@@ -189,8 +177,7 @@ def test_a_changed_experts_yaml_is_named(data, capsys):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"embedding": None}, "the log keeps no embedding of it, and no text"),
-        ({"embedding": None, "text": "[email] all rows"}, "the logged text gives other features than were logged"),
+        ({"embedding": None}, "the log keeps no embedding of it"),
         ({"embedding": b"\x00\x3c" * 4}, "the logged embedding has 4 dimensions"),
         ({"embedding": b"\x00"}, "has 1 bytes"),
         ({"inputs": None, "kind": DecisionKind.SEARCH}, "a request of kind 'search': it chose a retrieval expert"),

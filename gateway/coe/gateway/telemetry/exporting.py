@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from coe.base.errors import ConfigError
 from coe.gateway.asgi import Scope
-from coe.gateway.telemetry.request_spans import RequestSpans, SpanIds, Tools
+from coe.gateway.telemetry.request_spans import RequestSpans
 from coe.gateway.telemetry.telemetry import Telemetry
 
 SCOPE = "coe"
@@ -37,18 +37,17 @@ class Exporting(Telemetry):
     def __init__(self, instance: str, *, has_lines: bool) -> None:
         super().__init__(has_lines=has_lines)
         logging.getLogger("opentelemetry").setLevel(logging.ERROR)  # it would report every try
-        ids = SpanIds()
-        self._tracers = TracerProvider(resource=resource_of(instance), shutdown_on_exit=False, id_generator=ids)
+        self._tracers = TracerProvider(resource=resource_of(instance), shutdown_on_exit=False)
         try:
             self._tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         except ValueError as error:
             raise ConfigError(f"OTEL_*: {error}") from error
-        self._tools = Tools(self._tracers.get_tracer(SCOPE), ids)
+        self._tracer = self._tracers.get_tracer(SCOPE)
 
     def _watch(self, scope: Scope, headers: Mapping[bytes, bytes], routes: Collection[str]) -> RequestSpans:
         path: str = scope["path"]
         route = next((each for each in (path, "/".join(path.split("/")[:3])) if each in routes), "")
-        return RequestSpans(self._tools, self._logger, scope, headers, route)
+        return RequestSpans(self._tracer, self._logger, scope, headers, route)
 
     async def aclose(self) -> None:
         """Exports what waits, for at most `FLUSH_S`; a collector that hangs keeps no gateway from stopping, and neither

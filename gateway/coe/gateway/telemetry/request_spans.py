@@ -3,21 +3,17 @@ asked or answered is in them."""
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from logging import Logger
-from typing import NamedTuple
 
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import (
     Span,
     SpanKind,
     StatusCode,
     Tracer,
-    format_span_id,
     format_trace_id,
     set_span_in_context,
 )
@@ -28,7 +24,7 @@ from coe.fleet.backend import BackendRequest
 from coe.gateway.asgi import Scope
 from coe.gateway.exchange import MAX_MODEL_CHARS, ChatRow
 from coe.gateway.http_errors import ApiError
-from coe.gateway.telemetry.telemetry import HOPS, RequestLine, decision_of
+from coe.gateway.telemetry.telemetry import RequestLine
 from coe.router.expert_config import Engine, ExpertConfig
 from coe.router.types import RoutingDecision
 from coe.router.usage import READ, WRITTEN
@@ -60,28 +56,6 @@ PROPAGATOR = TraceContextTextMapPropagator()
 Attributes = dict[str, str | int | float | bool]
 
 
-class SpanIds(RandomIdGenerator):
-    """Ids of spans: a request's ends with the digit 0, and its calls of experts count up from there. A new trace begins
-    with the time, so that the rows of its decisions are neighbours in the database's index.
-
-    Used on the event loop alone.
-    """
-
-    def __init__(self) -> None:
-        self._next: int | None = None
-
-    def follow(self, request: int, number: int) -> None:
-        """The next span is that call of a request; from the sixteenth on, none that names it."""
-        self._next = request + number if number < HOPS else None
-
-    def generate_span_id(self) -> int:
-        found, self._next = self._next, None
-        return found or super().generate_span_id() & ~(HOPS - 1) or HOPS
-
-    def generate_trace_id(self) -> int:
-        return time.time_ns() // 1_000_000 << 80 | secrets.randbits(80)
-
-
 @dataclass
 class Hop:
     """A call of an expert that has not ended."""
@@ -91,18 +65,13 @@ class Hop:
     first_s: float | None = None
 
 
-class Tools(NamedTuple):
-    """The means of all requests: a tracer and the ids that it gives."""
-
-    tracer: Tracer
-    ids: SpanIds
-
-
 class RequestSpans(RequestLine):
     """A span of the server, and below it one for each call of an expert or choice of documents."""
 
-    def __init__(self, tools: Tools, logger: Logger, scope: Scope, headers: Mapping[bytes, bytes], route: str) -> None:
-        self._tracer, self._ids = tools
+    def __init__(
+        self, tracer: Tracer, logger: Logger, scope: Scope, headers: Mapping[bytes, bytes], route: str
+    ) -> None:
+        self._tracer = tracer
         about = {"http.request.method": scope["method"], "url.scheme": scope["scheme"]}
         given = {name: headers.get(name.encode(), b"").decode("latin-1") for name in PROPAGATOR.fields}
         self._span = self._tracer.start_span(
@@ -112,10 +81,7 @@ class RequestSpans(RequestLine):
             about | {"http.route": route} if route else about,
         )
         self._within = set_span_in_context(self._span, Context())
-        self._number, found = self._span.get_span_context().span_id, self._span.get_span_context().trace_id
-        trace_id = format_trace_id(found)
-        super().__init__(logger, scope, trace_id)
-        self.decision_id = decision_of(trace_id, format_span_id(self._number))
+        super().__init__(logger, scope, format_trace_id(self._span.get_span_context().trace_id))
         self._hops: dict[str, Hop] = {}
         self._calls = 0
         self._error: str | None = None
@@ -125,7 +91,6 @@ class RequestSpans(RequestLine):
         operation, model = OPERATIONS.get(request.path, CHAT), model_of(expert, entry)
         about: Attributes = {OPERATION: operation, PROVIDER: provider_of(entry), MODEL: model}
         self._calls += 1
-        self._ids.follow(self._number, self._calls)
         span = self._tracer.start_span(
             f"{operation} {model}",
             self._within,

@@ -1,8 +1,4 @@
-"""Following requests: with a JSON line in the program's log, and in `exporting.py` with spans over OTLP.
-
-A traced request's decision is named by its trace and its span, so that each is found by the other, and nothing has to
-be stored.
-"""
+"""Following requests: with a JSON line in the program's log, and in `exporting.py` with spans over OTLP."""
 
 from __future__ import annotations
 
@@ -22,8 +18,6 @@ NAMED = {b"x-request-id": "request_id", b"x-coe-decision-id": "decision_id", b"x
 """Headers of an answer that say what the line says."""
 
 TRACEPARENT = re.compile(rb"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
-HOPS = 16
-"""Spans that one request may name: its own ends with the digit 0, its calls of experts follow with 1, 2, ..."""
 
 silent = logging.Logger("no requests", logging.CRITICAL)
 
@@ -95,11 +89,6 @@ class Telemetry:
 
     async def aclose(self) -> None:
         """Exports what waits."""
-
-
-def decision_of(trace_id: str, span_id: str) -> str:
-    """The id of the decision of a request, by any of its spans."""
-    return f"dec-{trace_id}{span_id[:-1]}0"
 
 
 def trace_of(headers: Mapping[bytes, bytes]) -> str | None:
