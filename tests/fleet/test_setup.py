@@ -20,6 +20,7 @@ from coe.fleet.setup.endpoints import Endpoint, prefixes
 from coe.fleet.setup.litellm_file import litellm_experts
 from coe.retrieval.build_experts import build_expert
 from coe.retrieval.experts.encoder import EncoderExpert
+from coe.retrieval.reranker import Reranker
 from coe.router.config import load_config, parse_text
 from coe.router.encoders import hashing
 from coe.router.section import check_name
@@ -97,16 +98,31 @@ VECTOR = [0.6, 0.8, 0.0]
 
 
 class Gateway(JsonHandler):
-    """Chats, embeds, and says that `vectors` embeds too; `old-embedder` knows no base64; `e5-chat` refuses to embed."""
+    """Chats, embeds, reranks, and says with LiteLLM's `model/info` that `vectors` embeds too; `old-embedder` knows no
+    base64; `e5-chat` refuses to embed."""
 
     def do_GET(self) -> None:
-        ids = ("chatty", "BAAI/bge-m3", "vectors", "old-embedder", "e5-chat", "rerank-2")
-        kinds = {"vectors": {"type": "embedding"}, "chatty": {"type": "chat"}}
-        is_list = self.path == "/v1/models"
-        self.send_json({"data": [{"id": name, **kinds.get(name, {})} for name in ids]}, 200 if is_list else 404)
+        ids = (
+            "chatty",
+            "BAAI/bge-m3",
+            "vectors",
+            "old-embedder",
+            "e5-chat",
+            "no-reranker",
+            "bge-reranker-v2",
+            "rerank-2",
+        )
+        modes = {"vectors": {"mode": "embedding"}, "chatty": {"mode": "chat", "input_cost_per_token": 2e-6}}
+        known = [{"model_name": name, "model_info": info} for name, info in modes.items()]
+        lists = {"/v1/models": [{"id": name} for name in ids], "/v1/model/info": known}
+        self.send_json({"data": lists.get(self.path)}, 200 if self.path in lists else 404)
 
     def do_POST(self) -> None:
         asked = self.body()
+        if self.path == "/v1/rerank" and asked["model"] != "no-reranker":
+            scores = [float(text == asked["query"]) for text in asked["documents"]]
+            self.send_json({"results": [{"index": i, "relevance_score": score} for i, score in enumerate(scores)]})
+            return
         model, encoding = asked["model"], asked.get("encoding_format")
         is_known = self.path == "/v1/embeddings" and model in ("BAAI/bge-m3", "vectors", "old-embedder")
         if not is_known or (model == "old-embedder" and encoding == "base64"):
@@ -118,21 +134,25 @@ class Gateway(JsonHandler):
         self.send_json({"data": [{"index": i, "embedding": vector} for i in range(len(texts))]})
 
 
-def test_models_that_embed_become_embedding_experts(tmp_path, capsys) -> None:
+def test_models_that_embed_become_embedding_experts_and_one_that_ranks_the_reranker(tmp_path, capsys) -> None:
     out = tmp_path / "experts.yaml"
     with answering(Gateway) as url:
         assert run("init", [f"{url}/v1", "--out", str(out)]) == 0
         config = load_config(out)
         assert list(config.experts) == ["chatty", "e5-chat"]
+        assert config.experts["chatty"].price["input"] == 2.0
         assert config.retrieval is not None
         assert list(config.retrieval.experts) == ["words", "bge-m3", "vectors", "old-embedder"]
         for name in ("bge-m3", "vectors", "old-embedder"):
             expert = build_expert(name, config.retrieval.experts[name], tmp_path, hashing.build(hashing.Options()))
             assert isinstance(expert, EncoderExpert)
             assert expert.encode_queries(["x", "y"]) == pytest.approx(np.array([VECTOR, VECTOR]))
-        assert config.retrieval.reranker is None
+        assert config.retrieval.reranker is not None
+        assert config.retrieval.reranker.model == "bge-reranker-v2"
+        assert Reranker(config.retrieval.reranker, {}).scores("b", ["a", "b"]).tolist() == [0.0, 1.0]
     said = capsys.readouterr()
-    assert "'rerank-2' reranks, and is left out" in said.err
+    assert "'no-reranker' is left out" in said.err
+    assert "'rerank-2' is left out" in said.err
     assert "'e5-chat' gave no embedding, and is an expert" in said.err
     assert "/v1/embeddings has bge-m3, vectors, old-embedder" in said.out
 
@@ -150,6 +170,28 @@ def test_models_that_embed_become_embedding_experts(tmp_path, capsys) -> None:
 def test_a_models_prefixes_are_those_of_its_card(model: str, query: str | None, document: str | None) -> None:
     found = prefixes(model)
     assert (found.get("query_prefix"), found.get("document_prefix")) == (query, document)
+
+
+class Tei(JsonHandler):
+    """Text Embeddings Inference: one model, and no list of it."""
+
+    def do_GET(self) -> None:
+        info = {"model_id": "org/plain-name", "model_type": {"embedding": {"pooling": "cls"}}}
+        self.send_json(info if self.path == "/info" else {}, 200 if self.path == "/info" else 404)
+
+    def do_POST(self) -> None:
+        self.send_json({"data": [{"index": 0, "embedding": VECTOR}]})
+
+
+def test_an_endpoint_without_a_list_of_models_says_what_its_model_is_for(tmp_path) -> None:
+    out = tmp_path / "experts.yaml"
+    with answering(Models) as chats, answering(Tei) as tei:
+        assert run("init", [f"{tei}/v1", "--out", str(out)]) == 1, "nobody chats"
+        assert run("init", [f"{chats}/open", f"{tei}/v1", "--out", str(out)]) == 0
+    config = load_config(out)
+    assert config.retrieval is not None
+    assert config.retrieval.experts["plain-name"].options["dim"] == 3
+    assert "plain-name" not in config.experts
 
 
 def test_a_file_that_exists_is_never_written_over(tmp_path, capsys) -> None:

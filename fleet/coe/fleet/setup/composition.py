@@ -37,6 +37,7 @@ class Found:
     experts: dict[str, Entry] = field(default_factory=dict)
     aliases: dict[str, tuple[str, ...]] = field(default_factory=dict)
     embeddings: dict[str, Entry] = field(default_factory=dict)
+    reranker: Entry | None = None
     notes: list[str] = field(default_factory=list)
 
     def add(self, name: str, entry: Entry) -> str:

@@ -33,8 +33,8 @@ PREFIXES = (
 )
 """Prefixes of queries and of documents by the name of a model, from its model card."""
 
-KINDS = ("type", "task", "capabilities")
-"""Keys by which Together and Infinity say what a model is for."""
+KINDS = ("mode", "type", "task", "model_type", "capabilities")
+"""Keys by which LiteLLM, Together, TEI and Infinity say what a model is for."""
 
 TIMEOUT = aiohttp.ClientTimeout(total=10.0)
 
@@ -49,7 +49,7 @@ def opened(key: str | None) -> aiohttp.ClientSession:
 
 
 async def listed_models(url: str, key: str | None) -> dict[str, Mapping[str, Any]]:
-    """Entries of `GET URL/models` by the id of each model.
+    """Entries of `GET URL/models` by the id of each model; of TEI, which has no list, the model of `GET /info`.
 
     Args:
         url: API root, e.g. http://10.0.0.7:8000/v1, whose query goes with the request.
@@ -63,6 +63,8 @@ async def listed_models(url: str, key: str | None) -> dict[str, Mapping[str, Any
     try:
         async with opened(key) as session:
             status, listed = await got(session, address)
+            if status == 404 and "model_id" in (info := (await got(session, root.with_path("/info")))[1] or {}):
+                return {str(info["model_id"]): info}
             if status != 200:
                 kind = KeyRefusedError if status in (401, 403) else EngineError
                 hint = "; an API root mostly ends in /v1" if status == 404 and root.path == "/" else ""
@@ -72,6 +74,16 @@ async def listed_models(url: str, key: str | None) -> dict[str, Mapping[str, Any
         raise EngineError(f"{url} does not answer ({type(error).__name__})") from error
     except (LookupError, TypeError) as error:
         raise EngineError(f"{address} is not a list of models") from error
+
+
+async def litellm_facts(url: str, key: str | None) -> dict[str, dict[str, Any]]:
+    """`model_info` of a LiteLLM proxy by the name of each model; empty where the endpoint is another."""
+    try:
+        async with opened(key) as session:
+            _, listed = await got(session, URL(url) / "model" / "info")
+        return {str(each["model_name"]): dict(each["model_info"]) for each in listed["data"]}
+    except (aiohttp.ClientError, OSError, LookupError, TypeError, ValueError):
+        return {}
 
 
 async def got(session: aiohttp.ClientSession, address: URL) -> tuple[int, Any]:
@@ -129,6 +141,18 @@ class Endpoint:
                 return made | {"dim": dim} | more | ({"api_key_env": self.key_env} if self.key_env else {})
         return None
 
+    async def reranker_entry(self, model: str, key: str | None) -> dict[str, object] | None:
+        """The keys of `retrieval.reranker`; None where the endpoint does not rank two short texts by it."""
+        key_env: dict[str, object] = {} if self.key_env is None else {"api_key_env": self.key_env}
+        body = {"model": model, "query": "coe", "documents": ["coe", "tea"], "return_documents": False}
+        try:
+            url = f"{self.url}/rerank"
+            async with opened(key) as session, session.post(url, json=body, allow_redirects=False) as answer:
+                [float(each["relevance_score"]) for each in (await answer.json(content_type=None))["results"]]
+        except (aiohttp.ClientError, OSError, ValueError, LookupError, TypeError):
+            return None
+        return {"url": self.url, "model": model, **key_env}
+
 
 def prefixes(model: str) -> dict[str, object]:
     """Those that a model was trained with, as far as its name tells."""
@@ -171,4 +195,5 @@ async def ask_endpoint(url: str, key_env: str | None, environment: Mapping[str, 
         raise KeyRefusedError(f"{error}: it wants {lack}") from error
     if not models:
         raise EngineError(f"{root} serves no model")
-    return Endpoint(root, key_env, models)
+    known = await litellm_facts(root, key)
+    return Endpoint(root, key_env, {name: {**known.get(name, {}), **facts} for name, facts in models.items()})

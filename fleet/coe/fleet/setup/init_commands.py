@@ -103,7 +103,10 @@ async def add_models(found: Found, endpoint: Endpoint, models: Collection[str], 
     for model in models:
         says = endpoint.says(model)
         if RERANKS.search(says):
-            found.notes.append(f"'{model}' reranks, and is left out; docs/retrieval.md says where it goes")
+            entry = None if found.reranker is not None else await endpoint.reranker_entry(model, key)
+            if entry is None:
+                found.notes.append(f"'{model}' is left out: a reranker, and another is there or it ranked nothing")
+            found.reranker = found.reranker or entry
             continue
         if EMBEDS.search(says):
             if embedding := await endpoint.embedding_entry(model, key):
