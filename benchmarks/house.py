@@ -61,11 +61,11 @@ SINCE = {
         gateway/console/* gateway/endpoints/admin.py gateway/endpoints/experts.py decision_log/listing.py
     """,
     "changes without a restart": """
-        gateway/changes/* gateway/swap.py gateway/config_commands.py
+        gateway/changes/* gateway/swap.py
     """,
     "fleet: residency, replicas, GPUs": """
         fleet/residency* fleet/replicas.py fleet/vllm_[ghs]*.py fleet/desired_state.py
-        gateway/experts_commands.py gateway/reach.py
+        gateway/reach.py
     """,
     "strategies": """
         router/strateg* training/strategies/* gateway/strategy_run.py

@@ -28,7 +28,7 @@ from coe.gateway.live_router import live_router
 from coe.gateway.parts import Parts
 from coe.gateway.serve import Gateway
 from coe.gateway.settings import Settings
-from coe.gateway.telemetry.exporting import Exporting
+from coe.gateway.telemetry.request_spans import Exporting
 from coe.gateway.telemetry.telemetry import Telemetry
 from coe.router.config import parse_config
 from tests.gateway.running import MemoryStore

@@ -28,7 +28,7 @@ from coe.fleet.replicas import Replicas
 from coe.fleet.residency.types import Residency
 from coe.fleet.residency.vllm_actuator import VllmActuator
 from coe.fleet.vllm_addresses import EngineRecord, read_vllm
-from coe.gateway.services import engines_of
+from coe.gateway.composition import engines_of
 from coe.gateway.settings import Settings
 from coe.router.config import CoeConfig, parse_config
 from tests.fake_vllm.interpreter import fake_interpreter

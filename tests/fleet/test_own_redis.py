@@ -9,7 +9,7 @@ import pytest
 
 from coe.base.errors import EngineError
 from coe.fleet.own_redis import running_url
-from coe.gateway.services import start_redis
+from coe.gateway.composition import start_redis
 from coe.gateway.settings import environment_settings
 
 

@@ -30,12 +30,12 @@ from coe.gateway.run_commands import settings_of
 from coe.gateway.settings import Settings, on_folder, read_settings
 from coe.gateway.start import agreed_config, noted_start, require_keys, run_serve
 from coe.gateway.up import (
+    UpView,
     collect_words,
     run_coe,
     run_up,
     with_own_key,
 )
-from coe.gateway.up_view import UpView
 from coe.router.artifact import save_artifact
 from coe.router.live_pointer import LivePointer
 from tests.gateway.running import config_of

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client.core import Metric
 
@@ -21,11 +21,15 @@ from coe.decision_log.privacy import load_key
 from coe.decision_log.router_versions import RouterVersions
 from coe.decision_log.sink import DecisionLog, new_replica
 from coe.fleet.connect import build_backends
-from coe.fleet.engines import EngineAddresses
+from coe.fleet.engines import EngineAddresses, Fleet
 from coe.fleet.learning import Learning
+from coe.fleet.own_redis import redis_plugin
 from coe.fleet.pool import ExpertPool
 from coe.fleet.router_registry import Registry
 from coe.fleet.tasks import Poller
+from coe.fleet.vllm_addresses import read_vllm
+from coe.fleet.vllm_command import managed_experts
+from coe.fleet.vllm_host import hosted_vllm
 from coe.gateway.auth import Auth
 from coe.gateway.batches.batch_store import BatchStore
 from coe.gateway.batches.runner import Asker, BatchRunner, Places
@@ -38,13 +42,13 @@ from coe.gateway.live_router import live_router
 from coe.gateway.part_metrics import learning_metrics, trial_metrics
 from coe.gateway.parts import Parts
 from coe.gateway.serve import Gateway
-from coe.gateway.services import Reporter, engines_of, experts_line, start_redis
-from coe.gateway.settings import OFF, Settings, expert_keys, on_folder, read_secrets
+from coe.gateway.settings import OFF, Settings, engine_environment, expert_keys, on_folder, read_secrets
 from coe.gateway.swap import Swap
 from coe.gateway.telemetry.telemetry import Telemetry
 from coe.gateway.trial_watch import TrialWatch
 from coe.retrieval.stores.files import Files
 from coe.router.config import CoeConfig
+from coe.router.expert_config import Engine
 from coe.router.live_pointer import ROUTERS_FOLDER
 from coe.router.log_config import LogConfig
 
@@ -62,6 +66,12 @@ them finds nothing, and stops all requests for some milliseconds."""
 
 BATCH_SHARE = 64
 """Lines of batches begin while fewer requests run than this part of `max_concurrency`."""
+
+
+class Reporter(Protocol):
+    """Shows the steps of a start. Inside one, what it gives takes the outcome."""
+
+    def step(self, title: str) -> AbstractContextManager[Callable[[str], None]]: ...
 
 
 @asynccontextmanager
@@ -94,6 +104,50 @@ async def running_composition(
             spare_what_is_there()
             done(f"{experts_line(settings, config, fleet)}; gateway at {gateway.url}")
         yield gateway
+
+
+async def start_redis(stack: AsyncExitStack, settings: Settings) -> tuple[str, str]:
+    """The URL of Redis, and words for it. Without REDIS_URL a plugin's, over a data folder that one gateway may have.
+
+    Raises:
+        EngineError: it cannot be started, or another gateway has the folder.
+    """
+    if settings.redis_url is not None:
+        return settings.redis_url.get_secret_value(), "Redis at REDIS_URL"
+    server = redis_plugin().RedisServer(settings.data_dir / "redis")
+    url = await server.start()
+    stack.push_async_callback(server.stop)
+    return url, f"embedded Redis in {settings.data_dir / 'redis'}"
+
+
+async def engines_of(stack: AsyncExitStack, settings: Settings, config: CoeConfig, *, runs_vllm: bool = False) -> Fleet:
+    """The embedded engines, not started yet, with the addresses of vLLM's. With `runs_vllm` those are started, unless
+    a `coe experts up` runs on the data folder.
+
+    Raises:
+        ConfigError, EngineError: an engine of vLLM does not start, or a `coe experts up` is only now starting them.
+        DataError: the file of the engines is damaged.
+    """
+    record = await asyncio.to_thread(read_vllm, settings.data_dir)
+    folder, environment = settings.config_path.resolve().parent, engine_environment(config)
+    if runs_vllm and managed_experts(config) and not record.engines:
+        host = await stack.enter_async_context(hosted_vllm(config, folder, settings.data_dir.resolve(), environment))
+        await host.starting
+        record = await asyncio.to_thread(read_vllm, settings.data_dir)
+    fleet = Fleet(config, folder, settings.data_dir, environment, (Engine.LLAMACPP,), record.urls)
+    stack.push_async_callback(fleet.stop)
+    return fleet
+
+
+def experts_line(settings: Settings, config: CoeConfig, fleet: Fleet) -> str:
+    """A line with the number of experts, and the engines of this host that serve them."""
+    engines = [(status.name, experts) for status, experts in fleet.statuses]
+    engines += [(engine.name, engine.experts) for engine in read_vllm(settings.data_dir).engines]
+    hosted = {name for _, experts in engines for name in experts}
+    parts = [f"{len(experts)} on {name}" for name, experts in engines]
+    if others := len(config.experts.keys() - hosted):
+        parts.append(f"{others} elsewhere")
+    return f"{len(config.experts)} experts: {', '.join(parts)}"
 
 
 async def open_database(stack: AsyncExitStack, settings: Settings) -> Database:
@@ -235,7 +289,7 @@ def telemetry_of(settings: Settings, instance: str) -> Telemetry | None:
     if not settings.sends_traces:
         return Telemetry(has_lines=True) if has_lines else None
     require_installed("OTEL_EXPORTER_OTLP_ENDPOINT", "google", "opentelemetry", "opentelemetry.sdk")
-    from coe.gateway.telemetry.exporting import Exporting
+    from coe.gateway.telemetry.request_spans import Exporting
 
     return Exporting(instance, has_lines=has_lines)
 

@@ -1,4 +1,4 @@
-"""`coe up` and `coe serve`."""
+"""`coe up`, `coe serve`, `coe experts up` and `coe config apply`."""
 
 from __future__ import annotations
 
@@ -38,8 +38,7 @@ def up(
 
     from coe.cli.terminal import Terminal
     from coe.fleet.program_log import log_to_file
-    from coe.gateway.up import run_up
-    from coe.gateway.up_view import UpView
+    from coe.gateway.up import UpView, run_up
 
     settings, view = settings_of(config, data_dir, host, port, learn=learn and not once), UpView(Terminal(), begun_s)
     log_to_file(settings.data_dir, settings.log_level, settings.log_format)
@@ -62,6 +61,62 @@ def serve(
     settings = settings_of(config, data_dir, host, port, learn=learn)
     log_to_stderr(settings.log_level, settings.log_format)
     run(run_serve(settings, LogReporter()))
+
+
+def experts_up(
+    config: options.ConfigOption = Path("experts.yaml"),
+    data_dir: options.DataOption = Path("data"),
+) -> None:
+    """Start the vLLM engines of experts.yaml and keep them running, for `coe up` and `coe serve`."""
+    from uvloop import run
+
+    from coe.cli.terminal import Terminal
+    from coe.fleet.experts_up import run_experts
+    from coe.gateway.settings import engine_environment
+    from coe.router.config import load_config
+
+    known, folder = load_config(config), config.resolve().parent
+    run(run_experts(known, folder, data_dir.resolve(), engine_environment(known), Terminal()))
+
+
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="only show what would change, or why it is refused")]
+BackOption = Annotated[bool, typer.Option("--back", help="take the configuration that was in force before, instead")]
+
+
+def apply(
+    config: options.ConfigOption = Path("experts.yaml"),
+    data_dir: options.DataOption = Path("data"),
+    dry_run: DryRunOption = False,
+    back: BackOption = False,
+) -> None:
+    """Have every running gateway of the data folder take experts.yaml as it is now, without a restart.
+
+    All of it is checked first. Gateways swap within a second; requests that run keep what they had. A step back holds,
+    over restarts too, until experts.yaml changes.
+    """
+    from coe.base.visible_text import echo
+    from coe.decision_log.admin_log import note_command, operator
+    from coe.gateway.changes.difference import checked, differences
+    from coe.gateway.changes.in_force import current, parsed, put, text_before
+    from coe.router.build import live_router
+    from coe.router.config import config_text
+    from coe.router.live_pointer import live_manifest
+
+    found, in_file = current(data_dir), config_text(config)
+    text = text_before(found) if back else in_file
+    wanted = checked(text, config, data_dir, parsed(found.started, config))
+    if live_manifest(data_dir) is not None:
+        live_router(wanted, data_dir)  # raises where it does not fit
+    for line in differences(parsed(found.text, config), wanted).values() or ["nothing changes"]:
+        echo(line)
+    if dry_run:
+        return
+    after = put(data_dir, text, in_file, operator())
+    numbers = str(after.number - 1), str(after.number)
+    note_command(data_dir, "back" if back else "apply", "configuration", *numbers)
+    echo(f"configuration {after.number} is in force; `GET /v1/admin/config` says whether a gateway serves it")
+    if text != in_file:
+        echo(f"{config} is as it was: put it right too, because other commands (`coe retrain`, `coe check`) read it")
 
 
 def settings_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import TYPE_CHECKING
 
 from coe.base.errors import ConfigError
 from coe.base.private_folder import make_private
@@ -11,10 +12,12 @@ from coe.decision_log.default_database import DATABASE_FILE, default_database_ur
 from coe.fleet.stop_signal import Life, live_until_signal
 from coe.gateway.changes.in_force import InForce, Start, find_start, put_start
 from coe.gateway.listener import bind, check_exposure, is_loopback
-from coe.gateway.services import Reporter
 from coe.gateway.settings import Settings
 from coe.router.config import CoeConfig
 from coe.router.live_pointer import category_warnings, live_manifest, pin_problems
+
+if TYPE_CHECKING:
+    from coe.gateway.composition import Reporter
 
 logger = logging.getLogger(__name__)
 

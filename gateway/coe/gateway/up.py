@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from pydantic import SecretStr
+from rich.markup import escape
+from rich.text import Text
 
 from coe.base.errors import ArtifactError, ConfigError, EngineError
 from coe.base.extras import require_extras
 from coe.base.parent_death import coe_words, dying_with_parent
 from coe.base.shipped import answers_file
+from coe.cli.terminal import Terminal
 from coe.fleet.process import end_child
 from coe.fleet.stop_signal import Life, live_until_signal
 from coe.gateway.check import faults, find_problems
@@ -22,7 +27,6 @@ from coe.gateway.keys.key_store import new_secret
 from coe.gateway.serve import Gateway
 from coe.gateway.settings import OFF, Settings, on_folder
 from coe.gateway.start import agreed_config, asks_for_keys, noted_start
-from coe.gateway.up_view import UpView
 from coe.router.config import CoeConfig
 from coe.router.live_pointer import LIVE_FILE, ROUTERS_FOLDER
 
@@ -30,6 +34,58 @@ KEY_VARIABLE = "COE_API_KEY"
 """Variable by which the commands that we run get a key of the gateway."""
 
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
+
+
+class UpView:
+    """The output: a spinner on a terminal, plain lines in a pipe.
+
+    `begun_s` is when the start began, on the clock of `time.perf_counter`.
+    """
+
+    def __init__(self, console: Terminal, begun_s: float | None = None) -> None:
+        self._console = console
+        self._begun_s = time.perf_counter() if begun_s is None else begun_s
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[Callable[[str], None]]:
+        """Shows `title` while the block runs (in a pipe a line before it), and its outcome and duration after it."""
+        outcomes, begin = [title], time.perf_counter()
+        if self._console.is_terminal:
+            with self._console.status(escape(title)):
+                yield outcomes.append
+        else:
+            self._line((f"{title} ...", "dim"))
+            yield outcomes.append
+        took = f" ({time.perf_counter() - begin:.1f} s)"
+        self._line(("✓", "green"), f" {outcomes[-1]}", (took, "dim"))
+
+    def note(self, text: str) -> None:
+        """One line that is neither step nor result."""
+        self._line((text, "dim"))
+
+    def ready(self) -> None:
+        """Says how long the start took until the gateway could answer."""
+        self._line((f"ready after {time.perf_counter() - self._begun_s:.1f} s", "bold"))
+
+    def command(self, title: str, words: Sequence[str]) -> None:
+        """Announces a command whose output follows."""
+        self._line((title, "bold"), (f" $ {' '.join(words)}", "dim"))
+
+    def ending(self, base_url: str, *, needs_key: bool, has_console: bool = True) -> None:
+        """Prints the addresses and a command to copy."""
+        key = ' -H "authorization: Bearer $COE_API_KEY"' if needs_key else ""
+        self._line(("API", "bold"), f"      {base_url}   ", ('(any OpenAI client; model "auto")', "dim"))
+        if has_console:
+            self._line(("Console", "bold"), f"  {base_url.removesuffix('/v1')}/console")
+        self._line()
+        self._line(
+            f"curl {base_url}/chat/completions -H 'content-type: application/json'{key} "
+            """-d '{"model": "auto", "messages": [{"role": "user", "content": "What is 12 * 7?"}]}'\n"""
+        )
+
+    def _line(self, *parts: str | tuple[str, str]) -> None:
+        """Texts, each alone or with its style."""
+        self._console.print(Text.assemble(*parts), soft_wrap=True)
 
 
 async def run_up(

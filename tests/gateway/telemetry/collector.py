@@ -12,7 +12,7 @@ from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
-from coe.gateway.telemetry.exporting import Exporting
+from coe.gateway.telemetry.request_spans import Exporting
 from tests.served_app import app_of, serving
 from tests.waiting import until
 

@@ -12,7 +12,7 @@ from tests.waiting import DEADLINE_S, until
 
 async def test_a_collector_that_is_away_costs_no_request_and_no_stop(monkeypatch) -> None:
     """The SDK would try again and again before it ends, here for as long as the test."""
-    monkeypatch.setattr("coe.gateway.telemetry.exporting.FLUSH_S", 0.2)
+    monkeypatch.setattr("coe.gateway.telemetry.request_spans.FLUSH_S", 0.2)
     may_end = threading.Event()
 
     try:

@@ -6,7 +6,7 @@ import pytest
 
 from coe.base.errors import ConfigError
 from coe.gateway.settings import read_settings
-from coe.gateway.telemetry.exporting import resource_of
+from coe.gateway.telemetry.request_spans import resource_of
 
 ANY = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
 TRACES = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:4318/v1/traces"}

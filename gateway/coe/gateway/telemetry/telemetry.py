@@ -1,4 +1,4 @@
-"""Following requests: with a JSON line in the program's log, and in `exporting.py` with spans over OTLP."""
+"""Following requests: with a JSON line in the program's log, and in `request_spans.py` with spans over OTLP."""
 
 from __future__ import annotations
 
