@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -43,6 +43,7 @@ from 16 minutes to two hours."""
 T = TypeVar("T")
 
 GIVEN_AS = "the database URL (DATABASE_URL)"
+FORMS = {"sqlite": "sqlite:///FILE", "postgresql": "postgresql://USER@HOST/DATABASE"}
 SCHEMA_LOCK = 0x636F6573  # "coes", for Postgres's advisory locks
 
 
@@ -103,13 +104,17 @@ def close_engine(engine: Engine) -> None:
     engine.dispose()
 
 
-def checked_url(database_url: str) -> URL:
+def checked_url(database_url: str, given_as: str = GIVEN_AS, backends: Mapping[str, str] = FORMS) -> URL:
     """The URL with the driver this project installs. Messages never hold the URL itself, which may have a password.
+
+    Args:
+        given_as: what is wrong, in messages.
+        backends: supported databases, with the form of their URLs.
 
     Raises:
         ConfigError: it is not a URL, or not of a supported database.
     """
-    allowed = "allowed: sqlite:///FILE, postgresql://USER@HOST/DATABASE"
+    allowed = f"allowed: {', '.join(backends.values())}"
     try:
         url = make_url(database_url)
         if url.drivername in ("postgres", "postgresql"):
@@ -117,11 +122,11 @@ def checked_url(database_url: str) -> URL:
         backend = url.get_backend_name()
         url.get_dialect()
     except (ArgumentError, NoSuchModuleError, ValueError) as error:
-        raise ConfigError(f"{GIVEN_AS} is not a database URL; {allowed}") from error
-    if backend not in ("sqlite", "postgresql"):
-        raise ConfigError(f"{GIVEN_AS} is of database '{backend}'; {allowed}")
+        raise ConfigError(f"{given_as} is not a database URL; {allowed}") from error
+    if backend not in backends:
+        raise ConfigError(f"{given_as} is of database '{backend}'; {allowed}")
     if backend == "sqlite" and url.database in (None, "", ":memory:"):
-        raise ConfigError(f"{GIVEN_AS} is an SQLite database in memory, which a restart would lose; {allowed}")
+        raise ConfigError(f"{given_as} is an SQLite database in memory, which a restart would lose; {allowed}")
     return url
 
 
@@ -171,17 +176,17 @@ def open_log(database_url: str) -> Iterator[Connection]:
 
 
 @contextmanager
-def translated_errors(action: str) -> Iterator[None]:
+def translated_errors(action: str, where: str = "the database") -> Iterator[None]:
     """Turns a database error into a StoreError without the statement, whose parameters hold users' text.
 
     Args:
-        action: what was done, up to "the database": "open", "count in".
+        action: what was done, up to `where`: "open", "count in".
     """
     try:
         yield
     except OverflowError as error:  # SQLite's driver, which raises it as it is
-        raise StoreError(f"cannot {action} the database: a number is too large for it") from error
+        raise StoreError(f"cannot {action} {where}: a number is too large for it") from error
     except DBAPIError as error:
         is_retryable = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
         reason = str(error.orig).strip().split("\n", maxsplit=1)[0]
-        raise StoreError(f"cannot {action} the database: {reason}", is_retryable=is_retryable) from error
+        raise StoreError(f"cannot {action} {where}: {reason}", is_retryable=is_retryable) from error

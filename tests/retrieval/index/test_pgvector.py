@@ -113,7 +113,8 @@ def test_another_gateway_sees_the_same_and_another_encoder_is_refused(url: str) 
 
 
 @pytest.mark.parametrize(
-    ("wrong", "words"), [("sqlite:///x.db", "the URL is of 'sqlite'"), ("nonsense", "the value is not a URL")]
+    ("wrong", "words"),
+    [("sqlite:///x.db", "is of database 'sqlite'; allowed: postgresql://"), ("nonsense", "is not a database URL")],
 )
 def test_what_is_no_postgres_is_a_clear_error(wrong: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):

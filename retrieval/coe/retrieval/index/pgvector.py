@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from sqlalchemy import text
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ProgrammingError
 
 from coe.base.errors import ConfigError, StoreError, VectorSpaceError
 from coe.base.extras import require_installed
-from coe.decision_log.sql_engine import close_engine, in_parts, postgres_engine
+from coe.decision_log.sql_engine import FORMS, checked_url, close_engine, in_parts, postgres_engine, translated_errors
 from coe.retrieval.types import Hits, KeyArray, VectorSpace, require_same_space, require_vectors
 from coe.router.types import FloatArray
 
@@ -186,34 +185,23 @@ class PgvectorIndex:
 
 
 def open_postgres(url: str) -> Engine:
-    """Raises ConfigError, MissingExtraError. Messages never hold the URL, which may have a password."""
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise ConfigError(
-            "retrieval.pgvector_url_env: the value is not a URL; allowed: postgresql://HOST/DB"
-        ) from error
-    if parsed.get_backend_name() not in ("postgresql", "postgres"):
-        raise ConfigError(
-            f"retrieval.pgvector_url_env needs Postgres, the URL is of '{parsed.get_backend_name()}': name a "
-            "variable with a postgresql:// URL there"
-        )
+    """Raises ConfigError, MissingExtraError."""
+    checked_one = checked_url(url, "retrieval.pgvector_url_env", {"postgresql": FORMS["postgresql"]})
     require_installed("retrieval.pgvector_url_env", "psycopg")
-    return postgres_engine(parsed.set(drivername="postgresql+psycopg"))
+    return postgres_engine(checked_one)
 
 
 @contextmanager
 def transaction(engine: Engine, action: str) -> Iterator[Connection]:
     """Raises StoreError without the statement's values. A table that is gone means that its index was deleted."""
-    try:
-        with engine.begin() as connection:
-            yield connection
-    except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) == UNDEFINED_TABLE:
-            raise StoreError(f"cannot {action}: it was deleted") from error
-        is_retryable = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
-        reason = str(error.orig).strip().split("\n", maxsplit=1)[0]
-        raise StoreError(f"cannot {action} in Postgres: {reason}", is_retryable=is_retryable) from error
+    with translated_errors(f"{action} in", "Postgres"):
+        try:
+            with engine.begin() as connection:
+                yield connection
+        except ProgrammingError as error:
+            if getattr(error.orig, "sqlstate", None) == UNDEFINED_TABLE:
+                raise StoreError(f"cannot {action}: it was deleted") from error
+            raise
 
 
 def hold_schema(connection: Connection) -> None:
