@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coe.router.deciding_words import MAX_CHARS, SHOWN, read_from
+from coe.router.deciding_words import SHOWN, read_from
+from coe.router.normalise import shortened
 from coe.router.types import Query
 from tests.gateway.small_router import small_router
 from tests.router.test_request_views import ROUTER, STORY
@@ -27,7 +28,12 @@ def test_words_are_those_of_the_ask_or_task_that_was_read() -> None:
 
 @pytest.mark.parametrize("text", ["", "...", "赤い壁", "red " * 5000])
 def test_texts_without_words_and_long_ones_have_an_answer(text: str) -> None:
-    assert len(read_from(small_router(), Query("a", text)).text) <= MAX_CHARS
+    assert len(read_from(small_router(), Query("a", text)).text) <= len(shortened("red " * 5000))
+
+
+def test_the_end_of_a_long_text_counts() -> None:
+    found = read_from(small_router(), Query("a", f"{'and so on ' * 100}paint the red wall"))
+    assert list(found.words) == ["red"]
 
 
 @given(st.text(max_size=80))

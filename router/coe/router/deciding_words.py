@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 
+from coe.router.normalise import shortened
 from coe.router.pipeline import Router
 from coe.router.types import Query, Record
 
 WORD = re.compile(r"\w+(?:['’-]\w+)*")
 MAX_WORDS = 64
 """Words that are left out, one at a time; each takes an encoding."""
-
-MAX_CHARS = 600
-"""Of a message that is read as a whole; encoders read hardly more."""
 
 SHOWN = 3
 
@@ -31,7 +29,7 @@ def read_from(router: Router, query: Query) -> ReadFrom:
     Raises:
         BackendError: a remote encoder does not answer.
     """
-    text = router.read(query).part or query.text.strip()[:MAX_CHARS]
+    text = router.read(query).part or shortened(query.text.strip())
     words = list(dict.fromkeys(WORD.findall(text)))[:MAX_WORDS]
     without = [" ".join(re.sub(rf"\b{re.escape(word)}\b", " ", text).split()) for word in words]
     probs = router.predict_categories(router.encoder.encode([text, *without])).probs

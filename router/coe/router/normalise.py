@@ -1,4 +1,5 @@
-"""The request in a text, without its wrapping: fences, shouting, greetings, thanks and empty frames. Pure.
+"""The request in a text, without its wrapping: fences, shouting, greetings, thanks and empty frames. Pure, but for
+words that are read once, from courtesy.toml.
 
 A usual text comes back as it was but for the space around it, so a router that was fitted on plain texts needs no other
 vectors. Applying it twice changes nothing more.
@@ -7,9 +8,10 @@ vectors. Applying it twice changes nothing more.
 from __future__ import annotations
 
 import re
+import tomllib
 from functools import cache
-
-from coe.router.courtesy import PHRASES, WORDS
+from pathlib import Path
+from typing import Any
 
 VERSION = 3
 """Raised with every change of what `normalise` returns: vectors of another version do not fit."""
@@ -118,13 +120,18 @@ def is_courtesy(sentence: str) -> bool:
 
 
 @cache
+def courtesy() -> dict[str, Any]:
+    return tomllib.loads(Path(__file__).with_name("courtesy.toml").read_text(encoding="utf-8"))
+
+
+@cache
 def courtesy_words() -> frozenset[str]:
-    return frozenset(word for words in WORDS.values() for word in words.split())
+    return frozenset(word for words in courtesy()["words"].values() for word in words.split())
 
 
 @cache
 def courtesy_phrases() -> re.Pattern[str]:
-    pieces = sorted(PHRASES.split(), key=len, reverse=True)
+    pieces = sorted(courtesy()["phrases"].split(), key=len, reverse=True)
     return re.compile(f"(?:{'|'.join(map(re.escape, pieces))})++")  # possessive: no text makes it try every split
 
 
