@@ -25,8 +25,9 @@ from coe.base.shares import Z_95
 from coe.gateway.chat_request import chat_request
 from coe.router.cost import Price, cost
 from coe.router.gateway_config import GatewayConfig
+from coe.router.loop import SETTLED_AFTER, STALLED_AT, LoopState
 from coe.router.moves import MAX_MOVES, Move, escalation, price_of_move, stay
-from coe.router.types import SETTLED_AFTER, STALLED_AT, DecisionReason, LoopState, QueryFacts, StayRule
+from coe.router.types import DecisionReason, QueryFacts, StayRule
 from coe.router.usage import Usage
 
 CHEAP, STRONG = 0, 1

@@ -14,7 +14,8 @@ from coe.decision_log.decision_record import DecisionInputs, DecisionRecord, rea
 from coe.decision_log.payloads import to_payload
 from coe.decision_log.privacy import kept_fields, load_key, passes_luhn, private_fields, redact, session_hash
 from coe.router.log_config import PrivacyLevel
-from coe.router.types import LoopState, QueryFacts
+from coe.router.loop import LoopState
+from coe.router.types import QueryFacts
 from tests.decision_log.running_log import make_record
 
 KEY = b"k" * 32

@@ -13,7 +13,6 @@ from coe.gateway.asgi import decode_json
 from coe.gateway.chat_request import MAX_SYSTEM_CHARS, ChatRequest, chat_request, json_object, last_asks
 from coe.gateway.http_errors import ApiError
 from coe.router.capabilities import resolve_model
-from coe.router.conversation import MAX_EARLIER
 from coe.router.gateway_config import GatewayConfig
 from coe.router.types import CUT_MARK, cap, unwrap
 
@@ -143,7 +142,7 @@ def test_earlier_asks_come_newest_first_and_only_so_many() -> None:
     asked = decoded([user("one"), answer, user("two"), answer, user("three")])
     assert (asked.text, asked.earlier) == ("three", ("two", "one"))
     assert decoded([user("alone")]).earlier == ()
-    assert len(decoded([user(f"ask {i}") for i in range(50)]).earlier) == MAX_EARLIER
+    assert len(decoded([user(f"ask {i}") for i in range(50)]).earlier) == GatewayConfig.max_earlier
 
 
 @pytest.mark.parametrize("role", ["system", "developer"])

@@ -24,10 +24,11 @@ from coe.gateway.conversations import Conversations, Last
 from coe.gateway.replay import replay
 from coe.router.capabilities import Capabilities
 from coe.router.cost import Price
+from coe.router.loop import LoopState
 from coe.router.moves import MAX_MOVES, UNPRICED, Move, price_of_move, stay
 from coe.router.pipeline import Router
 from coe.router.policy_config import GAIN_FOR_DOUBLE_COST
-from coe.router.types import DecisionReason, LoopState, Query, QueryFacts, StayRule
+from coe.router.types import DecisionReason, Query, QueryFacts, StayRule
 from coe.router.usage import Usage
 from tests.gateway.running import Running, running
 from tests.gateway.small_router import EXPERTS, small_router

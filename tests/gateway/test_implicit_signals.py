@@ -11,7 +11,7 @@ from coe.decision_log.database import Database
 from coe.decision_log.decision_record import TerminalState
 from coe.decision_log.feedback_types import FeedbackKind, ImplicitKind
 from coe.decision_log.sql_removal import Removal
-from coe.router.types import LoopState
+from coe.router.loop import LoopState
 from tests.gateway.test_store import feedback, record
 
 

@@ -16,8 +16,7 @@ from coe.gateway.adapters.messages import MessagesAdapter
 from coe.gateway.adapters.responses import ResponsesAdapter
 from coe.gateway.chat_request import chat_request
 from coe.router.gateway_config import GatewayConfig
-from coe.router.loop import WINDOW, error_of
-from coe.router.types import STALLED_AT, LoopState, Phase
+from coe.router.loop import STALLED_AT, WINDOW, LoopState, Phase, error_of
 
 Done = tuple[str, dict[str, Any], str]
 """A call of a tool by name with arguments, and its result."""

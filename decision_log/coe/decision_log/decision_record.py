@@ -8,7 +8,8 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from coe.router.types import LoopState, QueryFacts, Record, RoutingDecision
+from coe.router.loop import LoopState
+from coe.router.types import QueryFacts, Record, RoutingDecision
 from coe.router.usage import Usage
 
 RETRIEVAL = ":retrieval"

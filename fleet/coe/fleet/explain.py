@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from coe.router.deciding_words import ReadFrom
-from coe.router.types import DecisionReason, LoopState, Record, RoutingDecision, Stay, StayRule, View
+from coe.router.loop import LoopState
+from coe.router.types import DecisionReason, Record, RoutingDecision, Stay, StayRule, View
 
 READ_FROM = {
     View.WHOLE: "",

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, NoReturn, cast
 from coe.base.errors import allowed_values, shorten
 from coe.base.json_text import to_json
 from coe.gateway.http_errors import ApiError, invalid
-from coe.router.conversation import MAX_EARLIER
 from coe.router.expert_config import Wire
 from coe.router.gateway_config import (
     CONSTRAINING,
@@ -24,7 +23,8 @@ from coe.router.gateway_config import (
     WHOLE_NUMBERS,
     GatewayConfig,
 )
-from coe.router.types import LoopState, QueryFacts, ask_in, cap
+from coe.router.loop import LoopState
+from coe.router.types import QueryFacts, ask_in, cap
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 BEGIN = "begin:"
@@ -130,7 +130,7 @@ def chat_request(body: Mapping[str, object], bounds: GatewayConfig) -> ChatReque
     body = checked_fields(body, bounds)
     messages = checked_messages(body, bounds.max_parts)
     facts = read_facts(body, messages)
-    text, *earlier = last_asks(messages, bounds.max_text_chars, MAX_EARLIER + 1) or [""]
+    text, *earlier = last_asks(messages, bounds.max_text_chars, bounds.max_earlier + 1) or [""]
     return ChatRequest(
         body=body,
         model=model,

@@ -15,9 +15,6 @@ word of a script without spaces is a few characters. Chosen on benchmarks/follow
 LEAST_SHARE = 0.1
 """Least share of earlier asks; where less is left for them, they are not looked at."""
 
-MAX_EARLIER = 8
-"""Asks before the last one that are looked at, at most: a bound on the work that a request can cause."""
-
 
 def own_share(ask: str, confidence: float) -> float:
     """Share of an ask in what it and those before it mean, in [0, 1): s / (1 + s) with s = p (bytes / 16)^2.

@@ -23,9 +23,10 @@ from typing import NamedTuple
 import numpy as np
 
 from coe.base.errors import DataError
+from coe.router.conversation import in_context
 from coe.router.normalise import VERSION, normalise, shortened
 from coe.router.protocols import Encoder
-from coe.router.types import Float64Array, FloatArray, View
+from coe.router.types import Float64Array, FloatArray, Query, View
 
 STORED = np.dtype("<f2")
 """Two bytes a dimension, little-endian."""
@@ -310,6 +311,26 @@ def under_task(task: Reading | None, reading: Reading) -> Reading:
     if task is None:
         return reading
     return task._replace(vector=unit_rows(TASK_SHARE * task.vector + (1 - TASK_SHARE) * reading.vector))
+
+
+def read_query(
+    query: Query, encode: Encode, detector: AskDetector | None, confidence: Callable[[FloatArray], float]
+) -> Reading:
+    """Reads a query: its ask, those before it as far as it needs them, and the task in its system prompt.
+
+    Args:
+        confidence: as of `read_task`.
+    """
+    reading = last = read_ask(query.text, encode, detector)
+    if query.earlier:
+
+        def vector_of(ask: str) -> FloatArray:
+            return last.vector if ask is query.text else read_ask(ask, encode, detector).vector
+
+        reading = last._replace(vector=in_context((query.text, *query.earlier), vector_of, confidence))
+    if query.system:
+        reading = under_task(read_task(query.system, encode, detector, confidence), reading)
+    return reading
 
 
 def sigmoid(odds: float) -> float:

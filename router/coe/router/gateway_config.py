@@ -133,6 +133,7 @@ class GatewayConfig(Section):
     )
     max_text_chars: ClassVar = 4000
     """How much of the last human ask is classified."""
+    max_earlier: ClassVar = 8  # asks before it that are looked at, a bound on the work that a request can cause
     retries: int = Field(
         default=1, ge=0, le=3, description="further experts tried when one fails before its first content"
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Final, NamedTuple
-
-from coe.router.types import LoopState, Phase
 
 WINDOW: Final = 6
 """Turns in which calls and errors are looked for again, as LiteLLM does."""
@@ -44,6 +44,46 @@ _ERROR_LINE: Final = re.compile(
 )
 _SUBAGENT: Final = re.compile(r"\byou are (?:an?|the) [^.\n]{0,60}(?:sub-?agent\b|\bfor claude code\b)", re.I)
 _CODES: Final = ("exit_code", "exitCode", "exit_status", "returncode", "return_code")
+
+
+class Phase(StrEnum):
+    """What an agent was last at."""
+
+    PLAN = "plan"  # nothing is edited yet
+    EDIT = "edit"
+    VERIFY = "verify"  # its tests failed
+    FINAL = "final"  # its tests passed, and nothing was edited since
+
+
+STALLED_AT = 3
+"""Turns with the same call or the same error at which a loop is stalled."""
+
+SETTLED_AFTER = 2
+"""Turns in a row without an error or a repetition after which it is settled (ours)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoopState:
+    """The state of a loop of tools; repetitions are counted within a window of turns."""
+
+    turns: int = 0  # answers so far
+    tool: str = ""  # called last
+    is_error: bool = False  # in the last results
+    same_calls: int = 0  # turns with a call of the last turn that failed each time, or gave the same
+    same_errors: int = 0  # turns with an error of the last turn
+    good_turns: int = 0  # in a row, up to now, without an error or a repetition
+    edits: int = 0  # since the tests passed last
+    tests: int = 0  # that failed since
+    is_subagent: bool = False
+    phase: Phase = Phase.PLAN
+
+    @property
+    def is_stalled(self) -> bool:
+        return max(self.same_calls, self.same_errors) >= STALLED_AT
+
+    @property
+    def is_settled(self) -> bool:
+        return self.good_turns >= SETTLED_AFTER
 
 
 class Step(NamedTuple):

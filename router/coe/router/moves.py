@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from coe.router.cost import Price
 from coe.router.policy_config import GAIN_FOR_DOUBLE_COST
+from coe.router.solved_policy import ActionDistribution
 from coe.router.types import DecisionReason, QueryFacts, Stay, StayRule
 
 MAX_MOVES = 4
@@ -80,6 +83,44 @@ def escalation(facts: QueryFacts, gain: float) -> Stay:
     which is predicted to be better by `gain`. No price keeps it: who repeats an error gains nothing by a cache."""
     may_move = gain > 0 and facts.moves < MAX_MOVES
     return held(facts, Move(gain, None), StayRule.STALLED, kept=not may_move)
+
+
+def beside_last(
+    odds: ActionDistribution,
+    quality: Mapping[int, float],
+    facts: QueryFacts,
+    last: int,
+    rates: Sequence[Price] | None,
+    *,
+    is_unsure: bool,
+) -> tuple[ActionDistribution, Stay]:
+    """The odds of a conversation whose last expert could serve: certain where it is kept, which is logged with a
+    propensity of 1, as pins are.
+
+    Args:
+        quality: predicted of each eligible expert.
+        rates: of the last and of the planned expert; None where experts.yaml has neither prices nor sizes.
+    """
+    strongest = max(odds.ranking, key=quality.__getitem__)
+    is_stalled = facts.loop is not None and facts.loop.is_stalled
+    if is_stalled:
+        found = escalation(facts, quality[strongest] - quality[last])
+    else:
+        price = None
+        if rates is not None or odds.wanted == last:
+            price = price_of_move(facts, *(rates or (UNPRICED, UNPRICED)))
+        move = Move(quality[odds.wanted] - quality[last], price)
+        found = stay(facts, move, is_pinned=odds.reason is DecisionReason.PINNED, is_unsure=is_unsure)
+    if not found.kept and facts.loop is None:
+        return odds, found
+    if found.kept:
+        wanted, is_escalated = last, facts.last_reason == DecisionReason.ESCALATED
+    else:
+        wanted, is_escalated = strongest if is_stalled else odds.wanted, is_stalled
+    reason = odds.reason if wanted == odds.wanted else DecisionReason.KEPT
+    reason = DecisionReason.ESCALATED if is_escalated else reason
+    certain = tuple(float(expert == wanted) for expert in odds.eligible)
+    return replace(odds, wanted=wanted, reason=reason, probs=certain, explores=False), found
 
 
 def held(facts: QueryFacts, move: Move, rule: StayRule, *, kept: bool) -> Stay:

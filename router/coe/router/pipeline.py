@@ -13,11 +13,10 @@ import numpy as np
 
 from coe.base.errors import ConfigError, NoEligibleExpertError, allowed_values
 from coe.router.capabilities import FOR_NOW, NOT_ALLOWED, NOT_REACHABLE, Capabilities, why_away
-from coe.router.conversation import in_context
 from coe.router.cost import Price
-from coe.router.features import AskDetector, Features, Reading, features_of, read_ask, read_task, under_task
+from coe.router.features import AskDetector, Features, Reading, features_of, read_query
 from coe.router.map_solver import ExpertCosts
-from coe.router.moves import UNPRICED, Move, escalation, price_of_move, stay
+from coe.router.moves import UNPRICED, beside_last
 from coe.router.protocols import CategoryClassifier, Encoder, ExpertScorer
 from coe.router.solved_policy import ActionDistribution, SolvedPolicy, action_distribution
 from coe.router.strategies.agree import Agree
@@ -31,7 +30,6 @@ from coe.router.types import (
     QueryBatch,
     QueryFacts,
     RoutingDecision,
-    Stay,
     View,
 )
 from coe.router.uncertainty import Uncertainty, calibrated, calibrated_row
@@ -150,18 +148,7 @@ class Router:
         Raises:
             BackendError: a remote encoder does not answer.
         """
-        encode, detector = self.encoder.encode, self.detector
-        reading = last = read_ask(query.text, encode, detector)
-        if query.earlier:
-
-            def vector_of(ask: str) -> FloatArray:
-                return last.vector if ask is query.text else read_ask(ask, encode, detector).vector
-
-            asks = (query.text, *query.earlier)
-            reading = last._replace(vector=in_context(asks, vector_of, self.top_probability))
-        if query.system:
-            reading = under_task(read_task(query.system, encode, detector, self.top_probability), reading)
-        return reading
+        return read_query(query, self.encoder.encode, self.detector, self.top_probability)
 
     def top_probability(self, embedding: FloatArray) -> float:
         """Calibrated probability of the most likely category of one embedding (1, d)."""
@@ -308,7 +295,10 @@ class Router:
             cached = self._with_abstaining(cached, classified.probs)
         usual, odds = cached.usual, cached.odds
         if query.facts.last_expert in usual.ranking:
-            odds, held = self._with_last(cached, query.facts)
+            last = self.experts.index(query.facts.last_expert)
+            quality = dict(zip(odds.eligible, usual.predicted_quality, strict=True))
+            rates = [self.prices.get(self.experts[e], UNPRICED) for e in (last, odds.wanted)] if self.prices else None
+            odds, held = beside_last(odds, quality, query.facts, last, rates, is_unsure=usual.is_fallback)
         draw = odds.certain or odds.draw(rng, seed)
         expert, reason = self.experts[draw.expert], draw.reason
         changes = {
@@ -348,36 +338,6 @@ class Router:
         names = tuple(self.experts[expert] for expert in ranking)
         return CachedDecision(odds, cached.usual.model_copy(update={"ranking": names}))
 
-    def _with_last(self, cached: CachedDecision, facts: QueryFacts) -> tuple[ActionDistribution, Stay]:
-        """The odds of a conversation whose last expert could serve: certain where it is kept, which is logged with a
-        propensity of 1, as pins are."""
-        odds, last = cached.odds, self.experts.index(str(facts.last_expert))
-        quality = dict(zip(odds.eligible, cached.usual.predicted_quality, strict=True))
-        strongest = max(odds.ranking, key=quality.__getitem__)
-        is_stalled = facts.loop is not None and facts.loop.is_stalled
-        if is_stalled:
-            held = escalation(facts, quality[strongest] - quality[last])
-        else:
-            move = Move(quality[odds.wanted] - quality[last], self._price_of_move(facts, last, odds.wanted))
-            is_pinned = odds.reason is DecisionReason.PINNED
-            held = stay(facts, move, is_pinned=is_pinned, is_unsure=cached.usual.is_fallback)
-        if not held.kept and facts.loop is None:
-            return odds, held
-        if held.kept:
-            wanted, is_escalated = last, facts.last_reason == DecisionReason.ESCALATED
-        else:
-            wanted, is_escalated = strongest if is_stalled else odds.wanted, is_stalled
-        reason = odds.reason if wanted == odds.wanted else DecisionReason.KEPT
-        reason = DecisionReason.ESCALATED if is_escalated else reason
-        certain = tuple(float(expert == wanted) for expert in odds.eligible)
-        return replace(odds, wanted=wanted, reason=reason, probs=certain, explores=False), held
-
-    def _price_of_move(self, facts: QueryFacts, last: int, wanted: int) -> float | None:
-        """None for a move to another one where experts.yaml has neither prices nor sizes."""
-        if not self.prices and wanted != last:
-            return None
-        return price_of_move(facts, *(self.prices.get(self.experts[e], UNPRICED) for e in (last, wanted)))
-
     def cached_decision(
         self, policy: str, row: int, quality: FloatArray, excluded: Mapping[str, str]
     ) -> CachedDecision:
@@ -394,7 +354,9 @@ class Router:
 
     def _new_decision(self, name: str, row: int, quality: FloatArray, excluded: Mapping[str, str]) -> CachedDecision:
         policy = self.policy(name)
-        barred = self.outside(policy, row, quality, excluded)
+        bars = zip(self.experts, policy.bars(row, policy.planned(row, quality)[0], len(self.experts)), strict=True)
+        # Experts that could serve if they were reachable, and that the policy does not let.
+        barred = {name: bar for name, bar in bars if bar and excluded.get(name, NOT_REACHABLE) in FOR_NOW}
         outside = {name: bar for name, bar in barred.items() if name not in excluded}
         eligible = [e for e, name in enumerate(self.experts) if name not in excluded and name not in outside]
         if not eligible:
@@ -429,19 +391,6 @@ class Router:
         """The most likely categories of one query with probabilities (k,), most likely first."""
         pairs = zip(self.classifier.categories_, probs, strict=True)
         return dict(sorted(pairs, key=itemgetter(1), reverse=True)[:TOP_CATEGORIES])
-
-    def outside(
-        self, policy: SolvedPolicy, row: int, quality: FloatArray, excluded: Mapping[str, str]
-    ) -> dict[str, str]:
-        """Experts that could serve a query of a category if they were reachable, and the policy does not let, with
-        the reason."""
-        planned, _ = policy.planned(row, quality)
-        bars = policy.bars(row, planned, len(self.experts))
-        return {
-            name: bar
-            for name, bar in zip(self.experts, bars, strict=True)
-            if bar is not None and excluded.get(name, NOT_REACHABLE) in FOR_NOW
-        }
 
 
 def within_bounds(quality: FloatArray, experts: Sequence[int]) -> tuple[float, ...]:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from coe.router.loop import LoopState
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -50,46 +52,6 @@ class View(StrEnum):
     ASK = "ask"  # the part of a long message that asks, and the whole, by how likely each asks
     UNCLEAR = "unclear"  # as `ASK`, of a long message no part of which clearly asks
     TASK = "task"  # the system prompt, whose material is the user's message
-
-
-class Phase(StrEnum):
-    """What an agent was last at."""
-
-    PLAN = "plan"  # nothing is edited yet
-    EDIT = "edit"
-    VERIFY = "verify"  # its tests failed
-    FINAL = "final"  # its tests passed, and nothing was edited since
-
-
-STALLED_AT = 3
-"""Turns with the same call or the same error at which a loop is stalled."""
-
-SETTLED_AFTER = 2
-"""Turns in a row without an error or a repetition after which it is settled (ours)."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoopState:
-    """The state of a loop of tools. `router.loop` reads it; repetitions are counted within its window of turns."""
-
-    turns: int = 0  # answers so far
-    tool: str = ""  # called last
-    is_error: bool = False  # in the last results
-    same_calls: int = 0  # turns with a call of the last turn that failed each time, or gave the same
-    same_errors: int = 0  # turns with an error of the last turn
-    good_turns: int = 0  # in a row, up to now, without an error or a repetition
-    edits: int = 0  # since the tests passed last
-    tests: int = 0  # that failed since
-    is_subagent: bool = False
-    phase: Phase = Phase.PLAN
-
-    @property
-    def is_stalled(self) -> bool:
-        return max(self.same_calls, self.same_errors) >= STALLED_AT
-
-    @property
-    def is_settled(self) -> bool:
-        return self.good_turns >= SETTLED_AFTER
 
 
 @dataclass(frozen=True, slots=True)

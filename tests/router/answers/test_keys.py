@@ -7,8 +7,9 @@ import pytest
 from coe.router import plugins
 from coe.router.answers import FAMILY, AnswerKind, answer_kind
 from coe.router.answers.sql import query_in, tables_in
+from coe.router.loop import LoopState
 from coe.router.section import PluginConfig
-from coe.router.types import LoopState, QueryFacts
+from coe.router.types import QueryFacts
 
 QUESTION = (
     "Write add(a, b), e.g. add(2, 3) gives 5 and add('x', 'y') gives 'xy'. Also, on users(id, name, age) with "
