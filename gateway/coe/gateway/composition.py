@@ -39,7 +39,7 @@ from coe.gateway.keys.key_ring import KeyRing
 from coe.gateway.keys.key_store import KeyStore
 from coe.gateway.keys.oidc import Oidc
 from coe.gateway.live_router import live_router
-from coe.gateway.part_metrics import learning_metrics, trial_metrics
+from coe.gateway.metrics import learning_metrics, trial_metrics
 from coe.gateway.parts import Parts
 from coe.gateway.serve import Gateway
 from coe.gateway.settings import OFF, Settings, engine_environment, expert_keys, on_folder, read_secrets

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
-from coe.base.json_text import from_json
-from coe.gateway.asgi import Message, Receive, Scope, Send
+from coe.base.json_text import from_json, to_json
+from coe.gateway.asgi import Message, Receive, Scope, Send, replay
+from coe.gateway.http_errors import ApiError, ClientGoneError
 from coe.gateway.keys.grants import Caller
 
 MAX_ANSWER_VALUES = 1_000_000
@@ -48,3 +49,32 @@ def inner_scope(scope: Scope, method: str, path: str, body: bytes, query: bytes 
         "query_string": query,
         "headers": [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())],
     }
+
+
+@dataclass(frozen=True)
+class Api:
+    """The API as the console uses it: asks for `caller` within the request of `scope`, and ends with it."""
+
+    gateway: Inner
+    scope: Scope
+    receive: Receive
+    caller: Caller
+
+    async def get(self, path: str, **query: object) -> Any:
+        """The JSON of an answer; parameters that are None or '' are left out. Raises ApiError, ClientGoneError."""
+        given = {name: value for name, value in query.items() if value not in (None, "")}
+        return (await self.ask("GET", path, urlencode(given).encode())).json
+
+    async def post(self, path: str, body: Mapping[str, object] | None = None) -> Answer:
+        """Raises as `get` does."""
+        return await self.ask("POST", path, b"", b"" if body is None else to_json(body))
+
+    async def ask(self, method: str, path: str, query: bytes, body: bytes = b"") -> Answer:
+        answer = Answer()
+        scope = inner_scope(self.scope, method, path, body, query)
+        await self.gateway(scope, replay(body, self.receive), answer.take, self.caller)
+        if not answer.status:
+            raise ClientGoneError
+        if answer.status >= 400:
+            raise ApiError(answer.json["error"]["message"], status=answer.status)
+        return answer

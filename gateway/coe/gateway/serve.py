@@ -7,17 +7,25 @@ import logging
 import math
 import resource
 import socket
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
+from prometheus_client.core import CounterMetricFamily, Metric
 
 from coe.fleet.tasks import happens, stop_task
 from coe.gateway.app import CurrentApp, GatewayApp
 from coe.gateway.auth import readable_by
 from coe.gateway.http_limits import FullNotice, LimitedProtocol
 from coe.gateway.listener import bind, check_exposure, url_of
-from coe.gateway.part_metrics import part_metrics
+from coe.gateway.metrics import (
+    admission_metrics,
+    expert_metrics,
+    log_metrics,
+    residency_metrics,
+    router_metrics,
+)
 
 if TYPE_CHECKING:
     from coe.gateway.parts import Parts
@@ -164,6 +172,22 @@ class QuietServer(uvicorn.Server):
                 task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         await stop_task(self._ticking)
+
+
+def part_metrics(parts: Parts) -> Iterator[Metric]:
+    """Metrics of every part that this process has."""
+    yield from log_metrics(parts.sink)
+    yield from admission_metrics(parts.concurrency, parts.body_limits)
+    yield from router_metrics(parts.live)
+    yield from expert_metrics(parts.pool)
+    if (judge := parts.judge) is not None:
+        yield CounterMetricFamily("coe_judged", "Answers that a judge graded", value=judge.judged)
+        yield CounterMetricFamily("coe_judge_left_out", "Sampled answers that it did not", value=judge.left_out)
+    if parts.residency is not None:
+        yield from residency_metrics(parts.residency)
+    if parts.retrieval is not None and (pilots := parts.retrieval.pilots) is not None:
+        yield CounterMetricFamily("coe_pilots_loads", "Pilot libraries taken over", value=pilots.loads)
+        yield CounterMetricFamily("coe_pilots_refusals", "Pilot libraries refused", value=pilots.refusals)
 
 
 def server_config(gateway: Gateway) -> uvicorn.Config:

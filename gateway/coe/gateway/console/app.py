@@ -17,12 +17,10 @@ from starlette.routing import Mount, Route, Router
 
 from coe.gateway.asgi import Receive, Scope, Send
 from coe.gateway.auth import Auth
-from coe.gateway.console.api import Api
-from coe.gateway.console.expert_list import ORDERS, expert_page
 from coe.gateway.console.session import COOKIE, LIFE_S, Sessions
-from coe.gateway.console.views import environment, explained
+from coe.gateway.console.views import ORDERS, environment, expert_page, explained
 from coe.gateway.http_errors import ApiError
-from coe.gateway.inner_request import Inner
+from coe.gateway.inner_request import Api, Inner
 from coe.router.section import AUTO
 
 POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
