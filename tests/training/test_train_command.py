@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+from coe.base.shipped import query_folder, seed_folder
 from coe.cli.command_line import run
 from coe.fleet.router_registry import Registry
 from coe.router.build import load_router
@@ -134,3 +136,13 @@ def test_a_category_of_five_examples_is_served_and_its_doubt_is_said(
     (folder / "experts.yaml").write_text(yaml.dump(config))
     assert train(folder) != 0
     assert "examples: unknown category 'recepies'" in capsys.readouterr().err
+
+
+def test_labelled_queries_of_the_data_folder_take_the_place_of_the_shipped_ones(folder: Path, tmp_path: Path) -> None:
+    assert query_folder(tmp_path) == seed_folder()
+    own = folder / "data" / "queries"
+    own.mkdir()
+    lines = [json.dumps({"text": f"sum number {number}"}) for number in range(3)]
+    (own / "wrong.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    assert query_folder(folder / "data") == own
+    assert train(folder) == 1, "they lack its categories"

@@ -19,6 +19,12 @@ def seed_folder() -> Path:
     return shipped_root() / EXAMPLE / "seed"
 
 
+def query_folder(data_dir: Path) -> Path:
+    """Labelled queries to learn from: those in the data folder, where there are any, or else the shipped ones."""
+    own = data_dir / "queries"
+    return own if own.is_dir() else seed_folder()
+
+
 def probes_folder() -> Path:
     """Graded prompts, one `<category>.jsonl` for each category."""
     return shipped_root() / EXAMPLE / "probes"

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from coe.base.errors import ConfigError, RouterError
-from coe.base.shipped import seed_folder
+from coe.base.shipped import query_folder
 from coe.base.visible_text import echo
 from coe.cli.options import (
     ConfigOption,
@@ -30,7 +30,8 @@ OutcomesOption = Annotated[
     typer.Option("--outcomes", help="outcome table, or folder of several; default: all in <data>/outcomes"),
 ]
 QueriesOption = Annotated[
-    Path | None, typer.Option("--queries", help="folder of labelled queries; default: the seed set")
+    Path | None,
+    typer.Option("--queries", help="folder of labelled queries; default: <data>/queries, or else the seed set"),
 ]
 
 
@@ -51,7 +52,7 @@ def train(
 
     registry, now = Registry(data_dir / "routers"), datetime.now(UTC)
     request = TrainRequest(
-        config, outcomes or data_dir / "outcomes", queries or seed_folder(), data_dir / "cache", options
+        config, outcomes or data_dir / "outcomes", queries or query_folder(data_dir), data_dir / "cache", options
     )
     with console_progress() as progress:
         artifact = fit_configured(registry.root, request, now=now, progress=progress)
@@ -93,7 +94,7 @@ def retrain(
         routers=data_dir / "routers",
         outcomes=outcomes or data_dir / "outcomes",
         database_url=database_url_of(data_dir),
-        queries=queries or seed_folder(),
+        queries=queries or query_folder(data_dir),
         since=since,
         terms=terms,
         is_dry_run=dry_run,
