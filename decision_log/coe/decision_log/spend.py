@@ -85,8 +85,8 @@ def forget_spend(connection: Connection, dialect_insert: Any, decision_ids: Iter
 def spend_by_key(connection: Connection, tenant: str | None, slots: range) -> tuple[Spend, ...]:
     """Sums by key of the requests in some slots, dearest first; of every team where `tenant` is None."""
     sums = [func.sum(SPEND.c[name]) for name in SUMS]
-    is_one_of = (SPEND.c.slot >= slots.start, SPEND.c.slot < slots.stop)
-    query = select(SPEND.c.key_id, *sums).where(*is_one_of).group_by(SPEND.c.key_id)
+    within = (SPEND.c.slot >= slots.start, SPEND.c.slot < slots.stop)
+    query = select(SPEND.c.key_id, *sums).where(*within).group_by(SPEND.c.key_id)
     if tenant is not None:
         query = query.where(is_of(func.nullif(SPEND.c.key_id, ""), tenant))
     rows = connection.execute(query.having(func.sum(SPEND.c.requests) > 0)).all()

@@ -48,7 +48,7 @@ class Shape(BaseModel):
 
 
 def reads_first_token(folder: Path) -> bool:
-    """How sentence-transformers makes one vector of a model's tokens: the mean of all, or the first.
+    """Returns whether sentence-transformers takes the first token's vector for a text, instead of the mean of all.
 
     Raises:
         ValueError: it is another way.

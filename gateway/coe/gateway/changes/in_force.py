@@ -1,7 +1,7 @@
 """`<data>/config/live.json`: the configuration in force, and the one before it.
 
-experts.yaml is written by people only. What was put in force holds until the file changes: so a step back
-outlives a restart, and whoever edits the file after it gets what the file says.
+experts.yaml is written by people only. What was put in force holds until the file changes. So a step back holds over a
+restart, and an edit of the file after it takes effect.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from coe.base.errors import StoreError
 from coe.decision_log.database import Database
 from coe.decision_log.sql_engine import in_parts
 from coe.retrieval.index.vector_rows import INDEXES, VECTORS
-from coe.retrieval.types import Hits, KeyArray, VectorSpace, best, require_same_space, require_vectors
+from coe.retrieval.types import Hits, KeyArray, VectorSpace, best, is_among, require_same_space, require_vectors
 from coe.router.types import BoolArray, FloatArray
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ RANKED, RANKED_SHARE = 1_000, 1 / 200
 """Vectors that are ranked after their signs: the larger of a number and a share of all."""
 DEVIATIONS = 1.5  # above the bits in which the last hit is expected to differ, until which others are ranked too
 AT_ONCE = 1 << 14  # vectors in single precision
-SPARSE = 64  # keys between the first and the last, for each that is there
 
 Halves = NDArray[np.float16]
 
@@ -122,18 +121,6 @@ def bits_apart(score: float) -> float:
     """Bits in which unit vectors of that inner product may differ: as many as are expected, and `DEVIATIONS`."""
     share = np.arccos(np.clip(score, -1.0, 1.0)) / np.pi
     return min(BITS, float(BITS * share + DEVIATIONS * np.sqrt(BITS * share * (1.0 - share))))
-
-
-def is_among(keys: KeyArray, among: KeyArray) -> BoolArray:
-    """Of each of the keys (n,) whether it is one of `among`: by a table, which takes a tenth of `np.isin`'s time."""
-    if not len(keys):
-        return np.zeros(0, dtype=bool)
-    lowest, highest = int(keys.min()), int(keys.max())
-    if highest - lowest > SPARSE * len(keys):
-        return np.isin(keys, among)
-    table = np.zeros(highest - lowest + 1, dtype=bool)
-    table[among[(among >= lowest) & (among <= highest)] - lowest] = True
-    return np.asarray(table[keys - lowest])
 
 
 def bitmap(mask: BoolArray) -> faiss.IDSelectorBitmap:

@@ -18,7 +18,7 @@ from sqlalchemy.exc import ProgrammingError
 from coe.base.errors import ConfigError, StoreError, VectorSpaceError
 from coe.base.extras import require_installed
 from coe.decision_log.sql_engine import FORMS, checked_url, close_engine, in_parts, postgres_engine, translated_errors
-from coe.retrieval.types import Hits, KeyArray, VectorSpace, require_same_space, require_vectors
+from coe.retrieval.types import Hits, KeyArray, VectorSpace, is_among, require_same_space, require_vectors
 from coe.router.types import FloatArray
 
 if TYPE_CHECKING:
@@ -144,8 +144,7 @@ class PgvectorIndex:
         count = self._asked(enough, limit, len(among))
         if count <= EF_SEARCH or len(among) > FEW:
             hits = self._nearest(query, count)
-            is_wanted = np.searchsorted(among, hits.keys) < np.searchsorted(among, hits.keys, side="right")
-            passed = np.flatnonzero(is_wanted)[:limit]
+            passed = np.flatnonzero(is_among(hits.keys, among))[:limit]
             if len(passed) >= enough:
                 return Hits(hits.keys[passed], hits.scores[passed])
             self._rows = 0  # it may have grown since
@@ -186,9 +185,9 @@ class PgvectorIndex:
 
 def open_postgres(url: str) -> Engine:
     """Raises ConfigError, MissingExtraError."""
-    checked_one = checked_url(url, "retrieval.pgvector_url_env", {"postgresql": FORMS["postgresql"]})
+    parsed = checked_url(url, "retrieval.pgvector_url_env", {"postgresql": FORMS["postgresql"]})
     require_installed("retrieval.pgvector_url_env", "psycopg")
-    return postgres_engine(checked_one)
+    return postgres_engine(parsed)
 
 
 @contextmanager

@@ -13,15 +13,15 @@ from coe.base.errors import RouterError
 from coe.fleet.tasks import Poller
 from coe.retrieval.build_experts import first_lexical
 from coe.retrieval.routing.fusion import plain_column
-from coe.retrieval.routing.pilot_library import MANIFEST_FILE, PilotLibrary, load_library
+from coe.retrieval.routing.pilot_library import MANIFEST_FILE, WEIGHTS_FILES, PilotLibrary, load_library
 from coe.retrieval.routing.pilot_router import build_router
 from coe.retrieval.routing.query_routing import Choices, QueryRouting
 from coe.retrieval.types import BASE, DenseExpert, RetrievalExpert
 
 POLL_EVERY_S = 0.5
 
-Stamp = tuple[int, int]
-"""Time of writing (ns) and size in bytes of the manifest, which is written last: what changes when the library does."""
+Stamp = tuple[tuple[str, int, int], ...]
+"""Name, time of writing (ns) and size in bytes of a library's files, the manifest first."""
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +51,8 @@ class LivePilots(Poller):
         super().__init__("a newer pilot library", POLL_EVERY_S, longest_s=POLL_EVERY_S)
         self.folder = folder
         self._routing = routing
-        self._seen: Stamp | None = None  # of the library in force
-        self._refused: Stamp | None = None  # of a library that was refused and logged
+        self._seen: Stamp | None = None  # of the library that was tried last
+        self._refused: tuple[str, int, int] | None = None  # the manifest's, of a library that was refused and logged
         self._refreshing = asyncio.Lock()
         self.loads = 0
         self.refusals = 0
@@ -82,17 +82,18 @@ class LivePilots(Poller):
 
     async def look(self) -> None:
         """Takes over a library that was written since the last look. One that cannot be used is refused, and tried
-        again: people copy folders, and the manifest may come before the arrays."""
+        again once a file of it changes: people copy folders, and the manifest may come before the arrays."""
         async with self._refreshing:
             stamp = await asyncio.to_thread(self._stamp)
-            if stamp in (None, self._seen):
+            if stamp is None or stamp == self._seen:
                 return
+            self._seen = stamp
             try:
                 choices = await asyncio.to_thread(self._load)
             except (RouterError, OSError, ValueError, KeyError) as error:
-                self._refuse(stamp, error)
+                self._refuse(stamp[0], error)
                 return
-            self._seen, self._refused, self.last_error = stamp, None, None
+            self._refused, self.last_error = None, None
             if choices.version == self.version:
                 return
             # One assignment: a request that has begun keeps the choices it took.
@@ -101,12 +102,13 @@ class LivePilots(Poller):
             logger.info("pilot library %s is loaded", choices.version)
 
     def _stamp(self) -> Stamp | None:
-        """None while there is no library."""
+        """Returns None while there is no library, or while a writer takes a file away."""
         try:
-            stat = (self.folder / MANIFEST_FILE).stat()
+            files = (self.folder / MANIFEST_FILE, *sorted(self.folder.glob(WEIGHTS_FILES)))
+            stamps = [(file.name, file.stat()) for file in files]
         except OSError:
             return None
-        return stat.st_mtime_ns, stat.st_size
+        return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stamps)
 
     def _load(self) -> Choices:
         """Reads the library and lets it decide once. Raises ArtifactError, and ValueError where it cannot decide."""
@@ -123,11 +125,11 @@ class LivePilots(Poller):
             )
         return choices
 
-    def _refuse(self, stamp: Stamp | None, error: Exception) -> None:
+    def _refuse(self, manifest: tuple[str, int, int], error: Exception) -> None:
         """Counts and logs it once for each manifest."""
         self.last_error = str(error) if isinstance(error, RouterError) else f"{type(error).__name__} while loading"
-        if stamp == self._refused:
+        if manifest == self._refused:
             return
-        self._refused = stamp
+        self._refused = manifest
         self.refusals += 1
         logger.error("a pilot library is refused, %s keeps serving: %s", self.version, self.last_error)

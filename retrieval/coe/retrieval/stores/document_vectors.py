@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coe.retrieval.index.local import is_among
 from coe.retrieval.routing.fusion import Ranking
 from coe.retrieval.stores.chunk_table import ChunkTable
 from coe.retrieval.types import (
@@ -22,6 +21,7 @@ from coe.retrieval.types import (
     VectorIndex,
     VectorIndexes,
     VectorSpace,
+    is_among,
 )
 from coe.router.types import FloatArray
 
