@@ -6,8 +6,8 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import AsyncIterator, Collection, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,6 +74,22 @@ class Card:
             for device in self._devices:
                 (self._folder / f"{device}.{os.getpid()}").write_text(str(gib))
 
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """A start, while which no other may change what is free. Raises EngineError."""
+        if self._folder is None:
+            yield
+            return
+        files = [self._folder / f"{device}.starts" for device in self._devices]
+        for file in files:
+            with locked(self._folder / "lock"):
+                if file.exists() and is_alive(int(file.read_text())):
+                    raise EngineError("Error in memory profiling. Initial free memory and current free memory differ.")
+                file.write_text(str(os.getpid()))
+        yield
+        for file in files:
+            file.unlink()
+
     def _take(self, gib: float, others: dict[str, float]) -> None:
         for device, held_gib in others.items():
             if gib > self.size_gib - held_gib + 1e-6:
@@ -87,7 +103,7 @@ class Card:
 def others_gib(folder: Path, device: str) -> float:
     """GiB of a GPU that other living processes hold."""
     held_gib = 0.0
-    for file in folder.glob(f"{device}.*"):
+    for file in folder.glob(f"{device}.[0-9]*"):
         pid = int(file.suffix[1:])
         if pid != os.getpid() and is_alive(pid):
             held_gib += float(file.read_text() or 0)
@@ -129,8 +145,9 @@ class FakeEngine:
             OutOfMemoryError: the GPU has no room.
             EngineError: an adapter cannot be loaded.
         """
-        self.card.hold(self._awake_gib)
-        await asyncio.sleep(self.options.start_s)
+        with self.card.starting():
+            self.card.hold(self._awake_gib)
+            await asyncio.sleep(self.options.start_s)
         for name, path in self.options.lora_modules.items():
             self.load_adapter(name, path)
 

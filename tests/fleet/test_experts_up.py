@@ -100,6 +100,30 @@ async def test_engines_take_turns_restart_stop_and_wake(tmp_path: Path) -> None:
         await actuator.stop("coder")
 
 
+async def test_engines_that_share_a_gpu_start_one_after_the_other_also_after_a_crash(tmp_path: Path) -> None:
+    values = config_of(tmp_path).model_dump(mode="json")
+    values["vllm"]["args"] |= {"fake-start-s": 0.6}
+    values["vllm"]["first_port"] = free_port(3)
+    values["experts"] = {name: {"engine": "vllm", "model": name, "gpu_gib": 20} for name in ("a", "b", "c")}
+    fleet = Fleet(parse_config(values), ROOT, tmp_path, dict(os.environ))
+    try:
+        await fleet.start()  # the fake refuses to start while another one starts on its GPU, as vLLM does
+        assert {status.state for status, _ in fleet.statuses} == {ProcessState.READY}
+        killed = [status.pid for status, _ in fleet.statuses]
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        await until(
+            lambda: all(
+                status.pid not in (None, pid) and status.state is ProcessState.READY
+                for pid, (status, _) in zip(killed, fleet.statuses, strict=True)
+            ),
+            "new processes",
+        )
+        assert [status.restarts for status, _ in fleet.statuses] == [1, 1, 1]
+    finally:
+        await fleet.stop()
+
+
 async def test_coe_up_runs_the_engines_where_nobody_else_does(tmp_path: Path) -> None:
     config = config_of(tmp_path)
     settings = Settings(config_path=tmp_path / "experts.yaml", data_dir=tmp_path)

@@ -18,7 +18,7 @@ SIZES = st.lists(st.tuples(st.floats(2.0, 90.0), st.integers(1, 2)), min_size=1,
 
 @settings(suppress_health_check=[HealthCheck.filter_too_much])  # most engines of any size fit no GPUs of any number
 @given(GPUS, SIZES, st.booleans())
-def test_no_step_of_the_start_needs_more_memory_than_there_is(
+def test_those_awake_fit_and_so_does_each_other_engine_while_all_sleep(
     memory_gib: dict[str, float], sizes: list[tuple[float, int]], can_sleep: bool
 ) -> None:
     needs = [Needs(f"e{number}", gib, gpus) for number, (gib, gpus) in enumerate(sizes)]
@@ -26,16 +26,14 @@ def test_no_step_of_the_start_needs_more_memory_than_there_is(
         placement = place(needs, memory_gib, can_sleep=can_sleep)
     except ConfigError:
         assume(False)
-    assert sorted(name for wave in placement.waves for name in wave) == sorted(each.name for each in needs)
-    assert can_sleep or len(placement.waves) == 1
     by_name = {each.name: each for each in needs}
-    asleep: list[str] = []
-    for wave in placement.waves:
+    assert placement.awake <= by_name.keys()
+    assert can_sleep or placement.awake == by_name.keys()
+    for awake in (placement.awake, *({name} for name in by_name)):
         for device, size in memory_gib.items():
-            awake_gib = sum(by_name[name].gib for name in wave if device in placement.devices[name])
-            asleep_gib = SLEEPER_GIB * sum(device in placement.devices[name] for name in asleep)
-            assert awake_gib + asleep_gib <= size + 1e-3
-        asleep += wave
+            there = [name for name in by_name if device in placement.devices[name]]
+            used_gib = sum(by_name[name].gib if name in awake else SLEEPER_GIB for name in there)
+            assert used_gib <= size + 1e-3
     for each in needs:
         assert len(set(placement.devices[each.name])) == each.gpus
 
@@ -43,14 +41,14 @@ def test_no_step_of_the_start_needs_more_memory_than_there_is(
 @given(GPUS, st.lists(st.floats(2.0, 6.0), min_size=1, max_size=4))
 def test_what_fits_together_is_awake_together(memory_gib: dict[str, float], sizes: list[float]) -> None:
     needs = [Needs(f"e{number}", gib) for number, gib in enumerate(sizes)]
-    assert len(place(needs, memory_gib, can_sleep=True).waves) == 1
+    assert len(place(needs, memory_gib, can_sleep=True).awake) == len(needs)
 
 
 def test_the_first_experts_are_awake_at_the_end_and_named_gpus_are_kept() -> None:
     needs = [Needs("coder", 66.0), Needs("writer", 54.0), Needs("large", 42.0, 2, ("0", "1"))]
     placement = place(needs, {"0": 80.0, "1": 80.0}, can_sleep=True)
     assert placement.devices == {"large": ("0", "1"), "coder": ("0",), "writer": ("1",)}
-    assert placement.waves == (("large",), ("coder", "writer"))
+    assert placement.awake == {"coder", "writer"}
 
 
 @pytest.mark.parametrize(

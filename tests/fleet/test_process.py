@@ -67,6 +67,26 @@ async def test_a_child_becomes_ready_and_stops_on_request(tmp_path: Path) -> Non
     assert process.status.pid is None
 
 
+async def test_a_child_that_is_refused_before_it_serves_has_failed_with_the_reason(tmp_path: Path) -> None:
+    async def refused() -> bool:
+        raise EngineError("it is not what was asked for")
+
+    async with running(spec_of(tmp_path, SERVE, is_ready=refused)) as process:
+        with pytest.raises(EngineError, match="engine cannot be used: it is not what was asked for"):
+            await process.wait_ready()
+        assert process.status.state is ProcessState.FAILED
+
+
+async def test_one_that_waits_for_its_turn_is_stopped_without_a_start(tmp_path: Path) -> None:
+    turns, spec = asyncio.Lock(), spec_of(tmp_path, SERVE)
+    process = SupervisedProcess(spec, turn=lambda: turns)
+    async with turns:
+        process.start()
+        await process.stop()
+    assert process.status.state is ProcessState.STOPPED
+    assert not spec.log.exists()
+
+
 async def test_ready_waits_for_the_url_too(tmp_path: Path) -> None:
     is_up = asyncio.Event()
 

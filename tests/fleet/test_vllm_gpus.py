@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from coe.base.errors import ConfigError
+from coe.fleet import gpus
 from coe.fleet.gpus import visible_gpus
 from coe.fleet.vllm_command import VllmProcess, each_replica, vllm_processes
-from coe.fleet.vllm_gpus import Placed, gpus_needed, on_gpus, sized
+from coe.fleet.vllm_gpus import Placed, gpus_needed, on_gpus, placed_processes, sized
 from coe.router.config import CoeConfig
 from tests.small_composition import config_of
 
@@ -81,20 +82,11 @@ def test_engines_that_share_a_gpu_get_their_share_and_one_alone_what_vllm_takes(
     assert "--gpu-memory-utilization" not in placed["c"].argv
 
 
-def test_engines_that_share_a_gpu_start_one_after_the_other() -> None:
-    config, processes = composition({"a": {"gpu_gib": 30}, "b": {"gpu_gib": 20}, "c": {"gpu_gib": 70}})
-    assert [(p.process.experts[0], p.step, p.sleeps_at) for p in on_gpus(config, processes, TWO)] == [
-        ("a", 0, None),
-        ("b", 1, None),
-        ("c", 0, None),
-    ]
-
-
 def test_those_that_take_turns_wait_at_a_level_that_they_can_wake_from() -> None:
     experts = {"a": {"gpu_gib": 60}, "b": {"gpu_gib": 60}, "c": {"gpu_gib": 60}}
     config, processes = composition(experts, SLEEPING, **TURNS)
-    waves = {p.process.experts[0]: (p.step, p.sleeps_at) for p in on_gpus(config, processes, {"0": 80.0})}
-    assert waves == {"a": (2, None), "b": (1, 2), "c": (0, 2)}
+    levels = {p.process.experts[0]: p.sleeps_at for p in on_gpus(config, processes, {"0": 80.0})}
+    assert levels == {"a": None, "b": 2, "c": 2}
     for vllm, sections in (({}, TURNS), (SLEEPING, {})):  # without sleep mode, or without anybody to wake them
         config, processes = composition(experts, vllm, **sections)
         with pytest.raises(ConfigError, match="`residency`, and `enable-sleep-mode: true`"):
@@ -124,6 +116,16 @@ def test_the_gpus_are_those_that_nvidia_smi_lists_and_the_environment_shows(
     assert visible_gpus({"CUDA_VISIBLE_DEVICES": "GPU-22,MIG-bb-2"}) == {"GPU-22": 24.0, "MIG-bb-2": 10.0}
     assert visible_gpus({}, ["GPU-11-1", "MIG-aa-1"]) == {"GPU-11-1": 81559 / 1024, "MIG-aa-1": 40.0, "1": 24.0}
     assert visible_gpus({"CUDA_VISIBLE_DEVICES": "7,GPU-33"}) == {}
+
+
+def test_gpus_of_amd_are_to_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(gpus, "AMD", tmp_path)
+    config, _ = composition({"a": {}})
+    with pytest.raises(ConfigError, match=r"vllm\.gpus: this host has AMD GPUs"):
+        placed_processes(config, tmp_path, {})
+    config, _ = composition({"a": {"gpu_gib": 90}}, {"gpus": {"0": 192, "1": 192}})
+    assert placed_processes(config, tmp_path, {})[0].process.env["CUDA_VISIBLE_DEVICES"] == "0"
 
 
 def test_engines_see_gpus_in_the_order_of_nvidia_smi() -> None:

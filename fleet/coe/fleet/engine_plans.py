@@ -44,14 +44,13 @@ MIN_SECRET_CHARS = 6
 class EnginePlan:
     """One process to run, the experts it serves, and where it listens. `stdin` of all of them is closed.
 
-    Engines of a `step` are started together, after those of earlier ones; `sleeps_at` is the level at which it waits
-    then, None for one that stays awake. `lora_ids` are llama.cpp's adapter numbers by expert, None for its bare base.
+    `sleeps_at` is the level at which it waits once it has started, None for one that stays awake. `lora_ids` are
+    llama.cpp's adapter numbers by expert, None for its bare base.
     """
 
     spec: ProcessSpec
     experts: tuple[str, ...]
     port: int
-    step: int = 0
     sleeps_at: SleepLevel | None = None
     lora_ids: dict[str, int | None] = field(default_factory=dict)
 
@@ -154,7 +153,7 @@ def vllm_plans(config: CoeConfig, folder: Path, data_dir: Path, environment: Map
             secrets=secrets_of(env),
             explain=cause_in,
         )
-        plans.append(EnginePlan(spec, process.experts, process.port, step=placed.step, sleeps_at=placed.sleeps_at))
+        plans.append(EnginePlan(spec, process.experts, process.port, sleeps_at=placed.sleeps_at))
     return plans
 
 

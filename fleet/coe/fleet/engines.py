@@ -7,14 +7,16 @@ Two kinds run on this host: the embedded llama.cpp (one process per base model, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from coe.base.errors import BackendError, EngineError
+from coe.base.errors import EngineError
 from coe.fleet.engine_plans import EnginePlan, llamacpp_plans, refuse_taken_ports, vllm_plans
 from coe.fleet.gpus import named_gpus
 from coe.fleet.process import ProcessState, ProcessStatus, SupervisedProcess
+from coe.fleet.residency.types import SleepLevel
 from coe.fleet.vllm_addresses import Desired, EngineRecord
 from coe.router.config import CoeConfig
 from coe.router.expert_config import Engine
@@ -59,6 +61,7 @@ class Fleet:
         self._plans: list[EnginePlan] = []
         self._processes: list[SupervisedProcess] = []
         self._desired: dict[str, Desired] = {}  # by engine; those left out are to be awake
+        self._turns = Turns()
 
     @property
     def engines(self) -> list[EngineRecord]:
@@ -84,7 +87,7 @@ class Fleet:
         return tuple((process.status, plan.experts) for process, plan in zip(self._processes, self._plans, strict=True))
 
     async def start(self) -> EngineAddresses:
-        """Starts the engines, as many at once as the GPUs hold, and returns when all serve, sleep or have failed. One
+        """Starts the engines, those first that are to sleep then, and returns when all serve, sleep or have failed. One
         that failed leaves the others running.
 
         Raises:
@@ -94,10 +97,12 @@ class Fleet:
         plans = await asyncio.to_thread(self._plan)
         refuse_taken_ports(plans)
         self._plans = plans
+        self._desired = {plan.spec.name: Desired.ASLEEP for plan in plans if plan.sleeps_at is not None}
         self._processes = [self._supervised(number) for number in range(len(plans))]
         try:
-            for step in sorted({plan.step for plan in plans}):
-                await self._start_step([number for number, plan in enumerate(plans) if plan.step == step])
+            for number in sorted(range(len(plans)), key=lambda number: plans[number].sleeps_at is None):
+                self._processes[number].start()
+            await settled(self._processes)
             states = [process.status for process in self._processes]
             if states and all(each.state is ProcessState.FAILED for each in states):
                 raise EngineError("\n".join(each.reason or each.name for each in states))
@@ -111,8 +116,7 @@ class Fleet:
         await asyncio.gather(*(process.stop() for process in self._processes))
 
     async def follow(self, desired: dict[str, Desired]) -> None:
-        """Ends the engines that are to be stopped, and starts those that are to be awake and have ended: on one GPU one
-        after the other, because vLLM measures the free memory while it starts."""
+        """Ends the engines that are to be stopped, and starts those that are to be awake and have ended."""
         self._desired = desired
         to_end = [
             number
@@ -123,9 +127,7 @@ class Fleet:
         for number in to_end:
             self._processes[number] = self._supervised(number)
         for number, plan in enumerate(self._plans):
-            starting = [each for place, each in enumerate(self._plans) if self._state(place) is ProcessState.STARTING]
-            is_free = {gpu for each in starting for gpu in gpus_of(each)}.isdisjoint(gpus_of(plan))
-            if is_free and self._is_to_run(plan) and self._state(number) is ProcessState.STOPPED:
+            if self._is_to_run(plan) and self._state(number) is ProcessState.STOPPED:
                 self._processes[number] = self._supervised(number)
                 self._processes[number].start()
 
@@ -138,27 +140,19 @@ class Fleet:
 
     def _supervised(self, number: int) -> SupervisedProcess:
         plan = self._plans[number]
-        return SupervisedProcess(plan.spec, may_restart=lambda: self._is_to_run(plan))
 
-    async def _start_step(self, numbers: Collection[int]) -> None:
-        """Starts engines together; puts those to sleep that have to make room for others."""
-        for number in numbers:
-            self._processes[number].start()
-        await settled([self._processes[number] for number in numbers])
-        ready = [self._plans[number] for number in numbers if self._state(number) is ProcessState.READY]
-        sleepers = [(plan, plan.sleeps_at) for plan in ready if plan.sleeps_at is not None]
-        if not sleepers:
-            return
-        from coe.fleet.residency.vllm_actuator import VllmActuator
+        async def is_ready() -> bool:
+            if plan.spec.is_ready is not None and not await plan.spec.is_ready():
+                return False
+            if plan.sleeps_at is not None and self._desired.get(plan.spec.name) is Desired.ASLEEP:
+                await put_to_sleep(plan, plan.sleeps_at)
+            return True
 
-        actuator = VllmActuator(lambda: {plan.spec.name: (plan.url,) for plan, _ in sleepers})
-        try:
-            await asyncio.gather(*(actuator.sleep(plan.spec.name, level) for plan, level in sleepers))
-        except BackendError as error:
-            raise EngineError(str(error)) from error
-        finally:
-            await actuator.aclose()
-        self._desired |= {plan.spec.name: Desired.ASLEEP for plan, _ in sleepers}
+        return SupervisedProcess(
+            replace(plan.spec, is_ready=is_ready),
+            may_restart=lambda: self._is_to_run(plan),
+            turn=lambda: self._turns.turn(gpus_of(plan)),
+        )
 
     def _plan(self) -> list[EnginePlan]:
         """Reads weights and adapters, so it may take a second: run it in a thread."""
@@ -181,6 +175,39 @@ class Fleet:
 def gpus_of(plan: EnginePlan) -> list[str]:
     """Numbers of its GPUs, where they are named."""
     return named_gpus(plan.spec.env or {})
+
+
+class Turns:
+    """Engines that share a GPU start one after the other, in the order in which they ask: vLLM measures the free memory
+    while it starts."""
+
+    def __init__(self) -> None:
+        self._starts: dict[asyncio.Event, frozenset[str]] = {}  # GPUs by the end of each start, the first one first
+
+    @asynccontextmanager
+    async def turn(self, gpus: Collection[str]) -> AsyncIterator[None]:
+        """Waits for earlier starts on these GPUs; later ones wait until it is left."""
+        earlier = [end for end, others in self._starts.items() if not others.isdisjoint(gpus)]
+        own = asyncio.Event()
+        self._starts[own] = frozenset(gpus)
+        try:
+            for end in earlier:
+                await end.wait()
+            yield
+        finally:
+            del self._starts[own]
+            own.set()
+
+
+async def put_to_sleep(plan: EnginePlan, level: SleepLevel) -> None:
+    """Makes room for engines that start later. Raises BackendError."""
+    from coe.fleet.residency.vllm_actuator import VllmActuator
+
+    actuator = VllmActuator(lambda: {plan.spec.name: (plan.url,)})
+    try:
+        await actuator.sleep(plan.spec.name, level)
+    finally:
+        await actuator.aclose()
 
 
 async def settled(processes: Collection[SupervisedProcess]) -> None:

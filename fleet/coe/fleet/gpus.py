@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
+from coe.base.errors import ConfigError
+
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+AMD = Path("/dev/kfd")
 MIG = re.compile(r"MIG \S*?(\d+)gb\S*\s+Device\s+\d+: \(UUID: (MIG-[^)]+)\)")
 
 
@@ -21,8 +25,16 @@ def visible_gpus(environment: Mapping[str, str], named: Collection[str] = ()) ->
 
     Args:
         named: the names that entries have for GPUs; a GPU that none of them names has its number.
+
+    Raises:
+        ConfigError: the GPUs are AMD's, whose memory nobody lists here.
     """
     listed = listed_gpus()
+    if not listed and AMD.exists() and environment.get(VISIBLE) != "":
+        raise ConfigError(
+            "vllm.gpus: this host has AMD GPUs, which coe does not list; allowed: the number of each with its GiB, "
+            f"such as {{0: 192, 1: 192}}, or {VISIBLE}= (nothing) in the environment to use none"
+        )
     found: dict[str, float] = {}
     seen: set[str] = set()
     shown = named_gpus(environment) if VISIBLE in environment else [each for each in listed if each.isdigit()]

@@ -11,6 +11,9 @@ from typing import Any
 SCALED_4_BITS = {"awq": 0.52, "gptq": 0.52, "bitsandbytes": 0.5625, "mxfp4": 0.53}
 """Bytes of a weight with its scales, in groups of 128, 128, 64 and 32."""
 
+UNGATED = ("bert", "roberta", "xlm-roberta", "gpt_neox", "nemotron", "phi", "starcoder2")
+"""Types of models whose MLP is two matrices; others have a gate beside them."""
+
 OTHER_STATE = ("mamba", "linear", "ssm", "recurrent")
 """In names of layers that keep no cache of this form."""
 
@@ -67,14 +70,16 @@ def model_of(config: Mapping[str, Any]) -> Model | None:
         mlp, inner = mlp_of(config, layers, hidden)
     except (KeyError, TypeError, ZeroDivisionError):
         return None
+    quantization = config.get("quantization_config") or {}
     outer = 1 if config.get("tie_word_embeddings", config.get("model_type", "").startswith("gemma")) else 2
     embedding = Matrix(hidden, vocabulary, count=outer, linear=False)
     if latent := config.get("kv_lora_rank"):
         attention = latent_attention(config, layers, hidden, heads)
         kv_heads, kept = 1, latent + config.get("qk_rope_head_dim", 0)
     else:
-        fused = Matrix(hidden, (heads + 2 * kv_heads) * head, layers, parts=3)
-        attention, kept = (fused, Matrix(heads * head, hidden, layers)), 2 * head
+        is_linear = "attn" not in str(quantization.get("modules_to_not_convert"))
+        fused = Matrix(hidden, (heads + 2 * kv_heads) * head, layers, parts=3, linear=is_linear)
+        attention, kept = (fused, Matrix(heads * head, hidden, layers, linear=is_linear)), 2 * head
     window, windowed = window_of(config, layers)
     return Model(
         layers=layers,
@@ -87,7 +92,7 @@ def model_of(config: Mapping[str, Any]) -> Model | None:
         context=0 if is_stretched(config) else config.get("max_position_embeddings") or 0,
         window=window,
         windowed=windowed,
-        weight_bytes=weight_bytes(config.get("quantization_config") or {}),
+        weight_bytes=weight_bytes(quantization),
     )
 
 
@@ -102,13 +107,13 @@ def mlp_of(config: Mapping[str, Any], layers: int, hidden: int) -> tuple[tuple[M
     And the width that a token meets."""
     names = ("num_experts", "num_local_experts", "n_routed_experts")
     experts = next((config[name] for name in names if config.get(name)), 0)
-    width = config.get("intermediate_size") or 0
+    width, inputs = config["intermediate_size"], 1 if config.get("model_type") in UNGATED else 2
     dense = config.get("first_k_dense_replace", 0) if experts else layers
-    found = [Matrix(hidden, 2 * width, dense, parts=2), Matrix(width, hidden, dense)] if dense else []
+    found = [Matrix(hidden, inputs * width, dense, parts=inputs), Matrix(width, hidden, dense)] if dense else []
     if not experts:
         return tuple(found), width
     own = config.get("moe_intermediate_size") or width
-    shared = own * (config.get("n_shared_experts") or 0)
+    shared = own * (config.get("n_shared_experts") or 0) or config.get("shared_expert_intermediate_size") or 0
     rest = layers - dense
     found += [Matrix(hidden, 2 * own, rest, 2, experts), Matrix(own, hidden, rest, copies=experts)]
     if shared:
@@ -137,7 +142,8 @@ def window_of(config: Mapping[str, Any], layers: int) -> tuple[int, int]:
         return 0, 0
     if kinds := config.get("layer_types"):
         return window, sum(kind == "sliding_attention" for kind in kinds)
-    return window, layers // 2 if config.get("model_type") == "gemma2" else layers
+    every = config.get("sliding_window_pattern") or (2 if config.get("model_type") == "gemma2" else 0)
+    return window, layers - layers // every if every else layers
 
 
 def weight_bytes(quantization: Mapping[str, Any]) -> float:

@@ -16,13 +16,14 @@ import signal
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from coe.base.errors import EngineError
+from coe.base.errors import EngineError, RouterError
 from coe.base.parent_death import dying_with_parent
-from coe.fleet.tasks import happens
+from coe.fleet.tasks import happens, stop_task
 
 TAIL_CHARS = 4096
 MAX_READ_BYTES = 4 * 1024 * 1024
@@ -47,9 +48,9 @@ class ProcessState(StrEnum):
 class ProcessSpec:
     """A command to run, and the signs that it is ready.
 
-    Ready means that `is_ready` says so; None asks nothing. `log` takes its output. `env` is the whole environment; None
-    inherits ours. `secrets` are values that no message may show.
-    `explain` finds the cause of an end in what a life wrote to the log; without one its last lines are told.
+    Ready means that `is_ready` says so, None asks nothing, and a RouterError of it is told as the cause of an end.
+    `log` takes its output. `env` is the whole environment; None inherits ours. `secrets` are values that no message may
+    show. `explain` finds the cause of an end in what a life wrote to the log; without one its last lines are told.
     """
 
     name: str
@@ -96,6 +97,7 @@ class SupervisedProcess:
 
     Args:
         may_restart: asked when one that served has died; where it says no, the process counts as stopped.
+        turn: entered before each start, left when the child is ready or has ended.
     """
 
     def __init__(
@@ -104,8 +106,9 @@ class SupervisedProcess:
         *,
         restarts: RestartPolicy | None = None,
         may_restart: Callable[[], bool] = lambda: True,
+        turn: Callable[[], AbstractAsyncContextManager[object]] = nullcontext,
     ) -> None:
-        self.spec, self._may_restart = spec, may_restart
+        self.spec, self._may_restart, self._turn = spec, may_restart, turn
         self._policy = restarts or RestartPolicy()
         self._state = ProcessState.STOPPED
         self._reason: str | None = None
@@ -182,22 +185,28 @@ class SupervisedProcess:
 
     async def _live_once(self) -> str | None:
         """One life of the child. Why it ended, or None when `stop` ended it."""
-        try:
-            child = self._child = await self._launch()
-        except (OSError, ValueError) as error:  # no process or file is left; an argument that no program can get
-            return self._told(f"cannot be started ({error})")
-        over = asyncio.create_task(child.wait())
         stop = asyncio.create_task(self._stopping.wait())
-        try:
+        async with AsyncExitStack() as life:
+            life.callback(stop.cancel)
+            turn = await life.enter_async_context(AsyncExitStack())
+            entering = asyncio.create_task(turn.enter_async_context(self._turn()))
+            await asyncio.wait({entering, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if stop.done():
+                await stop_task(entering)
+                return None
+            try:
+                child = self._child = await self._launch()
+            except (OSError, ValueError) as error:  # no process or file is left; an argument that no program can get
+                return self._told(f"cannot be started ({error})")
+            over = asyncio.create_task(child.wait())
+            life.push_async_callback(asyncio.wait, {over})
+            life.push_async_callback(end_child, child, self.spec.stop_grace_s)
             failure = await self._until_ready(over, stop)
             if failure is None and not stop.done():
                 self._enter(ProcessState.READY)
+                await turn.aclose()
                 await self._until_over(over, stop)
                 failure = self._told(f"ended with {exit_words(child.returncode)}")
-        finally:
-            stop.cancel()
-            await end_child(child, self.spec.stop_grace_s)
-            await over
         return None if self._stopping.is_set() else failure
 
     async def _launch(self) -> asyncio.subprocess.Process:
@@ -215,18 +224,24 @@ class SupervisedProcess:
 
     async def _until_ready(self, over: asyncio.Task[int], stop: asyncio.Task[bool]) -> str | None:
         """None once it serves or `stop` came, else why it does not serve."""
-        deadline = time.monotonic() + self.spec.start_timeout_s
+        asking, timeout_s = asyncio.create_task(self._ask_until_ready()), self.spec.start_timeout_s
+        await asyncio.wait({asking, over, stop}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        is_late = not (asking.done() or over.done())
+        await stop_task(asking)
+        if stop.done():
+            return None
+        if over.done():
+            return self._told(f"ended with {exit_words(over.result())} before it was ready")
+        try:
+            return self._told(f"was not ready after {timeout_s:g} s") if is_late else asking.result()
+        except RouterError as error:
+            return self._told(f"cannot be used: {error}")
+
+    async def _ask_until_ready(self) -> None:
         poll_s = FIRST_POLL_S
-        while not stop.done():
-            if over.done():
-                return self._told(f"ended with {exit_words(over.result())} before it was ready")
-            if self.spec.is_ready is None or await self.spec.is_ready():
-                return None
-            if time.monotonic() > deadline:
-                return self._told(f"was not ready after {self.spec.start_timeout_s:g} s")
-            await asyncio.wait({over, stop}, timeout=poll_s, return_when=asyncio.FIRST_COMPLETED)
+        while self.spec.is_ready is not None and not await self.spec.is_ready():
+            await asyncio.sleep(poll_s)
             poll_s = min(MAX_POLL_S, poll_s * 1.2)
-        return None
 
     async def _until_over(self, over: asyncio.Task[int], stop: asyncio.Task[bool]) -> None:
         """Returns at the child's end or at `stop`; keeps its log within bounds meanwhile."""

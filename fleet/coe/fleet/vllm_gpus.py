@@ -21,11 +21,10 @@ from coe.fleet.vllm_command import (
     read_adapter_ranks,
     vllm_processes,
 )
-from coe.fleet.vllm_memory import SLEEPER_GIB, Size, gpus_of, size_of
+from coe.fleet.vllm_memory import DEFAULT_SHARE, SLEEPER_GIB, Size, gpus_of, size_of
 from coe.router.config import CoeConfig
 
 SHARE = "gpu-memory-utilization"
-DEFAULT_SHARE = 0.9  # vLLM's own; 0.92 from 0.33 on
 USABLE_SHARE = 0.95  # of a GPU's memory; the rest is for CUDA contexts
 BY_BUS = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 """The order in which nvidia-smi numbers GPUs; CUDA's own puts the fastest first."""
@@ -47,20 +46,17 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The GPUs of each engine, and the order of their start.
-
-    `waves` are started one after the other; each but the last is put to sleep before the next. The last are awake.
-    """
+    """The GPUs of each engine, and those that are awake once all have started."""
 
     devices: dict[str, tuple[str, ...]]
-    waves: tuple[tuple[str, ...], ...]
+    awake: frozenset[str]
 
 
 def place(needs: Sequence[Needs], memory_gib: Mapping[str, float], *, can_sleep: bool) -> Placement:
     """Spreads engines over GPUs, the largest first, each on the GPUs that have least to hold.
 
     Args:
-        needs: the first ones are awake at the end, as far as they fit.
+        needs: the first ones are awake, as far as they fit; each of the others fits while all others sleep.
         memory_gib: of each GPU that may be used.
         can_sleep: engines can take turns, which somebody gives them.
 
@@ -68,8 +64,8 @@ def place(needs: Sequence[Needs], memory_gib: Mapping[str, float], *, can_sleep:
         ConfigError: an engine has no room, or not all fit and they cannot take turns.
     """
     devices = chosen_devices(needs, memory_gib)
-    waiting = [list(alike) for _, alike in groupby(needs, key=lambda each: each.expert or each.name)]
-    for alike in waiting:
+    groups = [list(alike) for _, alike in groupby(needs, key=lambda each: each.expert or each.name)]
+    for alike in groups:
         if not fits(alike, needs, devices, memory_gib):
             used = dict.fromkeys(device for each in alike for device in devices[each.name])
             of_each = f" for each of its {len(alike)} replicas" if alike[1:] else ""
@@ -78,21 +74,16 @@ def place(needs: Sequence[Needs], memory_gib: Mapping[str, float], *, can_sleep:
                 f"{SLEEPER_GIB:g} GiB for each engine that sleeps there; allowed: "
                 f"{min(memory_gib[device] for device in used):.1f} GiB"
             )
-    waves: list[tuple[str, ...]] = []
-    while waiting:
-        wave: list[Needs] = []
-        for alike in waiting:
-            if fits([*wave, *alike], needs, devices, memory_gib):
-                wave += alike
-        waves.append(tuple(each.name for each in wave))
-        waiting = [alike for alike in waiting if alike[0] not in wave]
-    if len(waves) > 1 and not can_sleep:
-        others = ", ".join(name for wave in waves[1:] for name in wave)
+    awake: list[Needs] = []
+    for alike in groups:
+        if fits([*awake, *alike], needs, devices, memory_gib):
+            awake += alike
+    if not can_sleep and (others := [each.name for each in needs if each not in awake]):
         raise ConfigError(
-            f"the GPUs hold {', '.join(waves[0])} and then have no room for {others}; "
+            f"the GPUs hold {', '.join(each.name for each in awake)} and then have no room for {', '.join(others)}; "
             "`residency`, and `enable-sleep-mode: true` in vllm.args, let engines take turns"
         )
-    return Placement(devices, tuple(reversed(waves)))
+    return Placement(devices, frozenset(each.name for each in awake))
 
 
 def chosen_devices(needs: Sequence[Needs], memory_gib: Mapping[str, float]) -> dict[str, tuple[str, ...]]:
@@ -128,11 +119,10 @@ def fits(
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A process with its GPUs, the step of its start, and the level at which it sleeps then; None stays awake. `size`
-    is None without GPUs."""
+    """A process with its GPUs, and the level at which it sleeps once it has started; None stays awake. `size` is None
+    without GPUs."""
 
     process: VllmProcess
-    step: int = 0
     sleeps_at: SleepLevel | None = None
     size: Size | None = None
 
@@ -179,7 +169,6 @@ def on_gpus(
     usable_gib = {number: gib * USABLE_SHARE for number, gib in gpus.items()}
     have_sleep_mode = all(each.flags.get(SLEEP_FLAG) is True for each in processes)
     placement = place(needs, usable_gib, can_sleep=have_sleep_mode and config.residency is not None)
-    steps = steps_of(placement)
     found = []
     for process in processes:
         devices, size = placement.devices[process.name], sizes[process.name]
@@ -193,9 +182,9 @@ def on_gpus(
         refuse_too_small(process, size)
         # level 2 needs no host memory, but vLLM cannot wake adapters from it
         asleep: SleepLevel = 1 if "max-loras" in process.flags else 2
-        level = None if process.name in placement.waves[-1] else asleep
+        level = None if process.name in placement.awake else asleep
         env = process.env | BY_BUS | {VISIBLE: ",".join(devices)}
-        found.append(Placed(replace(process, argv=argv, env=env), steps[process.name], level, size))
+        found.append(Placed(replace(process, argv=argv, env=env), level, size))
     return found
 
 
@@ -246,18 +235,3 @@ def plan_lines(placed: Sequence[Placed]) -> list[str]:
             f"{need.graphs:.1f} for graphs; longest context {each.size.longest}"
         )
     return lines
-
-
-def steps_of(placement: Placement) -> dict[str, int]:
-    """Returns the step at which each engine starts: wave after wave, and those that share a GPU one after the other,
-    because vLLM measures the free memory while it starts."""
-    steps: dict[str, int] = {}
-    for wave in placement.waves:
-        begin, taken = max(steps.values(), default=-1) + 1, list[set[str]]()
-        for name in wave:
-            devices = set(placement.devices[name])
-            step = next((step for step, others in enumerate(taken) if not others & devices), len(taken))
-            taken += [set()] if step == len(taken) else []
-            taken[step] |= devices
-            steps[name] = begin + step
-    return steps

@@ -1,8 +1,6 @@
 """GPU and host memory of a vLLM engine, counted as vLLM counts it when it starts. Pure.
 
-Sources are files of vLLM 0.32, with PyTorch's pinned memory for what sleeps at level 1. Figures are for the GPUs of
-80 GB and more on which vLLM computes 8,192 tokens of 1,024 sequences at once (`EngineArgs.get_batch_defaults`); on an
-A100 it takes 2,048 and 256, which `vllm.args` can say.
+Sources are files of vLLM 0.32, with PyTorch's pinned memory for what sleeps at level 1.
 """
 
 from __future__ import annotations
@@ -18,8 +16,9 @@ from coe.router.expert_config import ExpertConfig, ScalarOption
 GIB = 2**30
 BLOCK_TOKENS = 16  # of the cache (config/cache.py)
 BATCHES_IN_FLIGHT = 2  # with asynchronous scheduling, the default (VllmConfig.max_concurrent_batches)
-LARGE_GPU_GIB, LARGE_BATCH, SMALL_BATCH = 70.0, (8192, 1024), (2048, 256)
-"""Tokens and sequences of a step by the GPU's memory (`EngineArgs.get_batch_defaults`)."""
+BATCHES = ((160.0, 16384, 1024), (70.0, 8192, 1024), (0.0, 2048, 256))
+"""Least GiB of a GPU, and the tokens and sequences of a step there (`EngineArgs.get_batch_defaults`). vLLM takes the
+last on an A100 of any size, which `vllm.args` can say."""
 
 CUDA_GIB = 0.16
 """Of CUDA itself, beside what PyTorch allocates: published in the same line as 1.26 GiB for the activations of
@@ -30,6 +29,9 @@ GRAPHS_GIB = 1.0
 
 SLEEPER_GIB = 1.5
 """That a sleeping engine keeps on each of its GPUs: 1 to 2 GiB were published."""
+
+DEFAULT_SHARE = 0.9
+"""Of a GPU, where no flag says another; 0.92 from 0.33 on."""
 
 CACHE_SHARE, LEAST_CACHE_GIB = 0.25, 4.0
 """Least memory beside the weights where nobody names one: a share of them, at least so many GiB (ours)."""
@@ -46,8 +48,8 @@ PINNED_AT_MOST = 1.88
 class Setup:
     """What the engine's flags make of a model: see the flags of the same names."""
 
-    tokens: int = LARGE_BATCH[0]
-    sequences: int = LARGE_BATCH[1]
+    tokens: int = 8192
+    sequences: int = 1024
     tensor: int = 1
     pipeline: int = 1
     cache_bytes: int = 2
@@ -100,7 +102,7 @@ class Size(NamedTuple):
 
 def setup_of(flags: Mapping[str, ScalarOption], size_gib: float) -> Setup:
     """From the flags of an engine on GPUs of a size, and vLLM's defaults."""
-    tokens, sequences = LARGE_BATCH if size_gib >= LARGE_GPU_GIB else SMALL_BATCH
+    tokens, sequences = next(batch for least_gib, *batch in BATCHES if size_gib >= least_gib)
     return Setup(
         tokens=int(flags.get("max-num-batched-tokens", tokens)),
         sequences=int(flags.get("max-num-seqs", sequences)),
@@ -203,19 +205,20 @@ def size_of(
         told = [share * size_gib]
     if model is None:
         weights, shards = weights_gib(first, flags), gpus_of({**flags, "data-parallel-size": 1})
-        guessed = with_room(weights / shards) if weights else 0.9 * size_gib  # vLLM's own default share
+        guessed = with_room(weights / shards, size_gib) if weights else DEFAULT_SHARE * size_gib
         return Size(max(told, default=guessed), PINNED_AT_MOST * weights, context)
     model, setup = quantised(model, flags), setup_of(flags, size_gib)
     need = need_of(model, setup, context)
-    gib = max(told, default=max(need.safe, with_room(need.weights)))
+    gib = max(told, default=max(need.safe, with_room(need.weights, size_gib)))
     replicas = int(flags.get("data-parallel-size", 1))
     longest = longest_context(model, setup, gib)
     return Size(gib, replicas * pinned_gib(model, setup), context, need, longest, model.context)
 
 
-def with_room(weights_gib: float) -> float:
-    """Weights on one GPU, and the least that is to be beside them."""
-    return weights_gib + max(LEAST_CACHE_GIB, CACHE_SHARE * weights_gib)
+def with_room(weights_gib: float, size_gib: float) -> float:
+    """Weights on one GPU, and what is to be beside them as far as the GPU has it."""
+    wanted = weights_gib + max(LEAST_CACHE_GIB, CACHE_SHARE * weights_gib)
+    return max(weights_gib, min(wanted, DEFAULT_SHARE * size_gib))
 
 
 def weights_gib(entry: ExpertConfig, flags: Mapping[str, ScalarOption]) -> float:

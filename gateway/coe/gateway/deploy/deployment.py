@@ -36,6 +36,7 @@ from coe.fleet.vllm_command import (
     read_adapter_ranks,
     vllm_processes,
 )
+from coe.fleet.vllm_memory import gpus_of
 from coe.gateway.settings import secret_variables
 from coe.router.config import CoeConfig, config_text, parse_config
 from coe.router.expert_config import Engine
@@ -84,9 +85,7 @@ class EngineUnit:
     @property
     def gpus(self) -> int:
         """GPUs of one replica."""
-        flags = self.process.flags
-        sizes = [flags.get(f"{kind}-parallel-size", 1) for kind in ("tensor", "pipeline", "data")]
-        return int(sizes[0]) * int(sizes[1]) * int(sizes[2])
+        return gpus_of(self.process.flags)
 
     @property
     def most(self) -> int:
@@ -198,7 +197,7 @@ def rendered(deployment: Deployment, target: Target) -> dict[str, str]:
     values = {
         "fleet": deployment,
         "experts": deployment.experts_yaml(target),
-        "gpus": gpus_of(deployment.replicas),
+        "gpus": numbered_gpus(deployment.replicas),
         "secrets": [name for name in deployment.secrets if not (deployment.engines and name == ENGINE_KEY)],
     }
     names = [name for name in environment.list_templates() if name.startswith(f"{target}/")]
@@ -208,7 +207,7 @@ def rendered(deployment: Deployment, target: Target) -> dict[str, str]:
     return {name: text for name, text in texts.items() if text.strip()}
 
 
-def gpus_of(units: Sequence[EngineUnit]) -> dict[str, list[str]]:
+def numbered_gpus(units: Sequence[EngineUnit]) -> dict[str, list[str]]:
     """GPUs of each engine: those that experts.yaml names, otherwise the next ones that nobody names. Docker would give
     the first ones to all."""
     named = {unit.name: named_gpus(unit.process.env) for unit in units}
