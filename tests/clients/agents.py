@@ -12,7 +12,7 @@ from typing import Any
 
 from coe.router.capabilities import Capabilities
 from tests.clients.engine import HelpfulEngine, helpful_engine
-from tests.gateway.running import Running, running, wire
+from tests.gateway.running import Running, provider, running
 from tests.gateway.small_router import EXPERTS, small_router
 
 Json = dict[str, Any]
@@ -52,7 +52,7 @@ async def agents_gateway() -> AsyncIterator[tuple[Running, HelpfulEngine]]:
     """A gateway whose experts all reach one engine for agents."""
     router = small_router(capabilities={name: Capabilities() for name in EXPERTS})
     async with helpful_engine(agent_message) as engine:
-        backends = {name: wire(engine.url, name) for name in EXPERTS}
+        backends = {name: provider(engine.url, name) for name in EXPERTS}
         async with running(backends, router=router) as gateway:
             yield gateway, engine
 

@@ -11,7 +11,7 @@ import pytest
 
 from coe.router.capabilities import Capabilities
 from tests.clients.engine import helpful_engine
-from tests.gateway.running import echoes, running, wire
+from tests.gateway.running import echoes, provider, running
 from tests.gateway.small_router import EXPERTS, small_router
 
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -31,7 +31,7 @@ async def test_the_client_works(name: str, python: Path) -> None:
     async with (
         helpful_engine() as engine,
         running(
-            echoes(**{expert: wire(engine.url, expert) for expert in EXPERTS}),
+            echoes(**{expert: provider(engine.url, expert) for expert in EXPERTS}),
             router=router,
             entries=entries,
             keys=[KEY],

@@ -164,8 +164,8 @@ def test_an_adapter_of_another_base_is_refused(model: Path, tmp_path: Path) -> N
     assert "'blk.0.ffn_down.weight' has incorrect shape" in "".join(ended.stderr.splitlines()[-TAIL_LINES:])
 
 
-@pytest.mark.parametrize("wires", [[], ["responses", "completions"]], ids=["translated", "native"])
-async def test_other_apis_reach_the_adapter_and_count_alike(engine: str, wires: list[str]) -> None:
+@pytest.mark.parametrize("apis", [[], ["responses", "completions"]], ids=["translated", "native"])
+async def test_other_apis_reach_the_adapter_and_count_alike(engine: str, apis: list[str]) -> None:
     selection, url = lora_selection(NUMBERS["calculator"], NUMBERS), f"{engine}/v1"
     calculator = vllm.build(vllm.Options(url=url, served_model="calculator", extra_body=selection, renames_answer=True))
     messages = [{"role": "user", "content": PROMPTS[0]}]
@@ -175,7 +175,7 @@ async def test_other_apis_reach_the_adapter_and_count_alike(engine: str, wires: 
         "messages/count_tokens": {"messages": messages},
     }
     found = {}
-    async with running(echoes(ruby=calculator), entries={"ruby": {"engine": "llamacpp", "wires": wires}}) as gateway:
+    async with running(echoes(ruby=calculator), entries={"ruby": {"engine": "llamacpp", "apis": apis}}) as gateway:
         for path, body in requests.items():
             sampling = {} if "count" in path else {"temperature": 0}
             asked = gateway.client.post(f"{gateway.gateway.url}/{path}", json={"model": "ruby", **body, **sampling})

@@ -89,7 +89,7 @@ def config_of(
     )
 
 
-def wire(url: str, name: str = "expert", **options: Any) -> ChatBackend:
+def provider(url: str, name: str = "expert", **options: Any) -> ChatBackend:
     """A backend on a fault upstream."""
     return vllm.build(vllm.Options(url=url, served_model=name, **options))
 
@@ -185,11 +185,11 @@ async def running(
 
 @asynccontextmanager
 async def faulty(
-    mode: str = "ok", wired: Mapping[str, Any] | None = None, **options: Any
+    mode: str = "ok", provider_options: Mapping[str, Any] | None = None, **options: Any
 ) -> AsyncIterator[tuple[Running, FaultUpstream]]:
-    """A gateway whose expert ruby is a fault upstream; `wired` are options of its wire, `options` of the gateway."""
+    """Ruby is a fault upstream: `provider_options` for its provider, and `options` for the gateway."""
     async with (
         fault_upstream(mode) as upstream,
-        running(echoes(ruby=wire(upstream.url, **(wired or {}))), **options) as gateway,
+        running(echoes(ruby=provider(upstream.url, **(provider_options or {}))), **options) as gateway,
     ):
         yield gateway, upstream

@@ -16,7 +16,7 @@ from coe.router.types import DecisionReason
 from tests.gateway.fault_upstream import FaultUpstream, fault_upstream
 from tests.gateway.keys.test_allowed import caller
 from tests.gateway.keys.test_chat_limits import Known
-from tests.gateway.running import Running, config_of, echoes, faulty, running, wire
+from tests.gateway.running import Running, config_of, echoes, faulty, provider, running
 from tests.gateway.small_router import EXPERTS
 
 ALIASES = {"gpt-4o": "auto", "claude-*": "plain", "claude-opus*": "auto:wild", "*": "emerald"}
@@ -155,7 +155,7 @@ async def test_an_expert_at_its_limit_is_passed_over() -> None:
 @pytest.mark.parametrize(("retries", "last"), [(0, "ruby"), (3, "emerald")])
 async def test_nobody_else_is_asked(retries: int, last: str) -> None:
     async with fault_upstream("unavailable") as upstream:
-        down = wire(upstream.url)
+        down = provider(upstream.url)
         async with (
             running(echoes(ruby=down, emerald=down), sections=BIG, retries=retries) as it,
             it.chat("red", model="big") as answer,

@@ -16,7 +16,7 @@ from coe.gateway.keys.grants import Caller
 from coe.router.gateway_config import GatewayConfig
 from coe.router.types import DecisionReason
 from tests.gateway.fault_upstream import fault_upstream
-from tests.gateway.running import Running, running, wire
+from tests.gateway.running import Running, provider, running
 from tests.gateway.small_router import EXPERTS, small_router
 from tests.waiting import until
 
@@ -106,7 +106,7 @@ async def test_bad_feedback_forgets_the_answer_and_good_feedback_does_not(redis_
 @pytest.mark.parametrize("fault", ["unavailable", "cut"])
 async def test_an_error_or_a_cut_answer_is_not_kept(redis_url: str, fault: str) -> None:
     async with fault_upstream(fault) as upstream:
-        down = {name: wire(upstream.url) for name in EXPERTS}
+        down = {name: provider(upstream.url) for name in EXPERTS}
         async with composition(redis_url, backends=down) as gateway, gateway.chat("a red rose") as answer:
             await answer.read()
     with Redis.from_url(redis_url) as client:

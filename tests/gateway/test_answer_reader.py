@@ -19,7 +19,7 @@ from tests.gateway.fault_upstream import CRLF_STREAM, LARGE_STREAM, STREAM, WORD
 
 
 def whole_lines(stream: bytes, size: int) -> Iterator[bytes]:
-    """A stream that came in pieces of that size, as a wire gives it."""
+    """A stream that came in pieces of that size, as a API gives it."""
     lines = WholeLines(MAX_EVENT_BYTES)
     pieces = (lines.feed(stream[start : start + size]) for start in range(0, len(stream), size))
     return filter(None, itertools.chain(pieces, iter(lines.rest, b"")))

@@ -15,7 +15,7 @@ from coe.gateway.http_errors import ApiError
 from coe.router.config import parse_config
 from coe.router.gateway_config import ENTRIES, FIELDS, OPENAI, WHOLE_NUMBERS, GatewayConfig
 from tests.gateway.fault_upstream import fault_upstream
-from tests.gateway.running import Running, config_of, echoes, faulty, running, wire
+from tests.gateway.running import Running, config_of, echoes, faulty, provider, running
 
 DEFAULTS = GatewayConfig()
 TOOL = {"type": "function", "function": {"name": "f"}}
@@ -82,7 +82,7 @@ async def test_constraints_that_vllm_ignores_today_reach_it_under_their_new_name
     value = GUIDED_FIELDS[field]
     async with fault_upstream() as upstream:
         ruby = {"ruby": {"engine": "vllm", "model": "m", "url": upstream.url}}
-        async with running(echoes(ruby=wire(upstream.url)), entries=ruby) as gateway:
+        async with running(echoes(ruby=provider(upstream.url)), entries=ruby) as gateway:
             async with gateway.chat("red", model="ruby", **{field: value}) as answer:
                 assert answer.status == 200
             async with gateway.chat("red", model="emerald", **{field: value}) as answer:
@@ -166,7 +166,7 @@ KEYS = ("canary-7f3a9c51e2b84d06", "other-0b1c2d3e4f5a6978")
 
 async def test_check_29_callers_share_no_cached_prompts() -> None:
     async with fault_upstream() as salted, fault_upstream() as plain:
-        backends = echoes(ruby=wire(salted.url, takes_cache_salt=True), emerald=wire(plain.url))
+        backends = echoes(ruby=provider(salted.url, takes_cache_salt=True), emerald=provider(plain.url))
         async with running(backends, keys=KEYS) as gateway:
             for key in (*KEYS, KEYS[0]):
                 headers = {"authorization": f"Bearer {key}"}
@@ -184,7 +184,10 @@ async def test_check_29_callers_share_no_cached_prompts() -> None:
 
 
 async def test_check_29_without_keys_there_is_one_caller() -> None:
-    async with faulty(wired={"takes_cache_salt": True}) as (gateway, upstream), gateway.chat("red") as answer:
+    async with (
+        faulty(provider_options={"takes_cache_salt": True}) as (gateway, upstream),
+        gateway.chat("red") as answer,
+    ):
         assert answer.status == 200
     assert "cache_salt" not in upstream.requests[0]
 

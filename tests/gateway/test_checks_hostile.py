@@ -17,7 +17,7 @@ from coe.gateway.listener import check_exposure, check_strength
 from coe.gateway.settings import read_settings
 from coe.router.capabilities import Capabilities
 from tests.gateway.fault_upstream import fault_upstream
-from tests.gateway.running import Running, echoes, faulty, running, wire
+from tests.gateway.running import Running, echoes, faulty, provider, running
 from tests.gateway.small_router import EXPERTS, small_router
 
 KEY = "canary-7f3a9c51e2b84d06"
@@ -188,7 +188,7 @@ async def test_check_26_keys_are_needed_and_told_nowhere(caplog: pytest.LogCaptu
 
 async def test_check_27_keys_do_not_cross() -> None:
     async with fault_upstream() as upstream:
-        backend = wire(upstream.url, api_key="expert-secret-key")
+        backend = provider(upstream.url, api_key="expert-secret-key")
         async with running(echoes(ruby=backend), keys=[KEY]) as gateway:
             headers = {"authorization": f"Bearer {KEY}", "cookie": "a=b", "x-api-key": KEY, "x-request-id": "req-7"}
             async with gateway.chat("red", headers=headers) as answer:

@@ -25,7 +25,7 @@ from tests.gateway.fault_upstream import (
     events,
     fault_upstream,
 )
-from tests.gateway.running import Running, echoes, faulty, running, wire
+from tests.gateway.running import Running, echoes, faulty, provider, running
 from tests.waiting import DEADLINE_S, until
 
 SPLIT_STREAM = events(delta("häßlich"), *WORDS, b"[DONE]")
@@ -39,7 +39,7 @@ def sdk(gateway: Running) -> openai.AsyncOpenAI:
     ("mode", "sent"), [("ok", STREAM), ("split", SPLIT_STREAM), ("crlf", CRLF_STREAM), ("large", LARGE_STREAM)]
 )
 async def test_check_01_transparent_stream(mode: str, sent: bytes) -> None:
-    async with fault_upstream(mode) as upstream, running(echoes(ruby=wire(upstream.url, "ruby-v2"))) as gateway:
+    async with fault_upstream(mode) as upstream, running(echoes(ruby=provider(upstream.url, "ruby-v2"))) as gateway:
         async with gateway.chat("red", stream=True, temperature=0.5, metadata={"kept": [1, None]}) as answer:
             received = await answer.read()
         record = await gateway.record()
@@ -212,7 +212,7 @@ async def unforeseen(*_: object) -> None:
 
 async def test_check_06_no_retry_after_the_first_byte() -> None:
     async with fault_upstream("cut") as bad, fault_upstream() as good:
-        backends = echoes(ruby=wire(bad.url), emerald=wire(good.url), plain=wire(good.url))
+        backends = echoes(ruby=provider(bad.url), emerald=provider(good.url), plain=provider(good.url))
         async with running(backends) as gateway, gateway.chat("red", stream=True) as answer:
             await answer.read()
     assert (len(bad.requests), len(good.requests)) == (1, 0)
@@ -288,7 +288,7 @@ async def test_check_10_upstream_errors_keep_their_status(
 )
 @pytest.mark.parametrize("is_stream", [False, True])
 async def test_check_11_broken_answers(mode: str, options: dict[str, Any], status: int, is_stream: bool) -> None:
-    async with faulty(mode, wired=options, retries=0) as (gateway, _):
+    async with faulty(mode, provider_options=options, retries=0) as (gateway, _):
         async with gateway.chat("red", stream=is_stream) as answer:
             body = await answer.json()
         record = await gateway.record()
@@ -321,7 +321,7 @@ async def test_check_12_failover_to_the_next_best_expert(mode: str, code: str) -
 
 async def test_check_12_experts_that_cannot_be_reached_are_no_tries() -> None:
     """An engine that died takes all its experts with it, here the first two in the order for red."""
-    gone = wire("http://127.0.0.1:1/v1")
+    gone = provider("http://127.0.0.1:1/v1")
     async with running(echoes(ruby=gone, plain=gone)) as gateway:
         for _ in range(int(RETRY_BURST)):  # two experts each, which is more than the budget of tries
             gateway.parts.pool.alive = frozenset(gateway.parts.pool.names)
@@ -336,9 +336,9 @@ async def test_check_12_no_failover_for_an_expert_named_by_the_client() -> None:
 
 async def test_check_12_a_prompt_that_is_too_long_goes_to_an_expert_with_a_larger_context() -> None:
     async with fault_upstream("too_long") as upstream:
-        wires = {"ruby": wire(upstream.url), "plain": wire(upstream.url)}
+        providers = {"ruby": provider(upstream.url), "plain": provider(upstream.url)}
         async with (
-            running(echoes(**wires), entries={"emerald": {"context_tokens": 9000}}) as gateway,
+            running(echoes(**providers), entries={"emerald": {"context_tokens": 9000}}) as gateway,
             gateway.chat("red") as answer,
         ):
             assert (answer.status, answer.headers["x-coe-expert"]) == (200, "emerald")
@@ -354,7 +354,7 @@ async def test_check_12_nothing_else_is_tried_again(mode: str) -> None:
 
 async def test_check_12_budget_bounds_the_extra_load(monkeypatch: pytest.MonkeyPatch) -> None:
     async with fault_upstream("unavailable") as bad:
-        backends = {name: wire(bad.url, name) for name in ("ruby", "emerald", "plain")}
+        backends = {name: provider(bad.url, name) for name in ("ruby", "emerald", "plain")}
         async with running(backends) as gateway:
             monkeypatch.setattr(Breaker, "fail", lambda *_: None)  # breakers would end the load long before
             for _ in range(120):
@@ -387,7 +387,7 @@ async def test_check_13_breaker_skips_a_dead_expert_and_takes_it_back() -> None:
 
 
 async def test_no_expert_alive_is_503() -> None:
-    backends = {name: wire("http://127.0.0.1:1/v1", name) for name in ("ruby", "emerald", "plain")}
+    backends = {name: provider("http://127.0.0.1:1/v1", name) for name in ("ruby", "emerald", "plain")}
     async with running(backends) as gateway:
         async with gateway.chat("red") as answer:
             body = await answer.json()
@@ -398,7 +398,7 @@ async def test_no_expert_alive_is_503() -> None:
 
 async def test_check_15_stale_pooled_connection_never_reaches_the_client() -> None:
     """The upstream closes the connection it had announced as kept alive, just as the next request goes out on it."""
-    async with stale_server() as (url, count), running(echoes(ruby=wire(url)), retries=0) as gateway:
+    async with stale_server() as (url, count), running(echoes(ruby=provider(url)), retries=0) as gateway:
         for _ in range(4):
             async with gateway.chat("red") as answer:
                 assert answer.status == 200

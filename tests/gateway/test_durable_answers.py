@@ -10,7 +10,7 @@ import pytest
 from coe.base.errors import StoreError
 from coe.decision_log.decision_record import DecisionRecord, TerminalState
 from tests.gateway.fault_upstream import CRLF_STREAM, STREAM, FaultUpstream, fault_upstream
-from tests.gateway.running import Running, echoes, running, wire
+from tests.gateway.running import Running, echoes, provider, running
 from tests.memory_log import MemoryLog
 from tests.waiting import until
 
@@ -34,7 +34,7 @@ class WaitingLog(MemoryLog):
 
 
 def upstream_as_ruby(upstream: FaultUpstream, log: MemoryLog) -> AbstractAsyncContextManager[Running]:
-    return running(echoes(ruby=wire(upstream.url, "ruby")), log=log)
+    return running(echoes(ruby=provider(upstream.url, "ruby")), log=log)
 
 
 async def test_a_whole_answer_comes_after_its_row() -> None:

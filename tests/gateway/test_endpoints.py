@@ -20,7 +20,7 @@ from coe.router.features import features_hash, to_bytes
 from coe.router.pipeline import Router
 from coe.router.types import Query
 from tests.gateway.fault_upstream import fault_upstream
-from tests.gateway.running import Running, faulty, running, wire
+from tests.gateway.running import Running, faulty, provider, running
 from tests.gateway.small_router import small_router
 from tests.waiting import DEADLINE_S, until
 
@@ -199,7 +199,7 @@ async def test_bad_feedback(gateway: Running, change: dict, status: int, param: 
 
 
 async def test_readiness_says_what_is_missing(tmp_path: Path) -> None:
-    backends = {name: wire("http://127.0.0.1:1/v1") for name in ("ruby", "emerald", "plain")}
+    backends = {name: provider("http://127.0.0.1:1/v1") for name in ("ruby", "emerald", "plain")}
     async with running(backends, has_router=False, routers=tmp_path) as gateway:
         assert (await get(gateway, "/healthz"))[0] == 200
         status, health = await get(gateway, "/readyz")
@@ -228,7 +228,7 @@ async def test_readiness_does_not_outlive_the_experts() -> None:
     async with AsyncExitStack() as first, AsyncExitStack() as second:
         one = await first.enter_async_context(fault_upstream())
         other = await second.enter_async_context(fault_upstream())
-        backends = {"ruby": wire(one.url), "emerald": wire(other.url), "plain": wire(other.url)}
+        backends = {"ruby": provider(one.url), "emerald": provider(other.url), "plain": provider(other.url)}
         async with running(backends) as gateway:
             assert (await get(gateway, "/readyz"))[0] == 200
             await first.aclose()

@@ -21,7 +21,7 @@ from coe.gateway.http_errors import TOO_LONG
 from coe.gateway.settings import expert_keys
 from coe.router.expert_config import ExpertConfig
 from tests.gateway.fault_upstream import ERROR_EVENT, STREAM, WORDS, events, fault_upstream
-from tests.gateway.running import Running, config_of, echoes, faulty, running, wire
+from tests.gateway.running import Running, config_of, echoes, faulty, provider, running
 from tests.waiting import until
 
 KEY = "Zq7-live/0123456789+abc="
@@ -30,7 +30,7 @@ KEY = "Zq7-live/0123456789+abc="
 @pytest.mark.parametrize("is_stream", [False, True])
 async def test_a_refusal_that_quotes_our_key_arrives_without_it(is_stream: bool, caplog) -> None:
     caplog.set_level(logging.DEBUG)
-    async with faulty("quotes_key", wired={"api_key": KEY}, expert_keys={"ruby": KEY}) as (gateway, _):
+    async with faulty("quotes_key", provider_options={"api_key": KEY}, expert_keys={"ruby": KEY}) as (gateway, _):
         async with gateway.chat("red", stream=is_stream) as answer:
             body, headers = await answer.text(), dict(answer.headers)
         record = await gateway.record()
@@ -43,7 +43,7 @@ async def test_a_refusal_that_quotes_our_key_arrives_without_it(is_stream: bool,
 
 async def test_an_error_event_that_quotes_our_key_arrives_without_it() -> None:
     async with (
-        faulty("streams_key", wired={"api_key": KEY}, expert_keys={"ruby": KEY}) as (gateway, _),
+        faulty("streams_key", provider_options={"api_key": KEY}, expert_keys={"ruby": KEY}) as (gateway, _),
         gateway.chat("red", stream=True) as answer,
     ):
         received = await answer.read()
@@ -150,11 +150,11 @@ async def test_an_answer_in_one_piece_has_the_same_total_time(monkeypatch: pytes
 
 async def test_errors_name_the_experts_that_failed() -> None:
     async with fault_upstream("unavailable") as upstream:
-        backends = {name: wire(upstream.url) for name in ("ruby", "emerald", "plain")}
+        backends = {name: provider(upstream.url) for name in ("ruby", "emerald", "plain")}
         async with running(backends) as gateway, gateway.chat("red") as answer:
             message = (await answer.json())["error"]["message"]
     assert (answer.status, message) == (503, "expert plain: loading (before it failed: ruby)")
-    backends = {name: wire("http://127.0.0.1:1/v1") for name in ("ruby", "emerald", "plain")}
+    backends = {name: provider("http://127.0.0.1:1/v1") for name in ("ruby", "emerald", "plain")}
     async with running(backends) as gateway:
         gateway.parts.pool.alive = frozenset(backends)
         async with gateway.chat("red", model="ruby") as answer:

@@ -12,7 +12,7 @@ from coe.gateway import check_command
 from coe.gateway.expert_errors import upstream_error
 from coe.gateway.http_errors import OUT_OF_QUOTA
 from tests.gateway.fault_upstream import fault_upstream
-from tests.gateway.running import echoes, faulty, running, wire
+from tests.gateway.running import echoes, faulty, provider, running
 
 
 @pytest.mark.parametrize("mode", ["busy", "overloaded"])
@@ -47,7 +47,7 @@ async def test_an_expert_without_quota_rests_for_long_and_everyone_is_told(
 ) -> None:
     caplog.set_level(logging.INFO, "coe.fleet.pool")
     async with fault_upstream("spent") as upstream:
-        backend = wire(upstream.url)
+        backend = provider(upstream.url)
         backend = Replicas("ruby", {upstream.url: backend}, 4) if has_places else backend
         async with running(echoes(ruby=backend)) as gateway:
             pool, now = gateway.parts.pool, 0.0
@@ -98,7 +98,7 @@ def test_an_account_without_quota_is_known_by_what_no_client_can_write(
 @pytest.mark.parametrize("has_limit", [False, True])
 async def test_a_request_that_is_too_large_for_an_expert_alone_makes_it_rest_for_nobody(has_limit: bool) -> None:
     async with fault_upstream("oversized") as upstream:
-        backend = wire(upstream.url)
+        backend = provider(upstream.url)
         backend = Replicas("ruby", {upstream.url: backend}, 4) if has_limit else backend
         async with running(echoes(ruby=backend)) as gateway:
             async with gateway.chat("red") as answer:
@@ -121,7 +121,7 @@ def test_too_many_tokens_for_one_expert_may_be_few_for_the_next_and_too_many_byt
 async def test_where_all_are_at_their_limit_the_shortest_wait_is_told() -> None:
     async with fault_upstream("busy") as long, fault_upstream("busy") as short:
         long.retry_after, short.retry_after = "50", "20"
-        backends = {"ruby": wire(short.url), "emerald": wire(long.url), "plain": wire(long.url)}
+        backends = {"ruby": provider(short.url), "emerald": provider(long.url), "plain": provider(long.url)}
         async with running(backends, retries=2) as gateway:
             gateway.stop_clock()
             for _ in range(2):  # by the experts' answers, and then without asking them
@@ -135,7 +135,7 @@ async def test_where_all_are_at_their_limit_the_shortest_wait_is_told() -> None:
 
 async def test_the_wait_for_an_expert_at_its_limit_is_not_that_for_one_which_is_down() -> None:
     async with fault_upstream("busy") as busy, fault_upstream("unavailable") as gone:
-        backends = {"ruby": wire(busy.url), "plain": wire(gone.url), "emerald": wire(busy.url)}
+        backends = {"ruby": provider(busy.url), "plain": provider(gone.url), "emerald": provider(busy.url)}
         async with running(backends, retries=2) as gateway:
             gateway.stop_clock()
             gateway.parts.pool.breaker("plain").failures = FAILURES_TO_OPEN - 1

@@ -11,7 +11,7 @@ from coe.fleet.pool import ExpertPool
 from coe.fleet.replicas import FAILURES_TO_OPEN, Breaker, BreakerState, Replicas
 from coe.gateway.expert_call import RETRY_BURST
 from tests.gateway.fault_upstream import fault_upstream
-from tests.gateway.running import Running, echoes, faulty, running, wire
+from tests.gateway.running import Running, echoes, faulty, provider, running
 
 KEYS = [f"key-{number}-0123456789abcdef0123456789abcdef" for number in range(FAILURES_TO_OPEN)]
 BAD, GOOD = KEYS[:2]
@@ -127,7 +127,7 @@ async def test_the_trial_of_an_engine_is_left_to_keys_that_did_not_fail() -> Non
 
 async def test_a_key_is_answered_by_the_engine_that_does_not_fail_it() -> None:
     async with fault_upstream("fault") as bad, fault_upstream() as good:
-        ruby = Replicas("ruby", {each.url: wire(each.url) for each in (bad, good)})
+        ruby = Replicas("ruby", {each.url: provider(each.url) for each in (bad, good)})
         async with running(echoes(ruby=ruby), keys=KEYS) as gateway:
             await gateway.parts.pool.stop_probing()
             for _ in range(8 * FAILURES_TO_OPEN):

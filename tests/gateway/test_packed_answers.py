@@ -10,7 +10,7 @@ from aiohttp import web
 
 from coe.fleet.backend import MAX_ANSWER_BYTES
 from tests.gateway.fault_upstream import ANSWER, STREAM
-from tests.gateway.running import echoes, running, wire
+from tests.gateway.running import echoes, provider, running
 from tests.served_app import app_of, serving
 
 
@@ -30,7 +30,7 @@ async def test_clients_get_it_unpacked_and_it_is_counted(is_stream: bool) -> Non
     body, kind = (STREAM, "text/event-stream") if is_stream else (json.dumps(ANSWER).encode(), "application/json")
     async with (
         serving(packing(body, kind)) as url,
-        running(echoes(ruby=wire(f"{url}/v1"))) as gateway,
+        running(echoes(ruby=provider(f"{url}/v1"))) as gateway,
         gateway.chat("red", stream=is_stream) as answer,
     ):
         assert "content-encoding" not in answer.headers
@@ -42,7 +42,7 @@ async def test_clients_get_it_unpacked_and_it_is_counted(is_stream: bool) -> Non
 async def test_a_few_bytes_that_unpack_to_too_many_are_no_answer() -> None:
     async with (
         serving(packing(b" " * (MAX_ANSWER_BYTES + 1), "application/json")) as url,
-        running(echoes(ruby=wire(f"{url}/v1"))) as gateway,
+        running(echoes(ruby=provider(f"{url}/v1"))) as gateway,
         gateway.chat("red", model="ruby") as answer,
     ):
         assert answer.status == 502

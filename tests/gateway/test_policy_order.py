@@ -13,7 +13,7 @@ from coe.router.pipeline import Router
 from coe.router.policy_config import Budgets
 from coe.router.solved_policy import SolvedPolicy
 from tests.gateway.fault_upstream import fault_upstream
-from tests.gateway.running import Running, echoes, running, wire
+from tests.gateway.running import Running, echoes, provider, running
 from tests.gateway.small_router import EXPERTS, QUALITY, small_router
 from tests.router.exploring import explored
 
@@ -46,7 +46,7 @@ async def receipt(gateway: Running, decision_id: str) -> dict:
 
 async def test_next_best_runner_up_and_failover_are_one_order_within_the_budget() -> None:
     async with fault_upstream("unavailable") as upstream:
-        backends = echoes(ruby=wire(upstream.url))
+        backends = echoes(ruby=provider(upstream.url))
         async with running(backends, router=priced()) as gateway:
             async with gateway.chat("red") as answer:
                 assert (answer.status, answer.headers["x-coe-expert"]) == (200, "emerald")

@@ -11,7 +11,7 @@ import pytest
 from coe.fleet.providers import echo
 from coe.fleet.replicas import FAILURES_TO_OPEN, FIRST_BACKOFF_S, BreakerState, Replicas
 from tests.gateway.fault_upstream import FaultUpstream, fault_upstream
-from tests.gateway.running import Running, echoes, running, wire
+from tests.gateway.running import Running, echoes, provider, running
 from tests.waiting import until
 
 URLS = ("http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1", "http://127.0.0.1:3/v1")
@@ -65,7 +65,7 @@ async def engines(*modes: str, most: int | None = None) -> AsyncIterator[tuple[R
     """A gateway whose expert ruby has an engine of each mode."""
     async with AsyncExitStack() as stack:
         upstreams = [await stack.enter_async_context(fault_upstream(mode)) for mode in modes]
-        ruby = Replicas("ruby", {each.url: wire(each.url) for each in upstreams}, most)
+        ruby = Replicas("ruby", {each.url: provider(each.url) for each in upstreams}, most)
         gateway = await stack.enter_async_context(running(echoes(ruby=ruby)))
         yield gateway, ruby, upstreams
 
@@ -122,7 +122,7 @@ async def test_a_failure_is_told_where_no_other_engine_takes_the_request_after_i
 async def test_a_failure_is_told_where_the_other_engine_has_just_gone() -> None:
     async with engines("fault", "ok") as (gateway, ruby, _):
         await ruby.all[1].backend.aclose()
-        ruby.all[1].backend = wire("http://127.0.0.1:1/v1")
+        ruby.all[1].backend = provider("http://127.0.0.1:1/v1")
         for number in range(12):  # to either one first
             assert await ask(gateway, f"red {number}", model="ruby") == (500, "ruby")
             assert (await gateway.record(number)).error_code == "boom"
@@ -170,7 +170,7 @@ async def test_a_prompt_that_every_engine_fails_at_takes_none_from_others(name: 
 
 async def test_an_engine_that_is_not_there_is_left_out_from_the_start() -> None:
     async with fault_upstream() as upstream:
-        ruby = Replicas("ruby", {url: wire(url) for url in ("http://127.0.0.1:1/v1", upstream.url)})
+        ruby = Replicas("ruby", {url: provider(url) for url in ("http://127.0.0.1:1/v1", upstream.url)})
         async with running(echoes(ruby=ruby)) as gateway:
             assert ruby.all[0].breaker.state is BreakerState.OPEN
             assert await ask(gateway, model="ruby") == (200, "ruby")

@@ -30,7 +30,7 @@ from tests.fake_vllm.command import Bug, FakeOptions
 from tests.fake_vllm.engine import FakeEngine
 from tests.fake_vllm.server import FakeServer
 from tests.fleet.residency.driver import resident
-from tests.gateway.running import Running, running, wire
+from tests.gateway.running import Running, provider, running
 from tests.gateway.small_router import EXPERTS, small_router
 from tests.served_app import serving
 from tests.small_composition import composition_of
@@ -90,7 +90,7 @@ async def gateway_over(
         scheduler, VllmActuator(lambda: {name: (url,) for name, url in urls.items()}), wanted, **options
     )
     router = small_router(capabilities={name: Capabilities() for name in EXPERTS})
-    backends, sections = {name: wire(url, name) for name, url in urls.items()}, {"aliases": aliases or {}}
+    backends, sections = {name: provider(url, name) for name, url in urls.items()}, {"aliases": aliases or {}}
     async with running(backends, residency=controller, router=router, sections=sections) as it:
         yield it
 

@@ -57,7 +57,7 @@ async def serve(settings, config, experts):
             await sink.aclose()
 
 coe.gateway.live_router.load_router = lambda config, folder, encoder: support.small_router(version=folder.name)
-experts = support.echoes(ruby=support.wire(sys.argv[1], "ruby"))
+experts = support.echoes(ruby=support.provider(sys.argv[1], "ruby"))
 config = support.config_of(shutdown_grace_s=float(sys.argv[2]), drain_s=float(sys.argv[3]))
 try:
     settings = environment_settings()

@@ -161,7 +161,7 @@ def price_at(provider: str, model: str) -> Price:
 
 
 def whole(said: Mapping[str, Any]) -> Usage:
-    """The usage of a whole answer on the wire that has such objects."""
+    """The usage of a whole answer on the API that has such objects."""
     if "input_tokens" in said:
         facts = read_answer(
             json.dumps({"type": "message", "content": [], "usage": said}).encode(), messages_answer.as_chat
@@ -174,7 +174,7 @@ def whole(said: Mapping[str, Any]) -> Usage:
 
 
 def streamed(said: Mapping[str, Any]) -> Usage:
-    """The usage of a stream on that wire. Anthropic's begins with that of the prompt."""
+    """The usage of a stream on that API. Anthropic's begins with that of the prompt."""
     if "input_tokens" in said:
         first = {
             "type": "message_start",

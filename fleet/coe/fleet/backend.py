@@ -1,4 +1,4 @@
-"""The seam between the gateway and an expert's wire: a request, the answer's head, and its bytes as they arrive."""
+"""The seam between the gateway and a provider: a request, the answer's head, and its bytes as they arrive."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class BackendRequest(NamedTuple):
     """A chat request on its way to one expert. `body` is the client's JSON object, decoded once; a backend replaces
     `model` (and what selects an adapter) and changes nothing else. `path` is relative to the API root.
 
-    `headers` go with it: those of the client that the expert's wire asks for, and the context of a trace.
+    `headers` go with it: those of the client that the expert's API asks for, and the context of a trace.
     `cache_salt` differs between callers: an engine that shares cached prompts shares them among requests of one salt.
     One that serves by priority serves a line of a batch after other requests.
     """

@@ -24,12 +24,12 @@ Roots = Sequence[str]
 SCHEDULING = "scheduling-policy"
 """vLLM's flag; by its default `fcfs` the engine refuses a priority."""
 
-WIRES, OPENAI_WIRE = "fleet.providers", "vllm"
-"""An engine has the wire of its name; those without a file there, llama.cpp's server among them, speak OpenAI's."""
+PROVIDERS, OPENAI_PROVIDER = "fleet.providers", "vllm"
+"""An engine has the provider of its name; those without a file there, llama.cpp's server among them, speak OpenAI's."""
 
 DECLARED = field_names(
     """
-    wires params_b active_params_b price price_above price_batch context_tokens supports description
+    apis params_b active_params_b price price_above price_batch context_tokens supports description
     """
 )
 """Fields of an entry that its backend does not need."""
@@ -105,9 +105,9 @@ def backend_at(
     if entry.api_key_env is not None:
         options["api_key"] = secrets[entry.api_key_env]
     if entry.engine is Engine.PLUGIN:
-        return cast(ChatBackend, plugins.build(WIRES, entry.model, {**options, **entry.params, **secret_params}))
-    wire = entry.engine.value if entry.engine.value in plugins.kinds(WIRES) else OPENAI_WIRE
-    if wire == OPENAI_WIRE:
+        return cast(ChatBackend, plugins.build(PROVIDERS, entry.model, {**options, **entry.params, **secret_params}))
+    provider = entry.engine.value if entry.engine.value in plugins.kinds(PROVIDERS) else OPENAI_PROVIDER
+    if provider == OPENAI_PROVIDER:
         if url is None:
             raise ConfigError(f"experts.{name}: no address; start its engine (`coe experts up`) or set `url`")
         options |= {"url": url, "served_model": entry.name_on_engine(name), "timeout_s": entry.timeout_s}
@@ -120,7 +120,7 @@ def backend_at(
     elif entry.engine is Engine.LITELLM:
         options |= {"model": entry.model, "timeout_s": entry.timeout_s, "api_base": url}
         options["params"] = {**entry.params, **secret_params}
-    return cast(ChatBackend, plugins.build(WIRES, wire, options))
+    return cast(ChatBackend, plugins.build(PROVIDERS, provider, options))
 
 
 def lora_selection(chosen: int | None, lora_ids: Mapping[str, int | None]) -> dict[str, object]:

@@ -116,7 +116,7 @@ async def closed(response: BackendResponse) -> bytes:
 
 
 def kind_of(request: BackendRequest) -> Kind:
-    """Requests for which a refusal holds alike: of the same path, since wires have different fields of one name, with
+    """Requests for which a refusal holds alike: of the same path, since APIs have different fields of one name, with
     the same fields beside it, on which it may depend, and the same values of some."""
     body = request.body
     values = to_json({name: body[name] for name in SWITCHES if name in body})[:MAX_SWITCH_BYTES]

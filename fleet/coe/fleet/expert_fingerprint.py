@@ -6,7 +6,7 @@ from pathlib import Path
 
 from coe.base.errors import MissingWeightsError
 from coe.fleet.adapter_files import adapter_digest
-from coe.fleet.connect import WIRES
+from coe.fleet.connect import PROVIDERS
 from coe.fleet.vllm_command import adapter_folder
 from coe.router import plugins
 from coe.router.expert_config import Engine, ExpertConfig
@@ -24,7 +24,7 @@ def expert_fingerprint(entry: ExpertConfig, folder: Path) -> str:
     model, adapter = entry.model, entry.adapter
     try:
         if entry.engine is Engine.PLUGIN:
-            home = Path(str(plugins.load(WIRES, entry.model).__file__)).parent  # it may import what is beside it
+            home = Path(str(plugins.load(PROVIDERS, entry.model).__file__)).parent  # it may import what is beside it
             code = [file_sha256(path) for path in sorted(home.glob("*.py"))]
             model = fingerprint(model, sorted(entry.params.items()), *code)
         if entry.engine is Engine.LLAMACPP:

@@ -43,7 +43,7 @@ class StreamReader:
         self.finish_reason: str | None = None
         self.model: object = None  # the first that an event names; Azure begins with an event that names none
         self.error_code: str | None = None  # of an error event
-        self._reported: dict[str, Any] = {}  # some wires report the prompt first and the answer later
+        self._reported: dict[str, Any] = {}  # some APIs report the prompt first and the answer later
         self._tokens = 0  # events that carried text; engines send one token each
         self._data: list[bytes] = []  # data lines of the event that is not whole yet
         self._open_bytes = 0  # that came since it began

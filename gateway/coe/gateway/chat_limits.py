@@ -145,7 +145,7 @@ def most(chat: ChatRequest, candidates: Iterable[ExpertConfig], is_batch: bool =
     prompts, choices = (1, 1) if chat.native is None else (chat.native.prompts, chat.native.choices)
     answer = max(count_of(chat.body, name) for name in LONGEST) * max(choices_of(chat.body), choices)
     # An image, or what no chat request says, has no bound in the request; the context is the only one there is.
-    is_unbounded = chat.facts.needs_wire is not None or any(map(has_more_than_words, chat.messages))
+    is_unbounded = chat.facts.needs_api is not None or any(map(has_more_than_words, chat.messages))
     without = frozenset[str]() if is_unbounded or chat.facts.has_media else MEDIA
     if not asks_lasting_cache([chat.body, {} if chat.native is None else chat.native.body]):
         without |= LASTING

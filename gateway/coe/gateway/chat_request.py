@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, NoReturn, cast
 from coe.base.errors import allowed_values, shorten
 from coe.base.json_text import to_json
 from coe.gateway.http_errors import ApiError, invalid
-from coe.router.expert_config import Wire
+from coe.router.expert_config import ClientApi
 from coe.router.gateway_config import (
     CONSTRAINING,
     ENTRIES,
@@ -54,14 +54,14 @@ class Native:
 
     Args:
         losses: its fields that a chat request has no place for.
-        as_chat: what an event or a whole answer of that wire says, in the terms of a chat completion.
+        as_chat: what an event or a whole answer of that API says, in the terms of a chat completion.
         limit: its field that bounds an answer.
         headers: of the client, for the expert.
         prompts: how many it holds.
         choices: answers that are written for it, at most.
     """
 
-    wire: Wire
+    api: ClientApi
     body: Mapping[str, object]
     as_chat: Callable[[Mapping[str, Any]], dict[str, Any]]
     limit: str
@@ -73,7 +73,7 @@ class Native:
     def without_foreign_reasoning(self) -> Mapping[str, object]:
         """The body without reasoning that no vendor has signed or encrypted: experts that a chat request went to wrote
         it, and a vendor refuses what it did not sign. A message of nothing else goes with it."""
-        field = {Wire.MESSAGES: "messages", Wire.RESPONSES: "input"}.get(self.wire, "")
+        field = {ClientApi.MESSAGES: "messages", ClientApi.RESPONSES: "input"}.get(self.api, "")
         items = self.body.get(field)
         if not isinstance(items, list):
             return self.body
@@ -90,7 +90,7 @@ class Native:
 
 class ChatRequest(NamedTuple):
     """A decoded request. `text` is the last human ask, capped, and `earlier` are those before it, newest first;
-    `session` is what identifies the conversation. `native` goes to experts that speak its wire, in place of `body`,
+    `session` is what identifies the conversation. `native` goes to experts that speak its API, in place of `body`,
     which was translated from it."""
 
     body: Mapping[str, object]

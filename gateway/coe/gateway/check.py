@@ -20,7 +20,7 @@ from coe.base.errors import (
     allowed_values,
 )
 from coe.base.extras import MissingExtraError
-from coe.fleet.connect import WIRES
+from coe.fleet.connect import PROVIDERS
 from coe.fleet.engine_plans import require_llamacpp
 from coe.fleet.setup.endpoints import KeyRefusedError, listed_models
 from coe.fleet.vllm_gpus import placed_processes
@@ -121,8 +121,8 @@ def expert_problems(config: CoeConfig, folder: Path) -> Iterator[str]:
 
 def check_plugin(entry: ExpertConfig) -> None:
     """Raises ConfigError, MissingExtraError."""
-    plugins.validate_options(WIRES, entry.model, {**entry.params, **entry.params_env})
-    plugins.require_imports(plugins.load(WIRES, entry.model))
+    plugins.validate_options(PROVIDERS, entry.model, {**entry.params, **entry.params_env})
+    plugins.require_imports(plugins.load(PROVIDERS, entry.model))
 
 
 def adapter_problems(name: str, entry: ExpertConfig, folder: Path) -> Iterator[str]:

@@ -17,7 +17,7 @@ from coe.decision_log.decision_record import (
     StrategyTrace,
     TerminalState,
 )
-from coe.router.expert_config import Wire
+from coe.router.expert_config import ClientApi
 from coe.router.types import DecisionReason, RoutingDecision, Stay
 from coe.router.usage import Usage
 
@@ -185,7 +185,7 @@ def response_headers(row: ChatRow, *, is_debug: bool) -> dict[str, str]:
     """
     context, native, decided = row.context, row.chat.native, row.decided
     headers = {"x-request-id": context.request_id, "x-coe-schema": "1"}
-    if native is not None and native.wire is Wire.MESSAGES:
+    if native is not None and native.api is ClientApi.MESSAGES:
         headers["request-id"] = context.request_id  # its name in Anthropic's API
     if row.is_admitted:
         headers["x-coe-decision-id"] = context.decision_id

@@ -32,7 +32,7 @@ CONTENT = re.compile(
     rb'|"(?:finish|stop)_reason"\s*:\s*"[^"]|"status"\s*:\s*"(?:completed|incomplete)"|^data:\s*\[DONE\]',
     re.MULTILINE,
 )
-"""Content of a stream on any wire, which is more than comments, a role and empty texts, or its end. Inside a JSON
+"""Content of a stream of any API, which is more than comments, a role and empty texts, or its end. Inside a JSON
 string every quote is escaped, so no text matches."""
 
 ERROR_EVENT = re.compile(rb'^data:[ \t]*(\{[^\n]*"error"\s*:\s*[{"])', re.MULTILINE)
@@ -48,7 +48,7 @@ class StreamedAnswer:
 
     Args:
         call: the call of the expert that ends with the stream; None where it has ended already.
-        is_native: the expert got the client's own request and answers on its wire.
+        is_native: the expert got the client's own request and answers by its API.
         hides_usage: the gateway asked for the usage that the stream may report; its client did not.
         is_whole: the expert sent it in one piece, which is all in `first`.
         left_out: fields of the request that the expert does not take.
@@ -112,7 +112,7 @@ async def read_beginning(
     body = first + await read_all(response.chunks, MAX_ANSWER_BYTES)
     facts = await read_off_loop(partial(read_answer, as_chat=native.as_chat if native else None), body)
     if facts is None:
-        kind = f"one of /v1/{native.wire}" if native else "a chat completion"
+        kind = f"one of /v1/{native.api}" if native else "a chat completion"
         raise BackendError(f"expert {expert} sent {content_type[:100]} that is not {kind}", status=502)
     if native is None and not facts.has_choice:
         raise error_in_answer(expert, body, key)

@@ -28,7 +28,7 @@ from coe.gateway.expert_answer import (
 )
 from coe.gateway.http_errors import OF_ENTRY, OUT_OF_QUOTA, TOO_LONG, UNSENT, ApiError, api_error
 from coe.gateway.keys.grants import Caller
-from coe.router.expert_config import Engine, ExpertConfig, Wire
+from coe.router.expert_config import ClientApi, Engine, ExpertConfig
 from coe.router.types import RoutingDecision
 
 RETRY_SHARE = 0.1  # of requests; gRPC's retry throttling uses the same order (A6: tokenRatio 0.1)
@@ -139,9 +139,9 @@ class ExpertCall:
         return min([failure.retry_after_s or 0.0, *(waits_s[name] for name in ranking if name in waits_s)])
 
     def _native(self, chat: ChatRequest, expert: str) -> Native | None:
-        """The client's own request where that expert speaks its wire."""
+        """The client's own request where that expert speaks its API."""
         native = chat.native
-        return native if native is not None and native.wire in self._experts[expert].wires else None
+        return native if native is not None and native.api in self._experts[expert].apis else None
 
     def _asks_usage(self, caller: Caller, chat: ChatRequest, expert: str, native: Native | None) -> bool:
         """Returns True where a stream's usage is needed and its client did not ask for it."""
@@ -149,7 +149,7 @@ class ExpertCall:
             return True  # the client's answer has it
         body = chat.body if native is None else native.body
         options = body.get("stream_options") or {}
-        if (native is not None and native.wire is not Wire.COMPLETIONS) or not isinstance(options, dict):
+        if (native is not None and native.api is not ClientApi.COMPLETIONS) or not isinstance(options, dict):
             return False
         is_needed = caller.has_costs or not self._experts[expert].is_free
         return is_needed and options.get("include_usage") is not True
@@ -170,7 +170,7 @@ class ExpertCall:
         )
         if native is not None:
             body = native.without_foreign_reasoning() if entry.engine is Engine.OPENAI else native.body
-            request = request._replace(body=body, path=native.wire.value, headers=native.headers)
+            request = request._replace(body=body, path=native.api.value, headers=native.headers)
         added: tuple[str, ...] = ()
         if asks_usage:
             options = cast("dict[str, object]", request.body.get("stream_options") or {})

@@ -123,7 +123,7 @@ def no_expert(
         shown = ", ".join(f"'{name}'" for name in native.losses[:MAX_SHOWN_LOSSES])
         return ApiError(
             f"{shown}: a chat request cannot say this, and no expert that can serve this request speaks "
-            f"/v1/{native.wire} itself (`wires` of an expert in experts.yaml)",
+            f"/v1/{native.api} itself (`apis` of an expert in experts.yaml)",
             code="unsupported_parameter",
             param=native.losses[0].partition(" ")[0],
         )

@@ -22,7 +22,7 @@ from coe.gateway.expert_call import ExpertCall, streamed
 from coe.gateway.http_errors import api_error
 from coe.router.answers import KeyOf, answer_kind, calls_of
 from coe.router.answers.call import NO_CALL
-from coe.router.expert_config import ExpertConfig, Wire
+from coe.router.expert_config import ClientApi, ExpertConfig
 from coe.router.pipeline import Router
 from coe.router.section import PluginConfig
 from coe.router.strategies.agree import Agree, Chosen, Reply, Settled, StrategyName
@@ -231,8 +231,8 @@ def chosen_strategy(
 def why_single(chat: ChatRequest) -> str:
     """The reason why a request is for one expert alone; empty where there is none."""
     native = chat.native
-    if native is not None and (native.wire is Wire.COMPLETIONS or native.losses):
-        return f"only /v1/{native.wire} has all that this request says"
+    if native is not None and (native.api is ClientApi.COMPLETIONS or native.losses):
+        return f"only /v1/{native.api} has all that this request says"
     if chat.body.get("n") not in (None, 1):
         return "'n' asks for several answers of one expert"
     field = next((name for name in MORE_THAN_TEXT if chat.body.get(name)), None)

@@ -34,7 +34,7 @@ class Capabilities:
 
     context_tokens: int | None = None
     supports: frozenset[str] = frozenset(Feature)
-    wires: frozenset[str] = frozenset()
+    apis: frozenset[str] = frozenset()
     abstains: bool = False
     constraints: frozenset[str] = CONSTRAINING
 
@@ -50,8 +50,8 @@ class Capabilities:
             return "does not guarantee JSON"
         if not facts.constraints <= self.constraints:
             return f"would ignore {', '.join(sorted(facts.constraints - self.constraints))}"
-        if facts.needs_wire is not None and facts.needs_wire not in self.wires:
-            return f"does not speak /v1/{facts.needs_wire} itself"
+        if facts.needs_api is not None and facts.needs_api not in self.apis:
+            return f"does not speak /v1/{facts.needs_api} itself"
         needed = facts.prompt_tokens + (facts.max_output_tokens or 0)
         if self.context_tokens is not None and needed > self.context_tokens:
             return f"context of {self.context_tokens} tokens is less than the {needed} needed"
@@ -72,7 +72,7 @@ def capabilities(config: CoeConfig) -> dict[str, Capabilities]:
         name: Capabilities(
             min(entry.context_tokens, slot_tokens) if entry.engine is Engine.LLAMACPP else entry.context_tokens,
             entry.supports,
-            entry.wires,
+            entry.apis,
             entry.engine is Engine.PLUGIN and getattr(plugins.load("fleet.providers", entry.model), "ABSTAINS", False),
             CONSTRAINING if entry.engine is Engine.PLUGIN else CONSTRAINTS.get(entry.engine, frozenset()),
         )

@@ -39,13 +39,13 @@ class Engine(StrEnum):
 
     LLAMACPP = "llamacpp"  # a child process of `coe up`: llama.cpp's OpenAI server, all adapters on one base
     VLLM = "vllm"  # `coe experts up` starts it, or `url` names an engine that others run
-    OPENAI = "openai"  # anything else that speaks the OpenAI wire, at `url`
+    OPENAI = "openai"  # anything else that speaks OpenAI's API, at `url`
     LITELLM = "litellm"  # a hosted provider, `model` in litellm's notation (e.g. anthropic/claude-...)
     PLUGIN = "plugin"  # a client that a plugin brings: `model` is its kind (docs/plugins.md)
     ECHO = "echo"  # a fake for tests: answers with the question
 
 
-class Wire(StrEnum):
+class ClientApi(StrEnum):
     """An API beside chat completions that clients may speak, by its path below `/v1`."""
 
     RESPONSES = "responses"
@@ -88,7 +88,7 @@ class ExpertConfig(Section):
     )
     served_model: str | None = Field(default=None, description="model name that is sent, where it is not `model`")
     api_key_env: EnvironmentName | None = None
-    wires: frozenset[Wire] = Field(
+    apis: frozenset[ClientApi] = Field(
         default=frozenset(),
         description="what its engine speaks beside chat completions: then no request is translated",
     )
@@ -185,10 +185,10 @@ def entry_faults(entry: ExpertConfig) -> Iterator[str]:
             yield f"{field}: engine '{entry.engine}' takes none; allowed: litellm, plugin"
         for key in sorted(NOT_PARAMS & params.keys()) if entry.engine is Engine.LITELLM else ():
             yield f"{field}.{key}: set by other keys of the entry: model, url, api_key_env, timeout_s"
-    if entry.wires and entry.engine in (Engine.LITELLM, Engine.PLUGIN, Engine.ECHO):
-        yield f"wires: engine '{entry.engine}' takes none; allowed: llamacpp, vllm, openai"
-    if entry.engine is Engine.LLAMACPP and entry.adapter is not None and Wire.MESSAGES in entry.wires:
-        yield "wires: llama.cpp answers messages by the base, not by the adapter; allowed: responses, completions"
+    if entry.apis and entry.engine in (Engine.LITELLM, Engine.PLUGIN, Engine.ECHO):
+        yield f"apis: engine '{entry.engine}' takes none; allowed: llamacpp, vllm, openai"
+    if entry.engine is Engine.LLAMACPP and entry.adapter is not None and ClientApi.MESSAGES in entry.apis:
+        yield "apis: llama.cpp answers messages by the base, not by the adapter; allowed: responses, completions"
     for key, value in (("engine_args", entry.engine_args), ("engine_env", entry.engine_env)):
         if value and entry.engine is not Engine.VLLM:
             yield f"{key}: engine '{entry.engine}' takes none; allowed: vllm; llamacpp is set up by llamacpp"

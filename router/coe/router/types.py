@@ -67,7 +67,7 @@ class QueryFacts:
     constraints: frozenset[str] = frozenset()  # fields of the request that bind the answer to a form
     prompt_chars: int = 0
     max_output_tokens: int | None = None
-    needs_wire: str | None = None  # of router.expert_config.Wire: a chat request could not say all that was asked
+    needs_api: str | None = None  # of router.expert_config.ClientApi: a chat request could not say all that was asked
     allowed: tuple[str, ...] | None = None  # experts that its key may use; None: all
     loop: LoopState | None = None  # results of tools came since the last answer
     answers: int = 0  # in its conversation so far

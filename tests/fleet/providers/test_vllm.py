@@ -1,4 +1,4 @@
-"""The raw OpenAI wire against a real socket."""
+"""The raw OpenAI API against a real socket."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from tests.gateway.adapters.scripted import SPENT, TEXT, completion, events, scripted
-from tests.gateway.running import Running, echoes, running, wire
+from tests.gateway.running import Running, echoes, provider, running
 
 
 def client_of(gateway: Running) -> openai.AsyncOpenAI:
@@ -18,7 +18,7 @@ def client_of(gateway: Running) -> openai.AsyncOpenAI:
 async def test_a_prompt_is_answered() -> None:
     async with (
         scripted(chat__completions=completion(content="It is sunny.")) as engine,
-        running(echoes(ruby=wire(engine.url))) as gateway,
+        running(echoes(ruby=provider(engine.url))) as gateway,
         client_of(gateway) as client,
     ):
         answer = await client.completions.create(model="auto", prompt=["red"], temperature=0, stop=["x"])
@@ -42,7 +42,7 @@ async def test_a_prompt_is_answered_as_a_stream(wants_usage: bool) -> None:
     options: Any = {"stream_options": {"include_usage": True}} if wants_usage else {}
     async with (
         scripted(chat__completions=events(*TEXT, SPENT)) as engine,
-        running(echoes(ruby=wire(engine.url))) as gateway,
+        running(echoes(ruby=provider(engine.url))) as gateway,
         client_of(gateway) as client,
     ):
         stream = await client.completions.create(model="auto", prompt="red", max_tokens=9, stream=True, **options)

@@ -9,7 +9,7 @@ from openai import AsyncOpenAI
 
 from coe.gateway.event_edits import CallEvents, Calls
 from tests.gateway.adapters.scripted import Json, call, chunk, events, scripted
-from tests.gateway.running import echoes, running, wire
+from tests.gateway.running import echoes, provider, running
 
 ASK: Any = [{"role": "user", "content": "red"}]
 ONE = {"x": 1}
@@ -51,7 +51,7 @@ async def test_calls_add_up_alike_for_clients_of_every_api() -> None:
     named: Any = [{"name": "f", "input_schema": PARAMETERS}]
     async with (
         scripted(chat__completions=[stream for stream in streams for _ in range(3)]) as engine,
-        running(echoes(ruby=wire(engine.url)), entries={"ruby": {"supports": ["tools", "json"]}}) as gateway,
+        running(echoes(ruby=provider(engine.url)), entries={"ruby": {"supports": ["tools", "json"]}}) as gateway,
         AsyncOpenAI(base_url=gateway.gateway.url, api_key="unused", max_retries=0) as client,
         AsyncAnthropic(base_url=gateway.root, api_key="unused", max_retries=0) as anthropic,
     ):

@@ -10,7 +10,7 @@ import pytest
 from coe.gateway.adapters.messages_answer import error_values
 from coe.gateway.http_errors import ApiError
 from tests.gateway.adapters.scripted import CALLS, SPENT, TEXT, THOUGHT, call, chunk, completion, events, scripted
-from tests.gateway.running import Running, echoes, faulty, running, wire
+from tests.gateway.running import Running, echoes, faulty, provider, running
 
 KEY = "canary-7f3a9c51e2b84d06"
 TOOL: Any = {
@@ -35,7 +35,7 @@ async def test_a_stream_has_the_official_events_and_adds_up_to_the_message() -> 
     stream = events(*THOUGHT, *TEXT[:-1], *CALLS, SPENT)
     async with (
         scripted(chat__completions=stream) as engine,
-        running(echoes(ruby=wire(engine.url))) as gateway,
+        running(echoes(ruby=provider(engine.url))) as gateway,
         client_of(gateway) as client,
     ):
         asking = await client.messages.create(
@@ -79,7 +79,7 @@ async def test_reasoning_is_shown_only_where_it_was_asked_for(stream: bool) -> N
     answer: Any = events(*THOUGHT, *TEXT) if stream else completion(reasoning_content="Hm.", content="It is sunny.")
     async with (
         scripted(chat__completions=answer) as engine,
-        running(echoes(ruby=wire(engine.url))) as gateway,
+        running(echoes(ruby=provider(engine.url))) as gateway,
         client_of(gateway) as client,
     ):
         if stream:
@@ -123,7 +123,7 @@ async def test_a_whole_conversation_becomes_turns() -> None:
     entries = {name: {"supports": ["images", "tools", "json"]} for name in ("ruby", "emerald", "plain")}
     async with (
         scripted(chat__completions=completion(content="ok")) as engine,
-        running(echoes(ruby=wire(engine.url)), entries=entries) as gateway,
+        running(echoes(ruby=provider(engine.url)), entries=entries) as gateway,
     ):
         status, _ = await post(
             gateway,
@@ -181,7 +181,7 @@ async def test_a_stop_sequence_is_named_where_the_engine_says_which() -> None:
     answer["choices"][0]["stop_reason"] = "END"
     async with (
         scripted(chat__completions=answer) as engine,
-        running(echoes(ruby=wire(engine.url))) as gateway,
+        running(echoes(ruby=provider(engine.url))) as gateway,
         client_of(gateway) as client,
     ):
         message = await client.messages.create(model="auto", max_tokens=50, messages=ASK, stop_sequences=["END"])
@@ -199,7 +199,7 @@ async def test_parts_and_objects_in_place_of_texts_are_not_lost(is_stream: bool)
     options: Any = {"model": "ruby", "max_tokens": 50, "messages": ASK, "thinking": {"type": "adaptive"}}
     async with (
         scripted(chat__completions=answer) as engine,
-        running(echoes(ruby=wire(engine.url))) as gateway,
+        running(echoes(ruby=provider(engine.url))) as gateway,
         client_of(gateway) as client,
     ):
         if is_stream:
@@ -215,7 +215,7 @@ async def test_arguments_that_are_no_object_are_not_lost() -> None:
     answer = completion("tool_calls", content=None, tool_calls=[call(0, "{broken", id="a", name="f")])
     async with (
         scripted(chat__completions=answer) as engine,
-        running(echoes(ruby=wire(engine.url))) as gateway,
+        running(echoes(ruby=provider(engine.url))) as gateway,
         client_of(gateway) as client,
     ):
         message = await client.messages.create(model="auto", max_tokens=50, messages=ASK)
@@ -248,7 +248,7 @@ async def test_arguments_that_are_no_object_are_not_lost() -> None:
 )
 @pytest.mark.parametrize("path", ["messages", "messages/count_tokens"])
 async def test_what_cannot_be_said_is_named_in_anthropics_shape(fields: dict[str, Any], words: str, path: str) -> None:
-    async with scripted() as engine, running(echoes(ruby=wire(engine.url))) as gateway:
+    async with scripted() as engine, running(echoes(ruby=provider(engine.url))) as gateway:
         status, body = await post(gateway, path, **fields)
     kind = "not_found_error" if "model" in fields else "invalid_request_error"
     assert (status, body["type"], body["error"]["type"]) == (404 if "model" in fields else 400, "error", kind)
@@ -267,7 +267,7 @@ async def test_a_tool_runner_that_would_keep_its_conversation_here_sends_it_whol
     ]
     async with (
         scripted(chat__completions=[*answers, completion(content="Sunny.")]) as engine,
-        running(echoes(ruby=wire(engine.url))) as gateway,
+        running(echoes(ruby=provider(engine.url))) as gateway,
         client_of(gateway) as client,
     ):
         runner = client.beta.messages.tool_runner(model="auto", max_tokens=50, messages=ASK, tools=[get_weather])
@@ -342,7 +342,7 @@ async def test_tokens_are_counted_by_the_engine_or_estimated() -> None:
     counts = {"tokenize": {"count": 12, "tokens": []}}
     async with (
         scripted(**counts) as engine,
-        running(echoes(ruby=wire(engine.url))) as gateway,
+        running(echoes(ruby=provider(engine.url))) as gateway,
         client_of(gateway) as client,
     ):
         estimated = await client.messages.with_raw_response.count_tokens(
@@ -353,7 +353,7 @@ async def test_tokens_are_counted_by_the_engine_or_estimated() -> None:
     entries = {"ruby": {"engine": "vllm"}}
     async with (
         scripted(**counts) as engine,
-        running(echoes(ruby=wire(engine.url)), entries=entries) as gateway,
+        running(echoes(ruby=provider(engine.url)), entries=entries) as gateway,
         client_of(gateway) as client,
     ):
         exact = await client.messages.with_raw_response.count_tokens(model="auto", messages=ASK)
@@ -367,7 +367,7 @@ async def test_tokens_are_counted_by_the_engine_or_estimated() -> None:
     engines = scripted(**{"apply-template": template, "tokenize": tokens})
     async with (
         engines as engine,
-        running(echoes(ruby=wire(engine.url)), entries=entries) as gateway,
+        running(echoes(ruby=provider(engine.url)), entries=entries) as gateway,
         client_of(gateway) as client,
     ):
         assert (await client.messages.count_tokens(model="auto", messages=ASK)).input_tokens == 3

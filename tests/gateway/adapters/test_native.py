@@ -1,4 +1,4 @@
-"""Experts whose engines speak a wire themselves: bytes pass both ways, and the log still knows what happened."""
+"""Experts whose engines speak a API themselves: bytes pass both ways, and the log still knows what happened."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from coe.gateway.app import ADAPTERS
 from coe.gateway.chat_limits import bounded, most
 from coe.gateway.chat_request import Native
 from coe.router.capabilities import Capabilities
-from coe.router.expert_config import Engine, ExpertConfig, Wire
+from coe.router.expert_config import ClientApi, Engine, ExpertConfig
 from coe.router.gateway_config import GatewayConfig
 from tests.gateway.adapters.scripted import Json, completion, scripted
-from tests.gateway.running import Running, config_of, echoes, running, wire
+from tests.gateway.running import Running, config_of, echoes, provider, running
 from tests.gateway.small_router import EXPERTS, small_router
 from tests.gateway.test_durable_answers import WaitingLog
 from tests.waiting import until
 
-NATIVE: dict[str, Any] = {"ruby": {"engine": "vllm", "wires": [wire.value for wire in Wire]}}
-CAN_TAKE = {name: Capabilities(4096, wires=frozenset(Wire if name == "ruby" else ())) for name in EXPERTS}
+NATIVE: dict[str, Any] = {"ruby": {"engine": "vllm", "apis": [api.value for api in ClientApi]}}
+CAN_TAKE = {name: Capabilities(4096, apis=frozenset(ClientApi if name == "ruby" else ())) for name in EXPERTS}
 ROUTER = small_router(capabilities=CAN_TAKE)
 
 REQUESTS: dict[str, Json] = {
@@ -84,7 +84,7 @@ FAILED: dict[str, bytes] = {
     "messages": named({"type": "error", "error": {"type": "dead", "message": "x"}}),
     "completions": b'data: {"error": {"code": "dead"}}\n\n',
 }
-WIRES = tuple(REQUESTS)
+APIS = tuple(REQUESTS)
 
 
 def unended(path: str) -> bytes:
@@ -99,11 +99,11 @@ async def post(gateway: Running, path: str, **fields: Any) -> tuple[int, bytes]:
         return answer.status, await answer.read()
 
 
-@pytest.mark.parametrize("path", WIRES)
+@pytest.mark.parametrize("path", APIS)
 async def test_bytes_pass_and_the_log_knows(path: str) -> None:
     async with (
         scripted(**{path: [WHOLE[path], STREAMS[path]]}) as engine,
-        running(echoes(ruby=wire(engine.url)), entries=NATIVE, router=ROUTER) as gateway,
+        running(echoes(ruby=provider(engine.url)), entries=NATIVE, router=ROUTER) as gateway,
     ):
         status, whole = await post(gateway, path)
         _, stream = await post(gateway, path, stream=True)
@@ -121,7 +121,7 @@ async def test_bytes_pass_and_the_log_knows(path: str) -> None:
         assert not record.usage.is_estimated
 
 
-@pytest.mark.parametrize("path", WIRES)
+@pytest.mark.parametrize("path", APIS)
 async def test_of_a_priced_expert_only_completions_are_asked_for_usage(path: str) -> None:
     usage = b'data: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":2}}\n\n'
     body, _, end = STREAMS[path].partition(LAST[path])
@@ -129,7 +129,7 @@ async def test_of_a_priced_expert_only_completions_are_asked_for_usage(path: str
     priced = {"ruby": {**NATIVE["ruby"], "price": {"output": 1.0}}}
     async with (
         scripted(**{path: sent}) as engine,
-        running(echoes(ruby=wire(engine.url)), entries=priced, router=ROUTER) as gateway,
+        running(echoes(ruby=provider(engine.url)), entries=priced, router=ROUTER) as gateway,
     ):
         assert (await post(gateway, path, stream=True))[1] == STREAMS[path]
         assert (await gateway.record()).cost_usd == pytest.approx(2e-6)
@@ -137,12 +137,12 @@ async def test_of_a_priced_expert_only_completions_are_asked_for_usage(path: str
     assert asked == ({"include_usage": True} if path == "completions" else None)
 
 
-@pytest.mark.parametrize("path", WIRES)
+@pytest.mark.parametrize("path", APIS)
 async def test_the_end_of_a_stream_waits_for_its_row(path: str) -> None:
     log = WaitingLog()
     async with (
         scripted(**{path: STREAMS[path]}) as engine,
-        running(echoes(ruby=wire(engine.url)), entries=NATIVE, router=ROUTER, log=log) as gateway,
+        running(echoes(ruby=provider(engine.url)), entries=NATIVE, router=ROUTER, log=log) as gateway,
     ):
         body = {"model": "auto", **REQUESTS[path], "stream": True}
         async with gateway.client.post(f"{gateway.gateway.url}/{path}", json=body) as answer:
@@ -156,11 +156,11 @@ async def test_the_end_of_a_stream_waits_for_its_row(path: str) -> None:
             assert begun + await answer.read() == STREAMS[path]
 
 
-@pytest.mark.parametrize("path", WIRES)
+@pytest.mark.parametrize("path", APIS)
 async def test_an_error_within_a_stream_passes_and_is_logged(path: str) -> None:
     async with (
         scripted(**{path: unended(path) + FAILED[path]}) as engine,
-        running(echoes(ruby=wire(engine.url)), entries=NATIVE, router=ROUTER, retries=0) as gateway,
+        running(echoes(ruby=provider(engine.url)), entries=NATIVE, router=ROUTER, retries=0) as gateway,
     ):
         _, stream = await post(gateway, path, stream=True)
         record = await gateway.record()
@@ -168,11 +168,11 @@ async def test_an_error_within_a_stream_passes_and_is_logged(path: str) -> None:
     assert (record.state.value, record.error_code) == ("upstream_error", "dead")
 
 
-@pytest.mark.parametrize("path", WIRES)
+@pytest.mark.parametrize("path", APIS)
 async def test_a_stream_without_an_end_is_an_error_in_the_shape_of_its_wire(path: str) -> None:
     async with (
         scripted(**{path: unended(path)}) as engine,
-        running(echoes(ruby=wire(engine.url)), entries=NATIVE, router=ROUTER, retries=0) as gateway,
+        running(echoes(ruby=provider(engine.url)), entries=NATIVE, router=ROUTER, retries=0) as gateway,
     ):
         _, stream = await post(gateway, path, stream=True)
         record = await gateway.record()
@@ -184,10 +184,12 @@ async def test_a_stream_without_an_end_is_an_error_in_the_shape_of_its_wire(path
 
 
 async def test_what_chat_cannot_say_goes_to_an_expert_that_can() -> None:
-    """`emerald` is the map's for green, but only `ruby` speaks the wire."""
+    """`emerald` is the map's for green, but only `ruby` speaks the API."""
     async with (
         scripted(messages=WHOLE["messages"], chat__completions=completion(content="chat")) as engine,
-        running(echoes(ruby=wire(engine.url), emerald=wire(engine.url)), entries=NATIVE, router=ROUTER) as gateway,
+        running(
+            echoes(ruby=provider(engine.url), emerald=provider(engine.url)), entries=NATIVE, router=ROUTER
+        ) as gateway,
     ):
         ask = [{"role": "user", "content": "green"}]
         await post(gateway, "messages", messages=ask)
@@ -207,7 +209,7 @@ async def test_a_failover_translates_for_the_next_expert() -> None:
         scripted() as dead,
         scripted(chat__completions=completion(content="chat")) as engine,
         running(
-            echoes(ruby=wire(dead.url), emerald=wire(engine.url), plain=wire(engine.url)), entries=NATIVE
+            echoes(ruby=provider(dead.url), emerald=provider(engine.url), plain=provider(engine.url)), entries=NATIVE
         ) as gateway,
     ):
         dead.status = 503
@@ -216,11 +218,11 @@ async def test_a_failover_translates_for_the_next_expert() -> None:
     assert [path for path, _ in dead.asked] == ["messages"]
 
 
-@pytest.mark.parametrize("path", WIRES)
+@pytest.mark.parametrize("path", APIS)
 async def test_an_answer_of_another_kind_is_a_502(path: str) -> None:
     async with (
         scripted(**{path: {"odd": 1}}) as engine,
-        running(echoes(ruby=wire(engine.url)), entries=NATIVE, router=ROUTER, retries=0) as gateway,
+        running(echoes(ruby=provider(engine.url)), entries=NATIVE, router=ROUTER, retries=0) as gateway,
     ):
         status, body = await post(gateway, path)
     assert status == 502
@@ -230,7 +232,7 @@ async def test_an_answer_of_another_kind_is_a_502(path: str) -> None:
 async def test_tokens_are_counted_on_the_wire() -> None:
     async with (
         scripted(messages__count_tokens={"input_tokens": 21}) as engine,
-        running(echoes(ruby=wire(engine.url)), entries=NATIVE, router=ROUTER) as gateway,
+        running(echoes(ruby=provider(engine.url)), entries=NATIVE, router=ROUTER) as gateway,
     ):
         body = {"model": "auto", "messages": REQUESTS["messages"]["messages"]}
         async with gateway.client.post(f"{gateway.gateway.url}/messages/count_tokens", json=body) as answer:
@@ -242,7 +244,7 @@ async def test_tokens_are_counted_on_the_wire() -> None:
 async def test_a_count_that_is_none_is_estimated(said: Any) -> None:
     async with (
         scripted(messages__count_tokens=said) as engine,
-        running(echoes(ruby=wire(engine.url)), entries=NATIVE, router=ROUTER) as gateway,
+        running(echoes(ruby=provider(engine.url)), entries=NATIVE, router=ROUTER) as gateway,
     ):
         body = {"model": "auto", "messages": REQUESTS["messages"]["messages"]}
         async with gateway.client.post(f"{gateway.gateway.url}/messages/count_tokens", json=body) as answer:
@@ -262,9 +264,9 @@ def test_the_most_that_a_native_request_costs_counts_all_it_asks() -> None:
 @pytest.mark.parametrize(
     ("entry", "problem"),
     [
-        ({"engine": "echo", "wires": ["messages"]}, "wires: engine 'echo' takes none; allowed: llamacpp, vllm, openai"),
-        ({"engine": "llamacpp", "adapter": "a", "wires": ["messages"]}, "answers messages by the base"),
-        ({"engine": "vllm", "wires": ["batches"]}, "batches"),
+        ({"engine": "echo", "apis": ["messages"]}, "apis: engine 'echo' takes none; allowed: llamacpp, vllm, openai"),
+        ({"engine": "llamacpp", "adapter": "a", "apis": ["messages"]}, "answers messages by the base"),
+        ({"engine": "vllm", "apis": ["batches"]}, "batches"),
     ],
 )
 def test_a_wire_that_an_engine_does_not_speak_is_refused(entry: dict[str, Any], problem: str) -> None:
@@ -283,7 +285,7 @@ CLEAR: Json = {"type": "reasoning", "id": "rs_2", "summary": [{"type": "summary_
 @pytest.mark.parametrize("engine", ["openai", "vllm"])
 async def test_a_loop_that_moves_to_a_vendor_takes_no_reasoning_along_that_the_vendor_did_not_sign(engine: str) -> None:
     """A green loop stalls at plain, which speaks chat, and goes to emerald, which speaks Anthropic's API itself."""
-    can_take = {name: Capabilities(wires=frozenset({"messages"} if name == "emerald" else ())) for name in EXPERTS}
+    can_take = {name: Capabilities(apis=frozenset({"messages"} if name == "emerald" else ())) for name in EXPERTS}
     router = small_router(capabilities=can_take)
     router = replace(router, policies={"default": replace(router.policies["default"], pins={1: 2})})
     asked: list[Json] = [{"role": "user", "content": "what makes all those green leaves green?"}]
@@ -293,8 +295,8 @@ async def test_a_loop_that_moves_to_a_vendor_takes_no_reasoning_along_that_the_v
         scripted(messages=[WHOLE["messages"]]) as vendor,
         scripted(**{"chat/completions": [completion(content="hi"), completion(content="hi")]}) as chat,
     ):
-        entries = {"emerald": {"engine": engine, "url": f"{vendor.url}/v1", "wires": ["messages"]}}
-        experts = echoes(emerald=wire(vendor.url), plain=wire(chat.url))
+        entries = {"emerald": {"engine": engine, "url": f"{vendor.url}/v1", "apis": ["messages"]}}
+        experts = echoes(emerald=provider(vendor.url), plain=provider(chat.url))
         async with running(experts, entries=entries, router=router) as gateway:
             for messages in (asked, [*loop[:1], *own, *loop[1:]]):
                 assert (await post(gateway, "messages", messages=messages, container=None))[0] == 200
@@ -312,9 +314,9 @@ def test_responses_keep_reasoning_that_is_encrypted() -> None:
     call = {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"}
     items = [{"role": "user", "content": "x"}, HIDDEN, CLEAR, call, {"type": "odd", "content": ["text"]}]
     body = {"model": "m", "input": items}
-    assert Native(Wire.RESPONSES, body, dict, "max_output_tokens").without_foreign_reasoning() == {
+    assert Native(ClientApi.RESPONSES, body, dict, "max_output_tokens").without_foreign_reasoning() == {
         "model": "m",
         "input": [items[0], HIDDEN, *items[3:]],
     }
     text = {"model": "m", "input": "x"}
-    assert Native(Wire.RESPONSES, text, dict, "max_output_tokens").without_foreign_reasoning() == text
+    assert Native(ClientApi.RESPONSES, text, dict, "max_output_tokens").without_foreign_reasoning() == text

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from coe.gateway.adapters.turn import Turn
 from tests.gateway.adapters.scripted import CALLS, SPENT, TEXT, THOUGHT, call, chunk, completion, events, scripted
-from tests.gateway.running import Running, echoes, faulty, running, wire
+from tests.gateway.running import Running, echoes, faulty, provider, running
 
 TOOL: Any = {
     "type": "function",
@@ -43,7 +43,7 @@ async def test_a_stream_has_the_official_events_and_adds_up_to_the_response() ->
     stream = events(*THOUGHT, *TEXT[:-1], *CALLS, SPENT)
     async with (
         scripted(chat__completions=stream) as engine,
-        running(echoes(ruby=wire(engine.url))) as gateway,
+        running(echoes(ruby=provider(engine.url))) as gateway,
         client_of(gateway) as client,
     ):
         async with client.responses.stream(model="auto", input="red", tools=[TOOL]) as answer:
@@ -79,7 +79,7 @@ async def test_a_whole_answer_and_what_it_was_asked_with() -> None:
     answer = completion(reasoning_content="Hm.", content="It is sunny.")
     async with (
         scripted(chat__completions=answer) as engine,
-        running(echoes(ruby=wire(engine.url))) as gateway,
+        running(echoes(ruby=provider(engine.url))) as gateway,
         client_of(gateway) as client,
     ):
         raw = await client.responses.with_raw_response.create(
@@ -126,7 +126,7 @@ async def test_a_whole_conversation_becomes_turns() -> None:
     entries = {name: {"supports": ["images", "json"]} for name in ("ruby", "emerald", "plain")}
     async with (
         scripted(chat__completions=completion(content="ok")) as engine,
-        running(echoes(ruby=wire(engine.url)), entries=entries) as gateway,
+        running(echoes(ruby=provider(engine.url)), entries=entries) as gateway,
     ):
         status, _ = await post(gateway, model="ruby", input=given, instructions="Be brief.")
     assert status == 200
@@ -153,7 +153,7 @@ async def test_functions_in_a_namespace_have_both_names_on_the_way() -> None:
     entries = {"ruby": {"supports": ["tools", "json"]}}
     async with (
         scripted(chat__completions=stream) as engine,
-        running(echoes(ruby=wire(engine.url)), entries=entries) as gateway,
+        running(echoes(ruby=provider(engine.url)), entries=entries) as gateway,
         client_of(gateway) as client,
     ):
         items: Any = [{"role": "user", "content": "red"}, given, output]
@@ -176,7 +176,7 @@ async def test_parse_gives_an_object() -> None:
     answer = completion(content='{"city": "Bern", "is_sunny": true}')
     async with (
         scripted(chat__completions=answer) as engine,
-        running(echoes(ruby=wire(engine.url))) as gateway,
+        running(echoes(ruby=provider(engine.url))) as gateway,
         client_of(gateway) as client,
     ):
         response = await client.responses.parse(model="ruby", input="red", text_format=Weather)
@@ -199,7 +199,7 @@ async def test_parse_gives_an_object() -> None:
         ({"tools": [{"type": "web_search"}]}, "tools[0].type", "web_search"),
         ({"tools": [TOOL, {"type": "custom", "name": "x"}]}, "tools[1].type", "custom"),
         ({"tool_choice": {"type": "allowed_tools"}}, "tool_choice.type", "speaks /v1/responses itself"),
-        ({"truncation": "auto"}, "truncation", "speaks /v1/responses itself (`wires` of an expert in experts.yaml)"),
+        ({"truncation": "auto"}, "truncation", "speaks /v1/responses itself (`apis` of an expert in experts.yaml)"),
         ({"top_logprobs": 2}, "top_logprobs", "speaks /v1/responses itself"),
         ({"include": ["file_search_call.results"]}, "include", "file_search_call.results"),
         ({"input": [{"type": "item_reference", "id": "m"}]}, "input[0].type", "the item itself"),
@@ -225,7 +225,7 @@ async def test_parse_gives_an_object() -> None:
     ],
 )
 async def test_what_cannot_be_said_is_named(fields: dict[str, Any], param: str, words: str) -> None:
-    async with scripted() as engine, running(echoes(ruby=wire(engine.url))) as gateway:
+    async with scripted() as engine, running(echoes(ruby=provider(engine.url))) as gateway:
         status, body = await post(gateway, **fields)
     error = body["error"]
     assert (status, error["param"]) == (404 if param == "model" else 400, param)
@@ -249,7 +249,7 @@ async def test_an_answer_cut_by_its_limit_is_incomplete() -> None:
     answer = completion("length", content="It is")
     async with (
         scripted(chat__completions=answer) as engine,
-        running(echoes(ruby=wire(engine.url))) as gateway,
+        running(echoes(ruby=provider(engine.url))) as gateway,
         client_of(gateway) as client,
     ):
         response = await client.responses.create(model="ruby", input="red")

@@ -26,7 +26,7 @@ from coe.gateway.keys.grants import Caller
 from coe.retrieval.stores.files import Files
 from tests.gateway.fault_upstream import FaultUpstream, fault_upstream
 from tests.gateway.keys.test_chat_limits import Known, caller_with
-from tests.gateway.running import Running, echoes, running, wire
+from tests.gateway.running import Running, echoes, provider, running
 from tests.gateway.telemetry.collector import collecting, exporting_to
 from tests.waiting import DEADLINE_S, until
 
@@ -216,7 +216,7 @@ async def held(upstream: FaultUpstream, count: int) -> None:
 async def test_what_runs_at_a_cancel_ends_and_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with (
         fault_upstream("gated") as upstream,
-        batching(tmp_path, monkeypatch, echoes(ruby=wire(upstream.url)), max_concurrency=2 * BATCH_SHARE) as made,
+        batching(tmp_path, monkeypatch, echoes(ruby=provider(upstream.url)), max_concurrency=2 * BATCH_SHARE) as made,
     ):
         batch = await made.make([line(f"q{n}", model="ruby") for n in range(50)])
         await held(upstream, 2)
@@ -236,7 +236,7 @@ async def test_lines_that_the_window_leaves_are_in_the_error_file(
 ) -> None:
     async with (
         fault_upstream("gated") as upstream,
-        batching(tmp_path, monkeypatch, echoes(ruby=wire(upstream.url)), max_concurrency=1 * BATCH_SHARE) as made,
+        batching(tmp_path, monkeypatch, echoes(ruby=provider(upstream.url)), max_concurrency=1 * BATCH_SHARE) as made,
     ):
         batch = await made.make([line(f"q{n}", model="ruby") for n in range(5)])
         await held(upstream, 1)
@@ -258,7 +258,7 @@ async def test_another_gateway_continues_where_one_stopped(tmp_path: Path, monke
     async with (
         fault_upstream("gated") as upstream,
         batching(
-            tmp_path, monkeypatch, echoes(ruby=wire(upstream.url)), max_concurrency=2 * BATCH_SHARE, runs=False
+            tmp_path, monkeypatch, echoes(ruby=provider(upstream.url)), max_concurrency=2 * BATCH_SHARE, runs=False
         ) as made,
     ):
         batch = await made.make([line(f"q{n}", f"text {n}", model="ruby") for n in range(6)])

@@ -126,7 +126,7 @@ def is_error(surface: str, status: int, received: bytes) -> bool:
     return status >= 400 and bool(error["message"]) and "type" in error
 
 
-def wire_of(kind: str, expert: HostileExpert, limit_s: float = 1.0) -> Any:
+def provider_of(kind: str, expert: HostileExpert, limit_s: float = 1.0) -> Any:
     if kind == "openai":
         return vllm.build(vllm.Options(url=expert.url, served_model="m", timeout_s=SILENCE_S))
     return litellm.build(litellm.Options(model="openai/m", api_key="k", api_base=expert.url, timeout_s=limit_s))
@@ -137,17 +137,17 @@ NEEDS_LITELLM = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::ResourceWarning"),
     pytest.mark.slow,
 ]
-WIRES = ["openai", pytest.param("litellm", marks=NEEDS_LITELLM)]
+PROVIDERS = ["openai", pytest.param("litellm", marks=NEEDS_LITELLM)]
 
 
-@pytest.mark.parametrize("kind", WIRES)
+@pytest.mark.parametrize("kind", PROVIDERS)
 @pytest.mark.parametrize("surface", PATHS)
 @pytest.mark.parametrize("is_stream", [False, True])
 async def test_an_answer_is_right_or_an_error_and_the_next_one_is_right(
     kind: str, surface: str, is_stream: bool
 ) -> None:
     wrong = []
-    async with hostile_expert() as expert, running(echoes(ruby=wire_of(kind, expert))) as gateway:
+    async with hostile_expert() as expert, running(echoes(ruby=provider_of(kind, expert))) as gateway:
         gateway.stop_clock()
         await ask(gateway, surface, "first", is_stream)  # what a library loads then counts as silence
         for name, mode in {**RIGHT, **FAULTS}.items():
@@ -170,10 +170,10 @@ async def test_an_answer_is_right_or_an_error_and_the_next_one_is_right(
     assert not wrong, [each[:2] for each in wrong]
 
 
-@pytest.mark.parametrize("kind", WIRES)
+@pytest.mark.parametrize("kind", PROVIDERS)
 @pytest.mark.parametrize("sent", [Asked(STRAY, False).answer, b"HTTP/1.1 2", b"\r\n", b"HTTP/1.1 408 x\r\n\r\n"])
 async def test_what_comes_unasked_is_no_answer(kind: str, sent: bytes) -> None:
-    async with hostile_expert() as expert, running(echoes(ruby=wire_of(kind, expert, DEADLINE_S))) as gateway:
+    async with hostile_expert() as expert, running(echoes(ruby=provider_of(kind, expert, DEADLINE_S))) as gateway:
         for number in range(4):
             status, received = await ask(gateway, "chat", f"number {number}", False)
             assert is_right("chat", status, received, f"number {number}"), received
@@ -210,7 +210,7 @@ async def test_others_have_their_turn_while_a_stream_floods(
     counted(StreamReader, "feed")
     if kind == "litellm":
         counted(importlib.import_module("openai._streaming").SSEDecoder, "decode")  # a line
-    async with hostile_expert() as expert, running(echoes(ruby=wire_of(kind, expert, DEADLINE_S))) as gateway:
+    async with hostile_expert() as expert, running(echoes(ruby=provider_of(kind, expert, DEADLINE_S))) as gateway:
         await ask(gateway, surface, "first", True)
         expert.mode = FLOODS[mode]
         turning = asyncio.create_task(turn())

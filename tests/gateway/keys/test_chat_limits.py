@@ -25,14 +25,14 @@ from coe.gateway.keys.counters import NOTHING, Cost, counters_of
 from coe.gateway.keys.grants import Caller, Cap, Grant, Measure, Window, caller_of
 from coe.gateway.keys.limits import Reservation
 from coe.router.cost import Price
-from coe.router.expert_config import ExpertConfig, Wire
+from coe.router.expert_config import ClientApi, ExpertConfig
 from coe.router.gateway_config import GatewayConfig
 from coe.router.usage import Usage
 from tests.gateway.adapters.scripted import chunk, events
 from tests.gateway.adapters.test_native import named
 from tests.gateway.fault_upstream import ANSWER, STREAM, FaultUpstream, fault_upstream
 from tests.gateway.keys.test_limits import counters
-from tests.gateway.running import Running, echoes, faulty, running, wire
+from tests.gateway.running import Running, echoes, faulty, provider, running
 from tests.served_app import app_of, serving
 from tests.waiting import until
 
@@ -171,7 +171,7 @@ async def test_a_client_that_leaves_pays_what_the_expert_may_have_billed(redis_u
     async with (
         fault_upstream("hang") as upstream,
         running(
-            {**echoes(), "ruby": Replicas("ruby", {upstream.url: wire(upstream.url)}, max_running=1)},
+            {**echoes(), "ruby": Replicas("ruby", {upstream.url: provider(upstream.url)}, max_running=1)},
             auth=Known(caller_with(usd=1.0, requests=5)),
             redis_url=redis_url,
             entries={"ruby": PRICES},
@@ -246,11 +246,11 @@ async def test_a_client_that_has_read_a_part_of_a_stream_pays_for_all(redis_url:
         await asyncio.Event().wait()
         return response
 
-    entries = {"ruby": {"engine": "vllm", "wires": ["messages"], **PRICES}}
+    entries = {"ruby": {"engine": "vllm", "apis": ["messages"], **PRICES}}
     async with (
         serving(app_of({"POST /v1/{path:.*}": answer_forever})) as root,
         running(
-            echoes(ruby=wire(f"{root}/v1")),
+            echoes(ruby=provider(f"{root}/v1")),
             auth=Known(caller_with(usd=100.0)),
             redis_url=redis_url,
             entries=entries,
@@ -436,7 +436,7 @@ def test_the_price_of_a_lasting_cache_is_reserved_where_the_body_asks_for_one(
     tool = {"type": "function", "function": {"name": "f", "parameters": {}}} | (asks if place == "tool" else {})
     chat = request_of(messages=[message], tools=[tool], max_tokens=1)
     if place == "native":
-        chat = chat._replace(native=Native(Wire.MESSAGES, asks, dict, "max_tokens"))
+        chat = chat._replace(native=Native(ClientApi.MESSAGES, asks, dict, "max_tokens"))
     prices = {"input": 1, "cache_write": 1.25, "cache_write_1h": 2.0}
     expert = ExpertConfig.model_validate({"engine": "echo", "model": "m", "price": prices})
     assert most(chat, [expert]).nano_usd == 1000 * dollars * prompt_bound(chat.body)

@@ -15,7 +15,7 @@ from aiohttp import web
 from coe.router.pipeline import Router
 from coe.router.strategies.agree import Agree
 from coe.router.strategy_plan import StrategyPlan
-from tests.gateway.running import Running, running, wire
+from tests.gateway.running import Running, provider, running
 from tests.gateway.small_router import EXPERTS, small_router
 from tests.served_app import app_of, serving
 
@@ -113,7 +113,7 @@ async def composition(
     async with served(Panel(dict(says))) as panel:
         if is_open:
             panel.gate.set()
-        backends = {expert: wire(panel.url, expert) for expert in EXPERTS}
+        backends = {expert: provider(panel.url, expert) for expert in EXPERTS}
         kinds = {category: {"kind": "number"} for category in ("red", "green", "general")}
         sections = {"answers": kinds, **changes.pop("sections", {})}
         async with running(backends, router=asking_router(strategy), sections=sections, **changes) as gateway:

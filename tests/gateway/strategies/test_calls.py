@@ -172,7 +172,7 @@ async def test_responses_get_the_calls(is_stream: bool) -> None:
 
 
 async def test_what_a_chat_request_cannot_say_is_for_one_expert() -> None:
-    entries = {name: {"engine": "vllm", "url": "http://127.0.0.1:9/v1", "wires": ["responses"]} for name in ("ruby",)}
+    entries = {name: {"engine": "vllm", "url": "http://127.0.0.1:9/v1", "apis": ["responses"]} for name in ("ruby",)}
     async with composition(SAME, entries=entries) as (gateway, panel):
         body = {"model": "auto", "input": "red", "truncation": "auto"}
         async with gateway.client.post(f"{gateway.gateway.url}/responses", json=body) as answer:

@@ -15,7 +15,7 @@ import yaml
 
 from tests.gateway.fault_upstream import FaultUpstream, fault_upstream
 from tests.gateway.retrieval.serving import serving
-from tests.gateway.running import Running, echoes, running, wire
+from tests.gateway.running import Running, echoes, provider, running
 from tests.gateway.served import end_gateway, start_gateway
 from tests.gateway.telemetry.collector import Collector, collecting, environment, exporting_to
 from tests.gateway.test_answer_cache import asked, composition
@@ -36,7 +36,7 @@ async def traced(
         collecting() as collector,
         fault_upstream(mode) as upstream,
         exporting_to(collector.url, monkeypatch) as telemetry,
-        running(echoes(ruby=wire(upstream.url)), entries=ENTRIES, telemetry=telemetry, **options) as gateway,
+        running(echoes(ruby=provider(upstream.url)), entries=ENTRIES, telemetry=telemetry, **options) as gateway,
     ):
         yield gateway, collector, upstream
 

@@ -1,4 +1,4 @@
-"""Every provider that does not speak the OpenAI wire, through litellm.
+"""Every provider that does not speak OpenAI's API, through litellm.
 
 Importing litellm takes seconds and 200 MB, so it happens on the first request, in a thread.
 """

@@ -1,4 +1,4 @@
-"""The raw OpenAI wire over HTTP: vLLM, llama.cpp's server, and whatever else speaks it. Bytes in, bytes out."""
+"""OpenAI's API over HTTP: vLLM, llama.cpp's server, and whatever else speaks it. Bytes in, bytes out."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ async def got(session: aiohttp.ClientSession, address: URL) -> tuple[int, Any]:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An API that speaks OpenAI's wire, and its models: the id of each, and what it says of it."""
+    """An API that speaks OpenAI's API, and its models: the id of each, and what it says of it."""
 
     url: str
     key_env: str | None

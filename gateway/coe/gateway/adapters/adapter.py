@@ -122,7 +122,7 @@ class Adapter:
         return error.body
 
     def error_event(self, error: ApiError, request_id: str) -> bytes:
-        """The last event of a stream that an expert began on this very wire and that was cut."""
+        """The last event of a stream that an expert began on this very API and that was cut."""
         return b"data: " + error.body + b"\n\n"
 
 

@@ -12,7 +12,7 @@ from coe.gateway.adapters.turn import TEXT, texts_of
 from coe.gateway.chat_request import ChatRequest, Native, count, wrong
 from coe.gateway.exchange import answer_id
 from coe.gateway.http_errors import ApiError
-from coe.router.expert_config import Wire
+from coe.router.expert_config import ClientApi
 from coe.router.gateway_config import GatewayConfig, field_names
 
 FIELDS = Fields(
@@ -28,7 +28,7 @@ class CompletionsAdapter(TranslatingAdapter):
     """/v1/completions, whose events and errors have the form of chat completions'."""
 
     def request(self, body: Mapping[str, Any], bounds: GatewayConfig, headers: Mapping[bytes, bytes]) -> ChatRequest:
-        reading = Reading(Wire.COMPLETIONS, body, bounds)
+        reading = Reading(ClientApi.COMPLETIONS, body, bounds)
         reading.take(FIELDS)
         for name in ("n", "best_of"):
             count(body, name, most=bounds.max_choices)
@@ -39,7 +39,9 @@ class CompletionsAdapter(TranslatingAdapter):
         prompts = prompt_count(body.get("prompt"))
         choices = prompts * max(body.get("n") or 1, body.get("best_of") or 1)
         native = {**body, "max_tokens": limit}
-        return reading.done(Native(Wire.COMPLETIONS, native, as_chat, "max_tokens", prompts=prompts, choices=choices))
+        return reading.done(
+            Native(ClientApi.COMPLETIONS, native, as_chat, "max_tokens", prompts=prompts, choices=choices)
+        )
 
     def answer(self, chat: ChatRequest, decision_id: str, request_id: str) -> Answer:
         return CompletionsAnswer(chat, decision_id)

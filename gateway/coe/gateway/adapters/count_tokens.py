@@ -14,7 +14,7 @@ from coe.fleet.backend import MAX_ERROR_BYTES, BackendRequest, reply_json
 from coe.fleet.pool import ExpertPool
 from coe.gateway.asgi import Arrival, decode_json, read_body, read_off_loop, send_body
 from coe.gateway.chat_request import ChatRequest, json_object
-from coe.router.expert_config import Engine, ExpertConfig, Wire
+from coe.router.expert_config import ClientApi, Engine, ExpertConfig
 from coe.router.gateway_config import GatewayConfig
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class TokenCount:
     async def _counted(self, chat: ChatRequest, expert: str) -> int | None:
         """The engine's own count; None where it has none. Raises BackendError, or another for an odd answer."""
         entry, native = self.experts[expert], chat.native
-        if native is not None and Wire.MESSAGES in entry.wires:
+        if native is not None and ClientApi.MESSAGES in entry.apis:
             body = {name: value for name, value in native.body.items() if name not in ("max_tokens", "stream")}
             return int((await self._ask(expert, "messages/count_tokens", body, native.headers))["input_tokens"])
         said = {name: chat.body[name] for name in ("messages", "tools") if name in chat.body}

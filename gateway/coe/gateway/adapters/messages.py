@@ -11,7 +11,7 @@ from coe.gateway.adapters.messages_answer import MessagesAnswer, as_chat, error_
 from coe.gateway.adapters.reading import STATELESS, Fields, Reading, a_text, an_object, content_of, objects
 from coe.gateway.chat_request import ChatRequest, Native, count, typed, unknown_kind, wrong
 from coe.gateway.http_errors import ApiError
-from coe.router.expert_config import Wire
+from coe.router.expert_config import ClientApi
 from coe.router.gateway_config import GatewayConfig, field_names
 
 FIELDS = Fields(
@@ -61,7 +61,7 @@ class MessagesAdapter(NamedEvents):
     end_mark = EndMark(b"event", b"message_stop")
 
     def request(self, body: Mapping[str, Any], bounds: GatewayConfig, headers: Mapping[bytes, bytes]) -> ChatRequest:
-        reading = Reading(Wire.MESSAGES, without_free(body), bounds)
+        reading = Reading(ClientApi.MESSAGES, without_free(body), bounds)
         reading.take(FIELDS)
         most = bounds.max_output_tokens
         limit = count(body, "max_tokens", most=most)
@@ -75,7 +75,7 @@ class MessagesAdapter(NamedEvents):
         reading.put("tools", [chat_tool(reading, tool, number) for number, tool in enumerate(tools)] or None)
         read_tool_choice(reading)
         read_messages(reading)
-        return reading.done(Native(Wire.MESSAGES, body, as_chat, "max_tokens", headers=passed_headers(headers)))
+        return reading.done(Native(ClientApi.MESSAGES, body, as_chat, "max_tokens", headers=passed_headers(headers)))
 
     def answer(self, chat: ChatRequest, decision_id: str, request_id: str) -> Answer:
         return MessagesAnswer(chat, decision_id, request_id)

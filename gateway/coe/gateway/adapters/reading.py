@@ -9,7 +9,7 @@ from typing import Any
 from coe.base.errors import shorten
 from coe.gateway.chat_request import ChatRequest, Native, chat_request, json_type, unknown_field, wrong_type
 from coe.gateway.http_errors import invalid
-from coe.router.expert_config import Wire
+from coe.router.expert_config import ClientApi
 from coe.router.gateway_config import SAMPLING, GatewayConfig
 
 STATELESS = "nothing is stored here: send the whole conversation"
@@ -37,7 +37,7 @@ class Reading:
     """One request on its way to a chat request. `chat` is that request so far, `messages` its conversation, `losses`
     what it cannot say."""
 
-    wire: Wire
+    api: ClientApi
     body: Mapping[str, Any]
     bounds: GatewayConfig
     chat: dict[str, Any] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class Reading:
                 self.chat[name] = value
             elif name not in fields.read and name not in fields.refused:
                 known = (*fields.same, *fields.read, *fields.native, *fields.refused)
-                raise unknown_field(name, self.bounds, f"a request to /v1/{self.wire}", known)
+                raise unknown_field(name, self.bounds, f"a request to /v1/{self.api}", known)
 
     def lose(self, where: str) -> None:
         self.losses.append(where)
@@ -101,7 +101,7 @@ class Reading:
             for name in ("tool_choice", "parallel_tool_calls"):
                 self.chat.pop(name, None)
         chat = chat_request(self.chat, self.bounds)
-        facts = replace(chat.facts, needs_wire=self.wire.value if self.losses else None)
+        facts = replace(chat.facts, needs_api=self.api.value if self.losses else None)
         return chat._replace(facts=facts, native=replace(native, losses=tuple(self.losses)))
 
 

@@ -10,7 +10,7 @@ from coe.gateway.adapters.reading import STATELESS, Fields, Reading, a_text, an_
 from coe.gateway.adapters.responses_answer import LAST, ResponsesAnswer, as_chat, joined_name
 from coe.gateway.chat_request import ChatRequest, Native, count, flag, typed, unknown_kind, wrong
 from coe.gateway.http_errors import ApiError
-from coe.router.expert_config import Wire
+from coe.router.expert_config import ClientApi
 from coe.router.gateway_config import GatewayConfig, field_names
 
 FIELDS = Fields(
@@ -52,7 +52,7 @@ class ResponsesAdapter(NamedEvents):
     end_mark = EndMark(b"event", *(name.encode() for name in LAST))
 
     def request(self, body: Mapping[str, Any], bounds: GatewayConfig, headers: Mapping[bytes, bytes]) -> ChatRequest:
-        reading = Reading(Wire.RESPONSES, body, bounds)
+        reading = Reading(ClientApi.RESPONSES, body, bounds)
         reading.take(FIELDS)
         flag(body, "store")
         reading.put("max_completion_tokens", count(body, "max_output_tokens", most=bounds.max_output_tokens))
@@ -64,7 +64,7 @@ class ResponsesAdapter(NamedEvents):
         reading.put("tools", list(chat_tools(reading, objects(body.get("tools"), "tools"), "tools")) or None)
         read_tool_choice(reading)
         read_input(reading)
-        return reading.done(Native(Wire.RESPONSES, {**body, "store": False}, as_chat, "max_output_tokens"))
+        return reading.done(Native(ClientApi.RESPONSES, {**body, "store": False}, as_chat, "max_output_tokens"))
 
     def answer(self, chat: ChatRequest, decision_id: str, request_id: str) -> Answer:
         return ResponsesAnswer(chat, decision_id)

@@ -1,4 +1,4 @@
-"""Vector stores and files on the wire: bodies, which refuse unknown keys, and answers in the form of OpenAI's API."""
+"""Vector stores and files over HTTP: bodies, which refuse unknown keys, and answers in the form of OpenAI's API."""
 
 from __future__ import annotations
 
