@@ -14,7 +14,7 @@ from coe.base.errors import BackendError
 from coe.base.json_text import JsonError, from_json
 
 MAX_ERROR_BYTES = 1 << 20
-MAX_ANSWER_BYTES = 64 << 20
+MAX_ANSWER_BYTES = 16 << 20
 MAX_ANSWER_VALUES = 1_000_000
 """Of a whole answer: the log-probabilities of a token are over a hundred."""
 
