@@ -19,7 +19,7 @@ from benchmarks.residency_tables import Table
 from coe.fleet.residency.demand import Float64Array
 from coe.fleet.residency.memory import Memory, Resident, sleep_state
 from coe.fleet.residency.scheduler import Goal, Scheduler, Step
-from coe.fleet.residency.types import Residency, TransitionTimes, published_times
+from coe.fleet.residency.types import SLEEPS, Residency, TransitionTimes, published_times
 from coe.fleet.vllm_memory import SLEEPER_GIB
 
 GIB_PER_B = 2e9 / 2**30
@@ -27,6 +27,7 @@ GIB_PER_B = 2e9 / 2**30
 
 CACHE_GIB = 4.0
 LOOK_EVERY_S = 5.0
+BOTH = frozenset(SLEEPS)  # engines come back from either level with their weights
 SLOTS = 16
 SERVICE_S = 3.0
 """Mean service of an 8B model; of others by the square root of their size (ours)."""
@@ -35,7 +36,7 @@ SERVICE_S = 3.0
 def host_of(table: Table, fits: float) -> tuple[tuple[Resident, ...], Memory]:
     """An engine an expert, and a GPU's worth of memory in which `fits` of mean size are awake beside the sleepers."""
     residents = tuple(
-        Resident(name, GIB_PER_B * size + CACHE_GIB, GIB_PER_B * size, published_times(size), (name,))
+        Resident(name, GIB_PER_B * size + CACHE_GIB, GIB_PER_B * size, published_times(size), (name,), passed=BOTH)
         for name, size in zip(table.experts, table.params_b, strict=True)
     )
     mean = float(np.mean([each.awake_gib for each in residents]))

@@ -1,6 +1,7 @@
 """The fake vLLM and the real one, side by side: every case asks both the same and expects the same of both.
 
-The real one is vLLM's CPU build (slow). It has no sleep mode, so levels 1 and 2 are in tests/fleet/test_fake_vllm.py.
+The real one is vLLM's CPU build (slow). It refuses `--enable-sleep-mode`, but has its endpoints, which keep its states
+and free no memory: what is freed is in tests/fleet/test_fake_vllm.py.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ import orjson
 import pytest
 
 from coe.fleet.engine_plans import free_port
+from coe.fleet.residency.fingerprints import is_same
+from coe.fleet.residency.types import SLEEPS, Residency, SleepLevel
+from coe.fleet.residency.vllm_actuator import VllmActuator
 from coe.fleet.vllm_command import read_adapter_ranks, vllm_processes
 from tests.fake_vllm.interpreter import fake_interpreter
 from tests.small_composition import config_of
@@ -40,7 +44,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     python = vllm_interpreter() if is_real else fake_interpreter(folder)
     model = str(write_base(python, folder / "base")) if is_real else "base"
     engine = {"engine": "vllm", "model": model, "context_tokens": CONTEXT_TOKENS}
-    args = {"dtype": "bfloat16", "enforce-eager": True, "max-num-seqs": 2}
+    args = {"dtype": "bfloat16", "enforce-eager": True, "max-num-seqs": 2, "enable-sleep-mode": not is_real}
     experts = {"generalist": engine, "calculator": {**engine, "adapter": str(ADAPTERS / "calculator")}}
     vllm = {"python": python, "args": args, "first_port": free_port(), "env": {**ENVIRONMENT, **DEV}}
     config = config_of(experts, vllm=vllm)
@@ -230,6 +234,25 @@ def test_level_0_pauses_and_a_wake_lets_what_waits_run(server: httpx.Client) -> 
         server.post("/v1/chat/completions", json={"model": "generalist", "messages": HELLO}, timeout=0.5)
     assert server.post("/wake_up").json() == {"status": "awake", "tags": None}
     assert server.get("/is_sleeping").json() == {"is_sleeping": False}
+    assert chat(server).status_code == 200
+
+
+@pytest.mark.parametrize("level", [1, 2])
+async def test_a_sleep_keeps_what_a_base_and_its_adapter_answer(server: httpx.Client, level: SleepLevel) -> None:
+    actuator = VllmActuator(lambda: {"generalist": (f"{server.base_url}/v1".replace("//v1", "/v1"),)})
+    try:
+        ((_, before),) = (await actuator.examine("generalist")).items()
+        await actuator.sleep("generalist", level)
+        assert await actuator.state("generalist") is SLEEPS[level - 1]
+        with pytest.raises(httpx.ReadTimeout):
+            server.post("/v1/chat/completions", json={"model": "generalist", "messages": HELLO}, timeout=0.5)
+        await actuator.wake("generalist")  # compares the answers
+        assert await actuator.state("generalist") is Residency.AWAKE
+    finally:
+        await actuator.aclose()
+    assert {"generalist", "calculator"} <= before.keys()
+    assert {len(each) for each in before.values()} == {30}
+    assert not is_same(before["generalist"], before["calculator"])
     assert chat(server).status_code == 200
 
 

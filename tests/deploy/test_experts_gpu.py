@@ -70,15 +70,14 @@ def test_the_command_of_the_shared_base_is_complete(with_adapters: CoeConfig) ->
 
 
 @pytest.mark.parametrize(
-    ("gpus", "awake"),
-    [(1, {"qwen-72b", "qwen-7b"}), (2, {"qwen-72b", "qwen-7b", "gemma-9b"})],
+    ("gpus", "asleep"),
+    [(1, {"gemma-9b": 1, "gemma-27b": 1, "llama-70b": 2}), (2, {"gemma-27b": 1, "llama-70b": 2})],
 )
-def test_the_models_of_the_paper_take_turns_on_one_and_on_two_gpus(gpus: int, awake: set[str]) -> None:
+def test_the_models_of_the_paper_take_turns_on_one_and_on_two_gpus(gpus: int, asleep: dict[str, int]) -> None:
     file = ROOT / "deploy" / "experts.paper.yaml"
     config = load_config(file)
     assert find_problems(config, file) == []
     assert config.categories == load_config(ROOT / "experts.yaml").categories
     processes = vllm_processes(config, file.parent, {})
     placed = on_gpus(config, processes, {str(number): 79.6 for number in range(gpus)})
-    assert {each.process.experts[0] for each in placed if each.sleeps_at is None} == awake
-    assert {each.sleeps_at for each in placed if each.sleeps_at is not None} == {2}
+    assert {each.process.experts[0]: each.sleeps_at for each in placed if each.sleeps_at} == asleep

@@ -19,6 +19,7 @@ class Bug(StrEnum):
 
     LORA_LEVEL_2 = "lora_level_2"  # vllm 39934: with LoRA, reload_weights after a level-2 sleep ends the engine
     LORA_LOST = "lora_lost"  # vllm 53888: after a level-1 sleep adapters answer like their base
+    WRONG_WEIGHTS = "wrong_weights"  # vllm 29341, 48284, 52479: after a level-2 wake it answers nonsense
     HOST_MEMORY = "host_memory"  # vllm 16663: host memory that a level-1 sleep took is not given back
     DROPS_ARGUMENTS = "drops_arguments"  # production-stack 953: level and mode are lost, so it sleeps at 1 and aborts
 
@@ -50,6 +51,7 @@ class FakeOptions(BaseModel, frozen=True):
     tokens_per_s: float = Field(default=0.0, ge=0, description="of one answer; 0: as fast as it can")
     prefill_tokens_per_s: float = Field(default=0.0, ge=0, description="of a prompt, less what is cached")
     answer_tokens: int = Field(default=0, ge=0, description="shortest answer; 0: as long as the question")
+    version: str = Field(default="0.32.0", description="that it says it is")
     bugs: frozenset[Bug] = Field(default=frozenset(), description=f"faults to have, of {', '.join(Bug)}")
 
 
@@ -92,6 +94,7 @@ KINDS: dict[str, Callable[[str], object]] = {
     "bugs": bugs,
     "card": Path,
     "sleep_s": two_levels,
+    "version": str,
     "wake_s": two_levels,
 }
 """Of the options of ours that are not a number."""

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import zlib
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -184,9 +185,17 @@ class FakeEngine:
         totals.generation_tokens += made.made_tokens
         totals.request_success[made.finish_reason] = totals.request_success.get(made.finish_reason, 0) + 1
 
-    def _answer(self, model: str, question: str) -> list[str]:
+    def logprobs(self, model: str, text: str, count: int) -> dict[str, float]:
+        """Of so many tokens that may follow a text."""
+        name = NOISE if self._is_noise else self._answerer(model)
+        return {f"t{rank}": -(zlib.crc32(f"{name} {text} {rank}".encode()) % 1000) / 100 for rank in range(count)}
+
+    def _answerer(self, model: str) -> str:
         is_base = self._has_lost_adapters and model in self.adapters
-        text = f"{self.options.served_model_name[0] if is_base else model}: {question}"
+        return self.options.served_model_name[0] if is_base else model
+
+    def _answer(self, model: str, question: str) -> list[str]:
+        text = f"{self._answerer(model)}: {question}"
         words = TOKEN.findall(text)
         if len(words) < self.options.answer_tokens:
             words = TOKEN.findall(" ".join([text] * self.options.answer_tokens))[: self.options.answer_tokens]
@@ -288,7 +297,7 @@ class FakeEngine:
         if Bug.LORA_LEVEL_2 in self.options.bugs and self.options.enable_lora:
             raise self._end("KeyError: 'layers.0.mlp.gate_up_proj.weight'")
         await asyncio.sleep(self.options.wake_s[1])
-        self._is_noise = "weights" in self.asleep
+        self._is_noise = "weights" in self.asleep or Bug.WRONG_WEIGHTS in self.options.bugs
 
     def reset_prefix_cache(self) -> bool:
         if not self.running:

@@ -30,7 +30,6 @@ from tests.fake_vllm.shapes import (
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Body = TypeVar("Body", bound=BaseModel)
 MESSAGE_TOKENS = 3  # that a chat template adds to each message
-VERSION = "0.32.0+fake"
 FINISH_REASONS = ("stop", "length", "abort", "error")
 
 
@@ -82,7 +81,7 @@ class FakeServer:
         return web.Response(status=503 if self._engine.died.is_set() else 200)
 
     async def _version(self, _: web.Request) -> web.Response:
-        return json_response({"version": VERSION})
+        return json_response({"version": f"{self._options.version}+fake"})
 
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(text=metrics_text(self._engine))
@@ -110,14 +109,31 @@ class FakeServer:
 
     async def _completion(self, request: web.Request) -> web.StreamResponse:
         asked = await body_of(request, CompletionAsked)
-        return await self._answer(request, asked, asked.prompt, asked.prompt, count(asked.prompt))
+        if asked.logprobs is not None:
+            return self._logprobs(asked, asked.logprobs)
+        (prompt,) = asked.prompts  # the fake continues one
+        return await self._answer(request, asked, prompt, prompt, count(prompt))
+
+    def _logprobs(self, asked: CompletionAsked, top: int) -> web.Response:
+        """One token after each text, with the log-probabilities of the first ones."""
+        model = self._known_model(asked)
+        choices: list[JsonValue] = [
+            {"index": number, "text": "t0", "logprobs": {"top_logprobs": [{**self._engine.logprobs(model, text, top)}]}}
+            for number, text in enumerate(asked.prompts)
+        ]
+        return json_response({"object": "text_completion", "model": model, "choices": choices})
+
+    def _known_model(self, asked: Asked) -> str:
+        """Raises Refusal."""
+        model = asked.model or self._options.served_model_name[0]
+        if model not in (*self._options.served_model_name, *self._engine.adapters):
+            raise Refusal(f"The model `{model}` does not exist.", "NotFoundError", 404, "model")
+        return model
 
     async def _answer(
         self, request: web.Request, asked: Asked, prompt: str, question: str, prompt_tokens: int
     ) -> web.StreamResponse:
-        model, longest = asked.model or self._options.served_model_name[0], self._options.max_model_len
-        if model not in (*self._options.served_model_name, *self._engine.adapters):
-            raise Refusal(f"The model `{model}` does not exist.", "NotFoundError", 404, "model")
+        model, longest = self._known_model(asked), self._options.max_model_len
         wanted = asked.max_completion_tokens if asked.max_tokens is None else asked.max_tokens
         if wanted is None:
             wanted = longest - prompt_tokens

@@ -55,7 +55,12 @@ class ChatAsked(Asked):
 class CompletionAsked(Asked):
     """A text to continue."""
 
-    prompt: str
+    prompt: str | list[str]
+    logprobs: int | None = None
+
+    @property
+    def prompts(self) -> list[str]:
+        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
 
 class TokenizeAsked(BaseModel):

@@ -28,6 +28,7 @@ from coe.fleet.replicas import Replicas
 from coe.fleet.residency.types import Residency
 from coe.fleet.residency.vllm_actuator import VllmActuator
 from coe.fleet.vllm_addresses import EngineRecord, read_vllm
+from coe.fleet.vllm_host import hosted_vllm
 from coe.gateway.composition import engines_of
 from coe.gateway.settings import Settings
 from coe.router.config import CoeConfig, parse_config
@@ -122,6 +123,31 @@ async def test_engines_that_share_a_gpu_start_one_after_the_other_also_after_a_c
         assert [status.restarts for status, _ in fleet.statuses] == [1, 1, 1]
     finally:
         await fleet.stop()
+
+
+async def test_an_engine_whose_weights_do_not_come_back_is_ended_and_started_again(tmp_path: Path) -> None:
+    values = config_of(tmp_path).model_dump(mode="json")
+    values["vllm"]["args"] |= {"fake-bugs": "wrong_weights"}
+    config, actuator = parse_config(values), actuator_of(tmp_path)
+    async with hosted_vllm(config, ROOT, tmp_path, dict(os.environ)) as host:
+        await host.starting
+        noted = read_vllm(tmp_path).engines_of("writer")[0].fingerprint
+        assert noted.keys() == {"writer"}
+        await actuator.sleep("coder", 1)
+        with pytest.raises(BackendError, match="after sleep_2 writer on the engine of writer answers otherwise"):
+            await actuator.wake("writer")
+        assert await actuator.state("writer") is Residency.STOPPED
+        await actuator.wake("writer")
+        assert await actuator.state("writer") is Residency.AWAKE
+        assert await actuator.examine("writer") == {read_vllm(tmp_path).urls["writer"][0]: noted}
+    await actuator.aclose()
+
+
+async def test_a_version_that_sleeps_in_another_way_does_not_start(tmp_path: Path) -> None:
+    values = config_of(tmp_path).model_dump(mode="json")
+    values["vllm"]["args"] |= {"fake-version": "0.12.0"}
+    with pytest.raises(EngineError, match=r"cannot be used: the engine of vllm-coder is vLLM 0\.12, which may"):
+        await run_experts(parse_config(values), ROOT, tmp_path, dict(os.environ), Terminal(file=io.StringIO()))
 
 
 async def test_coe_up_runs_the_engines_where_nobody_else_does(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from tests.fake_vllm.engine import FakeEngine, Generation
 from tests.fake_vllm.server import FakeServer
 from tests.served_app import serving
 
+ADAPTER = Path(__file__).parents[2] / "examples" / "smollm2" / "adapters" / "calculator"
+
 
 @asynccontextmanager
 async def served(**options: object) -> AsyncIterator[tuple[FakeEngine, VllmActuator]]:
@@ -75,6 +77,31 @@ async def test_running_requests_end_before_the_sleep() -> None:
             await asyncio.sleep(0)
         await actuator.sleep("coder", 1)
         assert len((await running).split()) == 20
+
+
+async def test_an_engine_whose_weights_do_not_come_back_is_asleep_again_and_said_to_be_wrong() -> None:
+    async with served(bugs={Bug.WRONG_WEIGHTS}) as (_, actuator):
+        await actuator.sleep("coder", 1)
+        await actuator.wake("coder")
+        await actuator.sleep("coder", 2)
+        with pytest.raises(BackendError, match="after sleep_2 coder on the engine of coder answers otherwise"):
+            await actuator.wake("coder")
+        assert await actuator.state("coder") is Residency.SLEEP_2
+
+
+async def test_an_adapter_that_is_lost_while_its_base_sleeps_is_noticed() -> None:
+    adapters = {"enable_lora": True, "lora_modules": {"sums": str(ADAPTER)}}
+    async with served(bugs={Bug.LORA_LOST}, **adapters) as (_, actuator):
+        await actuator.sleep("coder", 1)
+        with pytest.raises(BackendError, match="after sleep_1 sums on the engine of coder answers otherwise"):
+            await actuator.wake("coder")
+
+
+async def test_a_version_that_sleeps_in_another_way_is_not_put_to_sleep() -> None:
+    async with served(version="0.12.0") as (_, actuator):
+        with pytest.raises(BackendError, match=r"vLLM 0\.12, which may sleep under running requests; allowed"):
+            await actuator.sleep("coder", 1)
+        assert await actuator.state("coder") is Residency.AWAKE
 
 
 async def test_an_engine_that_dies_while_it_wakes_is_an_error_and_then_stopped() -> None:

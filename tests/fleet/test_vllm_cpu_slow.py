@@ -15,9 +15,12 @@ import pytest
 from coe.cli.terminal import Terminal
 from coe.fleet.backend import BackendRequest, ChatBackend
 from coe.fleet.connect import build_backends
+from coe.fleet.desired_state import DesiredProcesses
 from coe.fleet.engine_plans import free_port
 from coe.fleet.experts_up import engine_lines, run_experts
+from coe.fleet.residency.vllm_actuator import VllmActuator
 from coe.fleet.vllm_addresses import read_vllm
+from coe.fleet.vllm_command import DEV_ENV
 from coe.router.config import CoeConfig, parse_config
 from tests.small_composition import composition_of
 from tests.vllm_build import ENVIRONMENT, ROOT, vllm_interpreter, write_base, write_small
@@ -48,7 +51,7 @@ def config_of(python: str, base: Path, small: Path) -> CoeConfig:
         "python": python,
         "first_port": free_port(2),
         "args": {"dtype": "bfloat16", "enforce-eager": True, "max-num-seqs": 4},
-        "env": ENVIRONMENT,
+        "env": ENVIRONMENT | DEV_ENV,
     }
     return parse_config(composition_of(experts, vllm=vllm))
 
@@ -77,6 +80,7 @@ async def test_two_models_and_an_adapter_are_served_by_two_processes_and_differ(
     lines = await engine_lines(tmp_path)
     assert [line.split(",")[0] for line in lines] == ["vllm-generalist: awake", "vllm-small: awake"]
     backends = build_backends(config, urls, {}, {})
+    actuator = VllmActuator(lambda: urls, DesiredProcesses(tmp_path))
     try:
         assert all([await backend.is_alive() for backend in backends.values()])
         sums = {"17 + 25": "42", "36 + 47": "83", "90 - 36": "54"}
@@ -85,8 +89,13 @@ async def test_two_models_and_an_adapter_are_served_by_two_processes_and_differ(
         assert sum(result in answer for result, answer in zip(sums.values(), adapted, strict=True)) >= 2
         assert adapted != plain
         assert await answer_of(backends["small"], "17 + 25") != plain[0]
+        assert read_vllm(tmp_path).engines_of("calculator")[0].fingerprint.keys() == {"generalist", "calculator"}
+        for level in (1, 2):
+            await actuator.sleep("generalist", level)
+            await actuator.wake("generalist")  # compares the answers with those before the first sleep
+            assert [await answer_of(backends["calculator"], text) for text in sums] == adapted
     finally:
-        await asyncio.gather(*(backend.aclose() for backend in backends.values()))
+        await asyncio.gather(actuator.aclose(), *(backend.aclose() for backend in backends.values()))
         os.kill(os.getpid(), signal.SIGTERM)
         await run
     assert read_vllm(tmp_path).urls == {}

@@ -82,11 +82,14 @@ def test_engines_that_share_a_gpu_get_their_share_and_one_alone_what_vllm_takes(
     assert "--gpu-memory-utilization" not in placed["c"].argv
 
 
-def test_those_that_take_turns_wait_at_a_level_that_they_can_wake_from() -> None:
-    experts = {"a": {"gpu_gib": 60}, "b": {"gpu_gib": 60}, "c": {"gpu_gib": 60}}
+def test_those_that_take_turns_wait_where_the_host_has_room_for_their_weights() -> None:
+    experts = {"a": {"gpu_gib": 60}, "b": {"gpu_gib": 60}, "c": {"gpu_gib": 60, "params_b": 8.0}}
     config, processes = composition(experts, SLEEPING, **TURNS)
     levels = {p.process.experts[0]: p.sleeps_at for p in on_gpus(config, processes, {"0": 80.0})}
     assert levels == {"a": None, "b": 2, "c": 2}
+    config, processes = composition(experts, SLEEPING, residency={"memory_gb": 76, "host_memory_gb": 40})
+    levels = {p.process.experts[0]: p.sleeps_at for p in on_gpus(config, processes, {"0": 80.0})}
+    assert levels == {"a": None, "b": 2, "c": 1}  # 15 GiB of weights, pinned 28
     for vllm, sections in (({}, TURNS), (SLEEPING, {})):  # without sleep mode, or without anybody to wake them
         config, processes = composition(experts, vllm, **sections)
         with pytest.raises(ConfigError, match="`residency`, and `enable-sleep-mode: true`"):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from coe.base.errors import BackendError, DataError, EngineError
 from coe.fleet.process import ProcessState
+from coe.fleet.residency.fingerprints import Fingerprint
 from coe.fleet.vllm_addresses import Desired, EngineRecord, desire, read_vllm
 
 LOOK_EVERY_S = 0.1
@@ -52,6 +53,14 @@ class DesiredProcesses:
     async def stop(self, expert: str) -> None:
         """Ends the engines of an expert. Raises BackendError."""
         await self._stop(expert, {each.name for each in self._engines(expert)})
+
+    def fingerprint(self, url: str) -> Fingerprint:
+        """Of the engine at an API root, when it started; empty where nobody noted any."""
+        try:
+            engines = read_vllm(self._data_dir).engines
+        except DataError:
+            return {}
+        return next((each.fingerprint for each in engines if each.url == url), {})
 
     def desire(self, expert: str, state: Desired) -> None:
         """Says whether the engines of an expert are started again after they have ended. Nothing happens where this

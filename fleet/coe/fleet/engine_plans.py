@@ -20,7 +20,7 @@ from coe.fleet.llamacpp import LOOPBACK, EngineOptions
 from coe.fleet.orphans import OWNER, owner_mark
 from coe.fleet.process import ProcessSpec, answers
 from coe.fleet.residency.types import SleepLevel
-from coe.fleet.vllm_command import adapter_folder
+from coe.fleet.vllm_command import DEV_ENV, adapter_folder
 from coe.fleet.vllm_faults import cause_in
 from coe.fleet.vllm_gpus import placed_processes
 from coe.router.config import CoeConfig
@@ -52,6 +52,7 @@ class EnginePlan:
     experts: tuple[str, ...]
     port: int
     sleeps_at: SleepLevel | None = None
+    can_sleep: bool = False
     lora_ids: dict[str, int | None] = field(default_factory=dict)
 
     @property
@@ -153,7 +154,8 @@ def vllm_plans(config: CoeConfig, folder: Path, data_dir: Path, environment: Map
             secrets=secrets_of(env),
             explain=cause_in,
         )
-        plans.append(EnginePlan(spec, process.experts, process.port, sleeps_at=placed.sleeps_at))
+        can_sleep = DEV_ENV.items() <= process.env.items()
+        plans.append(EnginePlan(spec, process.experts, process.port, placed.sleeps_at, can_sleep=can_sleep))
     return plans
 
 

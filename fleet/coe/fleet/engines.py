@@ -16,8 +16,10 @@ from coe.base.errors import EngineError
 from coe.fleet.engine_plans import EnginePlan, llamacpp_plans, refuse_taken_ports, vllm_plans
 from coe.fleet.gpus import named_gpus
 from coe.fleet.process import ProcessState, ProcessStatus, SupervisedProcess
+from coe.fleet.residency.fingerprints import Fingerprint
 from coe.fleet.residency.types import SleepLevel
 from coe.fleet.vllm_addresses import Desired, EngineRecord
+from coe.fleet.vllm_command import ENGINE_KEY
 from coe.router.config import CoeConfig
 from coe.router.expert_config import Engine
 
@@ -62,6 +64,7 @@ class Fleet:
         self._processes: list[SupervisedProcess] = []
         self._desired: dict[str, Desired] = {}  # by engine; those left out are to be awake
         self._turns = Turns()
+        self._fingerprints: dict[str, Fingerprint] = {}  # by API root
 
     @property
     def engines(self) -> list[EngineRecord]:
@@ -77,6 +80,7 @@ class Fleet:
                 gpus=",".join(gpus_of(plan)),
                 log=str(plan.spec.log),
                 desired=self._desired.get(plan.spec.name, Desired.AWAKE),
+                fingerprint={name: tuple(each) for name, each in self._fingerprints.get(plan.url, {}).items()},
             )
             for plan, (status, _) in zip(self._plans, self.statuses, strict=True)
         ]
@@ -144,8 +148,9 @@ class Fleet:
         async def is_ready() -> bool:
             if plan.spec.is_ready is not None and not await plan.spec.is_ready():
                 return False
-            if plan.sleeps_at is not None and self._desired.get(plan.spec.name) is Desired.ASLEEP:
-                await put_to_sleep(plan, plan.sleeps_at)
+            if plan.can_sleep:
+                is_to_sleep = self._desired.get(plan.spec.name) is Desired.ASLEEP
+                self._fingerprints |= await examined(plan, plan.sleeps_at if is_to_sleep else None)
             return True
 
         return SupervisedProcess(
@@ -199,13 +204,18 @@ class Turns:
             own.set()
 
 
-async def put_to_sleep(plan: EnginePlan, level: SleepLevel) -> None:
-    """Makes room for engines that start later. Raises BackendError."""
+async def examined(plan: EnginePlan, level: SleepLevel | None) -> dict[str, Fingerprint]:
+    """The fingerprint of an engine that has just started, by its API root; it sleeps then at a level, if any, to make
+    room for those that start later. Raises BackendError."""
     from coe.fleet.residency.vllm_actuator import VllmActuator
 
-    actuator = VllmActuator(lambda: {plan.spec.name: (plan.url,)})
+    name, environment = plan.spec.name, plan.spec.env or {}
+    actuator = VllmActuator(lambda: {name: (plan.url,)}, keys={name: environment.get(ENGINE_KEY, "")})
     try:
-        await actuator.sleep(plan.spec.name, level)
+        found = await actuator.examine(name)
+        if level is not None:
+            await actuator.sleep(name, level)
+        return found
     finally:
         await actuator.aclose()
 

@@ -53,7 +53,8 @@ async def controller_of(
         addresses |= {name: tuple(roots) for name, roots in urls.items()}
         record = read_vllm(data_dir)
         residents = residents_of(config, wanted, folder, addresses, record)
-        actuator = VllmActuator(lambda: addresses, DesiredProcesses(data_dir) if record.engines else None)
+        named = {name: os.environ.get(entry.api_key_env or "", "") for name, entry in config.experts.items()}
+        actuator = VllmActuator(lambda: addresses, DesiredProcesses(data_dir) if record.engines else None, named)
         unless_made.push_async_callback(actuator.aclose)
         states = {
             each.name: await known_state(actuator, each.experts[0]) if each.awake_gib > 0 else Residency.AWAKE
@@ -129,5 +130,4 @@ def resident_of(
         experts=names,
         devices=devices,
         is_pinned=not set(names).isdisjoint(wanted.pins),
-        has_adapters=any(entry.adapter is not None for entry in entries),
     )

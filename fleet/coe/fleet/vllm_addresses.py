@@ -33,7 +33,7 @@ class Desired(StrEnum):
 
 class EngineRecord(BaseModel, frozen=True):
     """One engine process. `gpus` are the numbers of its GPUs, empty for a CPU; `state` is that of its process, which
-    knows all but sleep; `desired` is what others want."""
+    knows all but sleep; `desired` is what others want; `fingerprint` was taken before it ever slept."""
 
     name: str
     experts: tuple[str, ...]
@@ -44,6 +44,7 @@ class EngineRecord(BaseModel, frozen=True):
     gpus: str
     log: str
     desired: Desired = Desired.AWAKE
+    fingerprint: dict[str, tuple[float, ...]] = {}
 
 
 class VllmRecord(BaseModel, frozen=True):

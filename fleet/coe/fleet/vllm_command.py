@@ -27,6 +27,9 @@ SLEEP_FLAG = "enable-sleep-mode"
 DEV_ENV = {"VLLM_SERVER_DEV_MODE": "1"}
 """Opens the endpoints of sleep mode. Engines listen on loopback, and the gateway passes none of these paths on."""
 
+ENGINE_KEY = "VLLM_API_KEY"
+"""Variable with the key that vLLM asks its callers for."""
+
 LOADS_ADAPTERS = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
 """Variable that opens vLLM's endpoint to load an adapter; it is of use only with `--enable-lora`."""
 

@@ -169,7 +169,7 @@ def on_gpus(
     usable_gib = {number: gib * USABLE_SHARE for number, gib in gpus.items()}
     have_sleep_mode = all(each.flags.get(SLEEP_FLAG) is True for each in processes)
     placement = place(needs, usable_gib, can_sleep=have_sleep_mode and config.residency is not None)
-    found = []
+    found, host_gib = [], 0.0 if config.residency is None else config.residency.host_memory_gb
     for process in processes:
         devices, size = placement.devices[process.name], sizes[process.name]
         least_gib = min(gpus[number] for number in devices)
@@ -180,9 +180,10 @@ def on_gpus(
             else:
                 argv += tuple(flag_arguments({SHARE: f"{size.gib / least_gib:.3f}"}))
         refuse_too_small(process, size)
-        # level 2 needs no host memory, but vLLM cannot wake adapters from it
-        asleep: SleepLevel = 1 if "max-loras" in process.flags else 2
-        level = None if process.name in placement.awake else asleep
+        level: SleepLevel | None = None
+        if process.name not in placement.awake:
+            level = 1 if size.host_gib <= host_gib else 2
+            host_gib -= size.host_gib if level == 1 else 0.0
         env = process.env | BY_BUS | {VISIBLE: ",".join(devices)}
         found.append(Placed(replace(process, argv=argv, env=env), level, size))
     return found

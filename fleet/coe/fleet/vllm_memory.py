@@ -203,14 +203,15 @@ def size_of(
     told = [entry.gpu_gib for entry in entries if entry.gpu_gib is not None]
     if not told and isinstance(share := flags.get("gpu-memory-utilization"), int | float):
         told = [share * size_gib]
+    replicas = int(flags.get("data-parallel-size", 1))
     if model is None:
         weights, shards = weights_gib(first, flags), gpus_of({**flags, "data-parallel-size": 1})
         guessed = with_room(weights / shards, size_gib) if weights else DEFAULT_SHARE * size_gib
-        return Size(max(told, default=guessed), PINNED_AT_MOST * weights, context)
+        gib = max(told, default=guessed)
+        return Size(gib, PINNED_AT_MOST * (weights * replicas or gib * gpus_of(flags)), context)
     model, setup = quantised(model, flags), setup_of(flags, size_gib)
     need = need_of(model, setup, context)
     gib = max(told, default=max(need.safe, with_room(need.weights, size_gib)))
-    replicas = int(flags.get("data-parallel-size", 1))
     longest = longest_context(model, setup, gib)
     return Size(gib, replicas * pinned_gib(model, setup), context, need, longest, model.context)
 

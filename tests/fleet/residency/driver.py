@@ -99,7 +99,7 @@ class Driver:
         if step.state is not Residency.AWAKE:
             assert not each.is_pinned
             assert self.running[step.resident] == 0, "a running request lost its engine"
-            assert not (each.has_adapters and step.state is Residency.SLEEP_2)
+            assert step.state not in each.failed
         assert step.resident not in self.scheduler.serving
 
     def _check(self) -> None:
@@ -109,4 +109,4 @@ class Driver:
             states[step.resident] = Residency.AWAKE
         memory: Memory = self.scheduler.memory
         assert not memory.excess_gib(self.scheduler.residents, states)
-        assert memory.host_free_gib(self.scheduler.residents, self.scheduler.states) >= -1e-6
+        assert memory.host_free_gib(self.scheduler.residents, self.scheduler.states, self.scheduler._kept) >= -1e-6

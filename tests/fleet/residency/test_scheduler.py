@@ -34,7 +34,7 @@ def engines(draw: st.DrawFn) -> tuple[Resident, ...]:
             awake_gib=draw(st.sampled_from([6.0, 20.0, 35.0])),
             params_b=draw(st.sampled_from([0.6, 8.0, 30.0])),
             devices=draw(st.sampled_from([("0",), ("1",), ("0", "1"), ("0", "0")])),
-            has_adapters=draw(st.booleans()),
+            passed=frozenset({Residency.SLEEP_2}) if draw(st.booleans()) else frozenset(),
             is_pinned=index == 0,
         )
         for index in range(number)

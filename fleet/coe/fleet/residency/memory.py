@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from coe.fleet.residency.types import Residency, TransitionTimes
@@ -20,7 +20,8 @@ class Resident:
             replicas are on is named once for each.
         host_gib: host memory that level 1 takes.
         is_pinned: woken at the start and never put to sleep.
-        has_adapters: level 2 is not for it, because vLLM crashes when it wakes with LoRA (issue 39934).
+        passed: states from which it woke with its weights.
+        failed: those from which it did not.
     """
 
     name: str
@@ -31,7 +32,8 @@ class Resident:
     devices: tuple[str, ...] = ("0",)
     sleeper_gib: float = SLEEPER_GIB
     is_pinned: bool = False
-    has_adapters: bool = False
+    passed: frozenset[Residency] = frozenset()
+    failed: frozenset[Residency] = frozenset()
 
     def device_gib(self, state: Residency) -> float:
         """GPU memory on each of its devices."""
@@ -66,16 +68,18 @@ class Memory:
             if gib > self.device_gib[device] + SLACK_GIB
         }
 
-    def host_free_gib(self, residents: Sequence[Resident], states: States) -> float:
-        return self.host_gib - sum(each.host_gib for each in residents if states[each.name] is Residency.SLEEP_1)
+    def host_free_gib(self, residents: Sequence[Resident], states: States, kept: Collection[str] = ()) -> float:
+        """Without what engines at level 1 take, and those of `kept`, which were at it: a process keeps pinned memory to
+        its end (vLLM issue 16663)."""
+        taken = (each for each in residents if states[each.name] is Residency.SLEEP_1 or each.name in kept)
+        return self.host_gib - sum(each.host_gib for each in taken)
 
 
 def sleep_state(resident: Resident, host_free_gib: float) -> Residency:
-    """The state that gives an engine's memory free at the least cost of the way there and back: level 1 where the host
-    has room for its weights, level 2 unless it has adapters, and stopped where neither can be."""
-    allowed = []
-    if resident.host_gib <= host_free_gib + SLACK_GIB:
-        allowed.append(Residency.SLEEP_1)
-    if not resident.has_adapters:
+    """The state that gives an engine's memory free: level 1 where the host has room for its weights; level 2 where not,
+    or where the engine came back from it before and that is the shorter way; stopped where neither can be."""
+    has_room = resident.host_gib <= host_free_gib + SLACK_GIB
+    allowed = [Residency.SLEEP_1] if has_room and Residency.SLEEP_1 not in resident.failed else []
+    if Residency.SLEEP_2 not in resident.failed and (not allowed or Residency.SLEEP_2 in resident.passed):
         allowed.append(Residency.SLEEP_2)
     return min(allowed or [Residency.STOPPED], key=resident.times.cycle_s)

@@ -82,6 +82,7 @@ class Scheduler:
         self._running = dict.fromkeys(self.index, 0)
         self._held_until_s = dict.fromkeys(self.index, 0.0)
         self._failures: dict[str, tuple[int, float]] = {}
+        self._kept = {name for name, state in self.states.items() if state is Residency.SLEEP_1}  # pinned host memory
         self._asked: dict[str, float] = {}
         self._waiting: dict[str, int] = {}  # apart from those running, for which an engine to put away is waited for
         self.let_in = dict.fromkeys(self.index, 0)
@@ -219,14 +220,15 @@ class Scheduler:
         missed: Float64Array,
         ignores_hold: bool,
     ) -> Step | None:
-        host_free_gib = self.memory.host_free_gib(self.residents, states)
+        host_free_gib = self.memory.host_free_gib(self.residents, states, self._kept)
         best, least = None, np.inf
         for number, each in enumerate(self.residents):
             state = states[each.name]
             is_gone = state in ABSENT  # one that starts may sleep once it is awake
             if each.name == name or is_gone or not self._may_sleep(each, now_s, ignores_hold):
                 continue
-            target = sleep_state(each, host_free_gib) if state is Residency.AWAKE else Residency.STOPPED
+            own_gib = each.host_gib if each.name in self._kept else 0.0
+            target = sleep_state(each, host_free_gib + own_gib) if state is Residency.AWAKE else Residency.STOPPED
             if state is Residency.AWAKE and each.device_gib(target) >= each.device_gib(state):
                 target = Residency.STOPPED
             freed_gib = each.device_gib(state) - each.device_gib(target)
@@ -266,38 +268,55 @@ class Scheduler:
     def finished(self, now_s: float) -> None:
         """The change under way is made."""
         step = self._end_step()
-        self.states[step.resident] = step.state
+        before = self._enter(step.resident, step.state)
         self._failures.pop(step.resident, None)
         if step.state is Residency.AWAKE:
-            times = self.residents[self.index[step.resident]].times
+            resident = self.residents[self.index[step.resident]]
+            self._change(replace(resident, passed=resident.passed | {before}))
+            times = resident.times
             self._held_until_s[step.resident] = now_s + self._hold_cycles * min(times.cycle_s(s) for s in SLEEPS)
             self.goal = None
         self._refresh()
 
     def failed(self, now_s: float, state: Residency) -> None:
         """The change under way was not made, and this is the state now. The engine is left alone for a while, longer
-        each time; but one whose process ended while it woke is started at once, and who waits for it still does."""
+        each time; but one whose process ended while it woke is started at once, who waits for it still does, and it is
+        not put to sleep in that way again."""
         step = self._end_step()
-        times = self._failures.get(step.resident, (0, 0.0))[0]
-        has_ended = step.state is Residency.AWAKE and self.states[step.resident] in SLEEPS and state in ABSENT
+        times, before = self._failures.get(step.resident, (0, 0.0))[0], self._enter(step.resident, state)
+        has_ended = step.state is Residency.AWAKE and before in SLEEPS and state in ABSENT
+        if has_ended:
+            resident = self.residents[self.index[step.resident]]
+            self._change(replace(resident, failed=resident.failed | {before}))
         if not has_ended or times:
             self._failures[step.resident] = (times + 1, now_s + min(FIRST_RETRY_S * 2**times, LAST_RETRY_S))
             self._forget(step.resident)
-        self.states[step.resident] = state
         self.goal = None
         self._refresh()
 
     def observed(self, name: str, state: Residency) -> None:
         """The state of an engine as it was found, where nothing changes it just now."""
         if self.under_way is None or self.under_way.resident != name:
-            self.states[name] = state
+            self._enter(name, state)
             self._refresh()
 
     def measured(self, name: str, **seconds: float) -> None:
         """Times of an engine as they were measured, by field of `TransitionTimes`."""
-        number = self.index[name]
-        changed = replace(self.residents[number], times=replace(self.residents[number].times, **seconds))
+        resident = self.residents[self.index[name]]
+        self._change(replace(resident, times=replace(resident.times, **seconds)))
+
+    def _change(self, changed: Resident) -> None:
+        number = self.index[changed.name]
         self.residents = (*self.residents[:number], changed, *self.residents[number + 1 :])
+
+    def _enter(self, name: str, state: Residency) -> Residency:
+        """The state before."""
+        before, self.states[name] = self.states[name], state
+        if state is Residency.SLEEP_1:
+            self._kept.add(name)
+        elif state in ABSENT:
+            self._kept.discard(name)
+        return before
 
     def _end_step(self) -> Step:
         if self.under_way is None:

@@ -25,6 +25,7 @@ from coe.base.errors import ConfigError
 from coe.base.yaml_text import read_yaml
 from coe.fleet.gpus import named_gpus
 from coe.fleet.vllm_command import (
+    ENGINE_KEY,
     SLEEP_FLAG,
     VllmProcess,
     adapter_folder,
@@ -43,9 +44,6 @@ from coe.router.expert_config import Engine
 
 ADAPTERS_AT, PILOTS_AT = "/adapters", "/data/pilots"
 """Folders in a container: of the adapters, and of a pilot library, which `coe retrain` writes."""
-
-ENGINE_KEY = "VLLM_API_KEY"
-"""Variable with the key that vLLM asks its callers for, and that the gateway sends."""
 
 OF_THE_HOST = frozenset({"CUDA_VISIBLE_DEVICES", "HF_HOME"})
 """Variables of engines that speak of one host; a target says in its own way which GPUs and which folder."""
