@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from coe.base.errors import BackendError, DataError, EngineError
 from coe.fleet.process import ProcessState
-from coe.fleet.residency.fingerprints import Fingerprint
 from coe.fleet.vllm_addresses import Desired, EngineRecord, desire, read_vllm
 
 LOOK_EVERY_S = 0.1
@@ -54,7 +53,7 @@ class DesiredProcesses:
         """Ends the engines of an expert. Raises BackendError."""
         await self._stop(expert, {each.name for each in self._engines(expert)})
 
-    def fingerprint(self, url: str) -> Fingerprint:
+    def fingerprint(self, url: str) -> Mapping[str, tuple[float, ...]]:
         """Of the engine at an API root, when it started; empty where nobody noted any."""
         try:
             engines = read_vllm(self._data_dir).engines
