@@ -150,7 +150,7 @@ async def test_a_receipt_says_everything_once_and_with_few_digits() -> None:
     for number in numbers_in(receipt):
         assert number in (float(f"{number:.6g}"), round(number, 3)), number
     assert receipt["record"]["at"] == pytest.approx(record.at, abs=0.001)
-    assert len(json.dumps(receipt)) < 2600
+    assert len(json.dumps(receipt)) < 2640
 
 
 async def test_the_receipt_of_a_named_expert_keeps_its_decision() -> None:

@@ -55,6 +55,10 @@ def test_unknown_key_at_every_depth_lists_what_is_allowed_there(values):
 def test_pin_to_an_unknown_expert_names_the_close_one(values):
     values["policies"] = {"default": {"pins": {"code": "bigg"}}}
     assert "policies.default.pins.code: unknown expert 'bigg'; did you mean 'big'?" in problems_of(values)
+    values["policies"] = {"default": {"pins": {"unknown_languages": "bigg"}}}
+    values["categories"]["unknown_languages"] = "a category of this name"
+    assert "policies.default.pins.unknown_languages: unknown expert 'bigg'; did you mean 'big'?" in problems_of(values)
+    assert "categories.unknown_languages: is reserved for pins; allowed: another name" in problems_of(values)
 
 
 def test_retrieval_without_its_base_encoder_is_refused(values):

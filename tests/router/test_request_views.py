@@ -24,13 +24,15 @@ from coe.router.features import (
     Reading,
     ask_candidates,
     candidate_shapes,
+    known_letters,
     read_ask,
     read_task,
     reading_of,
     task_candidates,
     under_task,
+    unknown_language,
 )
-from coe.router.types import FloatArray, Query, QueryFacts, View
+from coe.router.types import DecisionReason, FloatArray, Query, QueryBatch, QueryFacts, View
 from tests.gateway.small_router import small_router
 
 ODDS_ALONE = np.array([0, 1, *[0] * 7], dtype=np.float32)
@@ -142,8 +144,52 @@ def test_each_view_has_its_own_threshold() -> None:
 def test_a_decision_is_made_again_from_its_vector_and_view() -> None:
     router = replace(ROUTER, uncertainty=replace(ROUTER.uncertainty, thresholds={View.UNCLEAR: -1.0}))
     query = Query("a", f"{STORY}\n\na red one")
-    vector, _, view = router.features(query)
+    vector, _, view, _ = router.features(query)
     first = router.decide(query, rng=np.random.default_rng(1))
     again = router.decide(Query("a", "", QueryFacts(view=view)), rng=np.random.default_rng(1), embedding=vector)
     assert again == first
     assert first.category == "general"
+
+
+KNOWN = frozenset(known_letters(2 * ["où est le café ?", "これは何ですか", "Straße und Übung", "где это"]).tolist())
+
+
+@pytest.mark.parametrize(
+    ("text", "script"),
+    [
+        ("what is it?", None),
+        ("où est la Straße?", None),
+        ("どこで会いますか 東京", None),
+        ("ποιο είναι αυτό;", "greek"),
+        ("Příští týden přijedu později", "latin"),
+        ("Dvořák wrote nine symphonies; " + "the last is the one that is played most. " * 3, None),
+        ("เมืองหลวงคืออะไร", "thai"),
+        ("де ти їдеш і їси?", "cyrillic"),
+        ("", None),
+    ],
+)
+def test_a_language_is_unknown_by_letters_that_no_labelled_query_has(text: str, script: str | None) -> None:
+    assert unknown_language(text, KNOWN) == script
+    assert unknown_language(text, frozenset()) is None
+
+
+def test_a_letter_of_one_query_may_be_a_name_and_is_not_known() -> None:
+    assert known_letters(["Dvořák", "Dvorak", "two cars"]).tolist() == sorted(map(ord, "dvorak"))
+
+
+def test_a_policy_names_who_serves_unknown_languages() -> None:
+    plain = replace(ROUTER, letters=KNOWN)
+    solved = replace(plain.policies["default"], unknown_languages=1)
+    router = replace(plain, policies={"default": solved})
+    rng = np.random.default_rng(0)
+    assert plain.settings != router.settings
+    as_usual = plain.decide(Query("a", "red, ποιο είναι"), rng=rng)
+    assert (as_usual.category, as_usual.unknown_language) == ("red", "greek")
+    query = Query("a", "red, ποιο είναι")
+    found = router.decide(query, rng=rng)
+    assert (found.category, found.likely_category, found.expert) == ("general", "red", router.experts[1])
+    assert (found.reason, found.unknown_language) == (DecisionReason.PINNED, "greek")
+    vector, _, view, language = router.features(query)
+    batch = QueryBatch((query.read_from(view, language),), vector)
+    assert router.decide_batch(batch, rng=rng)[0].expert == found.expert
+    assert router.decide(Query("a", "red"), rng=rng).category == "red"

@@ -9,6 +9,7 @@ from coe.base.errors import DataError
 from coe.base.shipped import seed_folder
 from coe.router.artifact import load_artifact
 from coe.router.build import build_encoder
+from coe.router.features import known_letters
 from coe.router.quality import QualityMatrix
 from coe.router.section import PluginConfig
 from coe.training.fit import fit_router, without_secrets
@@ -49,7 +50,9 @@ def fit(root, asked, queries, seed=0):
 def test_the_same_seed_gives_the_same_router_and_it_learned_the_categories(tmp_path, queries):
     first, again = fit(tmp_path / "a", request(), queries), fit(tmp_path / "b", request(), queries)
     assert first.manifest.version == again.manifest.version
-    metrics = load_artifact(tmp_path / "a" / first.manifest.version).manifest.metrics
+    artifact = load_artifact(tmp_path / "a" / first.manifest.version)
+    assert artifact.part("letters")["known"].tolist() == known_letters(query.text for query in queries).tolist()
+    metrics = artifact.manifest.metrics
     held_out = [q for q in queries if split_of(q.text) == "test" and q.category != "general"]
     assert metrics["category_accuracy"].n == len(held_out)
     assert metrics["category_accuracy"].interval.low > 0.5  # hashed words alone; a constant router has a third

@@ -32,12 +32,16 @@ def reason_in_words(decision: RoutingDecision, threshold: float | None = None) -
     if decision.is_fallback:
         limit = "" if threshold is None else f" is above {threshold:.2f}"
         seen = f"most likely {sure}, but uncertainty {decision.uncertainty:.2f}{limit}: general"
+    pinned = "that category"
+    if decision.unknown_language is not None:
+        pinned = "its language"
+        seen = f"most likely {sure}, but in {decision.unknown_language} letters that no labelled query has"
     sentences = {
         DecisionReason.MAP: (
             f"{seen}; the measured map sends that category to {decision.expert}{passed_over(decision)}"
         ),
         DecisionReason.QUERY: f"{seen}; {decision.expert} is predicted to answer this very query best",
-        DecisionReason.PINNED: f"{seen}; experts.yaml pins that category to {decision.expert}",
+        DecisionReason.PINNED: f"{seen}; experts.yaml pins {pinned} to {decision.expert}",
         DecisionReason.UNCERTAIN: f"{seen}, which asks {decision.expert}{asked_next(decision)}",
         DecisionReason.NEXT_BEST: (
             f"{seen}; the planned expert cannot serve this request{ruled_out(decision)}, {decision.expert} is next in "

@@ -58,8 +58,8 @@ def route(
 
         return check_routes(tests, still, tuple(composition.experts), decide)
     query = query_of(text)
-    vector, _, view = router.features(query)
-    decision = router.decide(query.read_from(view), policy=policy, rng=rng, embedding=vector)
+    vector, _, view, language = router.features(query)
+    decision = router.decide(query.read_from(view, language), policy=policy, rng=rng, embedding=vector)
     read = read_from(router, query)
     if as_json:
         echo(RouteAnswer(decision=decision, why=reason_in_words(decision), read_from=read).model_dump_json(indent=1))

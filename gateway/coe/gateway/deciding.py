@@ -254,8 +254,8 @@ class Decider:
     ) -> tuple[Decided, RoutingDecision | None]:
         """The decision, and that of all experts awake where some sleep. Raises NoEligibleExpertError, WaitFor."""
         router, policy, query = routed.router, routed.policy, routed.query
-        vector, stored, view = router.features(query)
-        query = query.read_from(view)
+        vector, stored, view, language = router.features(query)
+        query = query.read_from(view, language)
         waking, ideal = self._waking, None
         if waking is not None:
             ideal = waking.decision_of_all_awake(router, policy, query, vector)

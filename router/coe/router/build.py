@@ -24,7 +24,7 @@ from coe.router.live_pointer import ROUTERS_FOLDER, check_categories, pin_proble
 from coe.router.map_solver import ExpertCosts, MapSolution, solve_map
 from coe.router.moves import UNPRICED
 from coe.router.pipeline import Router
-from coe.router.policy_config import Budgets, PolicyConfig
+from coe.router.policy_config import UNKNOWN_LANGUAGES, Budgets, PolicyConfig
 from coe.router.preference import LearnedChoice, solve_preference
 from coe.router.protocols import ClassifierOf, Encoder, ExpertScorer, ScorerOf
 from coe.router.quality import Measured, QualityMatrix, cautious_quality, quality_from_arrays
@@ -187,6 +187,7 @@ def assemble(
         prices=experts.prices,
         ways=learned,
         mix=mix_of(artifact),
+        letters=frozenset(artifact.part("letters").get("known", np.zeros(0, dtype=np.int64)).tolist()),
     )
 
 
@@ -256,7 +257,9 @@ def solved_policy(
     ways: Ways | None,
 ) -> SolvedPolicy:
     names = experts.names
-    pins = {rows.index(row): names.index(expert) for row, expert in policy.pins.items() if expert in names}
+    pins = {
+        rows.index(row): names.index(expert) for row, expert in policy.pins.items() if row in rows and expert in names
+    }
     evidence, costs = experts.evidence, experts.costs
     solution = solve_map(cautious_quality(evidence, costs.cost_usd), evidence.mass, costs, policy.budgets, pins)
     preference = None
@@ -266,7 +269,9 @@ def solved_policy(
     if plan is not None:
         alone = plan.choice_of < len(names)
         solution = replace(solution, expert_of=np.where(alone, plan.choice_of, solution.expert_of))
-    solved = SolvedPolicy(solution, pins, preference=preference, plan=plan)
+    stranger = policy.pins.get(UNKNOWN_LANGUAGES)
+    unknown_languages = names.index(stranger) if stranger in names else None
+    solved = SolvedPolicy(solution, pins, preference=preference, plan=plan, unknown_languages=unknown_languages)
     if not policy.exploration:
         return solved
     newest = {name: experts.newest.get(name, getattr(evidence, name)) for name in ("quality", "stderr", "mass")}

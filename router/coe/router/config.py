@@ -24,7 +24,7 @@ from coe.router.feedback_config import FeedbackConfig, JudgeConfig
 from coe.router.gateway_config import GatewayConfig
 from coe.router.log_config import LogConfig
 from coe.router.plugins import Family
-from coe.router.policy_config import PolicyConfig
+from coe.router.policy_config import UNKNOWN_LANGUAGES, PolicyConfig
 from coe.router.residency_config import ResidencyConfig, residency_problems
 from coe.router.retrieval_config import RetrievalConfig
 from coe.router.section import AUTO, Name, PluginConfig, Section
@@ -235,6 +235,8 @@ def unresolved_names(config: CoeConfig) -> list[str]:
         problems.append(f"categories: '{GENERAL}' is required: uncertain queries go there")
     if "default" not in config.policies:
         problems.append(f"policies: 'default' is required; got: {', '.join(config.policies)}")
+    if UNKNOWN_LANGUAGES in config.categories:
+        problems.append(f"categories.{UNKNOWN_LANGUAGES}: is reserved for pins; allowed: another name")
     for name in set(config.experts) & {"auto"}:
         problems.append(f"experts.{name}: 'auto' is reserved for routing")
     for name, policy in config.policies.items():
@@ -245,7 +247,7 @@ def unresolved_names(config: CoeConfig) -> list[str]:
             )
         for category, expert in policy.pins.items():
             where = f"policies.{name}.pins.{category}"
-            problems += unknown(f"{where}: unknown category", category, config.categories)
+            problems += unknown(f"{where}: unknown category", category, (*config.categories, UNKNOWN_LANGUAGES))
             problems += unknown(f"{where}: unknown expert", expert, config.experts)
     for name in config.examples:
         problems += unknown("examples: unknown category", name, config.categories)

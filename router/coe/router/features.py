@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -26,7 +28,7 @@ from coe.base.errors import DataError
 from coe.router.conversation import in_context
 from coe.router.normalise import VERSION, normalise, shortened
 from coe.router.protocols import Encoder
-from coe.router.types import Float64Array, FloatArray, Query, View
+from coe.router.types import Float64Array, FloatArray, IntArray, Query, View
 
 STORED = np.dtype("<f2")
 """Two bytes a dimension, little-endian."""
@@ -68,6 +70,12 @@ their own the others need not be held to theirs."""
 
 QUESTION_MARKS, COLONS = tuple("?？؟"), tuple(":：")
 SHAPES = 9
+
+QUERIES_OF_A_LETTER = 2
+"""Labelled queries that make a letter known: a single one may quote a name."""
+
+UNKNOWN_SHARE = 0.02
+"""Of a text's letters: with more that no labelled query has, it is in another language than all of them."""
 
 BLOCK = re.compile(r"\n\s*\n|^(?:`{3,}|~{3,}|\"{3}|-{3,}|={3,})[^\n]*$", re.MULTILINE)
 SENTENCE = re.compile(r"(?<=[.?!])\s+|(?<=[。？！])|\n+")
@@ -136,18 +144,43 @@ class NormalisedEncoder:
 
 
 class Features(NamedTuple):
-    """Embeddings (n, d) as they are after a stay in the log, the bytes that it keeps of them, and the part of a request
-    that they are of."""
+    """Embeddings (n, d) as they are after a stay in the log, the bytes that it keeps of them, the part of a request
+    that they are of, and the script of its letters if they are of no labelled query."""
 
     vectors: FloatArray
     stored: bytes
     view: View = View.WHOLE
+    unknown_language: str | None = None
 
 
-def features_of(embeddings: FloatArray, view: View = View.WHOLE) -> Features:
+def features_of(embeddings: FloatArray, view: View = View.WHOLE, unknown_language: str | None = None) -> Features:
     """The features of embeddings (n, d)."""
     halves = embeddings.astype(STORED)
-    return Features(halves.astype(np.float32), halves.tobytes(), view)
+    return Features(halves.astype(np.float32), halves.tobytes(), view, unknown_language)
+
+
+def letter_number(letter: str) -> int:
+    """A letter's code point; one for all Chinese and Japanese signs and one for all Korean ones, which are too many to
+    have seen each."""
+    return ord(letter) if letter < "\u2e80" else 0xAC00 if "\uac00" <= letter <= "\ud7ff" else 0x2E80
+
+
+def known_letters(texts: Iterable[str]) -> IntArray:
+    """(v,) numbers of the letters that labelled queries are written in."""
+    seen = Counter(number for text in texts for number in {letter_number(c) for c in text.lower() if c.isalpha()})
+    return np.array(sorted(n for n, count in seen.items() if count >= QUERIES_OF_A_LETTER), dtype=np.int64)
+
+
+def unknown_language(text: str, known: frozenset[int]) -> str | None:
+    """The script of a text that is in another language than all labelled queries, by the letters that no two of these
+    have: `greek`, or `latin` for Czech. None where these are few, and where it has no letter beyond ASCII."""
+    if not known or text.isascii():
+        return None
+    text = shortened(text).lower()
+    strange = {c: text.count(c) for c in set(text) if c > "\x7f" and c.isalpha() and letter_number(c) not in known}
+    if sum(strange.values()) <= UNKNOWN_SHARE * sum(map(str.isalpha, text)):
+        return None
+    return unicodedata.name(max(strange, key=strange.__getitem__), "other").partition(" ")[0].lower()
 
 
 def to_bytes(embedding: FloatArray) -> bytes:

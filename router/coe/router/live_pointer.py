@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 from coe.base.errors import ArtifactError, ConfigError
 from coe.router.artifact import RouterManifest, read_manifest
 from coe.router.config import CoeConfig
+from coe.router.policy_config import UNKNOWN_LANGUAGES
 from coe.router.types import GENERAL, Record
 
 ROUTERS_FOLDER = "routers"
@@ -137,7 +138,7 @@ def pin_problems(config: CoeConfig, manifest: RouterManifest) -> list[str]:
                     f"{where}: router {manifest.version} has not measured '{expert}', so the pin cannot hold: take it "
                     f"out until `coe experts probe {expert} --promote` has put the expert on the map"
                 )
-            if category not in (*manifest.categories, GENERAL):
+            if category not in (*manifest.categories, GENERAL, UNKNOWN_LANGUAGES):
                 problems.append(
                     f"{where}: router {manifest.version} does not know the category '{category}', so the pin cannot "
                     "hold: take it out until `coe train` has learned the category"

@@ -14,7 +14,7 @@ import numpy as np
 from coe.base.errors import ConfigError, NoEligibleExpertError, allowed_values
 from coe.router.capabilities import FOR_NOW, NOT_ALLOWED, NOT_REACHABLE, Capabilities, why_away
 from coe.router.cost import Price
-from coe.router.features import AskDetector, Features, Reading, features_of, read_query
+from coe.router.features import AskDetector, Features, Reading, features_of, read_query, unknown_language
 from coe.router.map_solver import ExpertCosts
 from coe.router.moves import UNPRICED, beside_last
 from coe.router.protocols import CategoryClassifier, Encoder, ExpertScorer
@@ -68,7 +68,8 @@ class Router:
     `costs` are shown with a decision; None where they are not known. `prices` weigh moves of conversations; empty where
     they are not known. `mix` (k,) is how many times as frequent each category is in the traffic as among the labelled
     queries; None: as frequent.
-    `ways` is None where training knew no answers: then every policy asks one expert.
+    `ways` is None where training knew no answers: then every policy asks one expert. `letters` are those of the
+    labelled queries, as `known_letters` numbers them; none where training did not look.
     """
 
     version: str
@@ -85,6 +86,7 @@ class Router:
     ways: Ways | None = None
     mix: FloatArray | None = None
     detector: AskDetector | None = None
+    letters: frozenset[int] = frozenset()
 
     @cached_property
     def categories(self) -> tuple[str, ...]:
@@ -140,7 +142,8 @@ class Router:
     def features(self, query: Query) -> Features:
         """The features that a query is decided from. Raises as `read` does."""
         reading = self.read(query)
-        return features_of(reading.vector, reading.view)
+        language = unknown_language(reading.part or query.text, self.letters)
+        return features_of(reading.vector, reading.view, language)
 
     def read(self, query: Query) -> Reading:
         """Reads a query: its ask, those before it as far as it needs them, and the task in its system prompt.
@@ -178,11 +181,11 @@ class Router:
         """
         self.policy(policy)  # refuses an unknown name before any work
         if embedding is None:
-            embedding, _, view = self.features(query)
-            query = query.read_from(view)
-        classified = self.judge_one(embedding, query.facts.view)
+            embedding, _, view, language = self.features(query)
+            query = query.read_from(view, language)
+        classified, pin = self._in_language(policy, query.facts, self.judge_one(embedding, query.facts.view))
         quality = self._quality(query, embedding, classified)
-        cached = self.cached_decision(policy, classified.row, quality, self.excluded(query.facts, alive))
+        cached = self.cached_decision(policy, classified.row, quality, self.excluded(query.facts, alive), pin)
         return self.decision(query, classified, cached, rng, seed)
 
     def decide_batch(
@@ -197,11 +200,14 @@ class Router:
         probabilities. Raises as `decide` does."""
         self.policy(policy)
         probs = self.predict_categories(batch.embeddings)
-        judgement = self.judge(batch.embeddings, probs, [query.facts.view for query in batch.queries])
-        quality = self.scorer.score(batch, probs, [classified.row for classified in judgement]).quality
+        judged = self.judge(batch.embeddings, probs, [query.facts.view for query in batch.queries])
+        placed = [
+            self._in_language(policy, query.facts, each) for query, each in zip(batch.queries, judged, strict=True)
+        ]
+        quality = self.scorer.score(batch, probs, [classified.row for classified, _ in placed]).quality
         found = []
-        for query, classified, own in zip(batch.queries, judgement, quality, strict=True):
-            cached = self.cached_decision(policy, classified.row, own, self.excluded(query.facts, alive))
+        for query, (classified, pin), own in zip(batch.queries, placed, quality, strict=True):
+            cached = self.cached_decision(policy, classified.row, own, self.excluded(query.facts, alive), pin)
             found.append(self.decision(query, classified, cached, rng))
         return tuple(found)
 
@@ -229,6 +235,14 @@ class Router:
         likely = probs.index(confidence)
         row = len(probs) if uncertainty > self.uncertainty.threshold_of(view) else likely
         return Classification(probs, likely, confidence, uncertainty, row)
+
+    def _in_language(
+        self, policy: str, facts: QueryFacts, classified: Classification
+    ) -> tuple[Classification, int | None]:
+        """What stage 1 found, and the expert that the policy names for queries in languages of which it has learned
+        nothing: these belong to `general`, however sure it is."""
+        pin = None if facts.unknown_language is None else self.policy(policy).unknown_languages
+        return (classified, None) if pin is None else (classified._replace(row=len(classified.probs)), pin)
 
     def _row_of_probs(self, embedding: FloatArray) -> list[float]:
         """`predict_categories` (k,) for one embedding (1, d)."""
@@ -316,6 +330,8 @@ class Router:
         }
         if (view := query.facts.view) is not View.WHOLE:
             changes |= {"view": view, "threshold": self._limit(view)}
+        if query.facts.unknown_language is not None:
+            changes["unknown_language"] = query.facts.unknown_language
         return usual.model_copy(update=changes)
 
     def _limit(self, view: View) -> float | None:
@@ -339,21 +355,24 @@ class Router:
         return CachedDecision(odds, cached.usual.model_copy(update={"ranking": names}))
 
     def cached_decision(
-        self, policy: str, row: int, quality: FloatArray, excluded: Mapping[str, str]
+        self, policy: str, row: int, quality: FloatArray, excluded: Mapping[str, str], pin: int | None = None
     ) -> CachedDecision:
-        """The decision on queries of a category; made once where the scorer predicts by category. Raises as `decide`
-        does."""
-        key = (policy, row, quality.tobytes(), *excluded.items())
+        """The decision on queries of a category; made once where the scorer predicts by category. `pin` is an expert
+        that serves these whatever the map says. Raises as `decide` does."""
+        key = (policy, row, pin, quality.tobytes(), *excluded.items())
         found = self._cached_decisions.get(key)
         if found is None:
-            found = self._new_decision(policy, row, quality, excluded)
+            found = self._new_decision(policy, row, quality, excluded, pin)
             if len(self._cached_decisions) >= MAX_CACHED:
                 self._cached_decisions.clear()
             self._cached_decisions[key] = found
         return found
 
-    def _new_decision(self, name: str, row: int, quality: FloatArray, excluded: Mapping[str, str]) -> CachedDecision:
+    def _new_decision(
+        self, name: str, row: int, quality: FloatArray, excluded: Mapping[str, str], pin: int | None
+    ) -> CachedDecision:
         policy = self.policy(name)
+        policy = policy if pin is None else replace(policy, pins={row: pin})
         bars = zip(self.experts, policy.bars(row, policy.planned(row, quality)[0], len(self.experts)), strict=True)
         # Experts that could serve if they were reachable, and that the policy does not let.
         barred = {name: bar for name, bar in bars if bar and excluded.get(name, NOT_REACHABLE) in FOR_NOW}

@@ -29,6 +29,10 @@ GAIN_FOR_DOUBLE_COST = 0.2
 """Gain of quality that pays for a doubled mean cost, and half of it for half (ours)."""
 
 
+UNKNOWN_LANGUAGES = "unknown_languages"
+"""A pin that is of no category, but of queries in other languages than those of the labelled queries."""
+
+
 class PolicyConfig(Section):
     """A named way to turn probabilities into a decision; clients ask for it as `auto:<name>`."""
 
@@ -36,7 +40,10 @@ class PolicyConfig(Section):
     exploration: float = Field(
         default=0.0, ge=0, le=1, description="mean loss of quality that trying other experts may cost; `off` tries none"
     )
-    pins: dict[str, str] = Field(default_factory=dict, description="category -> expert; the file wins over the map")
+    pins: dict[str, str] = Field(
+        default_factory=dict,
+        description="category, or `unknown_languages` -> expert; the file wins over the map",
+    )
     strategy: StrategyName = StrategyName.SINGLE
     max_calls: float | None = Field(default=None, gt=1, description="mean experts asked per query; beside a strategy")
 

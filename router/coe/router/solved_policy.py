@@ -28,7 +28,8 @@ their place in between at once."""
 class SolvedPolicy:
     """A solved policy: the map for its budgets, its pins (row -> expert number) and its exploration, None for none.
 
-    With a `plan` some categories are served by several experts.
+    With a `plan` some categories are served by several experts. `unknown_languages` is the expert of queries in other
+    languages than those of the labelled queries; None: they are served as all others.
 
     With a `preference` every query is judged on its own, and the map is what is shown, pinned and explained.
 
@@ -42,6 +43,7 @@ class SolvedPolicy:
     exploration: Exploration | None = None
     preference: Preference | None = None
     plan: StrategyPlan | None = None
+    unknown_languages: int | None = None
 
     def expert_of(self, row: int) -> tuple[int, DecisionReason]:
         """The expert for a category, where a pin of experts.yaml wins over the learned map."""
@@ -108,7 +110,7 @@ class SolvedPolicy:
     @cached_property
     def fingerprint(self) -> str:
         """Identity of all that experts.yaml and the artifact's evidence made of this policy, in hexadecimal."""
-        digest = hashlib.sha256(repr(sorted(self.pins.items())).encode())
+        digest = hashlib.sha256(repr((sorted(self.pins.items()), self.unknown_languages)).encode())
         if self.exploration is not None:
             digest.update(self.exploration.identity)
         digest.update(np.asarray(self.solution.expert_of, dtype=np.int64).tobytes())

@@ -78,6 +78,7 @@ class QueryFacts:
     asleep: tuple[str, ...] = ()  # experts whose engine has no weights on the GPU now
     limited: tuple[str, ...] = ()  # experts at their rate limit
     view: View = View.WHOLE  # what its category was read from
+    unknown_language: str | None = None  # script of letters that no labelled query has; None: it has hardly any
 
     @property
     def has_media(self) -> bool:
@@ -109,9 +110,11 @@ class Query:
     earlier: tuple[str, ...] = ()
     system: str = ""
 
-    def read_from(self, view: View) -> Query:
-        """The query with what its category is read from."""
-        return self if view is self.facts.view else replace(self, facts=replace(self.facts, view=view))
+    def read_from(self, view: View, unknown_language: str | None) -> Query:
+        """The query with what its category is read from, and in which letters."""
+        if view is self.facts.view and unknown_language == self.facts.unknown_language:
+            return self
+        return replace(self, facts=replace(self.facts, view=view, unknown_language=unknown_language))
 
 
 @dataclass(frozen=True)
@@ -261,6 +264,10 @@ class RoutingDecision(Record):
         default=None, description="above it the uncertainty leads to `general`; None: everything does, or no stage 1"
     )
     view: View = Field(default=View.WHOLE, description="what the category was read from")
+    unknown_language: str | None = Field(
+        default=None,
+        description="script, such as `greek` or `latin`, of letters that no labelled query has; None: hardly any",
+    )
     seed: int | None = Field(default=None, ge=0, description="of the random draw; None when nothing was drawn")
     propensity: float = Field(
         gt=0, le=1, description="probability with which `expert` was chosen; 1.0 when deterministic"

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from coe.base.errors import DataError
 from coe.cli.progress import Progress, silent
 from coe.router.artifact import RouterArtifact, made_artifact, written
-from coe.router.features import AskDetector
+from coe.router.features import AskDetector, known_letters
 from coe.router.protocols import Encoder
 from coe.router.section import PluginConfig
 from coe.router.strategies.learned import PART as STRATEGIES
 from coe.router.strategies.learned import Ways
-from coe.router.types import CategoryProbs, FloatArray, Metric
+from coe.router.types import CategoryProbs, FloatArray, IntArray, Metric
 from coe.training.category_mix import MIX_MOVED
 from coe.training.composites import detector_arrays, read_composites
 from coe.training.graded_queries import GradedQueries, LoggedQueries
@@ -107,6 +107,7 @@ class Prepared:
     served: FloatArray
     graded: GradedQueries | None
     ways: Ways | None
+    letters: IntArray
     rng: np.random.Generator
     progress: Progress
 
@@ -146,7 +147,8 @@ def prepare(
         scored = graded_queries(request, encoder, stage, dict(zip(learned, stage.unseen, strict=True)), progress)
         ways = None if scored is None else fit_strategies(scored, request.evidence, progress)
     served = served_shares(stage, data.embeddings[~held_out], request.alpha)
-    return Prepared(stage, detector, metrics, served, scored, ways, rng, progress)
+    letters = known_letters(query.text for query in queries)
+    return Prepared(stage, detector, metrics, served, scored, ways, letters, rng, progress)
 
 
 def graded_queries(
@@ -195,6 +197,7 @@ def artifact_of(
     evidence = replace(request.evidence, mass=prepared.served) if request.is_traffic else request.evidence
     parts: dict[str, Mapping[str, NDArray[np.generic]]] = {
         "asks": detector_arrays(prepared.detector),
+        "letters": {"known": prepared.letters},
         "classifier": stage.state,
         "uncertainty": stage.uncertainty,
         "map": evidence.arrays(),

@@ -129,9 +129,9 @@ def route_calls(
         if i % 500 == 0:
             progress(f"routing {i:,} of {len(calls):,} calls")
         query = Query(str(i), call.asks[0], QueryFacts(prompt_chars=sum(map(len, call.asks))), call.asks[1:])
-        vector, _, view = router.features(query)
+        vector, _, view, language = router.features(query)
         vectors.append(vector)
-        queries.append(query.read_from(view))
+        queries.append(query.read_from(view, language))
     batch = QueryBatch(tuple(queries), np.concatenate(vectors))
     made = router.decide_batch(batch, rng=np.random.default_rng(0), policy=policy)
     known, rows = artifact.manifest.experts, (*artifact.manifest.categories, GENERAL)
