@@ -33,7 +33,7 @@ from coe.decision_log.sink import DecisionLog
 from coe.gateway.chat_log import record_of
 from coe.gateway.chat_request import ChatRequest
 from coe.gateway.composition import spare_what_is_there
-from coe.gateway.exchange import AnswerFacts, ChatRow, Decided, Ending, RequestContext
+from coe.gateway.exchange import AnswerFacts, Calls, ChatRow, Decided, Ending, RequestContext
 from coe.gateway.keys.grants import EVERYBODY
 from coe.router.log_config import Durability, LogConfig
 from coe.router.types import DecisionReason, QueryFacts, RoutingDecision
@@ -107,10 +107,10 @@ def row_of(decided: Decided, number: int) -> ChatRow:
         facts=QueryFacts(prompt_chars=200),
         session=f"{number:016x}",
     )
-    context = RequestContext(f"req-{number:024x}", new_decision_id(), EVERYBODY, chat.session, chat.session)
-    row = ChatRow(context, chat, time.time(), time.perf_counter())
+    names = f"req-{number:024x}", new_decision_id(), EVERYBODY, chat.session, chat.session
+    row = ChatRow(RequestContext(*names, time.time(), time.perf_counter(), time.perf_counter()), chat)
     usage = Usage(prompt_tokens=30, completion_tokens=32)
-    row.decided, row.expert, row.overhead_ms = decided, decided.decision.expert, 0.41234
+    row.decided, row.calls = decided, Calls(overhead_ms=0.41234, expert=decided.decision.expert)
     row.answer = AnswerFacts(finish_reason="stop", usage=usage, ttft_ms=5.1234)
     row.ending = Ending(TerminalState.ANSWERED, 200)
     return row

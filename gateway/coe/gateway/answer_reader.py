@@ -71,6 +71,11 @@ class StreamReader:
         completion_tokens = max(said.completion_tokens, self._tokens)
         return said.model_copy(update={"completion_tokens": completion_tokens, "is_estimated": True})
 
+    def facts(self, prompt_tokens: int) -> JsonAnswer:
+        """What the stream states so far. Args as of `usage`."""
+        code = "broken_stream" if self.is_broken and not self.error_code else self.error_code
+        return JsonAnswer(self.usage(prompt_tokens), self.finish_reason, code, self.model)
+
     def feed(self, lines: bytes) -> None:
         """Takes the next whole lines of the stream."""
         for line in lines.removesuffix(b"\n").split(b"\n"):
@@ -146,7 +151,7 @@ class StreamReader:
 
 
 class JsonAnswer(NamedTuple):
-    """Facts that a whole answer states; `error_code` is there when it holds an error in spite of its status, which may
+    """Facts that an answer states; `error_code` is there when it holds an error in spite of its status, which may
     be all: then it has no choice."""
 
     usage: Usage

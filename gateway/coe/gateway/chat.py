@@ -22,8 +22,9 @@ from coe.router.usage import Usage
 if TYPE_CHECKING:
     from coe.gateway.adapters.adapter import Adapter
     from coe.gateway.admission import ConcurrencyLimit
+    from coe.gateway.answer_reader import JsonAnswer
     from coe.gateway.asgi import Arrival
-    from coe.gateway.chat_limits import ChatLimits, ChatReservation
+    from coe.gateway.chat_limits import ChatLimits
     from coe.gateway.chat_log import ChatLog
     from coe.gateway.deciding import Decider
     from coe.gateway.exchange import Decided
@@ -82,32 +83,29 @@ class ChatEndpoint:
             caller,
             identity(session, chat),
             self.decider.session_id(session, caller.tenant),
+            at,
+            arrived_at_s,
+            received_at_s,
             headers.get(b"x-coe-probe") == b"1",
             arrival.is_batch,
             watch,
         )
         self.log.sink.check()
-        row = ChatRow(context, chat, at, arrived_at_s)
-        exchange = ChatExchange(self, adapter, arrival, row, received_at_s)
-        await exchange.run()
+        await ChatExchange(self, adapter, arrival, ChatRow(context, chat)).run()
 
 
 class ChatExchange:
     """One request on its way. However it ends, its outcome is counted and written down once."""
 
-    def __init__(
-        self, endpoint: ChatEndpoint, adapter: Adapter, arrival: Arrival, row: ChatRow, received_at_s: float
-    ) -> None:
+    def __init__(self, endpoint: ChatEndpoint, adapter: Adapter, arrival: Arrival, row: ChatRow) -> None:
         self._endpoint, self._adapter, self._arrival, self._row = endpoint, adapter, arrival, row
-        self._context, self._chat, self._received_at_s = row.context, row.chat, received_at_s
+        self._told_of_end: list[Callable[[ChatRow], None]] = [endpoint.log.finish, endpoint.decider.ended]
+        if row.context.watch is not None:
+            self._told_of_end.insert(0, row.context.watch.ends)
+        self._limit_headers: Mapping[str, str] = {}  # of a caller with caps
         self._has_begun = False  # the head of the answer is on its way to the client
         # How an error ends a stream that has begun; of one that has only said that it waits, as the adapter does.
         self._last_words: Callable[[ApiError], bytes] = partial(adapter.error_event, request_id=row.context.request_id)
-        self._hold: ChatReservation | None = None  # of a caller with caps
-        self._known: str | None = None  # the answer that the cache has
-        self._is_sampled = False  # a judge needs the answer
-        self._keep_chars = 0  # how much of the answer's text a judge or the cache needs
-        self._text: str | None = None  # of the answer, kept until its end for a judge or the cache; never logged
 
     async def run(self) -> None:
         """The request edge: every way to end leads through here."""
@@ -125,67 +123,54 @@ class ChatExchange:
         except Exception as error:  # noqa: BLE001
             await self._fail(error)
         finally:
-            self._finish()
-
-    def _finish(self) -> None:
-        endpoint, row = self._endpoint, self._row
-        if self._context.watch is not None:
-            self._context.watch.ends(row)
-        if self._hold is not None:
-            self._hold.settle(row)
-        endpoint.log.finish(row)
-        if row.answer.usage.kinds and row.decided is not None and row.decided.conversation is not None:
-            endpoint.decider.conversations.hear(row.decided.conversation, row.answer.usage)
-        if self._text is not None:
-            if self._is_sampled and endpoint.judge is not None:
-                endpoint.judge.offer(row, self._text)
-            endpoint.decider.keep(row, self._text)
+            for tell in self._told_of_end:
+                tell(row)
 
     async def _answer(self) -> None:
-        endpoint, context, row = self._endpoint, self._context, self._row
+        endpoint, row, context, chat = self._endpoint, self._row, self._row.context, self._row.chat
         decided = await endpoint.decider.decide(
-            self._chat, context.decision_id, context.session_id, context.caller, context.conversation
+            chat, context.decision_id, context.session_id, context.caller, context.conversation
         )
         endpoint.experts.pool.expect(decided.decision.expert)
         try:
             if context.caller.caps:  # one over a cap is rejected as if nothing had been decided
-                self._hold = await endpoint.limits.reserve(context, self._chat, decided.decision, decided.strategy)
-            row.decided, row.strategy, slot = decided, decided.declined, decided.slot
-            self._is_sampled = endpoint.judge is not None and endpoint.judge.samples()
-            if slot is not None and slot.answer is not None:
-                self._known = slot.answer.text
-            self._keep_chars = MAX_JUDGED_CHARS if self._is_sampled or slot is not None else 0
+                hold = await endpoint.limits.reserve(context, chat, decided.decision, decided.strategy)
+                self._limit_headers = hold.headers
+                self._told_of_end.insert(0, hold.settle)
+            row.decided, row.calls.strategy = decided, decided.declined
+            keep_chars = 0 if decided.slot is None else MAX_JUDGED_CHARS
+            if endpoint.judge is not None and endpoint.judge.samples():
+                keep_chars = MAX_JUDGED_CHARS
+                self._told_of_end.append(endpoint.judge.offer)
             answer = await self._begun(decided)
-            row.expert, row.answer.engine, row.answer.left_out = answer.expert, answer.engine, answer.left_out
+            row.calls.expert, row.answer.engine, row.answer.left_out = answer.expert, answer.engine, answer.left_out
             if context.watch is not None:
                 context.watch.hears(answer.expert)
-            endpoint.decider.remember(decided, self._chat.facts, answer.expert)
+            endpoint.decider.remember(decided, chat.facts, answer.expert)
             if isinstance(answer, StreamedAnswer):
-                await self._relay(answer)
+                await self._relay(answer, decided, keep_chars)
             else:
-                await self._send_whole(answer)
+                await self._send_whole(answer, decided, keep_chars)
         finally:
             endpoint.experts.pool.expect_no_more(decided.decision.expert)
 
     async def _begun(self, decided: Decided) -> StreamedAnswer | WholeAnswer:
         """The answer as far as it must be there before the client hears of it."""
-        endpoint, context, row, chat = self._endpoint, self._context, self._row, self._chat
-        row.overhead_ms = (time.perf_counter() - self._received_at_s) * 1e3
-        answer: StreamedAnswer | WholeAnswer | None = None
+        row, answer = self._row, None
+        row.calls.overhead_ms = (time.perf_counter() - row.context.received_at_s) * 1e3
         if decided.strategy is not None:
             answer = await self._ask_several(decided.decision, decided.strategy)
-        if answer is None:
-            answer = await endpoint.experts.answer(context, chat, decided.decision, row.calls, self._known)
-        return answer
+        return answer or await self._endpoint.experts.answer(row.context, row.chat, decided, row.calls)
 
     async def _ask_several(self, decision: RoutingDecision, chosen: Chosen) -> StreamedAnswer | WholeAnswer | None:
         """The answer that a strategy settles on; None where nobody gave one, so that one expert serves."""
-        run = self._endpoint.several(self._context, self._chat, decision, chosen)
+        row = self._row
+        run = self._endpoint.several(row.context, row.chat, decision, chosen)
         try:
             return await run.answer(self._wait_on_stream)
         finally:
             trace = run.trace()
-            self._row.strategy, self._row.answer.usage = trace, Usage.total([call.usage for call in trace.calls])
+            row.calls.strategy, row.answer.usage = trace, Usage.total([call.usage for call in trace.calls])
 
     async def _wait_on_stream(self) -> None:
         """Begins the client's stream with a comment. Who will answer is not known yet, so no header names an expert."""
@@ -204,30 +189,28 @@ class ChatExchange:
         if piece:
             await self._arrival.send({"type": "http.response.body", "body": piece, "more_body": True})
         if self._row.answer.ttft_ms is None:
-            self._row.answer.ttft_ms = self._row.elapsed_ms()
+            self._row.answer.ttft_ms = self._row.context.elapsed_ms()
 
-    async def _send_whole(self, answer: WholeAnswer) -> None:
-        row, facts = self._row, answer.facts
-        row.answer.usage, row.answer.finish_reason = facts.usage, facts.finish_reason
-        self._note_model(answer.expert, facts.model)
-        row.answer.ttft_ms = row.elapsed_ms()
-        if self._keep_chars:
-            self._text = await read_off_loop(answer_text, answer.body)
-        self._end(facts.error_code)
-        body = await self._adapter.body(answer, self._chat, self._context)
+    async def _send_whole(self, answer: WholeAnswer, decided: Decided, keep_chars: int) -> None:
+        row = self._row
+        self._hear(answer.expert, answer.facts, decided)
+        row.answer.ttft_ms = row.context.elapsed_ms()
+        if keep_chars:
+            row.answer.text = await read_off_loop(answer_text, answer.body)
+        body = await self._adapter.body(answer, row.chat, row.context)
         await self._endpoint.log.commit(row)
         self._has_begun, self._last_words = True, nothing
         await send_body(self._arrival.send, 200, body, self._headers(), answer.content_type)
 
-    async def _relay(self, answer: StreamedAnswer) -> None:
+    async def _relay(self, answer: StreamedAnswer, decided: Decided, keep_chars: int) -> None:
         """Passes a stream on and ends it once its row is safe.
 
         Raises:
             BackendError: the stream was cut.
             StoreError: its row could not be made safe; the client has not seen the end.
         """
-        endpoint, row, keep = self._endpoint, self._row, self._keep_chars
-        delivery = self._adapter.delivery(answer, self._chat, keep, self._context)
+        endpoint, row = self._endpoint, self._row
+        delivery = self._adapter.delivery(answer, row.chat, keep_chars, row.context)
         reader, self._last_words = delivery.reader, delivery.fail
         try:
             await self._begin_stream(answer.content_type, self._headers())
@@ -239,42 +222,37 @@ class ChatExchange:
         else:
             endpoint.experts.ended(answer)
         finally:
-            usage = reader.usage(self._chat.facts.prompt_tokens)
-            row.answer.usage, row.answer.finish_reason = usage, reader.finish_reason
-            self._note_model(answer.expert, reader.model)
-            self._text = reader.text if keep else None
+            self._hear(answer.expert, reader.facts(row.chat.facts.prompt_tokens), decided)
+            row.answer.text = reader.text if keep_chars else None
             if reader.is_done:
                 endpoint.tails.read(answer.chunks)
             else:
                 await answer.chunks.aclose()
-        self._end("broken_stream" if reader.is_broken and not reader.error_code else reader.error_code)
         await endpoint.log.commit(row)
         await self._arrival.send({"type": "http.response.body", "body": delivery.end()})
 
-    def _note_model(self, expert: str, model: object) -> None:
-        """Notes the model that an answer names, if it was not kept from before."""
-        if isinstance(model, str) and self._known is None:
-            self._row.answer.model = self._endpoint.log.served.named(expert, model)
+    def _hear(self, expert: str, facts: JsonAnswer, decided: Decided) -> None:
+        """Notes what an answer states at its end, which may be an error of the expert's."""
+        row = self._row
+        row.answer.usage, row.answer.finish_reason = facts.usage, facts.finish_reason
+        if isinstance(facts.model, str) and decided.known is None:
+            row.answer.model = self._endpoint.log.served.named(expert, facts.model)
+        state = TerminalState.ANSWERED if facts.error_code is None else TerminalState.UPSTREAM_ERROR
+        row.ending = Ending(state, 200, facts.error_code)
 
     def _headers(self) -> dict[str, str]:
         is_debug = self._arrival.headers.get(b"x-coe-debug") == b"1"
         headers = response_headers(self._row, is_debug=is_debug)
-        if self._hold is not None:
-            headers |= self._hold.headers
+        headers |= self._limit_headers
         return headers
-
-    def _end(self, error_code: str | None) -> None:
-        """Notes the end of an answer, which may hold an error of the expert's."""
-        state = TerminalState.ANSWERED if error_code is None else TerminalState.UPSTREAM_ERROR
-        self._row.ending = Ending(state, 200, error_code)
 
     async def _fail(self, failure: BaseException) -> None:
         """Ends the exchange with an error: as an answer, or as the last event of a stream that has begun."""
-        row, request_id, send = self._row, self._context.request_id, self._arrival.send
-        error = api_error(failure, row.expert, request_id)
+        row, request_id, send = self._row, self._row.context.request_id, self._arrival.send
+        error = api_error(failure, row.calls.expert, request_id)
         self._endpoint.log.metrics.failed(error)
         row.is_admitted &= error.is_logged
-        row.expert = error.expert or row.expert
+        row.calls.expert = error.expert or row.calls.expert
         row.ending = Ending(failed_state(error, row), 200 if self._has_begun else error.status, error.logged)
         try:
             await self._endpoint.log.commit(row)

@@ -112,7 +112,7 @@ class ChatReservation:
 
     def settle(self, row: ChatRow) -> None:
         """Settles by the experts' counts; nothing was spent where nothing was generated."""
-        trace = row.strategy
+        trace = row.calls.strategy
         several = NOTHING if trace is None else self.prices.of_calls(trace)
         single = NOTHING if trace is not None and trace.is_settled else self._spent(row)
         self.hold.settle(None if single is None else several.plus(single))

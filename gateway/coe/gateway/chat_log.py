@@ -50,18 +50,17 @@ class ChatLog:
         Raises:
             StoreError: it did not become safe in time.
         """
-        if not row.is_admitted or row.is_written:
+        if not row.is_admitted or row.seq is not None:
             return
+        row.seq = self.sink.next_seq()
         if self.sink.is_durable:
-            row.is_written = True
             await self.sink.commit(self._record(row))
-        elif row.seq is None:
-            row.seq = self.sink.next_seq()
 
     def finish(self, row: ChatRow) -> None:
         """Counts the chat and writes its row, once its last byte is out."""
         self._count(row)
-        if row.is_admitted and not row.is_written:
+        is_safe = self.sink.is_durable and row.seq is not None
+        if row.is_admitted and not is_safe:
             self.sink.append(self._record(row))
 
     def _count(self, row: ChatRow) -> None:
@@ -70,12 +69,12 @@ class ChatLog:
         if decision is None:
             return
         counts.decisions[decision.category, decision.expert, decision.reason] += 1
-        counts.overhead.note(row.overhead_ms / 1e3)
+        counts.overhead.note(row.calls.overhead_ms / 1e3)
         if served is None:
             return
         if row.answer.ttft_ms is not None:
             counts.ttft[served].note(row.answer.ttft_ms / 1e3)
-        if served != decision.expert and row.strategy is None:
+        if served != decision.expert and row.calls.strategy is None:
             self.metrics.failovers.labels(decision.expert).inc()
 
     def _record(self, row: ChatRow) -> DecisionRecord:
@@ -105,10 +104,10 @@ class ChatLog:
 def record_of(row: ChatRow, experts: Mapping[str, ExpertConfig], replica: str, seq: int) -> DecisionRecord:
     """The row as the log takes it. The sink decides what it keeps of the text and of the decision."""
     context, chat, served, answer, ending = row.context, row.chat, row.answered_by, row.answer, row.ending
-    decided, usage = row.decided, answer.usage
-    if served is None and row.calls.at_work is not None:  # who has read the prompt at least
+    decided, calls, usage = row.decided, row.calls, answer.usage
+    if served is None and calls.at_work is not None:  # who has read the prompt at least
         usage = Usage(prompt_tokens=chat.facts.prompt_tokens, is_estimated=True)
-    asked = experts.get(served or row.calls.at_work or "")
+    asked = experts.get(served or calls.at_work or "")
     of_decision: dict[str, Any] = {"decision": row.decision}
     if decided is not None:
         of_decision["inputs"], of_decision["embedding"] = decided.inputs, decided.embedding
@@ -117,22 +116,22 @@ def record_of(row: ChatRow, experts: Mapping[str, ExpertConfig], replica: str, s
         request_id=context.request_id,
         replica=replica,
         seq=seq,
-        at=row.at,
+        at=context.at,
         requested_model=chat.model[:MAX_MODEL_CHARS],
         state=ending.state,
         served_expert=served,
         served_model=answer.model,
-        failures=row.calls.failures,
+        failures=calls.failures,
         engine=answer.engine,
         status=ending.status,
         error_code=ending.error_code,
         finish_reason=answer.finish_reason,
         is_stream=chat.is_stream,
         usage=usage,
-        cost_usd=cost_of(row.strategy, usage, asked, context.is_batch),
+        cost_usd=cost_of(calls.strategy, usage, asked, context.is_batch),
         ttft_ms=answer.ttft_ms,
-        latency_ms=row.elapsed_ms(),
-        overhead_ms=row.overhead_ms,
+        latency_ms=context.elapsed_ms(),
+        overhead_ms=calls.overhead_ms,
         session_id=context.session_id,
         key_id=context.caller.key_id,
         is_probe=context.is_probe,
@@ -140,7 +139,7 @@ def record_of(row: ChatRow, experts: Mapping[str, ExpertConfig], replica: str, s
         loop=chat.facts.loop,
         prompt_chars=chat.facts.prompt_chars,
         text=chat.text,
-        strategy=row.strategy,
+        strategy=calls.strategy,
         **of_decision,
     )
 

@@ -110,14 +110,19 @@ class Decider:
         last = Last(asked.answers + 1, expert, moves, reason, asked.prompt_tokens, time.time() + CACHE_S)
         self.conversations.note(decided.conversation, last)
 
-    def keep(self, row: ChatRow, text: str) -> None:
-        """Keeps the answer of a chat that has ended for the next that asks the same, where that may be."""
-        decided, context = row.decided, row.context
-        if self._cache is None or decided is None or decided.slot is None or context.is_probe:
+    def ended(self, row: ChatRow) -> None:
+        """Notes what the expert of a conversation has cached, and keeps the answer of a chat that has ended for the
+        next that asks the same, where that may be."""
+        decided, answer, context = row.decided, row.answer, row.context
+        if decided is None:
             return
-        is_whole = row.ending.state is TerminalState.ANSWERED and row.answer.finish_reason == "stop"
-        if is_whole and row.expert == decided.decision.expert:
-            self._cache.offer(decided.slot, context.decision_id, decided.decision, text)
+        if decided.conversation is not None:
+            self.conversations.hear(decided.conversation, answer.usage)
+        if self._cache is None or decided.slot is None or answer.text is None or context.is_probe:
+            return
+        is_whole = row.ending.state is TerminalState.ANSWERED and answer.finish_reason == "stop"
+        if is_whole and row.calls.expert == decided.decision.expert:
+            self._cache.offer(decided.slot, context.decision_id, decided.decision, answer.text)
 
     async def decide(
         self,

@@ -56,9 +56,11 @@ class Watch:
 
 
 class RequestContext(NamedTuple):
-    """The sender of a request, and the names of the request.
+    """The sender of a request, the names of the request, and when it came.
 
     `conversation` is what identifies the conversation, before it is hashed; `session_id` is its name in the log.
+    It began to arrive at `at` (Unix seconds) and `arrived_at_s`, and all of it was there at `received_at_s` (both of
+    the monotonic clock).
     """
 
     request_id: str
@@ -66,9 +68,16 @@ class RequestContext(NamedTuple):
     caller: Caller
     conversation: str
     session_id: str
+    at: float
+    arrived_at_s: float
+    received_at_s: float
     is_probe: bool = False
     is_batch: bool = False
     watch: Watch | None = None  # there only where requests are traced or logged
+
+    def elapsed_ms(self) -> float:
+        """Since the request began to arrive."""
+        return (time.perf_counter() - self.arrived_at_s) * 1e3
 
 
 @dataclass(slots=True)
@@ -76,14 +85,20 @@ class Calls:
     """The calls of experts for one request so far, one after another.
 
     Args:
+        overhead_ms: from the request's last byte to the first of them.
         at_work: the expert that was sent the request; None once it failed otherwise than by its time.
         failures: of experts that were asked before it: why.
         queue_ms: of waits for a place; None where nobody had to queue.
+        expert: who answered, or failed last; None where neither did.
+        strategy: of several experts that were asked; None where one was.
     """
 
+    overhead_ms: float = 0.0
     at_work: str | None = None
     failures: dict[str, str] = field(default_factory=dict)
     queue_ms: float | None = None
+    expert: str | None = None
+    strategy: StrategyTrace | None = None
 
 
 class Decided(NamedTuple):
@@ -105,6 +120,11 @@ class Decided(NamedTuple):
     conversation: str | None = None
     slot: Slot | None = None
 
+    @property
+    def known(self) -> str | None:
+        """The answer that the cache has."""
+        return None if self.slot is None or self.slot.answer is None else self.slot.answer.text
+
 
 @dataclass(slots=True)
 class AnswerFacts:
@@ -114,6 +134,7 @@ class AnswerFacts:
         engine: which one of several of the expert gave it.
         left_out: fields of the request that the expert does not take.
         model: that it names; None for one out of the cache.
+        text: what a judge or the cache needs of it; None where neither does. It is never logged.
     """
 
     engine: int | None = None
@@ -122,6 +143,7 @@ class AnswerFacts:
     finish_reason: str | None = None
     usage: Usage = NO_USAGE
     ttft_ms: float | None = None
+    text: str | None = None
 
 
 class Ending(NamedTuple):
@@ -140,27 +162,19 @@ class ChatRow:
     """The log's row of one chat: its request, what was decided, the calls that followed, the answer, and its ending.
 
     Args:
-        at, arrived_at_s: when the request began to arrive, in Unix seconds and of the monotonic clock.
         is_admitted: it got past the limits, so the log has a row of it.
-        expert: asked last.
-        strategy: of several experts that were asked.
+        decided: None where it was rejected before.
         seq: its number in the log, once that would miss it.
     """
 
     context: RequestContext
     chat: ChatRequest
-    at: float
-    arrived_at_s: float
     is_admitted: bool = False
     decided: Decided | None = None
-    overhead_ms: float = 0.0
     calls: Calls = field(default_factory=Calls)
-    expert: str | None = None
-    strategy: StrategyTrace | None = None
     answer: AnswerFacts = field(default_factory=AnswerFacts)
     ending: Ending = NOT_ENDED
     seq: int | None = None
-    is_written: bool = False
 
     @property
     def decision(self) -> RoutingDecision | None:
@@ -170,11 +184,7 @@ class ChatRow:
     def answered_by(self) -> str | None:
         """The expert that served; None when the one that was tried last never began to answer."""
         has_spoken = self.ending.state is TerminalState.ANSWERED or self.answer.ttft_ms is not None
-        return self.expert if has_spoken else None
-
-    def elapsed_ms(self) -> float:
-        """Since the request began to arrive."""
-        return (time.perf_counter() - self.arrived_at_s) * 1e3
+        return self.calls.expert if has_spoken else None
 
 
 def response_headers(row: ChatRow, *, is_debug: bool) -> dict[str, str]:
@@ -183,7 +193,7 @@ def response_headers(row: ChatRow, *, is_debug: bool) -> dict[str, str]:
     Args:
         is_debug: the client asked for what was weighed, too.
     """
-    context, native, decided = row.context, row.chat.native, row.decided
+    context, native, decided, calls = row.context, row.chat.native, row.decided, row.calls
     headers = {"x-request-id": context.request_id, "x-coe-schema": "1"}
     if native is not None and native.api is ClientApi.MESSAGES:
         headers["request-id"] = context.request_id  # its name in Anthropic's API
@@ -193,27 +203,27 @@ def response_headers(row: ChatRow, *, is_debug: bool) -> dict[str, str]:
         return headers
     decision, alias = decided.decision, decided.alias
     headers |= {
-        "x-coe-expert": row.expert or decision.expert,
+        "x-coe-expert": calls.expert or decision.expert,
         "x-coe-category": decision.category,
         "x-coe-confidence": f"{decision.confidence:.4f}",
         "x-coe-router-version": decision.router_version,
-        "x-coe-overhead-ms": f"{row.overhead_ms:.2f}",
+        "x-coe-overhead-ms": f"{calls.overhead_ms:.2f}",
     }
-    if row.calls.queue_ms is not None:
-        headers["x-coe-queue-ms"] = f"{row.calls.queue_ms:.1f}"
+    if calls.queue_ms is not None:
+        headers["x-coe-queue-ms"] = f"{calls.queue_ms:.1f}"
     if row.answer.left_out:
         headers["x-coe-left-out"] = ", ".join(row.answer.left_out)
     if decision.stay is not None:
         headers["x-coe-conversation"] = stay_note(decision.stay)
     if alias is not None:
         headers["x-coe-alias"] = quote(alias[:MAX_MODEL_CHARS], safe=ALIAS_CHARS)
-    trace = row.strategy
+    trace = calls.strategy
     if trace is not None and trace.declined is None:
         answered = sum(call.state is CallState.ANSWERED for call in trace.calls)
         headers["x-coe-strategy"] = trace.name
         headers["x-coe-calls"] = str(len(trace.calls))
         headers["x-coe-agreement"] = f"{trace.agreed} of {answered}"
-    note = fallback_note(decision, row.expert, trace)
+    note = fallback_note(decision, calls.expert, trace)
     if note:
         headers["x-coe-fallback"] = note
     if is_debug:

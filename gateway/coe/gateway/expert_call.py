@@ -17,7 +17,7 @@ from coe.fleet.replicas import Replica
 from coe.gateway.answer_reader import chat_completion
 from coe.gateway.asgi import off_loop
 from coe.gateway.chat_request import ChatRequest, Native
-from coe.gateway.exchange import Calls, RequestContext
+from coe.gateway.exchange import Calls, Decided, RequestContext
 from coe.gateway.expert_answer import (
     EVENT_STREAM,
     AnswerTime,
@@ -88,20 +88,19 @@ class ExpertCall:
         self,
         context: RequestContext,
         chat: ChatRequest,
-        decision: RoutingDecision,
+        decided: Decided,
         calls: Calls,
-        known: str | None = None,
     ) -> StreamedAnswer | WholeAnswer:
-        """The first answer that begins.
+        """The first answer that begins, or that of the cache.
 
         Args:
             chat: as the expert gets it, which may hold more than what was asked.
             calls: told of each.
-            known: the decided expert's answer where it is there already.
 
         Raises:
             ApiError: none did; the last failure, with its expert.
         """
+        decision, known = decided.decision, decided.known
         if known is not None:
             request = BackendRequest(chat.body, is_stream=chat.is_stream, request_id=context.decision_id)
             answer = completion(decision.expert, known, request)

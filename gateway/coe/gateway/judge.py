@@ -104,10 +104,10 @@ class Judge:
         """Draws whether the next request's answer is to be kept until its end."""
         return self._rng.random() < self._settings.share
 
-    def offer(self, row: ChatRow, answer: str) -> None:
+    def offer(self, row: ChatRow) -> None:
         """Takes a sampled chat that has ended, if it was routed and has an answer that a judge can read."""
-        decision, served, facts = row.decision, row.answered_by, row.chat.facts
-        if served is None or decision is None or not decision.reason.is_routed:
+        decision, served, facts, answer = row.decision, row.answered_by, row.chat.facts, row.answer.text
+        if served is None or answer is None or decision is None or not decision.reason.is_routed:
             return
         if row.ending.state is not TerminalState.ANSWERED or facts.has_media or facts.has_tools:
             return

@@ -210,7 +210,7 @@ def test_an_answer_that_the_gateway_gave_up_is_charged_where_an_expert_was_at_it
     limits: Any = SimpleNamespace(settle_soon=lambda _, cost: charged.append(cost))
     held = Reservation(limits, counters_of(caller_with(usd=1.0).caps, Cost(7, 9), 0.0), reserved=Cost(7, 9))
     none: Any = None
-    row = ChatRow(none, none, 0.0, 0.0)
+    row = ChatRow(none, none)
     row.calls.at_work = at_work
     row.ending = Ending(TerminalState.UPSTREAM_ERROR, 502)
     ChatReservation(held, Prices({}, none)).settle(row)

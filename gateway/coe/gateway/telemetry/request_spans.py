@@ -137,7 +137,7 @@ class RequestSpans(RequestLine):
         error = self._error = None if is_good else row.ending.error_code or row.ending.state.value
         for expert, hop in self._hops.items():
             hop.span.set_attribute(RESPONSE_ID, row.context.decision_id)
-            if expert == row.expert:
+            if expert == row.calls.expert:
                 answered(hop, row)
             end(hop.span, error)
         self._hops.clear()
@@ -153,7 +153,7 @@ class RequestSpans(RequestLine):
         )
         decision = row.decision
         if decision is not None:
-            self._span.set_attributes({**decided(decision), EXPERT: row.expert or decision.expert})
+            self._span.set_attributes({**decided(decision), EXPERT: row.calls.expert or decision.expert})
 
     def retrieved(self, kind: DecisionKind, model: str, at: float, records: Sequence[DecisionRecord]) -> None:
         """Adds the span of a choice of retrieval experts, which ends now."""

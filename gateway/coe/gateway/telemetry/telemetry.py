@@ -48,7 +48,7 @@ class RequestLine(Watch):
         self._facts |= {
             "request_id": row.context.request_id,
             "decision_id": row.context.decision_id if row.is_admitted else None,
-            "expert": row.expert or (decision.expert if decision else None),
+            "expert": row.calls.expert or (decision.expert if decision else None),
             "category": decision.category if decision else None,
             "state": row.ending.state.value,
             "error": row.ending.error_code,
