@@ -81,7 +81,7 @@ async def cost_us(app: Application, first: int, *, is_stream: bool) -> float:
 
 async def main() -> None:
     async with small_gateway() as gateway:
-        subjects = (gateway, behind_a_route(gateway))
+        subjects = (gateway.current, behind_a_route(gateway.current))
         for is_stream in (False, True):
             found = np.zeros((ROUNDS, 2))
             for place in range(2 * ROUNDS):
