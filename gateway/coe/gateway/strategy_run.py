@@ -32,6 +32,7 @@ from coe.router.usage import Usage, chat_usage
 WAITING_S = 10.0
 """A proxy cuts a stream that is silent for 30 to 60 s."""
 
+NOT_SETTLED = Settled(None)
 COMPARER = ThreadPoolExecutor(max_workers=8, thread_name_prefix="coe-compare")
 """For kinds of answers that run code; of one request one answer after the other."""
 
@@ -80,21 +81,16 @@ class StrategyRun:
     decision: RoutingDecision
     chosen: Chosen
     calls: dict[int, Call] = field(default_factory=dict)
-    settled: Settled | None = None
-    declined: str | None = None
-    key_of: KeyOf | None = None
+    settled: Settled = NOT_SETTLED
     _comparing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def answer(self, on_wait: Callable[[], Awaitable[None]]) -> StreamedAnswer | WholeAnswer | None:
         """The answer that is served, with the usage of all calls, as its client asked for it; None where nobody gave
-        one, or the answers to this request cannot be compared, for which nobody is asked.
+        one.
 
         Args:
             on_wait: called again and again while the client waits for a stream.
         """
-        self.declined = self._prepare()
-        if self.declined is not None:
-            return None
         asking = asyncio.create_task(self._settled_answer(), name="strategy")
         try:
             while not (await asyncio.wait({asking}, timeout=WAITING_S))[0]:
@@ -105,13 +101,6 @@ class StrategyRun:
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
         return streamed(answer, self.chat) if answer and self.chat.is_stream else answer
-
-    def _prepare(self) -> str | None:
-        """Makes the keys of answers to this request, or says why there are none."""
-        kind, prompt = self.chosen.kind, "\n\n".join(text_of(message) for message in self.chat.messages)
-        self.key_of = None if kind is None else kind.key_for(prompt)
-        is_told = self.key_of is not None or self.chosen.calls is not None
-        return None if is_told else "the request shows nothing to compare answers by"
 
     async def _settled_answer(self) -> WholeAnswer | None:
         """Asks the probes at once, then the arbiter if they differ."""
@@ -162,16 +151,16 @@ class StrategyRun:
 
     async def _key(self, answer: bytes) -> str | None:
         """The key of the calls in an answer; without any that of its text."""
-        calls_key, kind = self.chosen.calls, self.chosen.kind
+        calls_key, texts_key = self.chosen.calls, self.chosen.texts
         if calls_key is not None and (calls := await read_off_loop(answer_calls, answer)):
             return await read_off_loop(lambda raw: calls_key(raw.decode()), calls.encode())
         text = await read_off_loop(answer_text, answer)
-        if text is None or self.key_of is None:
-            return NO_CALL if text and calls_key is not None and kind is None else None
-        if kind is None or not kind.is_slow:
-            return self.key_of(text)
+        if text is None or texts_key is None:
+            return None
+        if not self.chosen.is_slow:
+            return texts_key(text)
         async with self._comparing:
-            return await asyncio.get_running_loop().run_in_executor(COMPARER, self.key_of, text)
+            return await asyncio.get_running_loop().run_in_executor(COMPARER, texts_key, text)
 
     def trace(self) -> StrategyTrace:
         """The part of the row and the receipt. Answers are numbered; their text is nowhere."""
@@ -189,14 +178,8 @@ class StrategyRun:
             )
             for call in self.calls.values()
         )
-        settled = self.settled or Settled(None)
-        return StrategyTrace(
-            name=StrategyName.AGREE,
-            is_settled=settled.expert is not None,
-            agreed=settled.agreed,
-            calls=calls,
-            declined=self.declined,
-        )
+        is_settled, agreed = self.settled.expert is not None, self.settled.agreed
+        return StrategyTrace(name=StrategyName.AGREE, is_settled=is_settled, agreed=agreed, calls=calls)
 
 
 def with_usage(body: bytes, usage: Usage) -> bytes:
@@ -221,11 +204,21 @@ def chosen_strategy(
     if not (is_step or decision.reason in BY_PLAN):
         return None
     calls = calls_of(chat.body.get("tools")) if chat.facts.has_tools else None
-    kind = answer_kind(chat.facts, decision.category, declared)
-    why = why_single(chat) or (kind if isinstance(kind, str) and calls is None else "")
+    kind, why, is_slow = answer_kind(chat.facts, decision.category, declared), why_single(chat), False
+    texts: KeyOf | None = any_text
+    if not isinstance(kind, str):
+        texts, is_slow = kind.key_for("\n\n".join(map(text_of, chat.messages))), kind.is_slow
+    if calls is None and not why:
+        shows_none = "the request shows nothing to compare answers by" if texts is None else ""
+        why = kind if isinstance(kind, str) else shows_none
     if why:
         return StrategyTrace(name=StrategyName.AGREE, is_settled=False, declined=why)
-    return Chosen(strategy, router.experts, None if isinstance(kind, str) else kind, calls)
+    return Chosen(strategy, router.experts, texts, calls, is_slow)
+
+
+def any_text(text: str) -> str | None:
+    """The key of texts where nothing tells them apart: all are answers without a call."""
+    return NO_CALL if text else None
 
 
 def why_single(chat: ChatRequest) -> str:

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from coe.router.answers import AnswerKind, KeyOf
+    from coe.router.answers import KeyOf
 
 
 class StrategyName(StrEnum):
@@ -77,14 +77,15 @@ class Agree:
 class Chosen:
     """A strategy for one request. Its experts are numbers of `experts`.
 
-    `calls` gives the keys of calls of tools, None where the request offers none. Texts with one key of `kind` are the
-    same; None where nothing tells: then any two texts are, as answers without a call.
+    `texts` gives the keys of texts, None where the request shows nothing to compare them by; `is_slow` as of
+    `AnswerKind`. `calls` gives those of calls of tools, None where the request offers none.
     """
 
     strategy: Agree
     experts: tuple[str, ...]
-    kind: AnswerKind | None
+    texts: KeyOf | None
     calls: KeyOf | None = None
+    is_slow: bool = False
 
     @property
     def asked(self) -> tuple[str, ...]:
