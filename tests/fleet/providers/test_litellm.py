@@ -18,12 +18,13 @@ from aiohttp.test_utils import TestServer
 
 from coe.base.errors import BackendError
 from coe.base.extras import MissingExtraError
+from coe.base.json_text import MAX_VALUES
 from coe.fleet.backend import MAX_ERROR_BYTES, BackendRequest, is_spent, read_all
 from coe.fleet.connect import build_backends
 from coe.fleet.providers.litellm import FORWARDED, Options, build, error_response, import_litellm
 from coe.router import plugins
 from coe.router.config import parse_config
-from tests.gateway.fault_upstream import fault_upstream
+from tests.gateway.fault_upstream import delta, events, fault_upstream
 from tests.gateway.running import running
 
 pytestmark = [
@@ -214,6 +215,14 @@ async def test_an_answer_that_was_refused_here_is_told_as_such() -> None:
     outer.__context__ = BackendError("a line is larger than a line may be", status=502)
     with pytest.raises(BackendError, match="larger than a line may be"):
         error_response(outer)
+
+
+async def test_a_stream_that_was_refused_here_is_told_as_such() -> None:
+    large = events(delta("hello"), b"[" + b"0," * MAX_VALUES + b"0]")
+    async with fault_upstream("dies") as upstream, provider(upstream.url) as ask:
+        upstream.lead = (large,)
+        with pytest.raises(BackendError, match=f"holds more than {MAX_VALUES} values"):
+            await ask({**BODY, "stream": True})
 
 
 async def test_nobody_there() -> None:

@@ -180,7 +180,7 @@ async def stream_events(chunks: AsyncIterator[Any], request: BackendRequest) -> 
             chunk.id = f"chatcmpl-{request.request_id}"
             yield b"data: " + chunk.model_dump_json(exclude_none=True, exclude_unset=True).encode() + b"\n\n"
     except openai.OpenAIError as error:
-        raise BackendError("the provider's answer was cut off", status=502) from error
+        raise cause(error, BackendError) or BackendError("the provider's answer was cut off", status=502) from None
     yield b"data: [DONE]\n\n"
 
 
