@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -56,10 +57,10 @@ async def controller_of(
         named = {name: os.environ.get(entry.api_key_env or "", "") for name, entry in config.experts.items()}
         actuator = VllmActuator(lambda: addresses, DesiredProcesses(data_dir) if record.engines else None, named)
         unless_made.push_async_callback(actuator.aclose)
-        states = {
-            each.name: await known_state(actuator, each.experts[0]) if each.awake_gib > 0 else Residency.AWAKE
-            for each in residents
-        }
+        managed = [each for each in residents if each.awake_gib > 0]
+        found = await asyncio.gather(*(known_state(actuator, each.experts[0]) for each in managed))
+        states = {each.name: Residency.AWAKE for each in residents}
+        states |= {each.name: state for each, state in zip(managed, found, strict=True)}
         devices = dict.fromkeys(sorted({device for each in residents for device in each.devices}), wanted.memory_gb)
         memory = Memory(devices, wanted.host_memory_gb)
         try:

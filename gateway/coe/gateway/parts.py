@@ -146,7 +146,7 @@ class Parts:
         """Probes the experts and loads the promoted router. The sink's owner starts it."""
         await asyncio.gather(self.start_changed(), self.auth.ring.start())
         if self.residency is not None:
-            await self.residency.start(self.pool)
+            self.residency.start(self.pool)
         if self.retrieval is not None:
             await self.retrieval.start()
         if self.judge is not None:

@@ -86,9 +86,8 @@ class Controller:
         self._task: asyncio.Task[None] | None = None
         self._observed_at_s = forward_clock()
 
-    async def start(self, pool: ExpertPool) -> None:
-        """Looks at every engine and begins."""
-        await self.observe()
+    def start(self, pool: ExpertPool) -> None:
+        """Begins with the states that the scheduler was given."""
         self.use(pool)
         self._task = asyncio.create_task(self._run(), name="residency")
 
