@@ -83,13 +83,12 @@ $(VENV)/.dev-ready: requirements/dev.lock $(VENV)/.run-ready
 
 # Torch is no part of the lock: the right build of it depends on the machine, and pip knows which one that is. All else
 # is imported from $(VENV), so that it is installed once.
-$(TORCH_VENV)/.ready: requirements/deploy-tools.txt requirements/references.lock pyproject.toml $(VENV)/.dev-ready
+$(TORCH_VENV)/.ready: requirements/deploy-tools.txt pyproject.toml $(VENV)/.dev-ready
 	@echo "creating $(TORCH_VENV), with torch (about 2 GB) ..."
 	$(PYTHON) -m venv --clear $(TORCH_VENV)
 	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(" + repr(sysconfig.get_path("purelib")) + ")")' \
 	  > "$$($(TORCH_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/shared.pth"
 	$(TORCH_PIP_INSTALL) --no-build-isolation --editable '.[retrieval,ray]' -r requirements/deploy-tools.txt
-	$(TORCH_PIP_INSTALL) --require-hashes --no-deps -r requirements/references.lock
 	@touch $@
 
 # Every version that comes with the build is fixed. Those that are removed are builds for other versions of torch:
@@ -122,9 +121,6 @@ lock:
 	  --no-header requirements/clients.in --output-file requirements/clients.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  requirements/docs.in --output-file requirements/docs.lock
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	  --constraints requirements/dev.lock --overrides requirements/without-torch.txt requirements/references.in \
-	  --output-file requirements/references.lock
 
 clean:
 	rm -rf $(VENV) $(TORCH_VENV) $(CLIENTS_VENV) $(DOCS_VENV) $(VLLM_VENV) .cache .site-source site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -96,8 +96,8 @@ SINCE = {
         fleet/setup/* fleet/price_list.py eval/log/foreign_logs.py eval/log/savings.py
     """,
     "learning: exploration, takeovers, worth": """
-        training/off_policy.py training/change_points.py training/category_mix.py
-        training/failover.py eval/log/*worth*.py
+        training/bets.py training/learned_map.py training/change_points.py training/category_mix.py
+        eval/log/*worth*.py
         training/feedback_bias.py router/exploration.py
     """,
 }
@@ -284,13 +284,13 @@ async def files_of_a_search() -> Counter[str]:
 
 
 def files_of_a_retrain() -> Counter[str]:
-    """Calls by file of a round of learning that promotes, on a small log; reading the log and the gate are in it."""
+    """Calls by file of a round of learning that promotes, on a small log; reading the log and the bets are in it."""
     found = Entered()
     with tempfile.TemporaryDirectory() as name:
         request = retrainable(Path(name))
         log_answers(request, {"left": 0.2, "right": 0.9})
         with found.counting():
-            assert run_retrain(request, now=NOW).gate is not None
+            assert run_retrain(request, now=NOW).is_promoted
     return found.calls
 
 

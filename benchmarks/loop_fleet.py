@@ -70,7 +70,7 @@ class World:
     """Labelled queries of stage 1, graded probes, and the prompts of traffic with their true scores.
 
     `newcomer` is a category that neither stage 1 nor a probe has seen, and `examples` those of its queries that are
-    labelled when somebody adds it.
+    labelled when somebody adds it. Of every category `per_category` prompts are probes.
     """
 
     queries: tuple[LabelledQuery, ...]
@@ -79,6 +79,7 @@ class World:
     encoder: LookupEncoder
     newcomer: str | None = None
     examples: tuple[LabelledQuery, ...] = ()
+    per_category: int = 16
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -146,6 +147,7 @@ def build_world(
         encoder=LookupEncoder(dict(zip(table.texts, vectors, strict=True)), vectors.shape[1], encoder.fingerprint),
         newcomer=newcomer,
         examples=shown,
+        per_category=probes_per_category,
     )
 
 
@@ -155,11 +157,13 @@ def moment_of(
     factors: Mapping[str, float] | None = None,
     shares: Mapping[str, float] | None = None,
     absent: Sequence[str] = (),
+    is_natural: bool = False,
 ) -> Moment:
     """Args:
     factors: expert -> what its scores are multiplied by (an expert that degraded).
     shares: category -> its share of the traffic; the others have equal ones, a new one none.
     absent: experts that do not exist yet.
+    is_natural: every prompt is asked as often as another.
     """
     traffic = world.traffic
     scale = np.array([(factors or {}).get(name, 1.0) for name in traffic.experts])
@@ -171,6 +175,7 @@ def moment_of(
     for category, own in share.items():
         inside = categories == category
         mix[inside] = own / inside.sum()
+    mix = np.ones(len(categories)) if is_natural else mix
     return Moment(
         quality=traffic.scores.astype(np.float64) * scale,
         mix=mix / mix.sum(),

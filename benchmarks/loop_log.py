@@ -24,26 +24,24 @@ def logged(
     rows: IntArray,
     categories: tuple[str, ...],
     experts: tuple[str, ...],
-    salt: int,
     **more: Any,
 ) -> LogTable:
-    """Answers of these decisions (n,). `columns` (t,) are those of the history, `more` columns of the log; a `salt`
-    deals the questions out to the parts."""
-    names, n = ("prompt", "expert", "category", "key"), len(rows)
-    prompt, expert, category, key = (columns[name][rows].astype(np.int64) for name in names)
+    """Answers of these decisions (n,). `columns` (t,) are those of the history, `more` columns of the log."""
+    names, n = ("expert", "category", "key"), len(rows)
+    expert, category, key = (columns[name][rows].astype(np.int64) for name in names)
     usual: dict[str, Any] = {
-        "ids": np.array([b"%d" % i for i in rows], dtype=np.bytes_),
         "categories": categories,
         "experts": experts,
         "category": category.astype(np.int32),
         "expert": expert.astype(np.int32),
-        "propensity": np.ones(n),
         "weight": np.ones(n),
         "at": rows.astype(np.float64),
-        # A large odd multiplier and a salt spread neighbouring prompts over the parts.
-        "question": (prompt * 2_654_435_761 + salt) % 2**61 // 7,
         "key": key,
-        "is_held_out": np.zeros(n, dtype=bool),
+        "planned": expert.astype(np.int32),
+        "rival": np.full(n, -1, dtype=np.int32),
+        "planned_chance": np.ones(n),
+        "rival_chance": np.zeros(n),
+        "lead": np.zeros(n),
         "is_failure": np.zeros(n, dtype=bool),
         "max_key_share": MAX_KEY_SHARE,
     }
@@ -55,14 +53,13 @@ def judged_log(
     judged: Sequence[Float64Array],
     categories: tuple[str, ...],
     experts: tuple[str, ...],
-    salt: int,
 ) -> LogTable:
     """What a judge said: blocks of decisions, experts that answered beside those that served, and verdicts."""
     number, other, value = np.concatenate(judged, axis=1)
     at = number.astype(np.int64)
     pairs = np.stack([columns["expert"][at], other], axis=1).ravel().astype(np.int32)
     said = np.stack([value, 1.0 - value], axis=1).ravel()
-    return logged(columns, at.repeat(2), categories, experts, salt, expert=pairs, reward=said)
+    return logged(columns, at.repeat(2), categories, experts, expert=pairs, reward=said)
 
 
 def reply_weights(category: IntArray, expert: IntArray, rated: IntArray) -> Float64Array:

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.loop_arms import Retraining
-from benchmarks.loop_baselines import Told
 from benchmarks.loop_fleet import (
     CATEGORY,
     Float64Array,
@@ -34,11 +33,9 @@ from benchmarks.loop_fleet import (
 from benchmarks.loop_stage import Settings, Stage, fit_stage
 from coe.eval.probe_plan import Bars, chances_of_luck, run_plan
 from coe.router.protocols import Encoder
-from coe.router.quality import references
 from coe.router.section import PluginConfig
 from coe.training.expert_map import measure_quality, row_numbers
-from coe.training.gate import MOST_LUCKY
-from coe.training.onboarding import held_back, joined_evidence
+from coe.training.onboarding import MOST_LUCKY, joined_evidence, with_newcomer
 
 BLOCK = 500
 SHARE = 0.2
@@ -112,18 +109,15 @@ class Place:
 
 @dataclass(frozen=True)
 class Joining:
-    """One run of one arm. `has` is the share of the newcomer's worth that the router in force has at the end of each
-    block, `worth` how much that is per query of what it is worth something in; a category counts only if it is told
-    apart. `serves`: a new expert was given a category at some time. `taken`: true gains of the traffic where a new
-    category changed hands without the gate. `pairs` that a judge compared since."""
+    """One run of one arm. `has` is the share of the newcomer's worth that is served at the end of each block, `worth`
+    how much that is per query of what it is worth something in; a category counts only if it is told apart. `serves`: a
+    new expert was given a category at some time."""
 
     newcomer: Newcomer
     arm: str
     worth: float
     has: tuple[float, ...]
     serves: bool = False
-    taken: tuple[float, ...] = ()
-    pairs: int = 0
 
     def decisions(self, share: float) -> float:
         """Decisions with the newcomer until the router has such a share of its worth; infinite where it never did."""
@@ -178,7 +172,7 @@ def joining_run(
     absent = (newcomer.expert,) if newcomer.expert else ()
     shares = {newcomer.category: SHARE}
     before = moment_of(world, absent=absent, shares=shares if newcomer.expert else None)
-    loop = (Told if arm == "told" else Retraining)(world, place.stages[0], settings, rng, before.experts)
+    loop = Retraining(world, place.stages[0], settings, rng, before.experts)
     for _ in range(blocks):
         loop.serve(before, BLOCK)
     if is_imitation:
@@ -191,25 +185,19 @@ def joining_run(
         for _ in range(blocks):
             loop.serve(after, BLOCK)
             has.append((value_there(loop, after, world) - low) / (high - low) * is_told_apart(loop, world))
-        taken = tuple(done.gain_of_takeover for done in loop.rounds[-blocks:] if done.gain_of_takeover is not None)
-        return Joining(newcomer, arm, high - low, tuple(has), taken=taken, pairs=loop.n_judged(blocks))
+        return Joining(newcomer, arm, high - low, tuple(has))
     gains = gains_of(newcomer.expert, after, loop.rows, world)
     best, number = gains.clip(min=0.0), world.traffic.experts.index(newcomer.expert)
     of_row = np.bincount(loop.rows, weights=after.mix, minlength=len(gains))
+    total = float(best.sum())
     join(loop, newcomer.expert)
-    served = [loop.wanted == number]
+    is_given, has = [bool((loop.wanted == number).any())], []
     for _ in range(blocks):
         loop.serve(after, BLOCK)
-        served.append(loop.wanted == number)
-    total = float(best.sum())
-    return Joining(
-        newcomer,
-        arm,
-        total / max(float(of_row[gains > 0].sum()), 1e-9),
-        tuple(float(gains[own].sum()) / max(total, 1e-9) for own in served[1:]),
-        bool(np.any(served)),
-        pairs=loop.n_judged(blocks),
-    )
+        is_given.append(bool((loop.wanted == number).any()))
+        has.append(float(gains @ loop.tables[-1][:, number]) / max(total, 1e-9))
+    worth = total / max(float(of_row[gains > 0].sum()), 1e-9)
+    return Joining(newcomer, arm, worth, tuple(has), any(is_given))
 
 
 def accept(loop: Retraining, stage: Stage, world: World) -> None:
@@ -217,7 +205,8 @@ def accept(loop: Retraining, stage: Stage, world: World) -> None:
     guess. `stage` and `world` are as they are with it."""
     before = loop.router.categories
     row = next(i for i, name in enumerate(stage.router.categories) if name not in before)
-    loop.tables = [np.insert(table, row, 0.0, axis=0) for table in loop.tables]
+    for kept in (loop.tables, loop.qualities, loop.planned):
+        kept[:] = [np.insert(each, row, 0, axis=0) for each in kept]
     for block in loop.history.blocks:
         block[CATEGORY] += block[CATEGORY] >= row
     loop.world, loop.stage, loop.rows = world, stage, stage.rows(world.traffic)
@@ -247,9 +236,8 @@ def join(loop: Retraining, name: str) -> None:
     scores = graded.scores.copy()
     scores[np.isin(np.arange(len(scores)), chosen, invert=True), column] = np.nan
     loop.world = replace(loop.world, probes=replace(graded, scores=scores))
-    stored = held_back(joined, references(loop.evidence), luck <= MOST_LUCKY)
     loop.experts = (*loop.experts, name)
-    loop.take_over(stored, loop.experts, joined)
+    loop.take_over(with_newcomer(joined, np.array(serving), luck <= MOST_LUCKY), loop.experts)
 
 
 def gains_of(expert: str, moment: Moment, rows: IntArray, world: World) -> Float64Array:
@@ -277,7 +265,7 @@ def levels_of(before: Moment, after: Moment, rows: IntArray, world: World) -> tu
 
 def value_there(loop: Retraining, moment: Moment, world: World) -> float:
     inside = np.flatnonzero(np.array(world.traffic.categories) == world.newcomer)
-    return float(moment.quality[inside, loop.wanted[loop.rows[inside]]].mean())
+    return float((moment.quality[inside] * loop.tables[-1][loop.rows[inside]]).sum(axis=1).mean())
 
 
 def is_told_apart(loop: Retraining, world: World) -> bool:

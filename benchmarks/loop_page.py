@@ -8,60 +8,38 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import beta
 
-from benchmarks.loop_baselines import EVENLY_EXPLORED
-from benchmarks.loop_experiments import (
-    BLOCK,
-    QUANTITIES,
-    Course,
-    Coverage,
-    GateTrial,
-    Phase,
-    recovery_decisions,
-)
-from benchmarks.loop_fleet import CALM, HARD, World
+from benchmarks.loop_experiments import BLOCK, NULL_SPAN, Drift, Paid
 from benchmarks.loop_judge import GPT4
-from benchmarks.loop_newcomers import (
-    HALF,
-    MOST,
-    PROBES,
-    SHARE,
-    Joining,
-)
+from benchmarks.loop_newcomers import HALF, MOST, PROBES, SHARE, Joining
 from benchmarks.loop_stage import EXPLORATION
 
+TABLES = ("routerdc", "fasteval", "mmlu_pro_cot", "zeroeval")
 TABLE = "routerdc"
-"""Table of all but the newcomers."""
+"""Table of the fall."""
 
 DEGRADED, FACTOR = "dolphin-2.9-llama3-8b", 0.3
-
-LOGGED = 10_000
-"""Decisions of the log of a run of the first two experiments."""
-
-EVERY = 500
-NOISE = 0.1
-EQUAL = 1e-9
+GRADED = 100
+LOGGED = 20_000
 BLOCKS = 8
-RECOVERY = 0.9
-ARMS = ("coe retrain", "no retraining", "averaging the log", "Beta bandit")
-LEARNERS = (*ARMS, "told")
+EQUAL = 1e-9
 JUDGED = "coe retrain with a judge"
-JOINING = ("coe retrain", JUDGED, "told")
+JOINING = ("coe retrain", JUDGED)
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything that was measured. `imitations` are of experts that are nowhere better."""
+    """Everything that was measured: runs by feedback and table, the same in null worlds, falls, newcomers, and
+    `imitations`, experts that are nowhere better."""
 
-    coverage: tuple[Coverage, ...]
-    gate: Mapping[str, Sequence[GateTrial | None]]
-    courses: tuple[Course, ...]
-    phases: tuple[Phase, ...]
-    joined: tuple[Joining, ...]
-    imitations: tuple[Joining, ...]
+    paid: Mapping[tuple[str, str], Sequence[Paid]]
+    nulls: Mapping[tuple[str, str], Sequence[Paid]]
+    drifts: Sequence[Drift]
+    joined: Sequence[Joining]
+    imitations: Sequence[Joining]
 
 
 def share_with_interval(hits: int, n: int) -> str:
-    """A share in percent with its exact 95% interval (Clopper & Pearson 1934)."""
+    """Percent with Clopper and Pearson's exact 95% interval."""
     if n == 0:
         return "none"
     low = 0.0 if hits == 0 else float(beta.ppf(0.025, hits, n - hits + 1))
@@ -69,271 +47,141 @@ def share_with_interval(hits: int, n: int) -> str:
     return f"{100 * hits / n:.1f}% [{100 * low:.1f}, {100 * high:.1f}] of {n}"
 
 
-def mean_with_interval(values: Sequence[float]) -> str:
-    """Mean in percent with its normal 95% interval over runs."""
-    array = 100 * np.asarray(values)
-    half = 1.96 * array.std(ddof=1) / np.sqrt(len(array)) if len(array) > 1 else float("nan")
-    return f"{array.mean():.1f} ± {half:.1f}"
+def mean_with_interval(values: Sequence[float], form: str = "+.2f") -> str:
+    """Mean in percent and twice its standard error."""
+    own = 100 * np.array(values, dtype=np.float64)
+    return f"{own.mean():{form}} ± {2 * own.std(ddof=1) / len(own) ** 0.5 if len(own) > 1 else 0.0:.2f}"
 
 
-def coverage_lines(runs: Sequence[Coverage]) -> list[str]:
-    parts = {
-        "all runs": list(runs),
-        "runs that the gate concludes from": [run for run in runs if run.is_conclusive],
-    }
-    lines = ["| runs | live | candidate | difference | its mean error | its width |", "| --- " * 6 + "|"]
-    for label, part in parts.items():
-        cells = [share_with_interval(sum(run.covers[q] for run in part), len(part)) for q in QUANTITIES]
-        error = f"{np.mean([run.error['difference'] for run in part]):+.4f}" if part else ""
-        width = f"{np.median([run.width for run in part]):.3f}" if part else ""
-        lines.append(f"| {label} | " + " | ".join([*cells, error, width]) + " |")
-    return lines
+def moves_for_the_worse(runs: Sequence[Paid]) -> str:
+    """Runs that ever moved a category for the worse, of all."""
+    return share_with_interval(sum(any(gain < -EQUAL for gain in run.moves) for run in runs), len(runs))
 
 
-BANDS: dict[str, Callable[[float, float], bool]] = {
-    "better by more than the margin": lambda gain, margin: gain > margin,
-    "better, within the margin": lambda gain, margin: EQUAL < gain <= margin,
-    "worse": lambda gain, _: gain < -EQUAL,
-    "of these, worse by more than the margin": lambda gain, margin: gain < -margin,
+COLUMNS: Mapping[str, Callable[[Paid], float]] = {
+    "served": lambda run: float(run.served.mean()),
+    "last quarter": lambda run: float(run.served[-(len(run.served) // 4) :].mean()),
+    "last map": lambda run: run.mapped,
+    "best single": lambda run: run.single,
+    "reachable": lambda run: run.reachable,
 }
 
 
-def gate_lines(kinds: Mapping[str, Sequence[GateTrial | None]], margin: float) -> list[str]:
-    """A line for each kind of run and what its candidates are worth, and what was worse of all that was promoted."""
-    lines = ["| runs | candidate, truly | promoted | decisions until then, median |", "| --- " * 4 + "|"]
-    for label, runs in kinds.items():
-        trials = [run for run in runs if run is not None]
-        for band, belongs in BANDS.items():
-            inside = [trial for trial in trials if belongs(trial.gain, margin)]
-            done = [trial.decisions for trial in inside if trial.is_promoted]
-            when = f"{np.median(done):.0f}" if done else ""
-            lines.append(f"| {label} | {band} | {share_with_interval(len(done), len(inside))} | {when} |")
-        promoted = [trial.gain for trial in trials if trial.is_promoted]
-        worse, judged = sum(gain < -EQUAL for gain in promoted), sum(trial.worst < -EQUAL for trial in trials)
-        for name, n in (
-            ("**a worse one, of all runs that judged one**", judged),
-            ("worse, of promoted", len(promoted)),
-        ):
-            lines.append(f"| {label} | {name} | {share_with_interval(worse, n)} | |")
+def paid_lines(paid: Mapping[tuple[str, str], Sequence[Paid]]) -> list[str]:
+    """A row for each feedback and table, and one for all tables."""
+    names = ["feedback", "table", "runs", *COLUMNS, "moves", "runs with a move for the worse"]
+    lines = [f"| {' | '.join(names)} |", "| --- " * len(names) + "|"]
+    for feedback in dict.fromkeys(name for name, _ in paid):
+        own = {table: runs for (name, table), runs in paid.items() if name == feedback}
+        for table, runs in {**own, "**all**": [run for each in own.values() for run in each]}.items():
+            cells = [mean_with_interval([value(run) for run in runs]) for value in COLUMNS.values()]
+            moves = sum(len(run.moves) for run in runs)
+            row = [feedback, table, str(len(runs)), *cells, str(moves), moves_for_the_worse(runs)]
+            lines.append(f"| {' | '.join(row)} |")
     return lines
 
 
-def promotion_line(courses: Sequence[Course], margin: float) -> str:
-    rounds = [one for course in courses for one in course.rounds if one.gate is not None]
-    promoted = [one.gain for one in rounds if one.is_promoted]
-    worse = [gain for gain in promoted if gain < -EQUAL]
-    much = sum(gain < -margin for gain in promoted)
-    taken = [one.gain_of_takeover for one in rounds if one.gain_of_takeover is not None]
-    return (
-        f"In {len(rounds)} rounds of the scenario the candidate decided otherwise than the live router; "
-        f"{sum(one.gain < -EQUAL for one in rounds)} of them were truly worse. {len(promoted)} were promoted, "
-        "with a mean "
-        f"true gain of {100 * np.mean(promoted or [0.0]):+.2f} points. Worse ones, of all promoted: "
-        f"{share_with_interval(len(worse), len(promoted))} (mean loss {100 * -np.mean(worse) if worse else 0.0:.2f} "
-        f"points), of which {much} by more than the margin. In {len(taken)} rounds the next best took over "
-        "from an expert that fell, without the gate, with a mean true gain of "
-        f"{100 * np.mean(taken or [0.0]):+.2f} points; worse ones: "
-        f"{share_with_interval(sum(gain < -EQUAL for gain in taken), len(taken))}."
-    )
-
-
-def served_lines(courses: Sequence[Course], phases: Sequence[Phase]) -> list[str]:
-    lines = ["| phase | " + " | ".join(ARMS) + " | reachable |", "| --- " * (len(ARMS) + 2) + "|"]
-    for phase in phases:
-        inside = np.array([name == phase.name for name in courses[0].phases])
-        cells = [mean_with_interval([course.served[arm][inside].mean() for course in courses]) for arm in ARMS]
-        best = mean_with_interval([course.reachable[inside].mean() for course in courses])
-        lines.append(f"| {phase.name} | " + " | ".join([*cells, best]) + " |")
-    cells = [mean_with_interval([course.served[arm].mean() for course in courses]) for arm in ARMS]
-    best = mean_with_interval([course.reachable.mean() for course in courses])
-    lines.append("| **all** | " + " | ".join([*cells, best]) + " |")
-    return lines
-
-
-def recovery_lines(courses: Sequence[Course], phases: Sequence[Phase]) -> list[str]:
-    lines = ["| phase | " + " | ".join(LEARNERS) + " |", "| --- " * (len(LEARNERS) + 1) + "|"]
-    for phase in phases[1:]:
-        cells = []
-        for arm in LEARNERS:
-            found = np.array([recovery_decisions(course, arm, phase.name, RECOVERY) for course in courses])
-            within = int(np.isfinite(found).sum())
-            middle = float(np.median(found))
-            shown = f"{middle:.0f}" if np.isfinite(middle) else "not reached"
-            cells.append(f"{shown} ({within} of {len(found)} runs)")
-        lines.append(f"| {phase.name} | " + " | ".join(cells) + " |")
-    return lines
+def drift_line(drifts: Sequence[Drift]) -> list[str]:
+    """Shares recovered after so many decisions."""
+    after = [n for n in (500, 1000, 2000, 4000) if n <= BLOCKS * BLOCK]
+    shares = [mean_with_interval([run.recovered[n // BLOCK - 1] for run in drifts], ".0f") for n in after]
+    reached = [sum(run.recovered[: 2000 // BLOCK].max() >= bar for run in drifts) for bar in (0.5, 0.75, 0.9)]
+    n = len(drifts)
+    return [
+        "| decisions | " + " | ".join(map(str, after)) + " |",
+        "| --- " * (len(after) + 1) + "|",
+        "| share recovered, % | " + " | ".join(shares) + " |",
+        "",
+        f"Within 2,000 decisions half was recovered in {reached[0]} of {n} runs, three quarters in {reached[1]}, nine "
+        f"tenths in {reached[2]}.",
+    ]
 
 
 def newcomer_lines(joined: Sequence[Joining]) -> list[str]:
-    """A line for each newcomer: what it is worth, and in how many runs the router in force had so much of it."""
-    columns = [f"{arm}: {share:.0%}" for arm in JOINING for share in (HALF, MOST)]
-    columns = ["newcomer", "worth, points", *columns, "decisions until half, median; with a judge"]
-    lines = [f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
+    names = ["newcomer", "worth, points", *(f"{arm}: {bar:.0%}" for arm in JOINING for bar in (HALF, MOST))]
+    lines = [f"| {' | '.join(names)} |", "| --- " * len(names) + "|"]
     for newcomer in dict.fromkeys(run.newcomer for run in joined):
         own = [run for run in joined if run.newcomer == newcomer]
-        worth = [run.worth for run in own if run.arm == JOINING[0]]  # that of the other arms' runs is the same
-        cells = [f"{newcomer.name} ({newcomer.table})", mean_with_interval(worth)]
+        cells = [f"{newcomer.name} ({newcomer.table})", mean_with_interval([run.worth for run in own], ".1f")]
         for arm in JOINING:
-            for share in (HALF, MOST):
-                found = [run.decisions(share) for run in own if run.arm == arm]
-                cells.append(f"{np.isfinite(found).sum()} of {len(found)}")
-        medians = [float(np.median([run.decisions(HALF) for run in own if run.arm == arm])) for arm in JOINING[:2]]
-        lines.append(f"| {' | '.join(cells)} | {'; '.join(decisions_in_words(each) for each in medians)} |")
+            runs = [run for run in own if run.arm == arm]
+            cells += [f"{sum(np.isfinite(r.decisions(bar)) for r in runs)} of {len(runs)}" for bar in (HALF, MOST)]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
-
-
-def decisions_in_words(number: float) -> str:
-    return f"{number:.0f}" if np.isfinite(number) else "not reached"
 
 
 def judge_line(joined: Sequence[Joining]) -> str:
-    """Runs that learned a newcomer with a judge and without, and what the judge costs."""
-    told = {arm: [run for run in joined if run.arm == arm] for arm in JOINING}
-    halves = {
-        (arm, is_expert): [np.isfinite(run.decisions(HALF)) for run in own if bool(run.newcomer.expert) is is_expert]
-        for arm, own in told.items()
-        for is_expert in (True, False)
-    }
-    of = {key: f"{sum(found)} of {len(found)}" for key, found in halves.items()}
-    pairs = np.mean([run.pairs for run in told[JUDGED]]) / (BLOCKS * BLOCK) * 1000
-    return (
-        f"Half of the worth of new experts was learned in {of[JOINING[0], True]} runs and in {of[JUDGED, True]} with a "
-        f"judge, that of new categories in {of[JOINING[0], False]} and {of[JUDGED, False]}. The judge compared "
-        f"{pairs:.0f} pairs per 1,000 requests: {pairs:.0f} more calls of experts, and {4 * pairs:.0f} of the judge."
-    )
+    """Runs that learned a newcomer, with a judge and without."""
+    said = []
+    for arm in JOINING:
+        own = [run for run in joined if run.arm == arm]
+        parts = []
+        for kind, is_expert in (("new experts", True), ("new categories", False)):
+            runs = [run for run in own if bool(run.newcomer.expert) is is_expert]
+            parts.append(f"{sum(np.isfinite(run.decisions(HALF)) for run in runs)} of {len(runs)} runs of {kind}")
+        said.append(f"{arm}: {' and '.join(parts)}")
+    return f"Half of the worth was served in: {'; '.join(said)}."
 
 
-def category_line(joined: Sequence[Joining]) -> str:
-    """Runs of `coe retrain` that end with half of a new category's worth; takeovers there, and those for the worse."""
-    alone = [run for run in joined if run.arm == "coe retrain"]
-    taken = 100 * np.array([gain for run in alone for gain in run.taken] or [0.0])
-    worse = taken[taken < -100 * EQUAL]
-    found = share_with_interval(len(worse), sum(len(run.taken) for run in alone))
-    own = [run.has[-1] >= HALF for run in alone if not run.newcomer.expert]
-    return (
-        f"Of the new categories the router in force had half of the worth at the end in {sum(own)} of {len(own)} runs. "
-        "Rounds in which a new category changed hands without the gate gained "
-        f"{taken.mean():.2f} points of the traffic on average; worse ones: {found}, which lost "
-        f"{-worse.sum() / max(len(worse), 1):.2f}."
-    )
-
-
-def share_lines(courses: Sequence[Course], phase: str) -> list[str]:
-    """Share of a router's gap to the reachable that is recovered, by decisions since the phase began."""
-    inside = [i for i, name in enumerate(courses[0].phases) if name == phase]
-    after = [i for i in (500, 1000, 2000, 4000) if i <= len(inside) * BLOCK]
-    lines = ["| decisions | " + " | ".join(LEARNERS) + " |", "| --- " * (len(LEARNERS) + 1) + "|"]
-    for n in after:
-        at = inside[n // BLOCK - 1]
-        cells = []
-        for arm in LEARNERS:
-            shares = [
-                (c.value[arm][at] - c.start[arm, phase]) / (c.reachable[at] - c.start[arm, phase]) for c in courses
-            ]
-            cells.append(mean_with_interval(shares))
-        lines.append(f"| {n} | " + " | ".join(cells) + " |")
-    return lines
-
-
-def page(found: Findings, world: World, command: str, minutes: float, margin: float) -> str:
-    phases = found.phases
+def page(found: Findings, command: str, minutes: float) -> str:
     return "\n".join(
         [
             "# The learning loop against a known truth (simulation)",
             "",
             f"    {command}",
             "",
-            "**Simulated traffic, real truth**: an expert's score on a prompt is looked up in a public table of "
-            f"graded answers ([{TABLE}](sources.md); {len(world.traffic.experts)} experts, "
-            f"{len(world.traffic.texts)} prompts of traffic in {len(set(world.traffic.categories))} categories). "
-            f"A thumb is up with probability 0.1 + 0.8 x score; {CALM.keys} keys rate {CALM.up:.0%} of the answers. "
-            "Encoder and classifier are the shipped ones. The first router of each run has seen 16 graded probes per "
-            "category, drawn anew. Everything that explores, learns, estimates and decides is the code of the "
-            "gateway and of `coe retrain`; only SQL is left out. "
-            f"Exploration is the shipped one ({EXPLORATION:.1%}). Scores are in percent; brackets and ± are "
-            f"95% intervals. The run took {minutes:.0f} minutes of processor time.",
+            "**Simulated traffic, real truth**: an expert's score on a prompt is looked up in a public table of graded "
+            "answers ([sources](sources.md)). A thumb is up with probability 0.1 + 0.8 x score, and 40 keys ask. "
+            "Encoder and classifier are the shipped ones. Everything that explores, learns and decides is the code of "
+            "the gateway and of `coe retrain`; only SQL is left out. Exploration is the shipped one "
+            f"({EXPLORATION:.1%}), a round every {BLOCK} decisions. Scores are in points; ± is twice the standard "
+            f"error over runs, brackets are exact 95% intervals. The run took {minutes:.0f} minutes of processor time.",
             "",
-            "## Is the better router promoted, and the worse one not?",
+            "## Does it pay?",
             "",
-            f"Loops over {LOGGED} decisions that retrain every {EVERY} and end with their first promotion. A run "
-            "counts by what the promoted candidate is truly worth, or the last one that decided otherwise than the "
-            "live router. So a *worse* run promoted a worse candidate in any of twenty rounds, or happens to have "
-            "one in the last: the rate that may be 5% at most is that in bold, of all runs in which some round "
-            "judged a worse candidate. *Calm*: ratings at random and at once. *Hard*: bad answers are rated twice as "
-            f"often as good ones, ratings come {HARD.delay:.0f} decisions late on average, and one key asks "
-            f"{HARD.poison:.0%} of everything and rates all of it the wrong way round. *Spoiled*: normal noise of "
-            f"{NOISE:g} on every quality that a candidate learns, the same in every round.",
+            f"{LOGGED:,} decisions from a first router that some {GRADED} graded prompts made, drawn anew in each run, "
+            "over the quality of that first map. *Served*: the mean of all answers, those of challengers included. "
+            "*Last map*: that of the final map, without challengers. *Reachable*: the best map in hindsight over the "
+            "rows that stage 1 decides. *All*: every answer is rated, as by tests or schemas. *Thumbs*: 10% of the "
+            "bad answers and 5% of the good ones are.",
             "",
-            *gate_lines(found.gate, margin),
+            *paid_lines(found.paid),
             "",
-            "Judged by what the candidate has learned from, evidence is flattered; so each answer judges a "
-            "cross-fitted model that has not seen it. Evidence of 20 to 1 is asked for (docs/retrain.md).",
+            "## In a world without better maps",
             "",
-            "## Do the intervals cover?",
+            "The same with the best single expert serving everything, which is the best in every category, by up to "
+            f"{100 * NULL_SPAN:g} points over each other one. Stage 1 errs, so some of its rows have better experts "
+            "all the same. Challengers cost what they are worse by while they look better.",
             "",
-            f"{len(found.coverage)} runs, each with a new log of {LOGGED} decisions, and a candidate that was named "
-            "before it: the first router with normal noise on every quality. The stated rate is 95%. The gate "
-            "concludes from a log only with an effective sample of at least 20 decisions on the queries that change "
-            "hands, of which at most 5% are of categories where the candidate's expert had less than one chance in "
-            "200. An interval allows for any truth where that was so.",
+            *paid_lines(found.nulls),
             "",
-            *coverage_lines(found.coverage),
+            "## When an expert falls",
             "",
-            "## Drift",
+            f"After {BLOCKS * BLOCK:,} decisions with 30% rated, the scores of {DEGRADED} ({TABLE}) fall to "
+            f"{FACTOR:.0%}. Share of the gap to the best map in hindsight that is served again, {len(found.drifts)} "
+            "worlds, each dealt anew:",
             "",
-            f"{len(found.courses)} runs of {len(phases)} phases of {phases[0].blocks * BLOCK} decisions; the loop "
-            f"retrains every {BLOCK} decisions. In the second, the scores of {DEGRADED} fall to {FACTOR:.0%}. The "
-            "runs are draws of one world, the same table and the same expert, so ± says nothing of other worlds. Mean "
-            "true score of the answers, explored ones included:",
-            "",
-            *served_lines(found.courses, phases),
-            "",
-            "`reachable` is the best map in hindsight over the rows that stage 1 decides. The bandit learns from "
-            "every thumb at once and explores without a limit. Averaging takes the highest mean over the whole log, "
-            f"every 500 decisions, and explores {EVENLY_EXPLORED:.0%} evenly. Neither is judged before it serves.",
-            "",
-            "*Told* says what can be learned within a phase. It is given time and place of every change of an "
-            "expert, explores with all of its traffic evenly, whatever that costs, and follows each candidate "
-            "unjudged.",
-            "",
-            f"Decisions until {RECOVERY:.0%} of the gap to `reachable` at the beginning of a phase is recovered by "
-            "what the router in force wants (median over runs; number of runs in which it happened within the phase):",
-            "",
-            *recovery_lines(found.courses, phases),
-            "",
-            f"Share of that gap recovered by a number of decisions after {DEGRADED} degrades, in percent:",
-            "",
-            *share_lines(found.courses, phases[1].name),
-            "",
-            promotion_line(found.courses, margin),
+            *drift_line(found.drifts),
             "",
             "## Newcomers",
             "",
-            f"After {BLOCKS * BLOCK} decisions a category is added with 16 examples, or an expert with {PROBES} "
+            f"After {BLOCKS * BLOCK:,} decisions a category is added with 16 examples, or an expert with {PROBES} "
             f"adaptive probes; {SHARE:.0%} of the traffic is of that category, or of the one in which the expert is "
             "worth most. *Worth*: on the category's queries its best expert against the best map of those who know "
             "nothing of it; of an expert, where it is better than all others. A category counts as learned if half "
-            f"of its queries are told apart as well. Runs in which the router in force had {HALF:.0%} and {MOST:.0%} "
-            f"of the worth at the end of some round, within {BLOCKS * BLOCK} decisions:",
+            f"of its queries are told apart as well. Runs in which {HALF:.0%} and {MOST:.0%} of the worth were served "
+            f"at the end of some round, challengers included, within {BLOCKS * BLOCK:,} decisions:",
             "",
             *newcomer_lines(found.joined),
             "",
-            f"*With a judge*: `judge:` with `queries: uncertain` and `share: {GPT4.share}` (docs/feedback.md). "
-            "Its verdicts are simulated: of two answers that differ in score it calls "
-            f"{GPT4.tied:.0%} a tie, and of the rest names the better one in {GPT4.right:.0%}; of two that do not "
-            f"it calls {GPT4.tied_alike:.0%} a tie, and of the rest names either. GPT-4 agrees with people in 85% of "
-            "votes that name an answer, and in 66% of all ([Zheng et al. 2023](https://arxiv.org/abs/2306.05685), "
-            "table 5); on mathematics it errs more often than elsewhere.",
+            f"*With a judge*: `judge:` with `queries: uncertain` and `share: {GPT4.share}` (docs/feedback.md), which "
+            f"is right in {GPT4.right:.0%} of the verdicts that name an answer ([Zheng et al. 2023]"
+            "(https://arxiv.org/abs/2306.05685), table 5).",
             "",
             judge_line(found.joined),
             "",
-            category_line(found.joined),
-            "",
-            "*Told* is no upper limit here: to each of eight or nine experts it gives as many of the some 240 ratings "
-            "that a new category gets.",
-            "",
-            "The same with an expert that is as good as who serves each category, and nowhere better; it was given a "
-            f"category in {share_with_interval(sum(run.serves for run in found.imitations), len(found.imitations))}.",
+            "An expert that is as good as who serves each category, and nowhere better, was given one in "
+            f"{share_with_interval(sum(run.serves for run in found.imitations), len(found.imitations))}.",
             "",
         ]
     )

@@ -29,28 +29,23 @@ from coe.router.quality import Measured, QualityMatrix
 from coe.router.scorers.map import MapScorer
 from coe.router.section import PluginConfig
 from coe.training.expert_map import measure_quality
-from coe.training.failover import explored_shares
 from coe.training.fit import artifact_of, prepare
-from coe.training.gate import (
-    DEFAULT_TERMS,
-    Terms,
-)
+from coe.training.learned_map import explored_shares
 from coe.training.scorer_fit import FittedScorer
 from coe.training.stage_one import FitRequest
 from coe.training.types import OutcomeTable
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ALPHA = 0.1
-EXPLORATION = 0.005
+EXPLORATION = 0.002
 MAP = FittedScorer(PluginConfig(kind="map"), {}, {}, {})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """`retrain_every` decisions; `terms` of the gate; who rates, and who judges."""
+    """`retrain_every` decisions; who rates, and who judges."""
 
     retrain_every: int = 500
-    terms: Terms = DEFAULT_TERMS
     exploration: float = EXPLORATION
     voices: Voices = CALM
     judge: Opinions | None = None
@@ -98,15 +93,12 @@ def fit_stage(world: World, config: PluginConfig, rng: np.random.Generator) -> S
     return Stage(router, dict(zip(texts, rows.tolist(), strict=True)))
 
 
-def measured_by(
-    evidence: QualityMatrix, experts: tuple[str, ...], newest: QualityMatrix | None = None
-) -> MeasuredExperts:
+def measured_by(evidence: QualityMatrix, experts: tuple[str, ...]) -> MeasuredExperts:
     """Experts that cost nothing."""
     free, m = np.zeros(evidence.quality.shape, dtype=np.float32), len(experts)
     zeros = np.zeros(m, dtype=np.float32)
     costs = ExpertCosts(zeros, np.arange(m), zeros, zeros, free, free)
-    newer = {} if newest is None else {name: getattr(newest, name) for name in ("quality", "stderr", "mass")}
-    return MeasuredExperts(experts, evidence, costs, {name: Capabilities() for name in experts}, newer)
+    return MeasuredExperts(experts, evidence, costs, {name: Capabilities() for name in experts}, {})
 
 
 def router_of(
@@ -114,10 +106,9 @@ def router_of(
     evidence: QualityMatrix,
     experts: tuple[str, ...],
     settings: Settings,
-    newest: QualityMatrix | None = None,
 ) -> Router:
     """A router with this evidence, as its artifact would be loaded."""
-    measured = measured_by(evidence, experts, newest)
+    measured = measured_by(evidence, experts)
     policy = solved_policy(
         PolicyConfig(exploration=settings.exploration), stage.router.categories, measured, None, None
     )

@@ -15,7 +15,7 @@ import numpy as np
 
 from coe.base.shares import wilson_interval
 from coe.eval.probe_plan import Bars, chances_of_luck, run_plan, simulated
-from coe.training.gate import MOST_LUCKY
+from coe.training.onboarding import MOST_LUCKY
 
 CATEGORIES, SPECIAL = 16, 3
 SERVES, BETTER, SERVES_STDERR = 0.75, 0.95, 0.03

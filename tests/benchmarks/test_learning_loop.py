@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from benchmarks.loop_arms import Retraining
-from benchmarks.loop_experiments import covering_run, promoting_run
+from benchmarks.loop_experiments import NULL_SPAN, drifting_run, nulled, paying_run
 from benchmarks.loop_fleet import (
+    Voices,
     World,
     build_world,
     draw_experts,
     moment_of,
-    reachable_value,
 )
 from benchmarks.loop_judge import Opinions
 from benchmarks.loop_newcomers import Newcomer, Place, imitated, joining_run, known_to
@@ -58,34 +58,36 @@ def stage(bench):
     return fit_stage(bench.world, PluginConfig(kind="hashing"), np.random.default_rng(0))
 
 
-def test_intervals_hold_the_truth(bench, stage):
-    runs = [covering_run(bench.world, stage, bench.settings, (), 6000, 0.2, (2, run)) for run in range(12)]
-    found = [run for run in runs if run is not None]
-    covered = [run.covers[q] for run in found for q in ("live", "candidate", "difference")]
-    assert len(covered) >= 15
-    assert np.mean(covered) > 0.85
-    assert any(run.is_conclusive for run in found)
+def test_the_loop_serves_better_than_the_first_map_and_moves_to_it(bench, stage):
+    """Eight grades of each category know little."""
+    settings = replace(bench.settings, retrain_every=500, voices=Voices(down=1.0, up=1.0))
+    world = replace(bench.world, per_category=4)
+    found = [paying_run(world, stage, settings, 16, (2, run)) for run in range(4)]
+    assert np.mean([run.served[-4:].mean() for run in found]) > 0.03
+    gains = [gain for run in found for gain in run.moves]
+    assert gains
+    assert min(gains) > 0
 
 
-def test_the_gate_refuses_what_is_worse(bench, stage):
-    runs = [promoting_run(bench.world, stage, bench.settings, (), 6000, 0.4, (2, run)) for run in range(8)]
-    worse = [trial for trial in runs if trial is not None and trial.gain < -0.02]
-    assert len(worse) > 2
-    assert not any(trial.is_promoted for trial in worse)
+def test_nothing_moves_where_nobody_is_better(bench, stage):
+    settings = replace(bench.settings, retrain_every=500, voices=Voices(down=1.0, up=1.0))
+    found = [paying_run(bench.world, stage, settings, 12, (2, run), is_null=True) for run in range(6)]
+    assert [run.moves for run in found] == [()] * 6
+    assert all(run.mapped == 0.0 for run in found)
+    dealt, best = nulled(bench.world, np.random.default_rng(0))
+    categories = np.array([*dealt.probes.categories, *dealt.traffic.categories])
+    scores = np.concatenate([dealt.probes.scores, dealt.traffic.scores])
+    for name in dealt.categories:
+        means = scores[categories == name].mean(axis=0)
+        others = np.delete(means[best] - means, best)
+        assert (others >= -1 / 240).all()  # a target is rounded to whole prompts
+        assert (others <= NULL_SPAN + 1 / 240).all()
 
 
 def test_the_loop_recovers_from_a_degraded_expert(bench, stage):
-    steady = moment_of(bench.world)
-    degraded = moment_of(bench.world, factors={"of-maths": 0.1})
-    loop = Retraining(bench.world, stage, bench.settings, np.random.default_rng(3), steady.experts)
-    for _ in range(4):
-        loop.serve(steady, 1500)
-    before = loop.value(degraded)
-    reachable = reachable_value(degraded, loop.rows, bench.world)
-    assert reachable - before > 0.05
-    for _ in range(6):
-        loop.serve(degraded, 1500)
-    assert (loop.value(degraded) - before) / (reachable - before) > 0.7
+    run = drifting_run(bench.world, stage, replace(bench.settings, retrain_every=500), ("of-maths", 0.1), (), 8, (3,))
+    assert run.recovered[-1] > 0.6
+    assert run.recovered[0] < run.recovered[-1]
 
 
 def test_an_added_expert_is_explored_and_then_serves(bench, stage):
@@ -95,9 +97,10 @@ def test_an_added_expert_is_explored_and_then_serves(bench, stage):
     loop.serve(absent, 500)
     assert "of-law" not in loop.router.experts
     full = moment_of(bench.world)
-    for _ in range(6):
+    for _ in range(8):
         loop.serve(full, 500)
-    assert loop.router.expert_of()["law"] == "of-law"
+    law, number = loop.router.categories.index("law"), full.experts.index("of-law")
+    assert loop.tables[-1][law, number] >= 0.79
 
 
 def test_a_category_that_somebody_adds_is_told_apart_and_served_by_its_best():
@@ -105,9 +108,10 @@ def test_a_category_that_somebody_adds_is_told_apart_and_served_by_its_best():
     world = build_world(synthetic_table(rng), build_encoder(kind), rng, newcomer="law")
     stages = tuple(fit_stage(each, kind, rng) for each in (world, known_to(world)))
     settings = Settings(retrain_every=500, exploration=SETTINGS)
-    run = joining_run(Place(Newcomer("synthetic", "law"), world, stages), settings, "coe retrain", 4, (7,))
+    settings = replace(settings, voices=Voices(down=1.0, up=1.0))
+    run = joining_run(Place(Newcomer("synthetic", "law"), world, stages), settings, "coe retrain", 12, (7,))
     assert run.worth > 0.3
-    assert run.decisions(0.5) <= 2000
+    assert run.decisions(0.5) <= 6000
 
 
 @pytest.mark.parametrize(("right", "gain"), [(1.0, 0.8), (0.5, 0.0)])
@@ -128,10 +132,9 @@ def test_a_simulated_judge_compares_an_expert_until_it_knows_enough(bench, stage
     arm = Retraining(bench.world, stage, settings, np.random.default_rng(2), moment.experts)
     for _ in range(2):
         arm.serve(moment, 1500)
-    log, _ = arm.log()
+    log = arm.log()
     assert log.judged is not None
-    assert len(log.judged) == 2 * arm.n_judged(2)
-    assert 40 < arm.n_judged(2) <= 20 * len(arm.compared)
+    assert 40 < len(log.judged) / 2 <= 20 * len(arm.compared)
     prompts = arm.history.columns()["prompt"][log.judged.at.astype(int)].astype(int)
     scores = moment.quality[prompts, log.judged.expert].reshape(-1, 2)
     said = log.judged.reward.reshape(-1, 2)

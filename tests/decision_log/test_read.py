@@ -59,13 +59,13 @@ def of_named_expert(seq: int) -> DecisionRecord:
 def test_an_expert_that_the_client_named_teaches_nothing_and_is_not_traffic():
     """It was not chosen, so its reward says nothing of the choice, and its category is unknown."""
     log = collect([record(0), of_named_expert(1)], {"d0": 1.0, "d1": 1.0})
-    assert (log.ids.tolist(), dict(log.traffic)) == ([b"d0"], {"code": 1})
+    assert (log.at.tolist(), dict(log.traffic)) == ([10.0], {"code": 1})
     assert dict(log.dropped) == {"the client named the expert": 1}
 
 
 def test_what_coe_asked_itself_teaches_nothing_and_is_not_traffic():
     log = collect([record(0), record(1, is_probe=True)], {"d0": 1.0, "d1": 1.0})
-    assert (log.ids.tolist(), dict(log.traffic)) == ([b"d0"], {"code": 1})
+    assert (log.at.tolist(), dict(log.traffic)) == ([10.0], {"code": 1})
     assert dict(log.dropped) == {"asked by coe itself": 1}
 
 

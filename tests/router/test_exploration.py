@@ -16,14 +16,15 @@ from coe.router.capabilities import Capabilities
 from coe.router.config import parse_config
 from coe.router.exploration import (
     MOST_EXPLORED,
+    MOST_OF_CHALLENGER,
+    MOST_SAVED,
     Exploration,
-    chances_of_best,
     dearness,
     scale_within,
     value_of_knowing,
 )
 from coe.router.map_solver import ExpertCosts
-from coe.router.policy_config import GAIN_FOR_DOUBLE_COST, PolicyConfig
+from coe.router.policy_config import PolicyConfig
 from coe.router.preference import LearnedChoice
 from coe.router.quality import QualityMatrix
 from coe.router.solved_policy import SolvedPolicy, action_distribution
@@ -71,24 +72,52 @@ def probs_of(
 
 
 @given(st.integers(0, 2**32), st.floats(1e-4, 0.2), st.booleans())
-def test_shares_sum_to_one_and_their_expected_cost_keeps_the_budget(seed: int, budget: float, is_paid: bool) -> None:
+def test_shares_sum_to_one_and_what_others_than_challengers_cost_keeps_the_budget(
+    seed: int, budget: float, is_paid: bool
+) -> None:
     experts = measured(np.random.default_rng(seed), is_paid=is_paid)
     policy, q = solved(experts, budget), experts.evidence.quality.astype(np.float64)
     probs = np.stack([probs_of(policy, row, experts.evidence.quality[row]) for row in range(K)])
-    planned = policy.solution.expert_of
+    best, explores = policy.solution.expert_of.copy(), policy.exploration
     assert probs.sum(axis=1) == pytest.approx(1, abs=1e-12)
-    assert (probs >= 0).all()
-    assert (probs[np.arange(K), planned] >= 1 - MOST_EXPLORED - 1e-9).all()
-    loss = np.maximum(q[np.arange(K), planned][:, None] - q, 0)
+    assert (probs >= -1e-12).all()
+    for row, (expert, share) in explores.challengers.items():
+        assert probs[row, expert] == share
+        assert probs[row, policy.solution.expert_of[row]] >= (1 - share) / 2 - 1e-9
+        best[row] = expert
+    at = np.arange(K)
+    assert (probs[at, best] >= 1 - MOST_EXPLORED - 1e-9).all()
+    probs[at, policy.solution.expert_of] *= [row not in explores.challengers for row in range(K)]
+    loss = np.maximum(q[at, best][:, None] - q, 0)
     mass = experts.evidence.mass / experts.evidence.mass.sum(dtype=np.float64)
-    mean = float(mass @ (probs * loss).sum(axis=1))
-    assert mean <= budget * (1 + 1e-9)
-    assert mean <= policy.exploration.loss + 1e-12 <= budget * (1 + 1e-9) + 1e-12
-    assert policy.exploration.share == pytest.approx(float(mass @ (1 - probs[np.arange(K), planned])), abs=1e-9)
-    cost = experts.costs.cost_usd.astype(np.float64)
-    dearer = np.maximum(cost - cost[np.arange(K), planned][:, None], 0)
-    rise = float(mass @ (probs * dearer).sum(axis=1)) / max(policy.solution.used["cost_usd"], 1e-12)
-    assert GAIN_FOR_DOUBLE_COST * rise + mean <= budget + 1e-6
+    assert float(mass @ (probs * loss).sum(axis=1)) <= budget * (1 + 1e-9)
+
+
+def ahead(lead: float, error: float, *, dear: float = 0.0, row: int = 0) -> tuple[int, float] | None:
+    """The challenger of expert 0 where expert 1 is ahead, and expert 2 far behind."""
+    quality, dearness_of = np.array([0.5, 0.5 + lead, 0.1]), np.array([[0.0, dear, 0.0]])
+    explores = Exploration(np.full((1, 3), error / math.sqrt(2)), dearness_of)
+    return explores.challenger(row, quality, 0, [1, 2])
+
+
+def test_a_challenger_is_ahead_by_half_an_error_and_answers_its_chance_of_being_better() -> None:
+    assert ahead(0.049, 0.1) is None
+    assert ahead(0.051, 0.1) == (1, pytest.approx(norm.cdf(0.51)))
+    assert ahead(0.5, 0.1) == (1, MOST_OF_CHALLENGER)
+    assert ahead(0.06, 0.1, dear=0.02) is None  # its price is taken off
+    assert ahead(-0.01, 0.015, dear=-1.0) == (1, pytest.approx(norm.cdf((MOST_SAVED - 0.01) / 0.015)))
+    assert ahead(-0.03, 0.01, dear=-1.0) is None  # no saving pays for more
+
+
+def test_others_beside_a_challenger_are_compared_with_it() -> None:
+    quality, error = np.array([0.5, 0.7, 0.69]), np.full((1, 3), 0.05)
+    named = Exploration(error, np.zeros((1, 3)), scale=math.inf, challengers={0: (1, 0.8)})
+    shares = named.shares(0, quality, 0, [1, 2])
+    assert shares.tolist() == pytest.approx([0.1, 0.8, 0.1])
+    weight, loss = named.weighed(0, quality, 0, [1, 2])
+    assert loss == pytest.approx([0.0, 0.0, 0.01])
+    assert weight[[0, 1]].tolist() == [0.0, 0.0]
+    assert named.shares(0, quality, 0, [2])[1] == 0.0  # the challenger may not serve
 
 
 @given(st.integers(0, 2**32), st.sets(st.integers(0, M - 1), min_size=1))
@@ -126,17 +155,14 @@ def test_an_expert_within_its_error_is_tried_and_one_far_behind_is_not() -> None
     assert far < 1e-6
 
 
-@given(st.integers(0, 2**32), st.floats(0.0, 1.0), st.sets(st.integers(0, K - 1)), st.booleans())
-def test_nobody_is_tried_who_is_known_to_be_hopeless(
-    seed: int, floor: float, guessed: set[int], is_newer: bool
-) -> None:
+@given(st.integers(0, 2**32), st.floats(0.0, 1.0))
+def test_nobody_is_tried_who_is_known_to_be_hopeless(seed: int, floor: float) -> None:
     rng = np.random.default_rng(seed)
     experts = measured(rng)
-    evidence = replace(experts.evidence, guessed=np.isin(np.arange(K), list(guessed)).astype(np.float32))
-    newest = {"quality": rng.random((K, M)).astype(np.float32), "stderr": evidence.stderr} if is_newer else {}
+    evidence = experts.evidence
     with patch("coe.router.build.FLOOR", floor):
-        policy = solved(experts._replace(evidence=evidence, newest=newest), 0.5)
-    known = newest.get("quality", evidence.quality).astype(np.float64)
+        policy = solved(experts, 0.5)
+    known = evidence.quality.astype(np.float64)
     for row in range(K):
         probs = probs_of(policy, row, evidence.quality[row])
         planned = policy.expert_of(row)[0]
@@ -173,49 +199,11 @@ def test_shares_have_their_reference_values() -> None:
     assert found == pytest.approx([1 - 0.2 * sum(weights), 0.2 * weights[0], 0.2 * weights[1]], rel=1e-5)
 
 
-def test_where_nobody_was_graded_the_shares_are_the_chances_of_being_best() -> None:
-    """Of two by the normal distribution of their difference; of many by draws. What is dearer has to pay for it."""
-    quality, dear = np.array([0.7, 0.6, 0.65]), np.array([[0.0, 0.0, 0.03]])
-    found = Exploration(np.array([[0.05, 0.1, 0.02]]), dear, guessed=frozenset({0}), scale=0.0)
-    error = np.hypot([0.05, 0.1, 0.02], 0.03 / math.sqrt(2))
-    alone = norm.cdf(-0.1 / math.hypot(error[0], error[1]))
-    assert found.shares(0, quality, 0, [1]) == pytest.approx([1 - alone, alone, 0], abs=1e-6)
-    draws = np.random.default_rng(0).normal(quality - dear[0], error, (200_000, 3)).argmax(axis=1)
-    assert found.shares(0, quality, 0, [1, 2]) == pytest.approx(np.bincount(draws) / len(draws), abs=0.005)
-
-
-def test_chances_of_being_best_are_never_below_nothing_and_are_summed_once() -> None:
-    """The plan of a tight budget is all but surely not the best, and requests exclude now these, now those experts."""
-    experts, quality = measured(np.random.default_rng(4)), np.array([0.3, 0.6, 0.7, 0.1, 0.2], np.float32)
-    explores = Exploration(np.full((K, M), 0.02), np.zeros((K, M)), guessed=frozenset({0}))
-    policy = replace(solved(experts, 0.0), exploration=explores)
-    policy.solution.expert_of[0] = 0
-    chances_of_best.cache_clear()
-    for step in range(50):
-        own = quality + np.float32(step / 1000) * (np.arange(M) == 1)
-        assert (explores.shares(0, own, 0, range(1, M)) >= 0).all()
-        assert (probs_of(policy, 0, own) >= 0).all()
-        assert probs_of(policy, 0, own, (0, 2)).sum() == pytest.approx(1)
-    assert chances_of_best.cache_info().misses <= 100  # of two orders of the others at most
-
-
-def test_the_budget_is_kept_in_all_other_rows_and_the_rest_is_told() -> None:
-    experts = measured(np.random.default_rng(2))
-    evidence = replace(experts.evidence, guessed=np.array([0, 3, 0, 0], np.float32))
-    policy = solved(experts._replace(evidence=evidence), 0.001)
-    assert policy.exploration is not None
-    assert policy.exploration.loss - policy.exploration.unbounded == pytest.approx(0.001)
-    assert policy.exploration.unbounded > 0.001
-    assert f"({policy.exploration.unbounded:.2%} of it where no answer is graded" in policy.exploration.words
-    assert "graded" not in replace(policy.exploration, unbounded=0.0).words
-    assert solved(experts._replace(evidence=evidence), 0.0).exploration is None
-
-
-@given(st.integers(0, 2**32), st.floats(1e-4, 0.5), st.floats(0.1, 0.9))
-def test_the_scale_spends_the_whole_budget_where_it_can(seed: int, budget: float, most: float) -> None:
+@given(st.integers(0, 2**32), st.floats(1e-4, 0.5))
+def test_the_scale_spends_the_whole_budget_where_it_can(seed: int, budget: float) -> None:
     rng = np.random.default_rng(seed)
     weight, loss = rng.exponential(size=(2, 6, 3)) * (rng.random((2, 6, 1)) < 0.8)
-    mass = rng.dirichlet(np.ones(6))
+    mass, most = rng.dirichlet(np.ones(6)), rng.uniform(0.1, 0.9, 6)
 
     def spent(scale: float) -> float:
         total = np.maximum(weight.sum(axis=1), 1e-300)
@@ -233,28 +221,18 @@ def test_what_costs_money_is_dear_at_the_rate_of_the_gate_and_beside_a_free_plan
 
 
 def test_all_that_decides_a_share_is_in_the_identity() -> None:
-    one = {
-        "stderr": np.ones((1, 2)),
-        "dear": np.zeros((1, 2)),
-        "scale": 0.1,
-        "most": 0.5,
-        "quality": None,
-        "guessed": frozenset(),
-        "floor": 0.0,
-        "known": None,
-    }
+    one = {"stderr": np.ones((1, 2)), "dear": np.zeros((1, 2)), "scale": 0.1, "others": 0.5, "floor": 0.0}
     others = {
         "stderr": np.zeros((1, 2)),
         "dear": np.ones((1, 2)),
         "scale": 0.2,
-        "most": 0.4,
+        "others": 0.4,
         "quality": np.ones((1, 2)),
-        "guessed": frozenset({0}),
         "floor": 0.5,
-        "known": np.ones((1, 2)),
+        "challengers": {0: (1, 0.5)},
     }
     found = {Exploration(**{**one, name: value}).identity for name, value in others.items()}
-    assert len(found | {Exploration(**one).identity}) == 9
+    assert len(found | {Exploration(**one).identity}) == 8
 
 
 @given(st.floats(-1, 1), st.floats(0.01, 0.5))

@@ -25,7 +25,7 @@ def log_keyed(
     share_rated: float = 1.0,
 ) -> None:
     """Each key asks `each` queries of every category in `rates`, answered by either expert by a fair draw, and rates
-    them up at the category's rate of that expert."""
+    them up at the category's rate of that expert. `right` challenges `left`."""
     rng = np.random.default_rng(seed)
     rows, said = [], []
     for i in range(each):
@@ -52,7 +52,8 @@ def record_of(name: str, key: str, category: str, expert: str, at: float, seq: i
         reason="explored",
         eligible=EXPERTS,
         eligible_probs=(0.5, 0.5),
-        predicted_quality=(0.5, 0.3),
+        ranking=EXPERTS,
+        predicted_quality=(0.4, 0.6),
         propensity=0.5,
     )
     return answered(

@@ -22,7 +22,6 @@ from coe.router.features import to_bytes
 from coe.router.feedback_config import FeedbackConfig
 from coe.router.types import QueryFacts
 from coe.router.uncertainty import apply_mix, risk_threshold
-from coe.training.candidate import fit_candidate
 from coe.training.category_mix import (
     LEAST_SHARE,
     MIX_MOVED,
@@ -35,6 +34,7 @@ from coe.training.category_mix import (
     total_variation,
 )
 from coe.training.fit_inputs import RetrainRequest, labelled_queries, read_inputs
+from coe.training.stage_check import fitted_stage, with_stage
 from tests.training.log_records import record
 from tests.training.trained_folder import make_trained
 
@@ -181,7 +181,8 @@ def test_a_retrained_stage_1_expects_what_is_asked(trained: Path) -> None:
     config, live = load_config(request.config), live_artifact(request)
     before = configured_router(config, live)
     inputs = read_inputs(request, config, live, before, now=NOW, progress=silent)
-    made, _ = fit_candidate(inputs, inputs.evidence(), "")
+    evidence = inputs.evidence(live.manifest.categories)
+    made = with_stage(live, fitted_stage(inputs, evidence))
     moved = made.manifest.metrics[MIX_MOVED]
     assert moved.n == 330
     assert moved.interval.low > 0.2

@@ -191,4 +191,4 @@ def test_a_round_in_a_pipe_says_what_it_does_on_standard_error(
     lines = captured.err.splitlines()
     assert lines[0] == "reading the log, the feedback and the outcomes"
     assert any(line.startswith("encoded ") for line in lines)
-    assert "comparing the candidate with the live router" in lines
+    assert "comparing stage 1 with the live router's" in lines

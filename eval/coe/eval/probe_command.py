@@ -31,8 +31,7 @@ from coe.router.live_pointer import required_pointer
 from coe.router.types import GENERAL, Float64Array
 from coe.training.datasets.outcomes import read_outcome_folders, read_outcomes
 from coe.training.expert_map import cell_sums, row_numbers
-from coe.training.gate import MOST_LUCKY
-from coe.training.onboarding import Onboarding, check_can_join, onboard
+from coe.training.onboarding import MOST_LUCKY, Onboarding, check_can_join, onboard
 from coe.training.summary import result_console
 from coe.training.types import OutcomeTable
 

@@ -42,15 +42,13 @@ EXPLORATION_SAMPLE = 1000
 
 
 class MeasuredExperts(NamedTuple):
-    """The m experts that a router chooses from, with what was measured of them, and what they cost and take. `newest`
-    has `quality` and `stderr` (k+1, m) and `mass` (k+1,) to explore by, where they are newer than the evidence.
-    `prices` weigh moves of conversations."""
+    """The m experts that a router chooses from, with what was measured of them, and what they cost and take. `prices`
+    weigh moves of conversations."""
 
     names: tuple[str, ...]
     evidence: QualityMatrix
     costs: ExpertCosts
     capabilities: Mapping[str, Capabilities]
-    newest: Mapping[str, FloatArray] = MappingProxyType({})
     prices: Mapping[str, Price] = MappingProxyType({})
 
 
@@ -94,11 +92,11 @@ def configured_router(config: CoeConfig, artifact: RouterArtifact, encoder: Enco
     names = tuple(artifact.manifest.experts[i] for i in kept)
     evidence = evidence_of(artifact).columns(kept)
     entries = {name: config.experts[name] for name in names}
-    costs, newest = expert_costs(list(entries.values()), evidence), newest_evidence(artifact, kept)
+    costs = expert_costs(list(entries.values()), evidence)
     return assemble(
         artifact,
         encoder or build_encoder(config.router.encoder),
-        MeasuredExperts(names, evidence, costs, capabilities(config), newest, prices_of_moves(entries)),
+        MeasuredExperts(names, evidence, costs, capabilities(config), prices_of_moves(entries)),
         policies=config.policies,
         alpha=config.router.alpha,
         scorer=config.router.scorer,
@@ -274,18 +272,14 @@ def solved_policy(
     solved = SolvedPolicy(solution, pins, preference=preference, plan=plan, unknown_languages=unknown_languages)
     if not policy.exploration:
         return solved
-    newest = {name: experts.newest.get(name, getattr(evidence, name)) for name in ("quality", "stderr", "mass")}
     explores = Exploration(
-        stderr=newest["stderr"].astype(np.float64),
+        stderr=evidence.stderr.astype(np.float64),
         dear=dearness(costs.cost_usd, solution.used["cost_usd"]),
-        quality=newest["quality"].astype(np.float64) if "quality" in experts.newest else None,
-        guessed=frozenset(np.flatnonzero(evidence.is_guess).tolist()) if choice is None else frozenset(),
+        quality=evidence.quality.astype(np.float64),
         floor=FLOOR,
-        known=newest["quality"].astype(np.float64),
     )
     if choice is None:
-        quality, mass = evidence.quality, newest["mass"]
-        return solved.exploring(explores, policy.exploration, quality, range(len(rows)), mass)
+        return solved.exploring(explores, policy.exploration, evidence.quality, range(len(rows)), evidence.mass)
     some = np.linspace(0, len(choice.rows) - 1, min(len(choice.rows), EXPLORATION_SAMPLE)).astype(np.int64)
     sample, of_rows = choice.sample[some], choice.rows[some].tolist()
     return solved.exploring(explores, policy.exploration, sample, of_rows, np.ones(len(some), dtype=np.float32))
@@ -315,14 +309,6 @@ def strategy_plan(
         limits["calls"] = policy.max_calls
     choices = choices_of(ways, evidence, costs, allowed, pins)
     return solve_plan(choices, solution.expert_of, limits)
-
-
-def newest_evidence(artifact: RouterArtifact, columns: Sequence[int]) -> dict[str, FloatArray]:
-    """Quality and standard errors (k+1, m) of some experts, and the traffic's mix (k+1,), to explore by; empty where
-    the map has the newest."""
-    arrays, shape = artifact.part("explored"), (len(artifact.manifest.categories) + 1, len(artifact.manifest.experts))
-    found = {name: require_finite(arrays, name, shape)[:, list(columns)] for name in ("quality", "stderr") if arrays}
-    return found | ({"mass": require_finite(arrays, "mass", shape[:1])} if "mass" in arrays else {})
 
 
 def evidence_of(artifact: RouterArtifact) -> QualityMatrix:

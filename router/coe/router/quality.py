@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from coe.base.errors import ArtifactError
 from coe.router.artifact import require_array
 from coe.router.cost import KINDS
-from coe.router.types import BoolArray, ExpertScores, FloatArray, IntArray
+from coe.router.types import ExpertScores, FloatArray, IntArray
 
 CAUTION = 0.5
-"""Standard errors that a lead over the reference loses. Qualities are shrunk already: 1 kept real leads from the map,
-and with 0.25 one lucky answer of fifteen took a category from a generalist (ours; docs/results/first-map.md)."""
+"""Standard errors that a lead over the reference loses, and by which a challenger is ahead (router.exploration).
+Qualities are shrunk already: 1 kept real leads from the map, and with 0.25 one lucky answer of fifteen took a category
+from a generalist (ours; docs/results/first-map.md)."""
 
 EQUAL = 0.005
 """Quality within which two experts count as equal, so that a cheaper one serves: half a point (ours)."""
@@ -46,8 +47,8 @@ class QualityMatrix:
 
     `quality` is the shrunk mean score in [0, 1], `stderr` its standard error, `count` the graded answers behind it;
     `mass` (k+1,) the share of queries; `prompt_tokens` (k+1,), `output_tokens` and `latency_ms` means, 0 where unknown.
-    `serving` (k+1,) is the number of the expert that served when this was measured, -1 for none that is here. `guessed`
-    (k+1,) weight of the rated answers of each category where nobody was graded, 0 elsewhere. `kinds` (k+1, m, kinds of
+    `serving` (k+1,) is the number of the expert that serves until a bet moves the category (training.bets), -1 for none
+    that is here; None in a first map. `kinds` (k+1, m, kinds of
     `router.cost.KINDS`) is the share of each kind among the tokens of prompts, or of answers; None: all are plain text.
     """
 
@@ -59,7 +60,6 @@ class QualityMatrix:
     output_tokens: FloatArray
     latency_ms: FloatArray
     serving: FloatArray | None = None
-    guessed: FloatArray | None = None
     kinds: FloatArray | None = None
 
     @property
@@ -68,11 +68,6 @@ class QualityMatrix:
         if self.kinds is not None:
             return self.kinds.copy()
         return np.broadcast_to(PLAIN_TEXT, (*self.quality.shape, len(KINDS))).copy()
-
-    @property
-    def is_guess(self) -> BoolArray:
-        """(k+1,) categories where nobody was graded, and ratings count: who serves them is a guess that learns."""
-        return np.zeros(len(self.mass), dtype=bool) if self.guessed is None else self.guessed > 0
 
     def arrays(self) -> dict[str, FloatArray]:
         """As stored in an artifact under `map.`."""
@@ -116,7 +111,7 @@ def quality_from_arrays(arrays: Mapping[str, NDArray[np.generic]], k: int, m: in
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(OF_EXPERTS, (k + 1, m))
     if "kinds" in arrays:
         shapes["kinds"] = (k + 1, m, len(KINDS))
-    optional = [name for name in ("serving", "guessed") if name in arrays]
+    optional = [name for name in ("serving",) if name in arrays]
     vectors = {name: (k + 1,) for name in ("mass", "prompt_tokens", *optional)}
     fields = {
         name: np.asarray(require_array(arrays, name, shape), dtype=np.float32)
@@ -154,13 +149,28 @@ def references(evidence: QualityMatrix) -> IntArray:
 def cautious_quality(evidence: QualityMatrix, cost_usd: FloatArray | float = 0.0) -> FloatArray:
     """Quality (k+1, m) for solving the map: a lead has to be shown, and of equal experts the cheapest is best.
 
+    Where somebody serves already, no lead counts: bets on answers move a category (training.bets).
+
+    Args:
+        cost_usd: (k+1, m) of a query.
+    """
+    cautious = with_leads(evidence, cost_usd)
+    if evidence.serving is None:
+        return cautious
+    rows, serving = np.arange(len(cautious)), evidence.serving.astype(np.int64)
+    base = evidence.quality[rows, serving][:, None]
+    held = np.minimum(evidence.quality, base - np.float32(UNPROVEN))
+    held[rows, serving] = base[:, 0]
+    return np.asarray(np.where((serving >= 0)[:, None], held, cautious), dtype=np.float32)
+
+
+def with_leads(evidence: QualityMatrix, cost_usd: FloatArray | float = 0.0) -> FloatArray:
+    """Quality (k+1, m) of a first map.
+
     A lead over the reference is shrunk by CAUTION standard errors of the difference (soft threshold), so that a handful
     of lucky answers moves no category and much data is left as it is. A cell with fewer than BROAD answers has no lead.
     An expert that is worse stays as much worse as was measured. Of those within EQUAL of the best, the cheapest is the
     best if it is CHEAPER.
-
-    Args:
-        cost_usd: (k+1, m) of a query.
     """
     rows, reference = np.arange(len(evidence.quality)), references(evidence)
     base = evidence.quality[rows, reference][:, None]

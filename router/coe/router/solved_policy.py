@@ -92,20 +92,26 @@ class SolvedPolicy:
         """
         free = [i for i, row in enumerate(rows) if row not in self.pins]
         orders = [self.order(rows[i], quality[i]) for i in free]
+        if self.preference is None:
+            found = {
+                rows[i]: exploration.challenger(rows[i], quality[i], o[0], o[1:])
+                for i, o in zip(free, orders, strict=True)
+            }
+            challengers = {row: expert for row, expert in found.items() if expert is not None}
+            exploration = replace(exploration, challengers=challengers)
         weighed = [exploration.weighed(rows[i], quality[i], o[0], o[1:]) for i, o in zip(free, orders, strict=True)]
         if not weighed:
             return self
         weight, loss = (np.stack(part) for part in zip(*weighed, strict=True))
         part = np.asarray(mass, dtype=np.float64)
         part = part[free] / max(float(part.sum()), 1e-12)
-        is_bound = np.array([rows[i] not in exploration.guessed for i in free])
-        scaled = replace(exploration, scale=scale_within(budget, weight, loss, part * is_bound, exploration.most))
+        most = np.array([exploration.most(rows[i]) for i in free])
+        scaled = replace(exploration, scale=scale_within(budget, weight, loss, part, most))
         shares = np.stack([scaled.shares(rows[i], quality[i], o[0], o[1:]) for i, o in zip(free, orders, strict=True)])
-        tried = shares * (weight > 0)
-        spent = part * (tried * loss).sum(axis=1)
-        share, lost = float(part @ tried.sum(axis=1)), float(spent.sum())
-        expected = replace(scaled, share=share, loss=lost, unbounded=float(spent @ ~is_bound))
-        return replace(self, exploration=expected)
+        planned = np.array([order[0] for order in orders])
+        share = float(part @ (1.0 - shares[np.arange(len(planned)), planned]))
+        lost = float(part @ (shares * loss * (weight > 0)).sum(axis=1))
+        return replace(self, exploration=replace(scaled, share=share, loss=lost))
 
     @cached_property
     def fingerprint(self) -> str:

@@ -107,15 +107,13 @@ def find_change_points(log: LogTable) -> tuple[ChangePoint, ...]:
     """The last change of every cell (a category and an expert), newest first.
 
     Each cell is searched alone, and all cells of an expert together, because a replaced model changes everywhere at
-    once and is seen sooner so. Only answers that may be learned from are looked at. A change makes grades and earlier
+    once and is seen sooner so. A change makes grades and earlier
     answers worthless, so one that rests on a single key does not count (`is_shared`).
     """
     numbers = log.category.astype(np.int64) * max(len(log.experts), 1) + log.expert
     rows_of = {
-        (int(number) // len(log.experts), int(number) % len(log.experts)): np.flatnonzero(
-            (numbers == number) & ~log.is_held_out
-        )
-        for number in np.unique(numbers[~log.is_held_out])
+        (int(number) // len(log.experts), int(number) % len(log.experts)): np.flatnonzero(numbers == number)
+        for number in np.unique(numbers)
     }
     delta = CONFIDENCE_DELTA / max(len(rows_of) + len(log.experts), 1)
     starts = {}

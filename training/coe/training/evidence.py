@@ -1,11 +1,11 @@
-"""Evidence from a log: outcomes and logged rewards as one quality matrix, and logged answers for learned scorers.
+"""Evidence from a log: outcomes and logged rewards as one quality matrix.
 
 Shapes: n logged answers, k learned categories (row k is `general`), m experts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,21 +30,14 @@ from coe.training.types import OutcomeTable
 MASS_PRIOR_DECISIONS = 20.0
 """Weight of the outcome table's mix of categories against the traffic's, in decisions (ours)."""
 
-GUESS_LEAD = 0.25
-"""Standard errors of the difference by which an expert has to lead who serves a category without grades, to take it:
-without any, a third of such moves were for the worse (ours; benchmarks/LOG.md)."""
-
 
 @dataclass(frozen=True)
 class Evidence:
-    """The candidate's quality matrix; `reward_offset`: how much rewards lie above graded scores; `outcomes` without the
-    grades that a change made worthless, and how many those were. `counted` (rows of the log,) is the share of each
-    answer's weight that was learned from: 0 of what judges or is outdated, less than 1 where a key says too much."""
+    """The quality matrix over `outcomes.experts`; `outcomes` without the grades that a change made worthless, and how
+    many those were."""
 
     matrix: QualityMatrix
-    reward_offset: float
     outcomes: OutcomeTable
-    counted: Float64Array
     n_outdated_grades: int = 0
 
 
@@ -69,12 +62,12 @@ def gather_evidence(
     believed = without_changed(outcomes, changes)
     base = measure_quality(believed, rows[:-1])
     keep = is_taught(log, outcomes.experts, changes)
-    kept, counted = log.rows(keep), np.zeros(len(log))
+    kept = log.rows(keep)
     row, expert = category_rows(kept, rows), kept.expert_in(outcomes.experts)
     grades = base.count.astype(np.float64)
     cell = row * len(outcomes.experts) + expert
-    counted[keep] = counted_share(cell, kept.key, kept.weight, grades.ravel(), log.max_key_share)
-    weight, told = kept.weight * counted[keep], ~kept.is_failure
+    weight = kept.weight * counted_share(cell, kept.key, kept.weight, grades.ravel(), log.max_key_share)
+    told = ~kept.is_failure
     offset = reward_offset(kept.reward[told], weight[told], base, row[told], expert[told])
     numbers = row_numbers(believed, rows[:-1])
     relative, difficulty = without_difficulty(believed.scores, numbers, len(rows) - 1)
@@ -91,18 +84,16 @@ def gather_evidence(
         add_preferences(judged, rows, outcomes.experts, (sums, squares, counts), is_guess)
     quality, stderr = shrink_with_guesses(sums, squares, counts, is_guess)
     quality[:, counts.sum(axis=0) > 0] += difficulty[:, None]
-    rated = np.bincount(row[told], weights=weight[told], minlength=len(rows))
     matrix = replace(
         base,
         quality=quality.astype(np.float32),
         stderr=stderr.astype(np.float32),
         count=counts.astype(np.float32),
         mass=traffic_mass(log, rows, base),
-        guessed=np.where(is_guess, rated, 0.0).astype(np.float32),
     )
     matrix = with_traffic(matrix, rows, outcomes.experts, log.tokens)
     n_outdated = int(np.isfinite(outcomes.scores).sum() - np.isfinite(believed.scores).sum())
-    return Evidence(matrix, offset, believed, counted, n_outdated)
+    return Evidence(matrix, believed, n_outdated)
 
 
 def add_preferences(
@@ -119,23 +110,9 @@ def add_preferences(
         values += add_cells(new, row, expert, values.shape)
 
 
-def beside_serving(
-    matrix: QualityMatrix, rows: Sequence[str], experts: Sequence[str], serving: Mapping[str, str]
-) -> QualityMatrix:
-    """The matrix with the server of each row (category -> expert): nobody takes over by a lead within its error. In a
-    category without grades, whose server is a guess, the best expert has taken over if it leads by `GUESS_LEAD`."""
-    number = {name: column for column, name in enumerate(experts)}
-    own = np.array([number.get(serving.get(row, ""), -1) for row in rows])
-    at, best = np.arange(len(own)), matrix.quality.argmax(axis=1)
-    error = np.hypot(matrix.stderr[at, best], matrix.stderr[at, own])
-    leads = matrix.quality[at, best] - matrix.quality[at, own] > GUESS_LEAD * error
-    own = np.where(matrix.is_guess & (leads | (own < 0)), best, own)
-    return replace(matrix, serving=own.astype(np.float32))
-
-
 def is_taught(log: LogTable, experts: tuple[str, ...], changes: tuple[ChangePoint, ...]) -> BoolArray:
-    """(n,) answers to learn from: of these experts, not held out, and of their present quality."""
-    return ~log.is_held_out & ~is_stale(log, changes) & (log.expert_in(experts) >= 0)
+    """(n,) answers to learn from: of these experts, and of their present quality."""
+    return ~is_stale(log, changes) & (log.expert_in(experts) >= 0)
 
 
 def category_rows(log: LogTable, rows: tuple[str, ...]) -> IntArray:

@@ -6,7 +6,7 @@ never trained on: its metrics are in the manifest, and a later candidate is comp
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -28,7 +28,7 @@ from coe.router.strategies.learned import Ways
 from coe.router.types import CategoryProbs, FloatArray, IntArray, Metric
 from coe.training.category_mix import MIX_MOVED
 from coe.training.composites import detector_arrays, read_composites
-from coe.training.graded_queries import GradedQueries, LoggedQueries
+from coe.training.graded_queries import GradedQueries
 from coe.training.scorer_fit import FittedScorer, fit_scorer
 from coe.training.stage_one import (
     FitRequest,
@@ -111,13 +111,6 @@ class Prepared:
     rng: np.random.Generator
     progress: Progress
 
-    def without(self, prompt_ids: Collection[str]) -> Prepared:
-        """The same stage 1, and nothing of those prompts for a scorer to learn from."""
-        if self.graded is None:
-            return self
-        keep = np.array([name not in prompt_ids for name in self.graded.table.prompt_ids], dtype=bool)
-        return replace(self, graded=self.graded.take(keep), ways=None)
-
 
 def prepare(
     request: FitRequest,
@@ -165,19 +158,7 @@ def graded_queries(
     for i, text in enumerate(table.texts):
         if text in unseen:
             probs[i] = unseen[text]
-    scored = GradedQueries(table, embeddings, CategoryProbs(request.categories, probs))
-    return scored if request.logged is None else with_log(scored, request.logged, stage)
-
-
-def with_log(scored: GradedQueries, logged: LoggedQueries, stage: StageOne) -> GradedQueries:
-    """Graded queries and logged answers together."""
-    probs = np.concatenate([scored.probs.probs, stage.probs(logged.embeddings)])
-    return GradedQueries(
-        table=scored.table.joined(logged.table),
-        embeddings=np.concatenate([scored.embeddings, logged.embeddings]),
-        probs=CategoryProbs(scored.probs.categories, probs),
-        worth=np.concatenate([scored.judged, logged.worth]),
-    )
+    return GradedQueries(table, embeddings, CategoryProbs(request.categories, probs))
 
 
 def without_secrets(value: object) -> object:

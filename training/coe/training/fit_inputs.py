@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -22,19 +22,16 @@ from coe.router.normalise import normalised_text
 from coe.router.pipeline import Router
 from coe.router.protocols import Encoder
 from coe.router.section import PluginConfig
-from coe.router.types import GENERAL, BoolArray, IntArray
 from coe.training.category_mix import AskedQueries, read_asked
 from coe.training.change_points import ChangePoint, find_change_points, is_stale, replaced_models
 from coe.training.datasets.outcomes import graded_at, read_outcome_folders
-from coe.training.evidence import Evidence, beside_serving, gather_evidence
+from coe.training.evidence import Evidence, gather_evidence
 from coe.training.expert_map import measure_quality
 from coe.training.fit import fit_router
-from coe.training.fit_options import FitOptions
-from coe.training.gate import DEFAULT_TERMS, Terms
-from coe.training.log_answers import AskedAnswers, WholeDecisions, fetch_answers, sample_rows
+from coe.training.fit_options import DEFAULT_TERMS, FitOptions, Terms
 from coe.training.log_table import LogTable, read_log_table
 from coe.training.stage_one import FitRequest, label_numbers
-from coe.training.types import LabelledQuery, OutcomeTable, split_of
+from coe.training.types import LabelledQuery, OutcomeTable
 
 
 def data_fingerprint(parts: list[str]) -> str:
@@ -57,31 +54,6 @@ def usable_outcomes(config: CoeConfig, root: Path) -> OutcomeTable:
         DataError: nothing was, or a table cannot be read.
     """
     return read_outcome_folders(root, tuple(config.experts))
-
-
-MIN_SPLIT_PROMPTS = 1000
-"""With at least so many graded prompts a fifth of them judges candidates; fewer are learned from whole, because the map
-of a small table loses more than its judge gains (docs/decisions/32-cross-fitted-grades.md)."""
-
-
-def is_judging(table: OutcomeTable) -> BoolArray:
-    """(n,) graded prompts that no router is fitted on; none of a small table."""
-    if len(table.texts) < MIN_SPLIT_PROMPTS:
-        return np.zeros(len(table.texts), dtype=bool)
-    return np.array(
-        [split_of(text or name) == "test" for text, name in zip(table.texts, table.prompt_ids, strict=True)]
-    )
-
-
-def learned_outcomes(table: OutcomeTable) -> OutcomeTable:
-    """The graded prompts that routers are fitted on."""
-    return table.rows(~is_judging(table))
-
-
-def judged_outcomes(table: OutcomeTable) -> tuple[OutcomeTable, bool]:
-    """The graded prompts that routers are compared on, and whether they are held out from both."""
-    judging = is_judging(table)
-    return (table.rows(judging), True) if judging.any() else (table, False)
 
 
 class QueryRow(Row, extra="forbid"):
@@ -180,7 +152,7 @@ def fit_configured(root: Path, request: TrainRequest, *, now: datetime, progress
     """
     config, options = load_config(request.config), request.options
     queries = labelled_queries(config, request.queries)
-    table = learned_outcomes(usable_outcomes(config, request.outcomes))
+    table = usable_outcomes(config, request.outcomes)
     wanted = fit_request(config, table, queries, options)
     encoder = opened_encoder(wanted.encoder_config, request.cache)
     rng = np.random.default_rng(options.seed)
@@ -213,7 +185,7 @@ class RetrainRequest:
     """Places and terms of a retraining.
 
     `queries` is a folder of labelled queries; `since` is in Unix seconds; `cache` a folder that keeps embeddings of
-    labelled queries and graded prompts; `terms` what the gate demands.
+    labelled queries and graded prompts.
     """
 
     config: Path
@@ -230,8 +202,7 @@ class RetrainRequest:
 
 @dataclass(frozen=True)
 class RetrainInputs:
-    """Everything that a retraining reads, and the last changes of quality that the log shows. `serving` is the expert
-    of each category in the live map."""
+    """Everything that a retraining reads, and the last changes of quality that the log shows."""
 
     request: RetrainRequest
     config: CoeConfig
@@ -243,26 +214,14 @@ class RetrainInputs:
     rng: np.random.Generator
     now: datetime
     progress: Progress
-    serving: Mapping[str, str]
 
-    def evidence(self, log: LogTable | None = None, outcomes: OutcomeTable | None = None) -> Evidence:
-        """Evidence of a log, maybe empty, and of graded prompts; by default of all of the log and of every prompt that
-        is learned from."""
-        log, table = log if log is not None else self.log, outcomes or learned_outcomes(self.outcomes)
-        found = gather_evidence(table, log, self.config.learned_categories, self.changes)
-        rows = (*self.config.learned_categories, GENERAL)
-        return replace(found, matrix=beside_serving(found.matrix, rows, table.experts, self.serving))
+    def evidence(self, categories: Sequence[str]) -> Evidence:
+        """Evidence of the log and of every graded prompt, on those learned categories."""
+        return gather_evidence(self.outcomes, self.log, categories, self.changes)
 
     def asked(self) -> AskedQueries:
         """The newest queries of the log, by their mix of categories."""
         return read_asked(self.request.database_url, self.encoder, self.config.feedback, since=self.request.since)
-
-    def answers(self, log: LogTable, rows: IntArray, most: int) -> AskedAnswers:
-        """Some rows of a log, at most so many, with their vectors. What users wrote is encoded without the cache: it is
-        not kept next to the log, where no erasure would find it."""
-        plain = self.encoder.encoder if isinstance(self.encoder, CachedEncoder) else self.encoder
-        log, whole = log.rows(sample_rows(log, rows, most)), WholeDecisions(self.config, self.request.routers, plain)
-        return fetch_answers(self.request.database_url, log, plain, self.progress, whole=whole.of)
 
 
 def read_inputs(
@@ -306,5 +265,4 @@ def read_inputs(
         rng=np.random.default_rng(request.seed),
         now=now,
         progress=progress,
-        serving=router.expert_of(),
     )

@@ -1,4 +1,4 @@
-"""Options of `coe train`, apart from what reads them: that loads a router."""
+"""Options of `coe train` and `coe retrain`, apart from what reads them: that loads a router."""
 
 from __future__ import annotations
 
@@ -14,3 +14,12 @@ class FitOptions(Record):
     classifier: str | None = None
     scorer: str | None = Field(default=None, description="kind of scorer, instead of the configured one")
     seed: int = Field(default=0, ge=0, description="seed of every random draw")
+
+
+class Terms(Record):
+    """Terms of a retraining."""
+
+    margin: float = Field(default=0.02, ge=0, le=1, description="largest loss of category accuracy that is tolerated")
+
+
+DEFAULT_TERMS = Terms()

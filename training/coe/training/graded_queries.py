@@ -18,42 +18,24 @@ FOLDS_OF_FEW, FOLDS_OF_MANY = 5, 3
 
 
 @dataclass(frozen=True)
-class LoggedQueries:
-    """Answers of the decision log as graded queries: n prompts with one expert's score each, `embeddings` (n, d), and
-    `worth` (n, m), what a choice of each expert is judged by (training.evidence)."""
-
-    table: OutcomeTable
-    embeddings: FloatArray
-    worth: FloatArray
-
-
-@dataclass(frozen=True)
 class GradedQueries:
     """Graded queries with what stage 1 says of them.
 
     `embeddings` (n, d); `probs` (n, k) calibrated, of a classifier that was not fitted on the query itself. The scores
-    (n, m) of `table` are NaN where an expert was not run. `worth` (n, m) is what a choice is judged by: the score, or
-    for logged answers an unbiased estimate of it; None where it is the scores.
+    (n, m) of `table` are NaN where an expert was not run.
     """
 
     table: OutcomeTable
     embeddings: FloatArray
     probs: CategoryProbs
-    worth: FloatArray | None = None
 
     def take(self, keep: BoolArray) -> GradedQueries:
         return replace(
             self,
             table=self.table.rows(keep),
             embeddings=self.embeddings[keep],
-            worth=None if self.worth is None else self.worth[keep],
             probs=CategoryProbs(self.probs.categories, self.probs.probs[keep]),
         )
-
-    @property
-    def judged(self) -> FloatArray:
-        """(n, m) what a choice of each expert is worth; NaN where unknown."""
-        return self.table.scores if self.worth is None else self.worth
 
     @property
     def batch(self) -> QueryBatch:

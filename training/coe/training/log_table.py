@@ -37,15 +37,7 @@ from coe.decision_log.sql_engine import open_log
 from coe.router.feedback_config import FeedbackConfig
 from coe.router.types import BoolArray, Float64Array, IntArray
 from coe.training.expert_map import TrafficTokens
-from coe.training.feedback_bias import UNLIMITED, Replies, clusters, judge_agreements
-from coe.training.types import question_of
-
-KEY_STRIDE = 7
-"""Parts by which a key's answers to a question are moved on; it has no divisor in common with `FOLDS`."""
-
-FOLDS = 10
-"""Parts of questions, graded or logged: each is judged by a router that was fitted without it. A map of five folds lost
-more by what it lacked than its judge gained (ours)."""
+from coe.training.feedback_bias import UNLIMITED, Replies, judge_agreements
 
 REPORT_EVERY = 10_000
 NOTHING_TO_WEIGH = "failed, and counts for nothing: no answer has feedback to weigh it against, or its key weighs 0"
@@ -57,31 +49,31 @@ DEFAULT_FEEDBACK = FeedbackConfig()
 class LogTable:
     """Answers with a reward and failures, in order of time. All arrays (n,).
 
-    `category` and `expert` number `categories` and `experts`; `reward` in [0, 1]; `propensity` is the probability with
-    which the router chose the expert; `weight` counts an answer for those of its kind that got no feedback, times the
-    weight of the key that gave it (mean 1); `question` is equal for answers to the same question; `key` numbers who
-    gave the feedback, `UNLIMITED` for keys whose share of the evidence `max_key_share` does not bound; `is_held_out`
-    answers are not learned from; `is_failure`: the expert failed, a reward of 0 without
-    feedback. `traffic` counts the routed queries per category (the map's mass); `dropped` the decisions left out, by
-    reason; `n_rows` the decisions read, without coe's own probes; `tokens` those of the traffic
-    (training.expert_map); `model_changes` the last change of the model behind each expert;
-    `judged` the pairs of answers that a judge
-    compared (training.judged_pairs).
+    `category` and `expert` number `categories` and `experts`; `reward` in [0, 1]; `planned` would have served without
+    exploration, with `planned_chance`, and `rival` (-1: nobody) is the other expert that was most likely to, with
+    `rival_chance`; `weight` counts an answer for those of its kind that got no feedback, times the weight of the key
+    that gave it (mean 1); `key` numbers who gave the feedback, `UNLIMITED` for keys whose share of the evidence
+    `max_key_share` does not bound; `is_failure`: the expert failed, a reward of 0 without feedback; `lead` the quality
+    that was predicted of the rival beyond the planned expert's. `traffic` counts the routed queries per category (the
+    map's mass); `dropped` the decisions left out, by reason; `n_rows` the decisions
+    read, without coe's own probes; `tokens` those of the traffic (training.expert_map); `model_changes` the last change
+    of the model behind each expert; `judged` the pairs of answers that a judge compared (training.judged_pairs).
     """
 
-    ids: NDArray[np.bytes_]
     categories: tuple[str, ...]
     experts: tuple[str, ...]
     category: NDArray[np.int32]
     expert: NDArray[np.int32]
     reward: Float64Array
-    propensity: Float64Array
     weight: Float64Array
     at: Float64Array
-    question: IntArray
     key: IntArray
-    is_held_out: BoolArray
     is_failure: BoolArray
+    planned: NDArray[np.int32]
+    rival: NDArray[np.int32]
+    planned_chance: Float64Array
+    rival_chance: Float64Array
+    lead: Float64Array
     max_key_share: float = 1.0
     traffic: Mapping[str, int] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
@@ -92,26 +84,11 @@ class LogTable:
     judged: LogTable | None = None
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.category)
 
     def rows(self, keep: BoolArray | IntArray) -> LogTable:
         """Some of the answers; what is counted over all decisions stays."""
         return replace(self, **{name: getattr(self, name)[keep] for name in ROW_COLUMNS})
-
-    @property
-    def fold(self) -> IntArray:
-        """(n,) part of each answer: what a key asks again stays in one, however often."""
-        return np.asarray((self.question + KEY_STRIDE * self.key) % FOLDS)
-
-    def without(self, fold: int) -> LogTable:
-        """The same log, of which one part is not learned from."""
-        judged = None if self.judged is None else self.judged.without(fold)
-        return replace(self, is_held_out=self.fold == fold, judged=judged)
-
-    @property
-    def cluster(self) -> IntArray:
-        """(n,) cluster of each answer, for the bootstrap: one key, or one question of a key without a limit."""
-        return clusters(self.question, self.key)
 
     def category_in(self, names: tuple[str, ...]) -> IntArray:
         """(n,) number of each answer's category among other names; -1 where it is not among them."""
@@ -120,6 +97,14 @@ class LogTable:
     def expert_in(self, names: tuple[str, ...]) -> IntArray:
         """(n,) number of each answer's expert among other names; -1 where it is not among them."""
         return renumbered(self.expert, self.experts, names)
+
+    def planned_in(self, names: tuple[str, ...]) -> IntArray:
+        """(n,) the same of who was planned."""
+        return renumbered(self.planned, self.experts, names)
+
+    def rival_in(self, names: tuple[str, ...]) -> IntArray:
+        """(n,) the same of the other expert that was most likely to answer; -1 also where there was none."""
+        return np.where(self.rival < 0, -1, renumbered(self.rival, self.experts, names))
 
 
 ROW_COLUMNS = tuple(each.name for each in fields(LogTable) if "Array" in str(each.type))
@@ -132,7 +117,8 @@ def renumbered(values: NDArray[np.int32], own: tuple[str, ...], names: tuple[str
     return index[values] if len(own) else np.zeros(0, dtype=np.int64)
 
 
-COLUMN_CODES = dict(category="i", expert="i", reward="d", propensity="d", at="d", question="q", is_failure="b")
+COLUMN_CODES = dict(category="i", expert="i", reward="d", at="d", is_failure="b")
+COLUMN_CODES |= dict(planned="i", rival="i", planned_chance="d", rival_chance="d", lead="d")
 """Column -> type code of `array`, its final width."""
 
 
@@ -141,7 +127,6 @@ class Columns:
     """Columns that grow row by row; names are numbered in order of appearance. `key_weight`: how much the feedback of
     the row's key counts."""
 
-    ids: list[bytes] = field(default_factory=list)
     categories: dict[str, int] = field(default_factory=dict)
     experts: dict[str, int] = field(default_factory=dict)
     numbers: dict[str, Any] = field(default_factory=lambda: {name: array(code) for name, code in COLUMN_CODES.items()})
@@ -152,14 +137,26 @@ class Columns:
         """One decision with its reward; None: its expert failed. `expert`: another one that answered it as well."""
         decision = record.decision
         assert decision is not None, "a row without a decision has no reward"
-        self.ids.append(record.decision_id.encode())
         category = self.categories.setdefault(decision.category, len(self.categories))
-        number = self.experts.setdefault(expert or decision.expert, len(self.experts))
-        row = (category, number, reward or 0.0, decision.propensity, record.at, question_of(record), reward is None)
-        for column, value in zip(self.numbers.values(), row, strict=True):
+        number = self.number_of(expert or decision.expert)
+        chances = dict(zip(decision.eligible, decision.eligible_probs, strict=False))
+        planned = next(iter(decision.ranking), decision.expert)
+        rival = max((name for name in chances if name != planned), key=chances.__getitem__, default="")
+        quality = dict(zip(decision.eligible, decision.predicted_quality, strict=False))
+        found = (
+            chances.get(planned, 0.0),
+            chances.get(rival, 0.0),
+            quality.get(rival, 0.0) - quality.get(planned, 0.0),
+        )
+        both = (self.number_of(planned), self.number_of(rival) if found[1] > 0 else -1)
+        row = (category, number, reward or 0.0, record.at, reward is None)
+        for column, value in zip(self.numbers.values(), (*row, *both, *found), strict=True):
             column.append(value)
         self.keys.append(sys.intern(record.key_id or ""))
         self.key_weight.append(key_weight)
+
+    def number_of(self, expert: str) -> int:
+        return self.experts.setdefault(expert, len(self.experts))
 
     def weights(self, replies: Replies) -> Float64Array:
         """Weights of rows by how rarely such an answer gets feedback, relative to the average reply, and by its key.
@@ -168,7 +165,7 @@ class Columns:
         weight is the share of answers that got a reply, or 0 if none did, since then nothing is known of what did not
         fail.
         """
-        weight = np.full(len(self.ids), replies.rates.overall)
+        weight = np.full(len(self.keys), replies.rates.overall)
         weight[~np.array(self.numbers["is_failure"], dtype=bool)] = replies.weights()
         return np.asarray(weight * np.array(self.key_weight), dtype=np.float64)
 
@@ -177,12 +174,10 @@ class Columns:
         columns: dict[str, Any] = {name: np.array(values) for name, values in self.numbers.items()}
         columns["is_failure"] = columns["is_failure"].astype(bool)
         table = LogTable(
-            ids=np.array(self.ids, dtype=np.bytes_),
             categories=tuple(self.categories),
             experts=tuple(self.experts),
             weight=weight,
             key=np.array([voices.get(name, UNLIMITED) for name in self.keys], dtype=np.int64),
-            is_held_out=np.zeros(len(weight), dtype=bool),
             max_key_share=max_key_share,
             **columns,
         )

@@ -19,16 +19,17 @@ from coe.base.shares import Z_95
 from coe.router.artifact import RouterArtifact, load_artifact, save_artifact
 from coe.router.build import configured_router, evidence_of, expert_costs
 from coe.router.config import CoeConfig
-from coe.router.pipeline import Router
-from coe.router.quality import BROAD, CHEAPER, QualityMatrix, cautious_quality, references
-from coe.router.types import GENERAL, BoolArray, Float64Array, IntArray
+from coe.router.quality import BROAD, CHEAPER, QualityMatrix, with_leads
+from coe.router.types import GENERAL, BoolArray, Float64Array, FloatArray, IntArray
 from coe.training.expert_map import cell_means, cell_sums, row_numbers, shrink
-from coe.training.failover import BELOW_REFERENCE
 from coe.training.fit_inputs import fingerprint_outcomes
-from coe.training.gate import MOST_LUCKY
+from coe.training.learned_map import learned_of
 from coe.training.types import OutcomeTable
 
 EXTENDABLE = "map"
+MOST_LUCKY = 0.1
+"""Share of new experts that are nowhere better which may be given a category."""
+
 MAX_PROBES_NEEDED = 10_000
 
 
@@ -144,38 +145,31 @@ def probe_levels(asked: Sequence[str], others: OutcomeTable | None, default: Flo
     return levels
 
 
-def held_back(joined: QualityMatrix, reference: IntArray, is_proven: BoolArray) -> QualityMatrix:
-    """The matrix with its last column held below the reference (k+1,) by more than the error where nothing is proven
-    (k+1,).
+def with_newcomer(
+    joined: QualityMatrix, serving: IntArray, is_proven: BoolArray, cost_usd: FloatArray | float = 0.0
+) -> QualityMatrix:
+    """The matrix with who serves each row: who did (k+1,), or its last expert where that is proven (k+1,) and leads.
 
-    So a map without budgets gives it none of those categories. The reference of the others stays what it was: a new
-    expert that is good, or cheap, would be it otherwise.
-    """
-    rows = np.arange(len(reference)), reference
-    error = np.hypot(joined.stderr[:, -1], joined.stderr[rows])
-    ceiling = np.clip(joined.quality[rows] - error - BELOW_REFERENCE, 0.0, 1.0)
-    quality, count = joined.quality.copy(), joined.count.copy()
-    quality[:, -1] = np.where(is_proven, quality[:, -1], np.minimum(quality[:, -1], ceiling))
-    count[:, -1] = np.maximum(count[:, -1], BROAD * is_proven)
-    return replace(joined, quality=quality, count=count, serving=reference.astype(np.float32))
-
-
-def standing(
-    config: CoeConfig, router: Router, joined: QualityMatrix, experts: Sequence[str], expert: str
-) -> tuple[IntArray, BoolArray]:
-    """(k+1,) the reference of the experts before, by number, and where the new one is cheaper than who serves on a map
-    without budgets and pins.
+    It is measured where it is not proven, too, and so it may be a challenger there.
 
     Args:
-        joined: of `experts` and the new one, which is the last; not all of them need be the router's.
+        cost_usd: (k+1, m) of a query.
     """
-    columns, costs = np.array([experts.index(name) for name in router.experts]), router.costs
-    assert costs is not None  # a configured router has them
-    known = joined.columns(columns.tolist())
-    best = cautious_quality(known, costs.cost_usd).argmax(axis=1)
-    price = expert_costs([config.experts[expert]], joined.columns([len(experts)])).cost_usd[:, 0]
-    is_cheaper = price < CHEAPER * costs.cost_usd[np.arange(len(best)), best]
-    return columns[references(known)], is_cheaper
+    count = joined.count.copy()
+    count[:, -1] = np.maximum(count[:, -1], BROAD * is_proven)
+    leads = with_leads(replace(joined, count=count, serving=serving.astype(np.float32)), cost_usd)
+    last = joined.quality.shape[1] - 1
+    takes = is_proven & (leads.argmax(axis=1) == last)
+    return replace(joined, serving=np.where(takes, last, serving).astype(np.float32))
+
+
+def costs_of(config: CoeConfig, matrix: QualityMatrix, experts: Sequence[str]) -> FloatArray:
+    """(k+1, m) USD of a query; nothing where experts.yaml has the expert no more."""
+    here = [number for number, name in enumerate(experts) if name in config.experts]
+    found = np.zeros(matrix.quality.shape, dtype=np.float32)
+    entries = [config.experts[experts[number]] for number in here]
+    found[:, here] = expert_costs(entries, matrix.columns(here)).cost_usd
+    return found
 
 
 def onboard(
@@ -215,14 +209,15 @@ def onboard(
         "data_fingerprints": {**manifest.data_fingerprints, f"probes of {expert}": fingerprint_outcomes(probed)},
     }
     before = configured_router(config, artifact)
-    reference, is_cheaper = standing(config, before, joined, manifest.experts, expert)
+    experts = (*manifest.experts, expert)
+    learned = learned_of(artifact, before)
+    serving = learned.serving
+    cost_usd = costs_of(config, joined, experts)
+    is_cheaper = cost_usd[:, -1] < CHEAPER * cost_usd[np.arange(len(serving)), serving]
     is_proven = (luck <= MOST_LUCKY) | (is_cheaper & (joined.count[:, -1] >= BROAD))
-    stored = held_back(joined, reference, is_proven)
-    arrays = dict(artifact.arrays) | {f"map.{name}": array for name, array in stored.arrays().items()}
-    for name in ("quality", "stderr"):  # explored by what was measured, however little that proves
-        measured, newest = getattr(joined, name), artifact.part("explored")
-        known = newest.get(name, measured[:, :-1])
-        arrays[f"explored.{name}"] = np.concatenate([known, measured[:, -1:]], axis=1)
+    stored = with_newcomer(joined, serving, is_proven, cost_usd)
+    kept = {name: array for name, array in artifact.arrays.items() if not name.startswith("explored.")}
+    arrays = kept | {f"map.{name}": array for name, array in stored.arrays().items()} | learned.arrays()
     written = save_artifact(live.parent, fields, arrays)
     scores = probed.scores[:, 0].astype(np.float64)
     error = float(scores.std(ddof=1)) / math.sqrt(len(scores)) if len(scores) > 1 else 0.5

@@ -1,7 +1,8 @@
-"""`coe retrain` from end to end: read, fit, compare, decide, promote."""
+"""`coe retrain` from end to end: read, name challengers, count the bets on them, move, fit stage 1 anew."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -10,47 +11,81 @@ from datetime import datetime
 import numpy as np
 
 from coe.base.errors import ArtifactError
-from coe.cli.progress import Progress, silent
+from coe.cli.progress import Progress as Told
+from coe.cli.progress import silent
 from coe.fleet.router_registry import LiveChangedError, PromotionGuard, Registry
 from coe.router.artifact import RouterArtifact, load_artifact, written
-from coe.router.build import configured_router, expert_costs
+from coe.router.build import configured_router
 from coe.router.config import load_config
+from coe.router.exploration import dearness, price
 from coe.router.pipeline import Router
-from coe.router.types import Metric, Verdict
-from coe.training.candidate import FittedModel, Judgement, decide_promotion, fit_candidate
+from coe.router.types import GENERAL, Float64Array, IntArray, Verdict
+from coe.training.bets import ENOUGH, Bets, bets_on
 from coe.training.change_points import ChangePoint, is_stale
 from coe.training.evidence import Evidence
-from coe.training.failover import can_renew, find_renewal, joined, renew
+from coe.training.feedback_bias import min_keys
 from coe.training.fit_inputs import RetrainInputs, RetrainRequest, read_inputs
-from coe.training.gate import GateResult
+from coe.training.learned_map import Learned, Progress, exploration_moved, learned_of, progress_of, renewed
 from coe.training.log_table import LogTable
-from coe.training.router_comparison import CrossFitted, MapChange, RouterComparison, map_changes
+from coe.training.stage_check import StageCheck, new_stage, with_stage
+
+LEAST_MOVE = 0.03
+"""Share of the queries that a new version must send elsewhere to be made (ours): every rating moves some."""
+
+
+@dataclass(frozen=True)
+class MapChange:
+    """A category whose expert differs between two routers."""
+
+    category: str
+    live: str
+    candidate: str
+
+
+def map_changes(live: Router, candidate: Router) -> tuple[MapChange, ...]:
+    """Categories that the second sends elsewhere."""
+    before, after = live.expert_of(), candidate.expert_of()
+    return tuple(
+        MapChange(category, before[category], after[category])
+        for category in after
+        if category in before and before[category] != after[category]
+    )
+
+
+@dataclass(frozen=True)
+class Challenger:
+    """An expert that answers much of a category's queries: how far it is ahead by what is known, and the capital of the
+    bets on it alone."""
+
+    category: str
+    expert: str
+    serves: str
+    lead: float
+    capital: float
 
 
 @dataclass(frozen=True)
 class RetrainResult:
-    """Report of a retraining: what was read, compared and done.
-
-    `n_judged` answers were compared on, of those of the log; `changes` are of the map, by `candidate`, whose figures
-    are `metrics`. `introduced` are experts that the live router was given to explore, because nothing else can judge
-    them.
-    `is_mix_followed`: the candidate's stage 1 expects the traffic's mix of categories.
-    """
+    """Report of a round: what was read, what the bets are worth (`capital`, by `n_bets` answers), what moved, who
+    challenges now, and what learning has won. `stage` is None where stage 1 was not fitted anew; `candidate` the router
+    that is live now, or would be."""
 
     log: LogTable
     quality_changes: tuple[ChangePoint, ...]
-    n_judged: int
     n_outcomes: int
     n_outdated_grades: int
     live: str
     candidate: str
-    metrics: Mapping[str, Metric]
-    is_mix_followed: bool
-    changes: tuple[MapChange, ...]
-    gate: GateResult
-    is_promoted: bool
-    introduced: tuple[str, ...]
+    stage: StageCheck | None
+    moves: tuple[MapChange, ...]
+    challengers: tuple[Challenger, ...]
+    capital: float
+    n_bets: int
+    since: float
+    progress: Progress
+    verdict: Verdict
     reason: str
+    is_promoted: bool
 
     @property
     def n_learned(self) -> int:
@@ -69,20 +104,8 @@ class RetrainResult:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """End of a retraining: whether the candidate became live, or the live router was given what it knows (then no
-    estimate of more decisions holds: queries are answered otherwise from now on), which experts are new to it, and
-    why."""
-
-    reason: str
-    is_promoted: bool = False
-    is_renewed: bool = False
-    introduced: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Succession:
-    """The place of the live router, which only one that was compared with it may take."""
+    """The place of the live router, which only one that follows from it may take."""
 
     registry: Registry
     live: RouterArtifact
@@ -96,24 +119,23 @@ class Succession:
         return pointer is None or pointer.trial is not None
 
     def promote(self, artifact: RouterArtifact) -> str:
-        """Makes a router live, unless another became live since the comparison, which says nothing of that one: the
-        reason why it was not, empty where it was."""
+        """Makes a router live, unless another became live since: the reason why it was not, empty where it was."""
         with self.guard():
             version = written(self.registry.root, artifact).manifest.version
             try:
                 self.registry.promote(version, self.now, instead_of=self.live.manifest.version)
             except LiveChangedError as error:
-                return f"declined: {error} during the comparison"
+                return f"declined: {error} during the round"
         return ""
 
 
 def run_retrain(
-    request: RetrainRequest, *, now: datetime, progress: Progress = silent, guard: PromotionGuard = nullcontext
+    request: RetrainRequest, *, now: datetime, progress: Told = silent, guard: PromotionGuard = nullcontext
 ) -> RetrainResult:
-    """Fits a candidate on everything that is not held out, and promotes it when the gate lets it.
+    """Runs a round: moves what the bets on the live router's challengers have won, and names new challengers.
 
     Raises:
-        ArtifactError: there is no live router to compare with, or it is damaged.
+        ArtifactError: there is no live router to learn, or it is damaged.
         DataError, StoreError: the log, the outcomes or the seed set cannot be used.
         LockLostError: `guard` found that another process may promote by now.
     """
@@ -123,120 +145,148 @@ def run_retrain(
         raise ArtifactError(f"{request.routers}: there is no live router to improve on; run `coe train` first")
     place = Succession(registry, load_artifact(registry.folder(pointer.version)), now, guard)
     config = load_config(request.config)
-    live = configured_router(config, place.live)  # first: one that cannot be compared costs no fit
+    live = configured_router(config, place.live)
     progress("reading the log, the feedback and the outcomes")
     inputs = read_inputs(request, config, place.live, live, now=now, progress=progress)
-    evidence = inputs.evidence()
-    candidate, cross_fitted = fit_candidate(inputs, evidence, pointer.version)
-    progress("comparing the candidate with the live router")
-    comparison = compared(inputs, live, candidate, cross_fitted, evidence)
-    judged = decide_promotion(inputs, comparison)
-    outcome = act(judged, inputs, comparison, place, candidate)
-    return result_of(inputs, comparison, candidate, judged, outcome)
-
-
-def compared(
-    inputs: RetrainInputs,
-    live: Router,
-    candidate: RouterArtifact,
-    cross_fitted: Sequence[FittedModel],
-    evidence: Evidence,
-) -> RouterComparison:
-    """The live router beside the candidate and its cross-fitted models; those never serve, so they explore nothing."""
-    config, encoder = inputs.config, live.encoder
-    policies = {name: policy.model_copy(update={"exploration": 0.0}) for name, policy in config.policies.items()}
-    judging = config.model_copy(update={"policies": policies})
-    entries = [config.experts[name] for name in evidence.outcomes.experts]
-    return RouterComparison(
-        live=live,
-        candidate=configured_router(config, candidate, encoder),
-        evidence=evidence,
-        costs_usd=expert_costs(entries, evidence.matrix).cost_usd,
-        rng=inputs.rng,
-        cross_fitted=tuple(
-            CrossFitted(configured_router(judging, fitted.artifact, encoder), fitted.evidence)
-            for fitted in cross_fitted
-        ),
-    )
-
-
-def act(
-    judged: Judgement,
-    inputs: RetrainInputs,
-    comparison: RouterComparison,
-    place: Succession,
-    candidate: RouterArtifact,
-) -> Outcome:
-    """Promotes the candidate, or renews the live router, as the gate said."""
-    if inputs.request.is_dry_run:
-        return Outcome(f"{judged.gate.sentence} (dry run: nothing was promoted)")
-    if judged.gate.verdict is Verdict.PROMOTE:
-        refused = place.promote(candidate)
-        return Outcome(refused or judged.gate.sentence, is_promoted=not refused)
-    renewal = None if place.is_on_trial else renewal_of(place.live, inputs, comparison, judged)
-    if renewal is None:
-        return Outcome(judged.gate.sentence)
-    if refused := place.promote(renewal.artifact):
-        return Outcome(refused)
-    version, gate = renewal.artifact.manifest.version, judged.gate
-    reason = f"{renewal.words} (version {version}). The candidate as a whole: {gate.verdict}: {gate.reason}"
-    return Outcome(reason, is_renewed=True, introduced=renewal.introduced)
+    evidence = inputs.evidence(place.live.manifest.categories)
+    return Round(inputs, place, live, evidence, learned_of(place.live, live)).run()
 
 
 @dataclass(frozen=True)
-class Renewal:
-    """The live router with what the candidate knows, the experts that are new to it, and what it does differently."""
+class Round:
+    """One round over what was read. `learned` numbers experts as the live artifact does."""
 
-    artifact: RouterArtifact
-    introduced: tuple[str, ...]
-    words: str
+    inputs: RetrainInputs
+    place: Succession
+    live: Router
+    evidence: Evidence
+    learned: Learned
+
+    def run(self) -> RetrainResult:
+        """Decides, and makes live what follows."""
+        inputs, artifact = self.inputs, self.place.live
+        bets = self.bets()
+        moves = bets.moves() if self.is_map else {}
+        learned = self.learned.moved(moves, inputs.now)
+        made = renewed(artifact, self.evidence, learned, inputs.now) if self.is_map else artifact
+        stage, fitted = new_stage(inputs, self.live, made, self.evidence) if self.is_map else (None, None)
+        if fitted is not None:
+            made = with_stage(made, fitted)
+        after = configured_router(inputs.config, made, self.live.encoder)
+        found = RetrainResult(
+            log=inputs.log,
+            quality_changes=inputs.changes,
+            n_outcomes=int(np.isfinite(inputs.outcomes.scores).sum()),
+            n_outdated_grades=self.evidence.n_outdated_grades,
+            live=artifact.manifest.version,
+            candidate=made.manifest.version,
+            stage=stage,
+            moves=map_changes(self.live, after),
+            challengers=challengers_of(after, {} if moves else bets.own, made.manifest.experts),
+            capital=bets.capital,
+            n_bets=len(bets),
+            since=self.learned.since,
+            progress=progress_of(made, after),
+            verdict=Verdict.NEED_MORE,
+            reason="",
+            is_promoted=False,
+        )
+        return self.settled(found, made, after, is_other=bool(moves) or fitted is not None)
+
+    @property
+    def is_map(self) -> bool:
+        """The live router decides by a map. A learned scorer judges each query, and only `coe train` fits it."""
+        return self.place.live.manifest.scorer.kind == "map"
+
+    def bets(self) -> Bets:
+        """Bets on the challengers of the live router, and of those before it, by the map that is live."""
+        experts, rows = self.place.live.manifest.experts, (*self.place.live.manifest.categories, GENERAL)
+        prices = prices_of(self.live, self.learned.serving, experts)
+        log, changes = self.inputs.log, self.inputs.changes
+        return bets_on(log, rows, experts, self.learned.serving, prices, self.learned.since, changes)
+
+    def settled(self, found: RetrainResult, made: RouterArtifact, after: Router, *, is_other: bool) -> RetrainResult:
+        """The result, once what was decided is live."""
+        is_wanted = is_other or (self.is_map and moves_traffic(self.live, after))
+        verdict = Verdict.PROMOTE if is_other else Verdict.NEED_MORE if found.challengers else Verdict.DECLINE
+        found = replace(found, verdict=verdict, reason=f"{verdict}: {self.words(found)}")
+        if self.inputs.request.is_dry_run:
+            return replace(found, reason=f"{found.reason} (dry run: nothing was changed)")
+        if not is_wanted or (self.place.is_on_trial and not is_other):
+            return replace(found, candidate=found.live)
+        if refused := self.place.promote(made):
+            return replace(found, candidate=found.live, verdict=Verdict.DECLINE, reason=refused)
+        return replace(found, is_promoted=is_other)
+
+    def words(self, found: RetrainResult) -> str:
+        """What the round came to, and what would speed learning up."""
+        if not self.is_map:
+            kind = self.place.live.manifest.scorer.kind
+            return f"scorer '{kind}' decides by each query, so no category can be moved; `coe train` fits it anew"
+        odds = f"bets on {found.n_bets:,} answers are at {found.capital:.3g} to 1, and {ENOUGH:g} to 1 moves a category"
+        if found.moves:
+            return f"{moved(found.moves)}: {odds}"
+        if found.verdict is Verdict.PROMOTE:
+            return "stage 1 is fitted anew"
+        if found.challengers:
+            return f"{odds}; {self.lacking(found)}"
+        return f"changes nothing: nobody is ahead of who serves by what is known; {self.lacking(found)}"
+
+    def lacking(self, found: RetrainResult) -> str:
+        """What learning waits for."""
+        policies = self.live.policies.values()
+        if not any(policy.exploration for policy in policies):
+            return "exploration is off, so nobody but who serves is tried (policies: exploration)"
+        log, needed = self.inputs.log, min_keys(self.inputs.log.max_key_share)
+        if not len(log):
+            return "no answer has feedback yet (docs/feedback.md)"
+        if (log.key >= 0).any() and (n := len(np.unique(log.key))) < needed:
+            return f"{n} keys give feedback, and {needed} are needed (experts.yaml: feedback.trusted_keys)"
+        if (more := answers_needed(found)) is None:
+            return "more answers with feedback may name others, or decide"
+        return f"about {more:,} more answers with feedback decide, if the challengers are as good as they look"
 
 
-def renewal_of(
-    live: RouterArtifact, inputs: RetrainInputs, comparison: RouterComparison, judged: Judgement
-) -> Renewal | None:
-    """None where there is nothing to renew (training.failover), or the live map does not take newer evidence."""
-    evidence = comparison.evidence
-    if not can_renew(live, inputs.config.learned_categories):
+def moves_traffic(live: Router, after: Router) -> bool:
+    """Returns whether a router sends enough queries elsewhere to become a version of its own."""
+    return live.experts != after.experts or exploration_moved(live, after) > LEAST_MOVE
+
+
+def moved(moves: Sequence[MapChange]) -> str:
+    return ", ".join(f"{move.candidate} takes over {move.category} from {move.live}" for move in moves)
+
+
+def prices_of(router: Router, serving: IntArray, experts: Sequence[str]) -> Float64Array:
+    """(k+1, m) gain that pays for each expert in place of who serves; nothing for experts that the router lacks."""
+    found = np.zeros((len(serving), len(experts)))
+    if router.costs is None:
+        return found
+    dear = dearness(router.costs.cost_usd, router.policy("default").solution.used["cost_usd"])
+    own = [router.experts.index(name) if name in router.experts else -1 for name in experts]
+    for row, serves in enumerate(serving.tolist()):
+        for number, column in enumerate(own):
+            if column >= 0 and own[serves] >= 0:
+                found[row, number] = price(dear[row], own[serves], column)
+    return found
+
+
+def challengers_of(
+    router: Router, own: Mapping[tuple[int, int], float], experts: Sequence[str]
+) -> tuple[Challenger, ...]:
+    """Challengers of the policy `default`; `own` is the capital of (row, number in `experts`)."""
+    policy, evidence = router.policy("default"), router.scorer.measured.evidence
+    named = {} if policy.exploration is None else policy.exploration.challengers
+    found = []
+    for row, (expert, _) in sorted(named.items()):
+        serves = int(policy.solution.expert_of[row])
+        capital = own.get((row, experts.index(router.experts[expert])), 1.0)
+        lead = float(evidence.quality[row, expert] - evidence.quality[row, serves])
+        found.append(Challenger(router.categories[row], router.experts[expert], router.experts[serves], lead, capital))
+    return tuple(found)
+
+
+def answers_needed(found: RetrainResult) -> int | None:
+    """Answers with feedback until the capital reaches ENOUGH at its present rate; None while it does not grow."""
+    if found.n_bets < 1 or found.capital <= 1.0 or found.capital >= ENOUGH:
         return None
-
-    def with_rows(rows: Sequence[int]) -> tuple[RouterArtifact, Router]:
-        made = renew(live, evidence, rows)
-        return made, configured_router(inputs.config, made, comparison.live.encoder)
-
-    terms, evidence_of = inputs.request.terms, inputs.evidence
-    made, words = find_renewal(
-        comparison, judged.new_experts, inputs.changes, terms, inputs.log, with_rows, evidence_of
-    )
-    if made is None:
-        return None
-    is_exploring = any(policy.exploration > 0 for policy in inputs.config.policies.values())
-    names = tuple(name for name in evidence.outcomes.experts if name not in live.manifest.experts and is_exploring)
-    joining = f"{', '.join(names)} joins the live router to be explored" if names else ""
-    return Renewal(made, names, joined(words, joining) or "explores by newer evidence")
-
-
-def result_of(
-    inputs: RetrainInputs,
-    comparison: RouterComparison,
-    candidate: RouterArtifact,
-    judged: Judgement,
-    outcome: Outcome,
-) -> RetrainResult:
-    """Reports what was read, and what came of it."""
-    return RetrainResult(
-        log=inputs.log,
-        quality_changes=inputs.changes,
-        n_judged=judged.n_judged,
-        n_outcomes=int(np.isfinite(inputs.outcomes.scores).sum()),
-        n_outdated_grades=comparison.evidence.n_outdated_grades,
-        live=comparison.live.version,
-        candidate=candidate.manifest.version,
-        metrics=candidate.manifest.metrics,
-        is_mix_followed=comparison.candidate.mix is not None,
-        changes=map_changes(comparison.live, comparison.candidate),
-        gate=replace(judged.gate, more_decisions=None) if outcome.is_renewed else judged.gate,
-        is_promoted=outcome.is_promoted,
-        introduced=outcome.introduced,
-        reason=outcome.reason,
-    )
+    return math.ceil(found.n_bets * math.log(ENOUGH / found.capital) / math.log(found.capital))

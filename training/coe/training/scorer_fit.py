@@ -120,7 +120,7 @@ def fit_scorer(wanted: PluginConfig, data: GradedQueries, rng: np.random.Generat
     arrays = fit_arrays(kind, options, data, rng)
     unseen = out_of_fold(kind, options, data, rng)
     settled = plugins.validate_options(FAMILY, kind, options).model_dump()  # a later version may have other defaults
-    scores = data.judged
+    scores = data.table.scores
     margin = best_margin(unseen, scores)
     kept, rows = unseen, np.array(data.decided, dtype=np.int64)
     if len(unseen) > MAX_SAMPLE:
@@ -140,4 +140,4 @@ def map_values(data: GradedQueries) -> Float64Array:
     def cautious(rest: GradedQueries, part: GradedQueries) -> FloatArray:
         return cautious_quality(rest.evidence)[part.decided]
 
-    return chosen_scores(out_of_fold_by(cautious, data), data.judged, 0.0)
+    return chosen_scores(out_of_fold_by(cautious, data), data.table.scores, 0.0)

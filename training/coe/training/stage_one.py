@@ -34,7 +34,6 @@ from coe.training.calibrate import (
 )
 from coe.training.category_mix import AskedQueries, CategoryMix, estimate_mix, reweighed
 from coe.training.composites import Composites
-from coe.training.graded_queries import LoggedQueries
 from coe.training.types import LabelledQuery, OutcomeTable
 
 
@@ -55,8 +54,6 @@ class FitRequest:
     is_holding_out: bool = True
     outcomes: OutcomeTable | None = None
     """Graded queries that a learned scorer is fitted on; None leaves the map."""
-    logged: LoggedQueries | None = None
-    """Answers of the decision log that a learned scorer is fitted on as well."""
     asked: AskedQueries | None = None
     """Queries of the log, whose mix of categories stage 1's prior follows; None: that of the labelled queries."""
     is_traffic: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,6 @@ from coe.router.types import GENERAL, Metric
 if TYPE_CHECKING:
     from coe.retrieval.training.pilot_refresh import PilotRefresh
     from coe.router.artifact import RouterArtifact
-    from coe.training.gate import Comparison
     from coe.training.retrain import RetrainResult
 
 
@@ -47,6 +46,7 @@ def print_router(artifact: RouterArtifact, config: Path) -> None:
     from coe.router.build import configured_router, evidence_of
     from coe.router.config import load_config
     from coe.training.expert_map import doubt_of
+    from coe.training.learned_map import progress_of
 
     console, manifest = result_console(), artifact.manifest
     console.print(f"router {manifest.version}, {manifest.created_at}")
@@ -56,7 +56,9 @@ def print_router(artifact: RouterArtifact, config: Path) -> None:
     for name, metric in manifest.metrics.items():
         console.print(f"  {name}: {with_interval(metric)}")
     try:
-        console.print(quality_table(artifact, configured_router(load_config(config), artifact).expert_of()))
+        router = configured_router(load_config(config), artifact)
+        console.print(quality_table(artifact, router.expert_of()))
+        console.print(progress_of(artifact, router).words)
     except RouterError as error:
         console.print(quality_table(artifact, {}))
         console.print(f"{config} cannot be served by this router: {error}")
@@ -111,17 +113,12 @@ def print_routers(registry: Registry) -> None:
         console.print(f"damaged: {name}: {problem}")
 
 
-def comparison_rows(comparisons: Iterable[Comparison]) -> Grid:
-    columns = ("", "live", "candidate", "difference", "effective n")
-    table = Grid(*columns, title="candidate against live", title_justify="left")
-    for comparison in comparisons:
-        table.add_row(
-            comparison.name,
-            with_interval(comparison.live),
-            with_interval(comparison.candidate),
-            with_interval(comparison.difference, "+.3f"),
-            f"{comparison.effective_n:.1f}",
-        )
+def challenger_rows(result: RetrainResult) -> Grid:
+    """Who challenges whom, by how many points of quality it leads, and the capital of the bets on it alone."""
+    title = "challengers, which answer most of their category's queries"
+    table = Grid("category", "serves", "challenger", "ahead by, points", "its bets", title=title, title_justify="left")
+    for one in result.challengers:
+        table.add_row(one.category, one.serves, one.expert, f"{100 * one.lead:+.1f}", f"{one.capital:.3g} to 1")
     return table
 
 
@@ -147,9 +144,8 @@ def round_json(chat: RetrainResult | RouterError, pilots: PilotRefresh | RouterE
 
 
 def print_retrain(result: RetrainResult) -> None:
-    """Prints what was used and dropped, the comparison, and what was done and why."""
+    """Prints what was used and dropped, who challenges whom, what was done and why, and what learning has won."""
     from coe.decision_log.read import ASKED_BY_COE
-    from coe.training.category_mix import MIX_MOVED
 
     console = result_console()
     n_probes = result.log.dropped.get(ASKED_BY_COE, 0)
@@ -163,15 +159,18 @@ def print_retrain(result: RetrainResult) -> None:
     if result.log.judged is not None:
         console.print(f"  and {len(result.log.judged) // 2} pairs of answers that a judge compared")
     print_quality_changes(console, result)
-    if (moved := result.metrics.get(MIX_MOVED)) is not None:
-        console.print(f"  {mix_sentence(moved, is_followed=result.is_mix_followed)}")
     for reason, count in sorted(result.log.dropped.items() - {(ASKED_BY_COE, n_probes)}):
         console.print(f"  left out: {count} ({reason})")
-    for change in result.changes:
-        console.print(f"  map: {change.category}: {change.live} -> {change.candidate}")
-    console.print(comparison_rows(result.gate.comparisons))
-    console.print(f"live {result.live}, candidate {result.candidate}")
+    if (stage := result.stage) is not None:
+        if stage.mix is not None:
+            console.print(f"  {mix_sentence(stage.mix, is_followed=stage.is_mix_followed)}")
+        change = with_interval(stage.difference, "+.3f")
+        console.print(f"  category accuracy: {with_interval(stage.live)}, of stage 1 fitted anew {change} more")
+    if result.challengers:
+        console.print(challenger_rows(result))
+    console.print(f"router {result.live}" + (f", now {result.candidate}" if result.candidate != result.live else ""))
     console.print(result.reason)
+    console.print(result.progress.words)
     if result.is_promoted:
         console.print(f"router {result.candidate} is live; `coe router --back` goes back")
 
@@ -210,37 +209,30 @@ def print_quality_changes(console: Terminal, result: RetrainResult) -> None:
 
 def retrain_json(result: RetrainResult) -> dict[str, object]:
     """The result as plain values."""
-    gate = result.gate
-    comparisons = {
-        c.name: {
-            "live": c.live.model_dump(),
-            "candidate": c.candidate.model_dump(),
-            "difference": c.difference.model_dump(),
-            "effective_n": c.effective_n,
-            "unsupported": c.unsupported,
-        }
-        for c in gate.comparisons
-    }
+    stage = result.stage
     return {
-        "verdict": gate.verdict,
+        "verdict": result.verdict,
         "reason": result.reason,
+        "progress": result.progress.words,
         "is_promoted": result.is_promoted,
-        "introduced": list(result.introduced),
         "live": result.live,
         "candidate": result.candidate,
-        "changes": [asdict(change) for change in result.changes],
+        "changes": [asdict(change) for change in result.moves],
+        "challengers": [asdict(one) for one in result.challengers],
+        "capital": result.capital,
+        "bets": result.n_bets,
+        "since": result.since,
+        "won": result.progress.model_dump(),
         "decisions": result.log.n_rows,
         "learned_from": result.n_learned,
-        "judged_on": result.n_judged,
         "failures": result.n_failures,
         "dropped": dict(result.log.dropped),
         "quality_changes": [asdict(change) for change in result.quality_changes],
         "outdated": {"rated_answers": result.n_outdated, "grades": result.n_outdated_grades},
         "graded_outcomes": result.n_outcomes,
-        "metrics": {name: metric.model_dump() for name, metric in result.metrics.items()},
-        "is_mix_followed": result.is_mix_followed,
-        "comparisons": comparisons,
-        "more_decisions": gate.more_decisions,
+        "category_accuracy": None
+        if stage is None
+        else {name: getattr(stage, name).model_dump() for name in ("live", "candidate", "difference")},
     }
 
 

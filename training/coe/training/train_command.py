@@ -22,8 +22,7 @@ from coe.cli.options import (
 from coe.cli.progress import console_progress
 from coe.fleet.router_registry import Registry
 from coe.router.live_pointer import CanaryTerms, Trial
-from coe.training.fit_options import FitOptions
-from coe.training.gate import Terms
+from coe.training.fit_options import FitOptions, Terms
 
 OutcomesOption = Annotated[
     Path | None,

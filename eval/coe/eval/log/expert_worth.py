@@ -27,7 +27,7 @@ from coe.router.quality import QualityMatrix, cautious_quality
 from coe.router.types import GENERAL, Float64Array, IntArray, Metric, Record
 from coe.training.expert_map import doubt_of, measure_quality, row_numbers
 from coe.training.fit_inputs import usable_outcomes
-from coe.training.off_policy import bootstrap_sums, weighted_mean
+from coe.training.resampling import bootstrap_sums, weighted_mean
 from coe.training.types import OutcomeTable
 
 NOTICED = 0.005

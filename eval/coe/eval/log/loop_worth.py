@@ -7,7 +7,6 @@ Shapes: n answers.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise, takewhile
 from pathlib import Path
@@ -25,17 +24,15 @@ from coe.decision_log.sql_engine import open_log
 from coe.eval.report.numbers import counted
 from coe.eval.report.page import InTable
 from coe.fleet.router_registry import Registry
-from coe.router.artifact import load_artifact
-from coe.router.build import expert_costs, load_router
+from coe.router.build import load_router
 from coe.router.config import load_config
 from coe.router.pipeline import Router
 from coe.router.types import GENERAL, DecisionReason, Metric, Record
 from coe.training.feedback_bias import UNLIMITED, clusters
-from coe.training.fit_inputs import RetrainRequest, read_inputs
-from coe.training.gate import MAX_UNSUPPORTED, MIN_EFFECTIVE_DECISIONS, Comparison
-from coe.training.log_comparison import judge_on_log
-from coe.training.off_policy import bootstrap_sums, weighted_mean
-from coe.training.router_comparison import RouterComparison, map_changes
+from coe.training.fit_inputs import RetrainRequest
+from coe.training.learned_map import gain_over
+from coe.training.resampling import bootstrap_sums, weighted_mean
+from coe.training.retrain import map_changes
 from coe.training.summary import in_points
 from coe.training.types import question_of
 
@@ -70,8 +67,8 @@ class ExplorationCost(Record):
 
 
 class LoopWorth(Record):
-    """Learning since a time, from router `before` to router `live`: the mean reward that a decision gained, or why that
-    is unknown."""
+    """Learning since a time, from router `before` to router `live`: the mean quality that a decision gained by what is
+    known now, challengers included, or why that is unknown."""
 
     since: float
     before: str
@@ -94,10 +91,7 @@ def request_of(config: Path, data_dir: Path, end: datetime) -> RetrainRequest:
 
 
 def measure_loop(request: RetrainRequest, now: datetime, progress: Progress = silent) -> LoopWorth:
-    """Compares the live router with the one that was live at `request.since`, on the log since the map last changed.
-
-    Only the half of the questions that no router learns from is judged on, doubly robust as the gate does it. What came
-    before the last change has chosen the map.
+    """Compares the live router with the one that was live at `request.since`, by what the live one knows.
 
     Raises:
         DataError, StoreError: the log cannot be read.
@@ -116,15 +110,13 @@ def measure_loop(request: RetrainRequest, now: datetime, progress: Progress = si
             raise DataError("the log names no router that was live")
         if len(served) == 1:
             raise DataError(f"router {found.live} was live all of the time")
-        return judge_loop(found, served, request, now, progress)
+        return judge_loop(found, served, request)
     except RouterError as error:
         return found.model_copy(update={"unknown": str(error)})
 
 
-def judge_loop(
-    found: LoopWorth, served: list[tuple[float, str]], request: RetrainRequest, now: datetime, progress: Progress
-) -> LoopWorth:
-    """Adds what changed, and what that is worth. Raises RouterError where a router, or its evidence, is gone."""
+def judge_loop(found: LoopWorth, served: list[tuple[float, str]], request: RetrainRequest) -> LoopWorth:
+    """Adds what changed, and what that is worth. Raises RouterError where a router is gone."""
     config, registry = load_config(request.config), Registry(request.routers)
     routers: dict[str, Router] = {}
     for _, version in served:
@@ -133,45 +125,11 @@ def judge_loop(
     steps = tuple(
         RouterStep(at=at, version=version, changes=moves(routers[old], routers[version]))
         for (_, old), (at, version) in pairwise(served)
+        if moves(routers[old], routers[version])
     )
-    found = found.model_copy(update={"steps": steps})
-    if found.before == found.live:
-        return found.model_copy(update={"unknown": "the router of then is live again"})
-    live = load_artifact(registry.folder(found.live))
-    chosen_at = max((step.at for step in steps if step.changes), default=served[1][0])  # by what was rated until then
-    inputs = read_inputs(
-        replace(request, since=chosen_at), config, live, routers[found.live], now=now, progress=progress
-    )
-    evidence = inputs.evidence()
-    entries = [config.experts[name] for name in evidence.outcomes.experts]
-    comparison = RouterComparison(
-        live=routers[found.live],
-        candidate=routers[found.before],  # the log may not know what it would have earned
-        evidence=evidence,
-        costs_usd=expert_costs(entries, evidence.matrix).cost_usd,
-        rng=inputs.rng,
-        rows=(*config.learned_categories, GENERAL),
-    )
-    judged = judge_on_log(inputs, comparison)
-    if judged is None:
-        return found.model_copy(update={"unknown": "no answer since then has feedback to judge by"})
-    on_log = judged.comparison.doubly_robust
-    if unknown := why_unsure(on_log):
-        return found.model_copy(update={"unknown": unknown})
-    return found.model_copy(update={"worth": on_log.difference.times(-1.0)})
-
-
-def why_unsure(judged: Comparison) -> str:
-    """Reason why the log does not show what a change is worth; empty where it does."""
-    if judged.lacking:
-        return judged.lacking
-    if judged.unsupported > MAX_UNSUPPORTED:
-        share = f"{judged.unsupported:.0%}"
-        return f"of {share} of the queries that changed hands the expert of before was not tried again"
-    if judged.effective_n < MIN_EFFECTIVE_DECISIONS:
-        needed = f"{MIN_EFFECTIVE_DECISIONS:g} are needed"
-        return f"{judged.effective_n:.1f} effective answers with feedback say something of the change, and {needed}"
-    return ""
+    live, before = routers[found.live], routers[found.before].expert_of()
+    worth = gain_over(live, [before.get(name, before[GENERAL]) for name in live.categories])
+    return found.model_copy(update={"steps": steps, "worth": worth})
 
 
 def moves(old: Router, new: Router) -> dict[str, str]:
@@ -180,7 +138,7 @@ def moves(old: Router, new: Router) -> dict[str, str]:
 
 def exploration_cost(records: Iterable[DecisionRecord], rewards: Mapping[str, float]) -> ExplorationCost:
     """Sums over the routed decisions. The value of a rated one is the doubly robust term of what the planned expert
-    earns there, less what was earned (training.off_policy)."""
+    earns there, less what was earned (doubly robust, Dudik et al. 2011)."""
     sums = np.zeros(4)  # decisions, those explored, quality lost, USD above the plan
     rated: list[tuple[float, int, str, bool]] = []
     for record in records:
@@ -221,13 +179,9 @@ def loop_sentences(loop: LoopWorth) -> tuple[str, str]:
     changed = sorted({category for step in loop.steps for category in step.changes})
     where = f"changed who answers {', '.join(changed)}" if changed else "changed no category's expert"
     learned = f"Nothing was learned: {loop.unknown}."
-    if loop.steps:
-        worth = f"unknown, because {loop.unknown}"
-        if loop.worth is not None:
-            worth = f"{in_points(loop.worth, '+z,.1f')} points of reward a decision"
-        learned = (
-            f"{counted(len(loop.steps), 'router', 'routers')} became live and {where}. What that is worth: {worth}."
-        )
+    if loop.worth is not None:
+        worth = f"{in_points(loop.worth, '+z,.1f')} points of quality a decision"
+        learned = f"Learning {where}. What it is worth, with challengers that answer already: {worth}."
     cost = loop.exploration
     routed = counted(cost.n, "routed decision", "routed decisions")
     if not cost.n_explored:

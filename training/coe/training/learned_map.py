@@ -1,0 +1,161 @@
+"""What a router keeps of its learning, and the same router with newer evidence. Pure.
+
+A router that learns decides by its newest evidence, but who serves a category stays who serves it until a bet moves it
+(training.bets). Beside that it keeps who served when learning began, and since when answers are bet on.
+
+Shapes: k + 1 rows of the map, m experts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coe.base.shares import Z_95
+from coe.router.artifact import RouterArtifact, made_artifact, require_array
+from coe.router.build import evidence_of
+from coe.router.pipeline import Router
+from coe.router.quality import OF_EXPERTS
+from coe.router.types import IntArray, Metric, Record
+from coe.training.evidence import Evidence
+
+PART = "learned"
+"""Prefix of the arrays in an artifact."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Numbers (k+1,) of the experts that serve, and of those that served when learning `began`; bets are on answers
+    `since` then. Both in Unix seconds; experts are numbered as in the artifact."""
+
+    serving: IntArray
+    first: IntArray
+    began: float
+    since: float
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """As stored in an artifact; who serves is in the map's evidence."""
+        return {f"{PART}.first": self.first, f"{PART}.times": np.array([self.began, self.since])}
+
+    def moved(self, moves: Mapping[int, int], now: datetime) -> Learned:
+        """The same after some rows went to other experts, if any."""
+        if not moves:
+            return self
+        serving = self.serving.copy()
+        serving[list(moves)] = list(moves.values())
+        return replace(self, serving=serving, since=now.timestamp())
+
+
+def learned_of(artifact: RouterArtifact, router: Router) -> Learned:
+    """What an artifact keeps, or a beginning. Rows whose expert is not there any more are served as the router has
+    solved them. Raises ArtifactError where arrays have other shapes."""
+    experts, arrays = artifact.manifest.experts, artifact.part(PART)
+    solved = router.policy("default").solution.expert_of
+    serving = np.array([experts.index(router.experts[int(expert)]) for expert in solved], dtype=np.int64)
+    kept = evidence_of(artifact).serving
+    if kept is not None:
+        is_there = np.array([number >= 0 and experts[int(number)] in router.experts for number in kept])
+        serving = np.where(is_there, kept, serving).astype(np.int64)
+    began = datetime.fromisoformat(artifact.manifest.created_at).timestamp()
+    if not arrays:
+        return Learned(serving, serving, began, began)
+    first = np.asarray(require_array(arrays, "first", serving.shape), dtype=np.int64)
+    times = np.asarray(require_array(arrays, "times", (2,)), dtype=np.float64)
+    return Learned(serving, first, float(times[0]), float(times[1]))
+
+
+def renewed(live: RouterArtifact, evidence: Evidence, learned: Learned, now: datetime) -> RouterArtifact:
+    """The live router by newer evidence, with experts that are new to it as the last ones."""
+    known, graded, experts = evidence_of(live), evidence.outcomes.experts, live.manifest.experts
+    new = tuple(name for name in graded if name not in experts)
+    matrix = known.beside(evidence.matrix.columns([graded.index(name) for name in new]).arrays()) if new else known
+    experts = (*experts, *new)
+    arrays = matrix.arrays() | {"kinds": matrix.shares}
+    own = evidence.matrix.arrays() | {"kinds": evidence.matrix.shares}
+    columns = [experts.index(name) for name in graded]
+    for name in (*OF_EXPERTS, "kinds"):
+        arrays[name] = arrays[name].copy()
+        arrays[name][:, columns] = own[name]
+    arrays |= {name: own[name] for name in ("mass", "prompt_tokens")}
+    arrays["serving"] = learned.serving.astype(np.float32)
+    manifest = live.manifest.model_dump(exclude={"version", "weights_sha256"})
+    manifest |= {"parents": (live.manifest.version,), "experts": experts, "created_at": now.isoformat()}
+    kept = {
+        name: array for name, array in live.arrays.items() if not name.startswith(("map.", f"{PART}.", "explored."))
+    }
+    made = {f"map.{name}": array for name, array in arrays.items()}
+    return made_artifact(manifest, kept | made | learned.arrays())
+
+
+def explored_shares(router: Router, policy: str) -> list[dict[str, float]]:
+    """Shares of the experts in each row of a map."""
+    quality = router.scorer.measured.evidence.quality
+    decisions = [router.cached_decision(policy, row, own, {}) for row, own in enumerate(quality)]
+    return [dict(zip(found.usual.eligible, found.odds.probs, strict=True)) for found in decisions]
+
+
+def exploration_moved(one: Router, other: Router) -> float:
+    """Largest mean share, over policies, of the queries that one of two routers would send elsewhere than the other."""
+    moved = [0.0]
+    for policy in one.policies:
+        shares = [explored_shares(router, policy) for router in (one, other)]
+        names = sorted({name for own in shares for row in own for name in row})
+        tables = [np.array([[row.get(name, 0.0) for name in names] for row in own]) for own in shares]
+        moved.append(float((np.abs(tables[0] - tables[1]).sum(axis=1) / 2).mean()))
+    return max(moved)
+
+
+class Progress(Record):
+    """What learning has won since it `began` (Unix seconds): mean quality of the answers, those of challengers
+    included, by what is known now, over the first map and over the best single expert."""
+
+    began: float
+    over_first: Metric
+    over_single: Metric
+    single: str
+
+    @property
+    def words(self) -> str:
+        day = datetime.fromtimestamp(self.began, UTC).strftime("%Y-%m-%d")
+        first, single = (points_of(each) for each in (self.over_first, self.over_single))
+        return f"since {day}: {first} points over the first map, {single} over {self.single} alone"
+
+
+def points_of(metric: Metric) -> str:
+    interval = metric.interval
+    ends = "" if interval is None else f" [{100 * interval.low:+z.1f}, {100 * interval.high:+z.1f}]"
+    return f"{100 * metric.value:+z.1f}{ends}"
+
+
+def progress_of(artifact: RouterArtifact, router: Router) -> Progress:
+    """By the posterior of every expert, with normal 95% intervals. It is shrunk, so what was chosen for its luck is not
+    counted in full; experts are taken to err independently."""
+    learned, names = learned_of(artifact, router), artifact.manifest.experts
+    matrix = router.scorer.measured.evidence
+    single = router.experts[int((matrix.mass @ matrix.quality).argmax())]
+    first = [names[int(number)] for number in learned.first]
+    return Progress(
+        began=learned.began,
+        over_first=gain_over(router, first),
+        over_single=gain_over(router, [single] * len(first)),
+        single=single,
+    )
+
+
+def gain_over(router: Router, others: Sequence[str]) -> Metric:
+    """Mean quality of what a router serves over a map of other experts (k+1,). Rows whose other expert is gone are left
+    out."""
+    matrix, experts = router.scorer.measured.evidence, router.experts
+    shares = explored_shares(router, "default")
+    pairs = zip(shares, others, strict=True)
+    more = np.array([[own.get(name, 0.0) - (name == other) for name in experts] for own, other in pairs])
+    more[[other not in experts for other in others]] = 0.0
+    part = (matrix.mass / matrix.mass.sum()).astype(np.float64)[:, None] * more
+    value = float((part * matrix.quality).sum())
+    half = Z_95 * math.sqrt(float(((part * matrix.stderr) ** 2).sum()))
+    return Metric.within(value - half, value, value + half, int(matrix.count.sum()))

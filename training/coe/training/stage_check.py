@@ -1,0 +1,102 @@
+"""Stage 1 fitted anew, beside the one that is live. Shapes: n held-out labelled queries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from coe.router.artifact import RouterArtifact, made_artifact
+from coe.router.build import configured_router
+from coe.router.pipeline import Router
+from coe.router.types import Float64Array, Metric, Query, QueryBatch
+from coe.training.category_mix import MIX_MOVED
+from coe.training.evidence import Evidence
+from coe.training.fit import finish, prepare
+from coe.training.fit_inputs import RetrainInputs, fit_request
+from coe.training.resampling import bootstrap_sums
+from coe.training.stage_one import embed
+from coe.training.types import split_of
+
+PARTS = ("asks.", "classifier.", "uncertainty.", "mix.")
+OF_STAGE = ("encoder", "classifier", "temperature", "data_fingerprints", "metrics")
+
+LEAST_DIFFERENCE = 0.01
+"""Share of the labelled queries that a new stage 1 has to decide otherwise to be looked at (ours)."""
+
+
+@dataclass(frozen=True)
+class StageCheck:
+    """Category accuracy of both on held-out labelled queries, weighted as they are asked, and the share that is
+    decided otherwise. Where the mix of the traffic is followed, `mix` is how far it is from the labelled one."""
+
+    live: Metric
+    candidate: Metric
+    difference: Metric
+    otherwise: float
+    mix: Metric | None
+    is_mix_followed: bool
+
+    def passes(self, margin: float) -> bool:
+        """It is no worse on average, and surely not by more than the margin."""
+        low = self.difference.interval.low if self.difference.interval else -1.0
+        return self.otherwise >= LEAST_DIFFERENCE and self.difference.value >= 0 and low >= -margin
+
+
+def new_stage(
+    inputs: RetrainInputs, live: Router, made: RouterArtifact, evidence: Evidence
+) -> tuple[StageCheck | None, RouterArtifact | None]:
+    """Fits stage 1 on the labelled queries of today and the traffic's mix; the artifact is None unless it passes.
+    Neither where experts.yaml has other categories than the live router: `coe train` learns those."""
+    if inputs.config.learned_categories != made.manifest.categories:
+        return None, None
+    fitted = fitted_stage(inputs, evidence)
+    inputs.progress("comparing stage 1 with the live router's")
+    check = compared(inputs, live, configured_router(inputs.config, with_stage(made, fitted), live.encoder), fitted)
+    return check, fitted if check.passes(inputs.request.terms.margin) else None
+
+
+def fitted_stage(inputs: RetrainInputs, evidence: Evidence) -> RouterArtifact:
+    """A router of which only stage 1 is meant."""
+    plain = fit_request(inputs.config, evidence.outcomes, inputs.queries)
+    wanted = replace(plain, outcomes=None, evidence=evidence.matrix, asked=inputs.asked())
+    prepared = prepare(wanted, inputs.encoder, inputs.queries, inputs.rng, inputs.progress)
+    return finish(wanted, inputs.encoder, prepared, inputs.now)
+
+
+def with_stage(made: RouterArtifact, fitted: RouterArtifact) -> RouterArtifact:
+    """A router with another one's stage 1."""
+    manifest = made.manifest.model_dump(exclude={"version", "weights_sha256"})
+    manifest |= {name: getattr(fitted.manifest, name) for name in OF_STAGE}
+    kept = {name: array for name, array in made.arrays.items() if not name.startswith(PARTS)}
+    stage = {name: array for name, array in fitted.arrays.items() if name.startswith(PARTS)}
+    return made_artifact(manifest, kept | stage)
+
+
+def compared(inputs: RetrainInputs, live: Router, candidate: Router, fitted: RouterArtifact) -> StageCheck:
+    """Both on the held-out labelled queries. Where the candidate follows the traffic's mix, queries count by how often
+    the like of them is asked."""
+    queries = [query for query in inputs.queries if split_of(query.text) == "test"]
+    batch = QueryBatch(
+        tuple(Query(str(i), query.text) for i, query in enumerate(queries)),
+        embed(inputs.encoder, [query.text for query in queries], inputs.progress),
+    )
+    labels = np.array([query.category for query in queries])
+    decided = [
+        np.array([each.category for each in router.decide_batch(batch, rng=np.random.default_rng(0))])
+        for router in (live, candidate)
+    ]
+    ratios = {} if candidate.mix is None else dict(zip(candidate.categories, candidate.mix.tolist(), strict=False))
+    weight = np.array([ratios.get(query.category, 1.0) for query in queries])
+    columns = np.stack([weight, *(weight * (own == labels) for own in decided)], axis=1)
+    one, other, difference = bootstrap_sums(columns, np.arange(len(queries)), differences, inputs.rng)
+    otherwise = float(np.average(decided[0] != decided[1], weights=weight))
+    mix: Mapping[str, Metric] = fitted.manifest.metrics
+    return StageCheck(one, other, difference, otherwise, mix.get(MIX_MOVED), candidate.mix is not None)
+
+
+def differences(sums: Float64Array) -> Float64Array:
+    """(..., 3) both means and their difference, from sums (..., 3) of weights and of both weighted values."""
+    both = sums[..., 1:] / np.maximum(sums[..., :1], 1e-12)
+    return np.concatenate([both, both[..., 1:] - both[..., :1]], axis=-1)
