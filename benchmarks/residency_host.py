@@ -16,11 +16,11 @@ import numpy as np
 from benchmarks.hosted_sets import hosted_experts
 from benchmarks.residency_arrivals import Arrivals, IntArray
 from benchmarks.residency_tables import Table
+from coe.fleet.figures import USUAL
 from coe.fleet.residency.demand import Float64Array
 from coe.fleet.residency.memory import Memory, Resident, sleep_state
 from coe.fleet.residency.scheduler import Goal, Scheduler, Step
 from coe.fleet.residency.types import SLEEPS, Residency, TransitionTimes, published_times
-from coe.fleet.vllm_memory import SLEEPER_GIB
 
 GIB_PER_B = 2e9 / 2**30
 """BF16."""
@@ -41,7 +41,7 @@ def host_of(table: Table, fits: float) -> tuple[tuple[Resident, ...], Memory]:
     )
     mean = float(np.mean([each.awake_gib for each in residents]))
     largest = max(each.awake_gib for each in residents)
-    gib = max(fits * mean, largest) + SLEEPER_GIB * (len(residents) - fits)
+    gib = max(fits * mean, largest) + USUAL.sleeper_gib * (len(residents) - fits)
     return residents, Memory({"0": gib}, host_gib=2 * gib)
 
 

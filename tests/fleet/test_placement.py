@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from coe.base.errors import ConfigError
+from coe.fleet.figures import USUAL
 from coe.fleet.vllm_gpus import Needs, place
-from coe.fleet.vllm_memory import SLEEPER_GIB
 
 GPUS = st.lists(st.sampled_from([24.0, 40.0, 80.0]), min_size=1, max_size=4).map(
     lambda sizes: {str(number): size for number, size in enumerate(sizes)}
@@ -32,7 +32,7 @@ def test_those_awake_fit_and_so_does_each_other_engine_while_all_sleep(
     for awake in (placement.awake, *({name} for name in by_name)):
         for device, size in memory_gib.items():
             there = [name for name in by_name if device in placement.devices[name]]
-            used_gib = sum(by_name[name].gib if name in awake else SLEEPER_GIB for name in there)
+            used_gib = sum(by_name[name].gib if name in awake else USUAL.sleeper_gib for name in there)
             assert used_gib <= size + 1e-3
     for each in needs:
         assert len(set(placement.devices[each.name])) == each.gpus

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from coe.base.errors import ConfigError
+from coe.base.errors import ConfigError, DataError
+from coe.fleet.figures import USUAL, Figures, figures_file, read_figures, write_figures
 from coe.fleet.model_sizes import model_of, read_model
+from coe.fleet.residency.types import published_times
 from coe.fleet.vllm_command import each_replica, vllm_processes
 from coe.fleet.vllm_gpus import Placed, on_gpus, placed_processes, plan_lines
 from coe.fleet.vllm_memory import Setup, cache_bytes, longest_context, need_of, pinned_gib, setup_of, size_of
@@ -149,6 +151,23 @@ def test_five_of_8b_start_on_80_gb_at_8k_and_three_are_awake(tmp_path: Path) -> 
         "vllm-e0: GPU 0, 19.0 GiB of each, awake; one request of 8192 tokens needs 17.4 (weights 15.0, cache 1.0, "
         "activations 1.3, CUDA 0.16) and up to 1.0 for graphs; longest context 21024"
     )
+
+
+def test_figures_that_were_measured_take_the_place_of_published_ones(tmp_path: Path) -> None:
+    config = five(folder_of(tmp_path / "llama", "Llama-3.1-8B"), context_tokens=8192)
+    assert read_figures(tmp_path) == USUAL
+    write_figures(tmp_path, Figures(cuda_gib=0.9, graphs_gib=3.5, sleeper_gib=9.0, times={"sleep_1_s": ((8.0, 3.0),)}))
+    figures = read_figures(tmp_path)
+    found = placed_processes(config, Path(), {}, figures)
+    assert [each.sleeps_at for each in found] == [None, None, 2, 2, 2]
+    line = plan_lines(found)[0]
+    assert "vllm-e0: GPU 0, 21.6 GiB" in line
+    assert "needs 18.1 (weights 15.0, cache 1.0, activations 1.3, CUDA 0.90) and up to 3.5 for graphs" in line
+    assert published_times(16.0, figures.times).sleep_1_s == 6.0
+    assert published_times(8.0, figures.times).wake_1_s == pytest.approx(2.19)
+    figures_file(tmp_path).write_text('{"cuda": 1}')
+    with pytest.raises(DataError, match=r"measured\.json cannot be read: delete it"):
+        read_figures(tmp_path)
 
 
 @pytest.mark.parametrize(

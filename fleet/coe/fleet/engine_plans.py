@@ -16,6 +16,7 @@ from pathlib import Path
 from coe.base.errors import EngineError, MissingWeightsError
 from coe.base.extras import require_installed
 from coe.fleet.adapter_files import converted_adapters
+from coe.fleet.figures import read_figures
 from coe.fleet.llamacpp import LOOPBACK, EngineOptions
 from coe.fleet.orphans import OWNER, owner_mark
 from coe.fleet.process import ProcessSpec, answers
@@ -140,7 +141,7 @@ def weights_of(expert: str, model: str, folder: Path) -> Path:
 def vllm_plans(config: CoeConfig, folder: Path, data_dir: Path, environment: Mapping[str, str]) -> list[EnginePlan]:
     """The processes of `placed_processes`. Raises as that does."""
     plans = []
-    for placed in placed_processes(config, folder, environment):
+    for placed in placed_processes(config, folder, environment, read_figures(data_dir)):
         process = placed.process
         env = {**environment, **process.env, OWNER: owner_mark(data_dir)}
         spec = ProcessSpec(

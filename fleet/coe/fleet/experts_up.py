@@ -8,6 +8,7 @@ from pathlib import Path
 
 from coe.base.errors import ConfigError, EngineError
 from coe.cli.terminal import Grid, Terminal
+from coe.fleet.figures import read_figures
 from coe.fleet.process import ProcessState, ProcessStatus
 from coe.fleet.residency.vllm_actuator import VllmActuator
 from coe.fleet.stop_signal import stop_on_signal
@@ -32,7 +33,8 @@ async def run_experts(
     """
     if not managed_experts(config):
         raise ConfigError("no expert has engine 'vllm' without a url: nothing to start")
-    for line in plan_lines(await asyncio.to_thread(placed_processes, config, folder, environment)):
+    placed = await asyncio.to_thread(placed_processes, config, folder, environment, read_figures(data_dir))
+    for line in plan_lines(placed):
         console.print(line, soft_wrap=True)
     with stop_on_signal() as stop:  # until the engines have ended, which a second signal is not to cut short
         async with hosted_vllm(config, folder, data_dir, environment) as host:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from coe.base.errors import ConfigError, EngineError
 from coe.fleet.desired_state import DesiredProcesses
+from coe.fleet.figures import Figures, read_figures
 from coe.fleet.folder_lock import FolderLock, holder_of
 from coe.fleet.model_sizes import read_model
 from coe.fleet.residency.controller import Controller, known_state
@@ -53,7 +54,7 @@ async def controller_of(
         addresses = {name: entry.roots for name, entry in config.experts.items() if entry.roots}
         addresses |= {name: tuple(roots) for name, roots in urls.items()}
         record = read_vllm(data_dir)
-        residents = residents_of(config, wanted, folder, addresses, record)
+        residents = residents_of(config, wanted, folder, addresses, record, read_figures(data_dir))
         named = {name: os.environ.get(entry.api_key_env or "", "") for name, entry in config.experts.items()}
         actuator = VllmActuator(lambda: addresses, DesiredProcesses(data_dir) if record.engines else None, named)
         unless_made.push_async_callback(actuator.aclose)
@@ -86,6 +87,7 @@ def residents_of(
     folder: Path,
     addresses: Mapping[str, tuple[str, ...]],
     record: VllmRecord,
+    figures: Figures,
 ) -> tuple[Resident, ...]:
     """One a vLLM engine with an address, or its replicas together, with every expert that it serves; others need no
     memory and are awake."""
@@ -99,7 +101,13 @@ def residents_of(
         groups.setdefault(addresses[name] if is_managed else (name,), []).append(name)
     return tuple(
         resident_of(
-            config, wanted, folder, tuple(names), gpus.get(names[0], []), is_managed=roots in addresses.values()
+            config,
+            wanted,
+            folder,
+            tuple(names),
+            gpus.get(names[0], []),
+            figures,
+            is_managed=roots in addresses.values(),
         )
         for roots, names in groups.items()
     )
@@ -111,18 +119,19 @@ def resident_of(
     folder: Path,
     names: tuple[str, ...],
     gpus: Sequence[str],
+    figures: Figures,
     *,
     is_managed: bool,
 ) -> Resident:
     entries = [config.experts[name] for name in names]
     params_b = max(entry.params_b for entry in entries)
-    times = published_times(max(params_b, 0.1))
+    times = published_times(max(params_b, 0.1), figures.times)
     if not is_managed:
         return Resident(names[0], 0.0, 0.0, times, names, (), sleeper_gib=0.0, is_pinned=True)
     first, flags = entries[0], engine_flags(config, entries[0])
     devices = tuple(gpus) or (ONLY_GPU,) * gpus_of(flags) * first.replicas
     model = read_model(model_argument(first.model, folder), os.environ | config.vllm.env | first.engine_env)
-    size = size_of(entries, flags, model, wanted.memory_gb)
+    size = size_of(entries, flags, model, wanted.memory_gb, figures)
     return Resident(
         names[0],
         awake_gib=size.gib * len(devices),
@@ -130,5 +139,6 @@ def resident_of(
         times=times,
         experts=names,
         devices=devices,
+        sleeper_gib=figures.sleeper_gib,
         is_pinned=not set(names).isdisjoint(wanted.pins),
     )

@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 
 from coe.base.errors import ConfigError
+from coe.fleet.figures import USUAL, Figures
 from coe.fleet.gpus import VISIBLE, named_gpus, visible_gpus
 from coe.fleet.model_sizes import Model, read_model
 from coe.fleet.residency.memory import SLACK_GIB, Memory
@@ -21,7 +22,7 @@ from coe.fleet.vllm_command import (
     read_adapter_ranks,
     vllm_processes,
 )
-from coe.fleet.vllm_memory import DEFAULT_SHARE, SLEEPER_GIB, Size, gpus_of, size_of
+from coe.fleet.vllm_memory import DEFAULT_SHARE, Size, gpus_of, size_of
 from coe.router.config import CoeConfig
 
 SHARE = "gpu-memory-utilization"
@@ -52,13 +53,20 @@ class Placement:
     awake: frozenset[str]
 
 
-def place(needs: Sequence[Needs], memory_gib: Mapping[str, float], *, can_sleep: bool) -> Placement:
+def place(
+    needs: Sequence[Needs],
+    memory_gib: Mapping[str, float],
+    *,
+    can_sleep: bool,
+    sleeper_gib: float = USUAL.sleeper_gib,
+) -> Placement:
     """Spreads engines over GPUs, the largest first, each on the GPUs that have least to hold.
 
     Args:
         needs: the first ones are awake, as far as they fit; each of the others fits while all others sleep.
         memory_gib: of each GPU that may be used.
         can_sleep: engines can take turns, which somebody gives them.
+        sleeper_gib: that one keeps on each of its GPUs while it sleeps.
 
     Raises:
         ConfigError: an engine has no room, or not all fit and they cannot take turns.
@@ -66,17 +74,17 @@ def place(needs: Sequence[Needs], memory_gib: Mapping[str, float], *, can_sleep:
     devices = chosen_devices(needs, memory_gib)
     groups = [list(alike) for _, alike in groupby(needs, key=lambda each: each.expert or each.name)]
     for alike in groups:
-        if not fits(alike, needs, devices, memory_gib):
+        if not fits(alike, needs, devices, memory_gib, sleeper_gib):
             used = dict.fromkeys(device for each in alike for device in devices[each.name])
             of_each = f" for each of its {len(alike)} replicas" if alike[1:] else ""
             raise ConfigError(
                 f"{alike[0].name}: needs {alike[0].gib:.1f} GiB{of_each} on GPU {', '.join(used)}, beside "
-                f"{SLEEPER_GIB:g} GiB for each engine that sleeps there; allowed: "
+                f"{sleeper_gib:g} GiB for each engine that sleeps there; allowed: "
                 f"{min(memory_gib[device] for device in used):.1f} GiB"
             )
     awake: list[Needs] = []
     for alike in groups:
-        if fits([*awake, *alike], needs, devices, memory_gib):
+        if fits([*awake, *alike], needs, devices, memory_gib, sleeper_gib):
             awake += alike
     if not can_sleep and (others := [each.name for each in needs if each not in awake]):
         raise ConfigError(
@@ -111,9 +119,10 @@ def fits(
     needs: Sequence[Needs],
     devices: Mapping[str, tuple[str, ...]],
     memory_gib: Mapping[str, float],
+    sleeper_gib: float,
 ) -> bool:
     """Returns True where these engines are awake and all others sleep within every GPU's memory."""
-    wanted = ((devices[each.name], each.gib if each in awake else SLEEPER_GIB) for each in needs)
+    wanted = ((devices[each.name], each.gib if each in awake else sleeper_gib) for each in needs)
     return not Memory(memory_gib).excess_of(wanted)
 
 
@@ -127,7 +136,9 @@ class Placed:
     size: Size | None = None
 
 
-def placed_processes(config: CoeConfig, folder: Path, environment: Mapping[str, str]) -> list[Placed]:
+def placed_processes(
+    config: CoeConfig, folder: Path, environment: Mapping[str, str], figures: Figures = USUAL
+) -> list[Placed]:
     """The vLLM processes of a composition on the GPUs that it names, or that this host has.
 
     Args:
@@ -140,7 +151,7 @@ def placed_processes(config: CoeConfig, folder: Path, environment: Mapping[str, 
     named = dict.fromkeys(name for process in processes for name in named_gpus(process.env))
     gpus = config.vllm.gpus or (visible_gpus(environment, named) if processes else {})
     models = {each.model: read_model(each.model, {**environment, **each.env}) for each in processes} if gpus else {}
-    return on_gpus(config, processes, gpus, models)
+    return on_gpus(config, processes, gpus, models, figures)
 
 
 def on_gpus(
@@ -148,6 +159,7 @@ def on_gpus(
     processes: Sequence[VllmProcess],
     gpus: Mapping[str, float],
     models: Mapping[str, Model | None] | None = None,
+    figures: Figures = USUAL,
 ) -> list[Placed]:
     """Each process on its GPUs. One that shares a GPU gets the share that it needs, unless a flag says another. Without
     GPUs nothing changes.
@@ -161,14 +173,15 @@ def on_gpus(
     """
     if not gpus or not processes:
         return [Placed(process) for process in processes]
-    sizes = {each.name: sized(config, each, gpus, (models or {}).get(each.model)) for each in processes}
+    sizes = {each.name: sized(config, each, gpus, (models or {}).get(each.model), figures) for each in processes}
     needs = [
         Needs(each.name, sizes[each.name].gib, gpus_needed(each), tuple(named_gpus(each.env)), each.experts[0])
         for each in processes
     ]
     usable_gib = {number: gib * USABLE_SHARE for number, gib in gpus.items()}
     have_sleep_mode = all(each.flags.get(SLEEP_FLAG) is True for each in processes)
-    placement = place(needs, usable_gib, can_sleep=have_sleep_mode and config.residency is not None)
+    can_sleep = have_sleep_mode and config.residency is not None
+    placement = place(needs, usable_gib, can_sleep=can_sleep, sleeper_gib=figures.sleeper_gib)
     found, host_gib = [], 0.0 if config.residency is None else config.residency.host_memory_gb
     for process in processes:
         devices, size = placement.devices[process.name], sizes[process.name]
@@ -189,10 +202,16 @@ def on_gpus(
     return found
 
 
-def sized(config: CoeConfig, process: VllmProcess, gpus: Mapping[str, float], model: Model | None) -> Size:
+def sized(
+    config: CoeConfig,
+    process: VllmProcess,
+    gpus: Mapping[str, float],
+    model: Model | None,
+    figures: Figures = USUAL,
+) -> Size:
     devices = named_gpus(process.env)
     size_gib = min((gpus[number] for number in devices if number in gpus), default=max(gpus.values()))
-    return size_of([config.experts[name] for name in process.experts], process.flags, model, size_gib)
+    return size_of([config.experts[name] for name in process.experts], process.flags, model, size_gib, figures)
 
 
 def gpus_needed(process: VllmProcess) -> int:

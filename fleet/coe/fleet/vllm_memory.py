@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from coe.fleet.figures import USUAL, Figures
 from coe.fleet.model_sizes import Matrix, Model, weight_bytes
 from coe.router.expert_config import ExpertConfig, ScalarOption
 
@@ -19,16 +20,6 @@ BATCHES_IN_FLIGHT = 2  # with asynchronous scheduling, the default (VllmConfig.m
 BATCHES = ((160.0, 16384, 1024), (70.0, 8192, 1024), (0.0, 2048, 256))
 """Least GiB of a GPU, and the tokens and sequences of a step there (`EngineArgs.get_batch_defaults`). vLLM takes the
 last on an A100 of any size, which `vllm.args` can say."""
-
-CUDA_GIB = 0.16
-"""Of CUDA itself, beside what PyTorch allocates: published in the same line as 1.26 GiB for the activations of
-Llama-3-8B (pull request 10511), where `activation_gib` gives 1.27."""
-
-GRAPHS_GIB = 1.0
-"""At most, for captured CUDA graphs, which count since 0.21; how much depends on the GPU."""
-
-SLEEPER_GIB = 1.5
-"""That a sleeping engine keeps on each of its GPUs: 1 to 2 GiB were published."""
 
 DEFAULT_SHARE = 0.9
 """Of a GPU, where no flag says another; 0.92 from 0.33 on."""
@@ -57,6 +48,7 @@ class Setup:
     rank: int = 0
     has_graphs: bool = True
     is_pooling: bool = False
+    figures: Figures = USUAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +58,13 @@ class Need:
     weights: float
     cache: float
     activations: float
+    cuda: float
     graphs: float = 0.0
 
     @property
     def least(self) -> float:
         """With less vLLM refuses to start."""
-        return self.weights + self.cache + self.activations + CUDA_GIB
+        return self.weights + self.cache + self.activations + self.cuda
 
     @property
     def safe(self) -> float:
@@ -81,7 +74,8 @@ class Need:
     def parts(self) -> str:
         """In words."""
         return (
-            f"weights {self.weights:.1f}, cache {self.cache:.1f}, activations {self.activations:.1f}, CUDA {CUDA_GIB}"
+            f"weights {self.weights:.1f}, cache {self.cache:.1f}, activations {self.activations:.1f}, "
+            f"CUDA {self.cuda:.2f}"
         )
 
 
@@ -100,7 +94,7 @@ class Size(NamedTuple):
     positions: int = 0
 
 
-def setup_of(flags: Mapping[str, ScalarOption], size_gib: float) -> Setup:
+def setup_of(flags: Mapping[str, ScalarOption], size_gib: float, figures: Figures = USUAL) -> Setup:
     """From the flags of an engine on GPUs of a size, and vLLM's defaults."""
     tokens, sequences = next(batch for least_gib, *batch in BATCHES if size_gib >= least_gib)
     return Setup(
@@ -113,6 +107,7 @@ def setup_of(flags: Mapping[str, ScalarOption], size_gib: float) -> Setup:
         rank=int(flags.get("max-lora-rank", 16)),
         has_graphs=flags.get("enforce-eager") is not True,
         is_pooling=flags.get("runner") == "pooling",
+        figures=figures,
     )
 
 
@@ -133,7 +128,8 @@ def need_of(model: Model, setup: Setup, context: int) -> Need:
         weights=weights / GIB,
         cache=cache_bytes(model, setup, context) / GIB,
         activations=activation_gib(model, setup),
-        graphs=GRAPHS_GIB if setup.has_graphs else 0.0,
+        cuda=setup.figures.cuda_gib,
+        graphs=setup.figures.graphs_gib if setup.has_graphs else 0.0,
     )
 
 
@@ -190,7 +186,11 @@ def gpus_of(flags: Mapping[str, ScalarOption]) -> int:
 
 
 def size_of(
-    entries: Sequence[ExpertConfig], flags: Mapping[str, ScalarOption], model: Model | None, size_gib: float
+    entries: Sequence[ExpertConfig],
+    flags: Mapping[str, ScalarOption],
+    model: Model | None,
+    size_gib: float,
+    figures: Figures = USUAL,
 ) -> Size:
     """Memory of an engine as an entry or a flag says, or as it needs with some room for more than one request.
 
@@ -209,7 +209,7 @@ def size_of(
         guessed = with_room(weights / shards, size_gib) if weights else DEFAULT_SHARE * size_gib
         gib = max(told, default=guessed)
         return Size(gib, PINNED_AT_MOST * (weights * replicas or gib * gpus_of(flags)), context)
-    model, setup = quantised(model, flags), setup_of(flags, size_gib)
+    model, setup = quantised(model, flags), setup_of(flags, size_gib, figures)
     need = need_of(model, setup, context)
     gib = max(told, default=max(need.safe, with_room(need.weights, size_gib)))
     longest = longest_context(model, setup, gib)

@@ -22,6 +22,7 @@ from coe.base.errors import (
 from coe.base.extras import MissingExtraError
 from coe.fleet.connect import PROVIDERS
 from coe.fleet.engine_plans import require_llamacpp
+from coe.fleet.figures import USUAL, Figures
 from coe.fleet.setup.endpoints import KeyRefusedError, listed_models
 from coe.fleet.vllm_gpus import placed_processes
 from coe.gateway.keys.oidc import require_oidc
@@ -41,12 +42,15 @@ LISTING = (Engine.OPENAI, Engine.VLLM)
 that they share."""
 
 
-def find_problems(config: CoeConfig, path: Path, environment: Mapping[str, str] | None = None) -> list[str]:
+def find_problems(
+    config: CoeConfig, path: Path, environment: Mapping[str, str] | None = None, figures: Figures = USUAL
+) -> list[str]:
     """Finds all that would keep a gateway from starting or an expert from answering, one line each, with file, key
     path, value and what is allowed.
 
     Args:
         environment: where the keys of experts and the addresses of databases are; None looks for none.
+        figures: with which engines are planned.
     """
     experts = list(expert_problems(config, path.parent))
     plans_gpus = environment is not None and not experts  # without its files no engine can be planned
@@ -54,7 +58,7 @@ def find_problems(config: CoeConfig, path: Path, environment: Mapping[str, str] 
         plugin_problems(config),
         experts,
         () if environment is None else variable_problems(config, environment),
-        faults("", partial(placed_processes, config, path.parent, environment or {})) if plans_gpus else (),
+        faults("", partial(placed_processes, config, path.parent, environment or {}, figures)) if plans_gpus else (),
         budget_problems(config),
         () if config.gateway.oidc is None else faults("", require_oidc),
         retrieval_problems(config, path.parent),

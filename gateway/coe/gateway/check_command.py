@@ -29,6 +29,7 @@ def check(
     from coe.cli.progress import working
     from coe.cli.terminal import Terminal
     from coe.fleet.experts_up import engine_lines, experts_table
+    from coe.fleet.figures import read_figures
     from coe.fleet.vllm_addresses import read_vllm
     from coe.fleet.vllm_gpus import placed_processes, plan_lines
     from coe.gateway.check import engine_problems, find_problems, not_asked, resolved_lines
@@ -40,7 +41,8 @@ def check(
     loaded, console = load_config(config), Terminal()
     addresses = read_vllm(data_dir).urls
     console.print(experts_table(loaded, addresses))
-    problems = find_problems(loaded, config, os.environ)
+    figures = read_figures(data_dir)
+    problems = find_problems(loaded, config, os.environ, figures)
     manifest = live_manifest(data_dir)
     if manifest is not None:
         problems += [f"{config}: {line}" for line in pin_problems(loaded, manifest)]
@@ -53,7 +55,8 @@ def check(
         problems += [f"{config}: {line}" for line in found]
     if problems:
         raise ConfigError("\n".join(problems), problems)
-    for line in [*resolved_lines(loaded), *plan_lines(placed_processes(loaded, config.parent, os.environ))]:
+    placed = placed_processes(loaded, config.parent, os.environ, figures)
+    for line in [*resolved_lines(loaded), *plan_lines(placed)]:
         console.print(line, soft_wrap=True)
     warnings = unstated(loaded) + ([] if manifest is None else category_warnings(loaded, manifest))
     if (data_dir / ROUTERS_FOLDER / LIVE_FILE).exists():  # its manifest may be what cannot be read

@@ -19,6 +19,7 @@ from coe.base.extras import require_extras
 from coe.base.parent_death import coe_words, dying_with_parent
 from coe.base.shipped import answers_file
 from coe.cli.terminal import Terminal
+from coe.fleet.figures import read_figures
 from coe.fleet.process import end_child
 from coe.fleet.stop_signal import Life, live_until_signal
 from coe.gateway.check import faults, find_problems
@@ -135,7 +136,7 @@ def refuse_problems(settings: Settings, config: CoeConfig) -> None:
     """Refuses what `coe check` refuses, and a start without the packages that measure, fit and learn, before anything
     is asked. Raises ConfigError."""
     problems = [*faults("", partial(require_extras, "`coe up`", ["train"]))]
-    if problems := problems + find_problems(config, settings.config_path, os.environ):
+    if problems := problems + find_problems(config, settings.config_path, os.environ, read_figures(settings.data_dir)):
         raise ConfigError("\n".join(problems), problems)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from coe.fleet.figures import USUAL
 from coe.fleet.residency.types import Residency, TransitionTimes
-from coe.fleet.vllm_memory import SLEEPER_GIB
 
 SLACK_GIB = 1e-6
 
@@ -30,7 +30,7 @@ class Resident:
     times: TransitionTimes
     experts: tuple[str, ...] = ()
     devices: tuple[str, ...] = ("0",)
-    sleeper_gib: float = SLEEPER_GIB
+    sleeper_gib: float = USUAL.sleeper_gib
     is_pinned: bool = False
     passed: frozenset[Residency] = frozenset()
     failed: frozenset[Residency] = frozenset()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Literal
 
 
@@ -71,8 +72,8 @@ PUBLISHED: dict[str, Points] = {
 cold start), pull request 48337 (Qwen3-0.6B and 8B with LoRA: sleep, and wake of 8B). None is ours."""
 
 
-def published_times(params_b: float) -> TransitionTimes:
-    """The published times, interpolated by billions of parameters (both on a log scale).
+def published_times(params_b: float, measured: Mapping[str, Points] = MappingProxyType({})) -> TransitionTimes:
+    """The published times, or those measured here, interpolated by billions of parameters (both on a log scale).
 
     Above the largest model a time grows in proportion to the size, below the smallest it stays.
     """
@@ -83,4 +84,4 @@ def published_times(params_b: float) -> TransitionTimes:
         within = np.interp(np.log(params_b), np.log(sizes), np.log(times))
         return float(np.exp(within) * max(params_b / sizes[-1], 1.0))
 
-    return TransitionTimes(**{name: seconds(points) for name, points in PUBLISHED.items()})
+    return TransitionTimes(**{name: seconds(points) for name, points in {**PUBLISHED, **measured}.items()})
