@@ -53,7 +53,7 @@ class DesiredProcesses:
         """Ends the engines of an expert. Raises BackendError."""
         await self._stop(expert, {each.name for each in self._engines(expert)})
 
-    def fingerprint(self, url: str) -> Mapping[str, tuple[float, ...]]:
+    def fingerprint(self, url: str) -> Mapping[str, Mapping[str, float]]:
         """Of the engine at an API root, when it started; empty where nobody noted any."""
         try:
             engines = read_vllm(self._data_dir).engines

@@ -80,7 +80,7 @@ class Fleet:
                 gpus=",".join(gpus_of(plan)),
                 log=str(plan.spec.log),
                 desired=self._desired.get(plan.spec.name, Desired.AWAKE),
-                fingerprint={name: tuple(each) for name, each in self._fingerprints.get(plan.url, {}).items()},
+                fingerprint={name: {**answer} for name, answer in self._fingerprints.get(plan.url, {}).items()},
             )
             for plan, (status, _) in zip(self._plans, self.statuses, strict=True)
         ]

@@ -44,7 +44,7 @@ class EngineRecord(BaseModel, frozen=True):
     gpus: str
     log: str
     desired: Desired = Desired.AWAKE
-    fingerprint: dict[str, tuple[float, ...]] = {}
+    fingerprint: dict[str, dict[str, float]] = {}
 
 
 class VllmRecord(BaseModel, frozen=True):

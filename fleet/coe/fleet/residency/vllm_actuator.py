@@ -19,7 +19,7 @@ from coe.base.errors import BackendError
 from coe.base.json_text import from_json
 from coe.fleet.backend import reply_json
 from coe.fleet.desired_state import DesiredProcesses
-from coe.fleet.residency.fingerprints import ASKED, Fingerprint, is_same, numbers_of
+from coe.fleet.residency.fingerprints import ASKED, Fingerprint, answer_of, is_same
 from coe.fleet.residency.types import ABSENT, SLEEPS, Residency, SleepLevel
 from coe.fleet.vllm_addresses import Desired
 
@@ -135,12 +135,12 @@ class VllmActuator:
         names = [str(model["id"]) for model in reply_json(listed)["data"]] if status == 200 else []
         return {name: await self._answer(place, name) for name in names if name not in but}
 
-    async def _answer(self, place: Place, model: str) -> tuple[float, ...]:
+    async def _answer(self, place: Place, model: str) -> dict[str, float]:
         for path, body in ASKED.items():
             status, answer = await self._ask("POST", place, path, body={"model": model, **body}, timeout_s=TRANSITION_S)
             if status == 200:
-                return numbers_of(answer)
-        return ()
+                return answer_of(answer)
+        return {}
 
     async def _require_version(self, place: Place) -> None:
         """Raises BackendError where an engine is older than the protocol."""
