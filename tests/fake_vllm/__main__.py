@@ -23,6 +23,8 @@ async def serve(options: FakeOptions) -> int:
         except (EngineError, OSError) as error:
             sys.stderr.write(f"{error}\n")
             return 1
+        sys.stdout.write(memory_lines(options))
+        sys.stdout.flush()
         runner = web.AppRunner(FakeServer(engine).app(), access_log=None, handler_cancellation=True, shutdown_timeout=1)
         await runner.setup()
         await web.TCPSite(runner, options.host, options.port).start()
@@ -32,6 +34,16 @@ async def serve(options: FakeOptions) -> int:
             task.cancel()
         await runner.cleanup()
     return int(engine.died.is_set())
+
+
+def memory_lines(options: FakeOptions) -> str:
+    """What vLLM logs of its memory once it has started."""
+    consumed_gib = options.weights_gib + options.cuda_gib
+    return (
+        f"INFO Model loading took {options.weights_gib:.2f} GiB memory and 0.100000 seconds\n"
+        f"INFO Free memory on device (80.0/80.0 GiB) on startup. Actual usage is {consumed_gib:.2f} GiB for consumed "
+        "memory (weights + non-torch), 1.75 GiB for peak activation, and 0.5 GiB for CUDAGraph memory. Replace ...\n"
+    )
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ class FakeOptions(BaseModel, frozen=True):
     devices: tuple[str, ...] = ("0",)
     card_gib: float = Field(default=80.0, gt=0, description="memory of the GPU")
     weights_gib: float = Field(default=1.0, ge=0, description="of the model, on each GPU")
+    cuda_gib: float = Field(default=0.5, ge=0, description="beside the weights, as the log says")
     sleeper_gib: float = Field(default=1.0, ge=0, description="stays on the GPU while it sleeps")
     start_s: float = Field(default=0.0, ge=0, description="until it is ready")
     sleep_s: tuple[float, float] = Field(default=(0.0, 0.0), description="SECONDS, or SECONDS,SECONDS to level 1 and 2")

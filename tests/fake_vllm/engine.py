@@ -29,7 +29,9 @@ class EngineDeadError(EngineError):
 
 
 class OutOfMemoryError(EngineError):
-    """A GPU has less free memory than is asked for."""
+    """A GPU has less free memory than is asked for, because others hold some."""
+
+    others_gib = 0.0
 
 
 @dataclass(slots=True)
@@ -94,10 +96,12 @@ class Card:
     def _take(self, gib: float, others: dict[str, float]) -> None:
         for device, held_gib in others.items():
             if gib > self.size_gib - held_gib + 1e-6:
-                raise OutOfMemoryError(
+                error = OutOfMemoryError(
                     f"CUDA out of memory: GPU {device} has {self.size_gib - held_gib:.2f} GiB free of "
                     f"{self.size_gib:.2f} GiB; wanted {gib:.2f} GiB"
                 )
+                error.others_gib = held_gib
+                raise error
         self.held_gib = gib
 
 
@@ -147,7 +151,15 @@ class FakeEngine:
             EngineError: an adapter cannot be loaded.
         """
         with self.card.starting():
-            self.card.hold(self._awake_gib)
+            try:
+                self.card.hold(self._awake_gib)
+            except OutOfMemoryError as error:
+                size_gib, share = self.card.size_gib, self.options.gpu_memory_utilization
+                free = f"({size_gib - error.others_gib:.2f}/{size_gib:.2f} GiB)"
+                raise OutOfMemoryError(
+                    f"Free memory on device cuda:0 {free} on startup is less than desired GPU memory utilization "
+                    f"({share}, {self._awake_gib:.2f} GiB)."
+                ) from error
             await asyncio.sleep(self.options.start_s)
         for name, path in self.options.lora_modules.items():
             self.load_adapter(name, path)

@@ -96,7 +96,7 @@ async def test_memory_that_another_process_took_ends_the_engine(tmp_path: Path) 
     assert engine.died.is_set()
     other.write_text("40")
     await (await started(card=tmp_path)).sleep(1, "wait")
-    with pytest.raises(EngineError, match=r"wanted 72\.00 GiB"):
+    with pytest.raises(EngineError, match=r"less than desired GPU memory utilization \(0\.9, 72\.00 GiB\)"):
         await started(card=tmp_path, gpu_memory_utilization=0.9)
 
 

@@ -163,7 +163,10 @@ def test_figures_that_were_measured_take_the_place_of_published_ones(tmp_path: P
     line = plan_lines(found)[0]
     assert "vllm-e0: GPU 0, 21.6 GiB" in line
     assert "needs 18.1 (weights 15.0, cache 1.0, activations 1.3, CUDA 0.90) and up to 3.5 for graphs" in line
-    assert published_times(16.0, figures.times).sleep_1_s == 6.0
+    twice = Setup(figures=Figures(activations=2.0, pinned=2.0))
+    assert need_of(model("phi-4"), twice, 8192).activations == 2 * need_of(model("phi-4"), Setup(), 8192).activations
+    assert pinned_gib(model("phi-4"), twice) == 2 * pinned_gib(model("phi-4"), Setup())
+    assert published_times(16.0, figures.times).sleep_1_s == pytest.approx(6.0)
     assert published_times(8.0, figures.times).wake_1_s == pytest.approx(2.19)
     figures_file(tmp_path).write_text('{"cuda": 1}')
     with pytest.raises(DataError, match=r"measured\.json cannot be read: delete it"):

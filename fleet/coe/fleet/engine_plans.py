@@ -125,9 +125,9 @@ def llamacpp_plan(
     return EnginePlan(spec, tuple(names), options.port, lora_ids={expert: numbers.get(expert) for expert in names})
 
 
-def is_healthy(port: int) -> Callable[[], Awaitable[bool]]:
-    """Asks whether the engine at a port is ready."""
-    return partial(answers, f"http://{LOOPBACK}:{port}/health")
+def is_healthy(port: int, path: str = "health") -> Callable[[], Awaitable[bool]]:
+    """Asks whether the server at a port is ready."""
+    return partial(answers, f"http://{LOOPBACK}:{port}/{path}")
 
 
 def weights_of(expert: str, model: str, folder: Path) -> Path:

@@ -16,6 +16,8 @@ class Figures(BaseModel, frozen=True, extra="forbid"):
     cuda_gib: float = Field(default=0.16, description="beside what PyTorch allocates: as in pull request 10511 of vLLM")
     graphs_gib: float = Field(default=1.0, description="at most, for captured CUDA graphs, which count since 0.21")
     sleeper_gib: float = Field(default=1.5, description="that a sleeping engine keeps: 1 to 2 GiB were published")
+    activations: float = Field(default=1.0, description="of a step, for each GiB that is counted for them")
+    pinned: float = Field(default=1.0, description="host memory at level 1, for each GiB that is counted for it")
     times: dict[str, tuple[tuple[float, float], ...]] = Field(
         default={}, description="field of TransitionTimes -> billions of parameters and seconds, the smallest first"
     )

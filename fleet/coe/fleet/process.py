@@ -96,7 +96,7 @@ class SupervisedProcess:
     """Runs one `ProcessSpec` until `stop`. Use from one event loop.
 
     Args:
-        may_restart: asked when one that served has died; where it says no, the process counts as stopped.
+        may_restart: asked before one that served and died is started again; where it says no, it counts as stopped.
         turn: entered before each start, left when the child is ready or has ended.
     """
 
@@ -172,14 +172,13 @@ class SupervisedProcess:
             if not has_served or len(deaths) > self._policy.max_restarts:
                 logger.error("%s", failure)
                 return self._enter(ProcessState.FAILED, failure)
-            if not self._may_restart():
-                logger.warning("it is not started again: %s", failure)
-                return self._enter(ProcessState.STOPPED, failure)
             delay_s = self._policy.delay_s(len(deaths))
-            logger.warning("in %.1f s it is started again: %s", delay_s, failure)
+            logger.warning("in %.1f s, if it is wanted then, it is started again: %s", delay_s, failure)
             self._enter(ProcessState.BACKING_OFF, failure)
             if await happens(self._stopping, delay_s):
                 return self._enter(ProcessState.STOPPED)
+            if not self._may_restart():  # asked now, because what is wanted may have changed just before the end
+                return self._enter(ProcessState.STOPPED, failure)
             self._restarts += 1
             self._enter(ProcessState.STARTING, failure)
 

@@ -156,7 +156,7 @@ def activation_gib(model: Model, setup: Setup) -> float:
     and the logits of as many sequences as may be, in float32 (v1/sample/sampler.py)."""
     step = 2 * setup.tokens * (2 * model.hidden + 3 * model.inner // setup.tensor)
     logits = 0 if setup.is_pooling else 4 * setup.sequences * model.vocabulary
-    return (step + logits) / GIB
+    return setup.figures.activations * (step + logits) / GIB
 
 
 def longest_context(model: Model, setup: Setup, gib: float) -> int:
@@ -169,7 +169,8 @@ def longest_context(model: Model, setup: Setup, gib: float) -> int:
 def pinned_gib(model: Model, setup: Setup) -> float:
     """Host memory that level 1 takes for all GPUs of an engine: PyTorch's pinned memory rounds each tensor up to a
     power of two."""
-    return sum(each.count * setup.tensor * rounded(tensor_bytes(model, each, setup)) for each in model.matrices) / GIB
+    tensors = sum(each.count * rounded(tensor_bytes(model, each, setup)) for each in model.matrices)
+    return setup.figures.pinned * setup.tensor * tensors / GIB
 
 
 def rounded(size: float) -> int:
