@@ -95,6 +95,9 @@ SINCE = {
     "from other gateways: settings, logs, savings": """
         fleet/setup/* fleet/price_list.py eval/log/foreign_logs.py eval/log/savings.py
     """,
+    "certificates": """
+        router/floor.py eval/metrics/betting.py eval/certify/* fleet/certificate.py
+    """,
     "learning: exploration, takeovers, worth": """
         training/bets.py training/learned_map.py training/change_points.py training/category_mix.py
         eval/log/*worth*.py

@@ -20,6 +20,7 @@ from coe.base.errors import (
     allowed_values,
 )
 from coe.base.extras import MissingExtraError
+from coe.base.money import money
 from coe.fleet.connect import PROVIDERS
 from coe.fleet.engine_plans import require_llamacpp
 from coe.fleet.figures import USUAL, Figures
@@ -35,6 +36,7 @@ from coe.router.expert_config import Engine, ExpertConfig
 from coe.router.map_solver import solve_map
 from coe.router.policy_config import Budgets
 from coe.router.quality import QualityMatrix
+from coe.router.solved_policy import SolvedPolicy
 from coe.router.weights import PACKAGE_SCHEME, expanded, resolve_weights
 
 LISTING = (Engine.OPENAI, Engine.VLLM)
@@ -196,8 +198,9 @@ def resolved_lines(config: CoeConfig) -> list[str]:
     lines = []
     for name, policy in config.policies.items():
         limits = {key: value for key, value in policy.budgets.model_dump().items() if value is not None}
+        floor = "" if policy.quality_floor is None else f"the cheapest plan {policy.quality_floor.words}, "
         lines.append(
-            f"policy {name}: budgets {limits or 'none'}, pins {policy.pins or 'none'}, "
+            f"policy {name}: {floor}budgets {limits or 'none'}, pins {policy.pins or 'none'}, "
             f"exploration {policy.exploration_words}"
         )
     kinds = config.router
@@ -208,6 +211,18 @@ def resolved_lines(config: CoeConfig) -> list[str]:
         where = "in Postgres" if config.retrieval.pgvector_url_env else "in memory"
         lines.append(f"retrieval: experts {', '.join(named)}; vectors {where}")
     return lines
+
+
+def floor_lines(policies: Mapping[str, SolvedPolicy]) -> Iterator[str]:
+    """What the live router predicts of each policy with a floor."""
+    for name, policy in policies.items():
+        if policy.floor is not None:
+            found = policy.predicted
+            price = f"{money(1000 * found['cost_usd'])} for 1,000 queries"
+            if not found["cost_usd"]:
+                price = f"{found['active_params_b']:.1f}B active parameters"
+            asked = f"of the {policy.floor.least:.3f} asked"
+            yield f"policy {name}: predicted quality {found['quality']:.3f} {asked}, at {price}"
 
 
 async def engine_problems(

@@ -32,7 +32,7 @@ def check(
     from coe.fleet.figures import read_figures
     from coe.fleet.vllm_addresses import read_vllm
     from coe.fleet.vllm_gpus import placed_processes, plan_lines
-    from coe.gateway.check import engine_problems, find_problems, not_asked, resolved_lines
+    from coe.gateway.check import engine_problems, find_problems, floor_lines, not_asked, resolved_lines
     from coe.gateway.start import unstated
     from coe.router.build import live_router
     from coe.router.config import load_config
@@ -61,7 +61,8 @@ def check(
     warnings = unstated(loaded) + ([] if manifest is None else category_warnings(loaded, manifest))
     if (data_dir / ROUTERS_FOLDER / LIVE_FILE).exists():  # its manifest may be what cannot be read
         try:
-            live_router(loaded, data_dir)
+            for line in floor_lines(live_router(loaded, data_dir).policies):
+                console.print(line, soft_wrap=True)
         except RouterError as error:
             warnings.append(f"a gateway will not be ready: {error}")
     for line in warnings:

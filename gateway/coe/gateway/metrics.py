@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, disable_cre
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from coe.fleet.certificate import STATES, VALID
 from coe.fleet.learning import ROUND_ENDS, Learning
 from coe.fleet.replicas import BreakerState
 from coe.fleet.residency.types import Residency
@@ -20,6 +22,7 @@ from coe.gateway.http_errors import ApiError, FaultError
 
 if TYPE_CHECKING:
     from coe.decision_log.sink import DecisionLog
+    from coe.fleet.certificate import Standing
     from coe.fleet.pool import ExpertPool
     from coe.fleet.residency.controller import Controller
     from coe.fleet.router_registry import Registry
@@ -102,6 +105,17 @@ def router_metrics(live: LiveRouter) -> Iterator[Metric]:
     )
     help_text = "Candidates taken back because they could not decide"
     yield CounterMetricFamily("coe_router_faulty_trials", help_text, value=live.withdrawals)
+
+
+def certificate_metrics(found: Standing | None) -> Iterator[Metric]:
+    """The state of the certificate, all 0 where there is none, and the end of one that is valid."""
+    states = GaugeMetricFamily("coe_certificate", "1 for the state that the certificate is in", labels=["state"])
+    for state in STATES:
+        states.add_metric([state], float(found is not None and found.state == state))
+    yield states
+    if found is not None and found.state == VALID:
+        until = datetime.fromisoformat(found.certificate.until).timestamp()
+        yield GaugeMetricFamily("coe_certificate_until_seconds", "Unix time at which it ends", value=until)
 
 
 def expert_metrics(pool: ExpertPool) -> Iterator[Metric]:

@@ -7,10 +7,12 @@ import asyncio
 from collections.abc import Collection, Mapping
 from copy import copy
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coe.decision_log.database import Database
 from coe.decision_log.sink import DecisionLog
+from coe.fleet.certificate import Standing, read_standing
 from coe.fleet.pool import ExpertPool
 from coe.fleet.replicas import ExpertBackend
 from coe.gateway.admission import BodyLimits, ConcurrencyLimit
@@ -116,6 +118,14 @@ class Parts:
         )
         self.experts = ExpertCall(self.pool, config.experts, self.expert_keys, self.hash_key, retries=limits.retries)
         self.chat_log = ChatLog(self.sink, self.metrics, self.chat_counts, ServedModels(config.experts, self.metrics))
+
+    def standing(self) -> Standing | None:
+        """The certificate of the data folder, and whether it holds here."""
+        folder = Path() if self.live_config is None else self.live_config.folder
+        samples = [sample for family in self.metrics.model_changes.collect() for sample in family.samples]
+        replaced = {sample.labels["expert"] for sample in samples if sample.name.endswith("_total") and sample.value}
+        data_dir, router = self.live.folder.parent, self.live.current
+        return read_standing(data_dir, self.hash_key, self.config, folder, router, replaced)
 
     def missing(self, *, is_answered: bool = True) -> list[str]:
         """The reasons why the gateway cannot serve: at the start of `coe serve`, on `/readyz`, and while it stops.

@@ -76,7 +76,7 @@ def create_rest(parts: Parts) -> FastAPI:
         lambda: parts.is_stopping,
         parts.config.log.embeddings,
     )
-    app.state = State(vars(parts) | {"retrieval_desk": desk})
+    app.state = State(vars(parts) | {"retrieval_desk": desk, "standing": parts.standing})
     for path, plain in PLAIN.items():
         app.add_api_route(path, described(plain), response_model=plain.model)
     for module in MODULES:

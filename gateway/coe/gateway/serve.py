@@ -21,6 +21,7 @@ from coe.gateway.http_limits import FullNotice, LimitedProtocol
 from coe.gateway.listener import bind, check_exposure, url_of
 from coe.gateway.metrics import (
     admission_metrics,
+    certificate_metrics,
     expert_metrics,
     log_metrics,
     residency_metrics,
@@ -179,6 +180,7 @@ def part_metrics(parts: Parts) -> Iterator[Metric]:
     yield from log_metrics(parts.sink)
     yield from admission_metrics(parts.concurrency, parts.body_limits)
     yield from router_metrics(parts.live)
+    yield from certificate_metrics(parts.standing())
     yield from expert_metrics(parts.pool)
     if (judge := parts.judge) is not None:
         yield CounterMetricFamily("coe_judged", "Answers that a judge graded", value=judge.judged)

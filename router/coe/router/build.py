@@ -10,7 +10,7 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
-from coe.base.errors import ArtifactError, ConfigError
+from coe.base.errors import ArtifactError, ConfigError, InfeasibleBudgetError
 from coe.router import plugins
 from coe.router.artifact import RouterArtifact, load_artifact, require_array, require_finite
 from coe.router.capabilities import Capabilities, capabilities
@@ -19,12 +19,14 @@ from coe.router.cost import KINDS, PROMPT, Price
 from coe.router.expert_config import ExpertConfig
 from coe.router.exploration import FLOOR, Exploration, dearness
 from coe.router.features import SHAPES, AskDetector, NormalisedEncoder
+from coe.router.floor import floor_of
 from coe.router.hosting import kept_in_memory
 from coe.router.live_pointer import ROUTERS_FOLDER, check_categories, pin_problems, required_pointer
 from coe.router.map_solver import ExpertCosts, MapSolution, solve_map
 from coe.router.moves import UNPRICED
 from coe.router.pipeline import Router
-from coe.router.policy_config import UNKNOWN_LANGUAGES, Budgets, PolicyConfig
+from coe.router.policy_config import FLOOR as QUALITY_FLOOR
+from coe.router.policy_config import UNKNOWN_LANGUAGES, Budgets, Floor, PolicyConfig
 from coe.router.preference import LearnedChoice, solve_preference
 from coe.router.protocols import ClassifierOf, Encoder, ExpertScorer, ScorerOf
 from coe.router.quality import Measured, QualityMatrix, cautious_quality, quality_from_arrays
@@ -169,7 +171,9 @@ def assemble(
     choice = learned_choice(artifact, columns) if fitted.decides_by_query else None
     ways = artifact.part(STRATEGIES)
     learned = learned_ways(ways, len(manifest.categories), len(manifest.experts)).among(columns) if ways else None
-    rows = (*manifest.categories, GENERAL)
+    rows, solved = (*manifest.categories, GENERAL), dict[str, SolvedPolicy]()
+    for name in sorted(policies, key=lambda each: policies[each].quality_floor is not None):  # floors may be of others
+        solved[name] = solved_policy(policies[name], rows, experts, choice, learned, solved)
     return Router(
         version=manifest.version,
         encoder=encoder,
@@ -179,7 +183,7 @@ def assemble(
         uncertainty=Uncertainty.from_state(artifact.part("uncertainty"), alpha=alpha),
         scorer=fitted,
         experts=experts.names,
-        policies={name: solved_policy(policy, rows, experts, choice, learned) for name, policy in policies.items()},
+        policies={name: solved[name] for name in policies},
         capabilities=experts.capabilities,
         costs=experts.costs,
         prices=experts.prices,
@@ -253,23 +257,39 @@ def solved_policy(
     experts: MeasuredExperts,
     choice: LearnedChoice | None,
     ways: Ways | None,
+    others: Mapping[str, SolvedPolicy] = MappingProxyType({}),
 ) -> SolvedPolicy:
+    """A policy over the experts; `others` are those that a floor may be of."""
     names = experts.names
     pins = {
         rows.index(row): names.index(expert) for row, expert in policy.pins.items() if row in rows and expert in names
     }
-    evidence, costs = experts.evidence, experts.costs
-    solution = solve_map(cautious_quality(evidence, costs.cost_usd), evidence.mass, costs, policy.budgets, pins)
+    evidence, costs, floor = experts.evidence, experts.costs, None
+    if policy.quality_floor is not None:
+        floor = floor_of(policy.quality_floor, evidence, names, ways, others)
+    quality = cautious_quality(evidence, costs.cost_usd if floor is None else 0.0)
+    try:
+        solution = solve_map(quality, evidence.mass, costs, policy.budgets, pins, floor)
+    except InfeasibleBudgetError as error:
+        if ways is None or policy.strategy is StrategyName.SINGLE or not error.budget.startswith(QUALITY_FLOOR):
+            raise
+        solution = solve_map(quality, evidence.mass, costs, policy.budgets, pins)  # where answers cannot be compared
     preference = None
     if choice is not None:
         preference = solve_preference(choice, solution.expert_of, evidence.mass, costs, policy.budgets, pins)
-    plan = None if ways is None else strategy_plan(policy, experts, ways, solution, pins)
+    plan = None if ways is None else strategy_plan(policy, experts, ways, solution, pins, floor)
     if plan is not None:
         alone = plan.choice_of < len(names)
         solution = replace(solution, expert_of=np.where(alone, plan.choice_of, solution.expert_of))
     stranger = policy.pins.get(UNKNOWN_LANGUAGES)
-    unknown_languages = names.index(stranger) if stranger in names else None
-    solved = SolvedPolicy(solution, pins, preference=preference, plan=plan, unknown_languages=unknown_languages)
+    solved = SolvedPolicy(
+        solution,
+        pins,
+        preference=preference,
+        plan=plan,
+        unknown_languages=names.index(stranger) if stranger in names else None,
+        floor=floor,
+    )
     if not policy.exploration:
         return solved
     explores = Exploration(
@@ -291,6 +311,7 @@ def strategy_plan(
     ways: Ways,
     solution: MapSolution,
     pins: Mapping[int, int],
+    floor: Floor | None = None,
 ) -> StrategyPlan | None:
     """The plan of a policy's strategy, within the limits that the map keeps; None for `single`.
 
@@ -307,7 +328,7 @@ def strategy_plan(
         allowed = kept_in_memory(core, quality, costs.memory, hosted)
     if policy.max_calls is not None:
         limits["calls"] = policy.max_calls
-    choices = choices_of(ways, evidence, costs, allowed, pins)
+    choices = choices_of(ways, evidence, costs, allowed, pins, floor)
     return solve_plan(choices, solution.expert_of, limits)
 
 

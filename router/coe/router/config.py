@@ -24,7 +24,7 @@ from coe.router.feedback_config import FeedbackConfig, JudgeConfig
 from coe.router.gateway_config import GatewayConfig
 from coe.router.log_config import LogConfig
 from coe.router.plugins import Family
-from coe.router.policy_config import UNKNOWN_LANGUAGES, PolicyConfig
+from coe.router.policy_config import BEST, UNKNOWN_LANGUAGES, PolicyConfig
 from coe.router.residency_config import ResidencyConfig, residency_problems
 from coe.router.retrieval_config import RetrievalConfig
 from coe.router.section import AUTO, Name, PluginConfig, Section
@@ -245,6 +245,7 @@ def unresolved_names(config: CoeConfig) -> list[str]:
                 f"policies.{name}.budgets: {', '.join(averages)} are {len(averages)} averages, and scorer '{scorer}' "
                 "keeps one; allowed: one of them, or scorer 'map'"
             )
+        problems += floor_problems(config, name, policy)
         for category, expert in policy.pins.items():
             where = f"policies.{name}.pins.{category}"
             problems += unknown(f"{where}: unknown category", category, (*config.categories, UNKNOWN_LANGUAGES))
@@ -259,6 +260,18 @@ def unresolved_names(config: CoeConfig) -> list[str]:
     for name, entry in config.experts.items():
         problems += [f"experts.{name}.{fault}" for fault in (*entry_faults(entry), *replica_faults(entry))]
     return problems
+
+
+def floor_problems(config: CoeConfig, name: str, policy: PolicyConfig) -> Iterator[str]:
+    """A floor of what there is not, or of a policy with one, or beside a scorer that predicts every query."""
+    floor, scorer = policy.quality_floor, config.router.scorer.kind
+    if floor is None:
+        return
+    plain = [other for other, each in config.policies.items() if each.quality_floor is None]
+    where, named = f"policies.{name}.quality_floor", [BEST, *config.experts, *plain]
+    yield from unknown(f"{where}.of: neither an expert nor a policy without a floor:", floor.of, named)
+    if scorer != "map":
+        yield f"{where}: is solved for a map, and scorer '{scorer}' predicts every query; allowed: scorer 'map'"
 
 
 def unknown(problem: str, name: str, known: Collection[str]) -> Iterator[str]:

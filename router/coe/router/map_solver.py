@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +20,7 @@ from coe.base.errors import InfeasibleBudgetError
 from coe.base.extras import require_installed
 from coe.router.fallbacks import Fallbacks, fallbacks
 from coe.router.hosting import Memory, kept_in_memory
-from coe.router.policy_config import Budgets
+from coe.router.policy_config import FLOOR, Budgets, Floor
 from coe.router.price import LEAST_LIMIT, SLACK, Amounts
 from coe.router.types import BoolArray, Float64Array, FloatArray, IntArray
 
@@ -95,6 +95,14 @@ class MapProgram:
         bound[[c * self.n_experts + e for c, e in self.pins.items()]] = 1
         return bound
 
+    @property
+    def cheapest(self) -> MapProgram:
+        """The same with the price as objective: USD, or active parameters where nobody has a price; of equal ones the
+        best."""
+        rows = self.budget_rows
+        price = rows["cost_usd"] if rows["cost_usd"].any() else rows["active_params_b"]
+        return replace(self, objective=price / max(float(price.max()), 1e-12) + TIE_BREAK * self.objective)
+
     def minimise(self, objective: Float64Array, limits: Mapping[str, float]) -> Float64Array | None:
         """The solution (k*m + m + g,), or None when the limits exclude every map.
 
@@ -150,7 +158,9 @@ def frontier(amounts: Float64Array) -> IntArray:
 
 def unit_of(limit: float, row: Float64Array) -> float:
     """The divisor of a budget's amounts, because the solver's tolerances are absolute and a cost may be 1e-5 USD:
-    its limit, or for a limit of 0 the least amount above 0."""
+    its limit, or for a limit of 0 the least amount above 0. A floor of quality is in units of quality."""
+    if limit < 0:
+        return 1.0
     return limit if limit > LEAST_LIMIT else max(float(row[row > 0].min(initial=1.0)), LEAST_LIMIT)
 
 
@@ -209,6 +219,7 @@ def map_program(
         "cost_usd": average(costs.cost_usd),
         "latency_ms": average(costs.latency_ms),
         "hosted_params_b": np.concatenate([np.zeros(k * m), costs.own_params_b, costs.group_params_b]),
+        FLOOR: -average(quality),
     }
     return MapProgram(k, m, -np.concatenate([gain.ravel(), rest]), rows, costs.group, pins=pins or {})
 
@@ -219,8 +230,10 @@ def solve_map(
     costs: ExpertCosts,
     budgets: Budgets,
     pins: Mapping[int, int] | None = None,
+    floor: Floor | None = None,
 ) -> MapSolution:
-    """The category-to-expert map of highest mean quality that keeps every budget and every pin.
+    """The category-to-expert map of highest mean quality that keeps every budget and every pin; with a floor, the
+    cheapest one of that quality.
 
     Args:
         quality: (k, m) expected score in [0, 1].
@@ -228,24 +241,26 @@ def solve_map(
         pins: category -> expert, by number; what they cost counts against the budgets.
 
     Raises:
-        InfeasibleBudgetError: names the budget that cannot be kept and the smallest value that would do.
+        InfeasibleBudgetError: names the budget or floor that cannot be kept and the smallest value that would do.
     """
     mass = np.asarray(mass / max(float(mass.sum()), 1e-12), dtype=np.float32)
-    program = map_program(quality, mass, costs, pins)
-    limits = budgets.model_dump(exclude_none=True)
+    best = program = map_program(quality, mass, costs, pins)
+    bounds = limits = budgets.model_dump(exclude_none=True)
     k, m = quality.shape
-    if limits:
-        solution = program.minimise(program.objective, limits)
+    if floor is not None:
+        program, bounds = best.cheapest, {FLOOR: -floor.least, **limits}
+    if bounds:
+        solution = program.minimise(program.objective, bounds)
         if solution is None:
-            raise infeasible_budget(program, limits)
+            raise infeasible_budget(program, bounds, floor)
         expert_of = solution[: k * m].reshape(k, m).argmax(axis=1)
     else:  # each category on its own: the same map, without loading a solver
         expert_of = (-program.objective[: k * m]).reshape(k, m).argmax(axis=1)
         expert_of[list(program.pins)] = list(program.pins.values())
     chosen = as_variables(expert_of, costs, m)
-    used = {name: float(row @ chosen) for name, row in program.budget_rows.items()}
-    binding = tuple(name for name in limits if binds(program, limits, name, chosen))
-    others = map_fallbacks(program, limits, expert_of, mass @ quality, costs) if limits else None
+    used = {name: float(row @ chosen) for name, row in best.budget_rows.items() if name != FLOOR}
+    binding = tuple(name for name in bounds if binds(program, bounds, name, chosen))
+    others = map_fallbacks(best, limits, expert_of, mass @ quality, costs) if limits else None
     return MapSolution(expert_of, float((mass * quality[np.arange(k), expert_of]).sum()), used, binding, others)
 
 
@@ -308,7 +323,9 @@ def binds(program: MapProgram, limits: Mapping[str, float], name: str, chosen: F
     return freed is not None and bool(program.objective @ freed < program.objective @ chosen - TIE_BREAK)
 
 
-def infeasible_budget(program: MapProgram, limits: Mapping[str, float]) -> InfeasibleBudgetError:
+def infeasible_budget(
+    program: MapProgram, limits: Mapping[str, float], floor: Floor | None = None
+) -> InfeasibleBudgetError:
     """Names the budget that cannot be kept beside the others; where they exclude each other, beside those before it."""
     names = list(limits)
     beside_all = [(name, [other for other in names if other != name]) for name in names]
@@ -316,6 +333,9 @@ def infeasible_budget(program: MapProgram, limits: Mapping[str, float]) -> Infea
     for name, rest in beside_all + beside_those_before:
         row = program.budget_rows[name]
         least = program.minimise(row / unit_of(limits[name], row), {n: limits[n] for n in rest})
-        if least is not None and row @ least > limits[name] * (1 + SLACK / 2):
-            return InfeasibleBudgetError(name, limits[name], float(row @ least))
+        if least is not None and row @ least > limits[name] + abs(limits[name]) * SLACK / 2:
+            found = float(row @ least)
+            if name == FLOOR and floor is not None:
+                return floor.refused(-found)
+            return InfeasibleBudgetError(name, limits[name], found)
     raise AssertionError("an infeasible program has a budget that cannot be kept")

@@ -1,12 +1,15 @@
-"""An entry of `policies:` in experts.yaml: budgets, exploration, pins, a strategy."""
+"""An entry of `policies:` in experts.yaml: budgets, a floor of quality, exploration, pins, a strategy."""
 
 from __future__ import annotations
 
 import re
+from math import ceil
+from typing import NamedTuple
 
 from pydantic import ConfigDict, Field, field_validator
 
-from coe.router.section import Section
+from coe.base.errors import InfeasibleBudgetError
+from coe.router.section import Name, Section
 from coe.router.strategies.agree import StrategyName
 
 
@@ -25,6 +28,45 @@ class Budgets(Section):
         return self.model_dump(exclude_none=True, exclude={"hosted_params_b"})
 
 
+BEST = "best"
+"""What a floor is measured from: the best single expert."""
+
+
+class QualityFloor(Section):
+    """The least quality of a plan, as a distance from that of something else."""
+
+    within: float = Field(ge=-1, le=1, description="predicted quality that the plan may lose; below 0: that it gains")
+    of: Name = Field(description="an expert, `best` for the best single one, or a policy without a floor")
+
+    @property
+    def words(self) -> str:
+        return f"within {points_in_words(self.within)} of {self.of}"
+
+
+def points_in_words(share: float) -> str:
+    return f"{100 * share:g} {'point' if share == 0.01 else 'points'}"
+
+
+FLOOR = "quality_floor"
+"""Name of a floor among the limits of a program: an upper bound of the quality's negative."""
+
+
+class Floor(NamedTuple):
+    """The mean quality that a plan is measured from, how much less it may have, and the expert or policy with it."""
+
+    target: float
+    within: float
+    of: str
+
+    @property
+    def least(self) -> float:
+        return self.target - self.within
+
+    def refused(self, most: float) -> InfeasibleBudgetError:
+        """The error where the best plan has that quality; what it allows is rounded up, so that it can be kept."""
+        return InfeasibleBudgetError(f"{FLOOR}.within", self.within, ceil(1e6 * (self.target - most) - 0.1) / 1e6)
+
+
 GAIN_FOR_DOUBLE_COST = 0.2
 """Gain of quality that pays for a doubled mean cost, and half of it for half (ours)."""
 
@@ -37,6 +79,9 @@ class PolicyConfig(Section):
     """A named way to turn probabilities into a decision; clients ask for it as `auto:<name>`."""
 
     budgets: Budgets = Budgets()
+    quality_floor: QualityFloor | None = Field(
+        default=None, description="serve by the cheapest plan of at least this quality; None: by the best one"
+    )
     exploration: float = Field(
         default=0.0, ge=0, le=1, description="mean loss of quality that trying other experts may cost; `off` tries none"
     )

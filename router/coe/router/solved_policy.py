@@ -14,6 +14,7 @@ import numpy as np
 from coe.base.errors import NoEligibleExpertError
 from coe.router.exploration import Exploration, scale_within
 from coe.router.map_solver import MapSolution
+from coe.router.policy_config import Floor
 from coe.router.preference import Preference
 from coe.router.strategy_plan import StrategyPlan
 from coe.router.types import DecisionReason, FloatArray
@@ -29,7 +30,8 @@ class SolvedPolicy:
     """A solved policy: the map for its budgets, its pins (row -> expert number) and its exploration, None for none.
 
     With a `plan` some categories are served by several experts. `unknown_languages` is the expert of queries in other
-    languages than those of the labelled queries; None: they are served as all others.
+    languages than those of the labelled queries; None: they are served as all others. `floor` says what quality it was
+    solved for.
 
     With a `preference` every query is judged on its own, and the map is what is shown, pinned and explained.
 
@@ -44,6 +46,12 @@ class SolvedPolicy:
     preference: Preference | None = None
     plan: StrategyPlan | None = None
     unknown_languages: int | None = None
+    floor: Floor | None = None
+
+    @property
+    def predicted(self) -> Mapping[str, float]:
+        """Mean `quality` per query, and what is used of each budget, by the plan or else by the map."""
+        return self.plan.used if self.plan else {"quality": self.solution.quality, **self.solution.used}
 
     def expert_of(self, row: int) -> tuple[int, DecisionReason]:
         """The expert for a category, where a pin of experts.yaml wins over the learned map."""

@@ -6,12 +6,13 @@ Shapes: k rows (categories, `general` among them), m experts, v ways, c = m + v 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
-from coe.router.map_solver import ExpertCosts, MapProgram
+from coe.router.map_solver import TIE_BREAK, ExpertCosts, MapProgram
+from coe.router.policy_config import FLOOR, Floor
 from coe.router.price import SLACK
 from coe.router.quality import QualityMatrix, cautious_quality
 from coe.router.strategies.learned import NEVER, Ways
@@ -25,6 +26,9 @@ RESERVE_ERRORS = 3.3
 """Standard errors of its mean use by which a plan stays below a limit: 99 times in 100 the mean of as many other
 prompts is within it. It is 2.33 of a normal distribution times the root of 2, because their mean errs, too."""
 
+NO_SAVING = -1e3
+"""Worth of what may not be chosen, in prices of the dearest choice."""
+
 RESERVE_STEPS = 16
 """Ever lower limits that are tried until a plan keeps the reserve of what it uses itself: one that differs little from
 query to query needs none."""
@@ -33,7 +37,7 @@ query to query needs none."""
 @dataclass(frozen=True)
 class StrategyPlan:
     """`choice_of` (k,): who serves each category: expert e of m alone, or way `e - m`. `used` are means per
-    query, `calls` among them; `binding` names the limits without which the plan would be better."""
+    query, `calls` and `quality` among them; `binding` names the limits without which the plan would be better."""
 
     choice_of: IntArray
     used: Mapping[str, float]
@@ -43,18 +47,26 @@ class StrategyPlan:
 @dataclass(frozen=True)
 class Choices:
     """Inputs of a plan: `quality` (k, c), `spent` (k, c) of each limited amount and `calls`, `mass` (k,). `spread`
-    (k, c) is the standard deviation of each amount among queries of a category, and `n_queries` were measured."""
+    (k, c) is the standard deviation of each amount among queries of a category, and `n_queries` were measured. With a
+    `floor` the cheapest choice of that mean quality is the best."""
 
     quality: Float64Array
     spent: Mapping[str, Float64Array]
     spread: Mapping[str, Float64Array]
     mass: Float64Array
     n_queries: float
+    floor: Floor | None = None
 
     @cached_property
     def worth(self) -> Float64Array:
-        """(k, c) quality less the price of calls."""
-        return np.asarray(self.quality - CALL_PRICE * self.spent["calls"])
+        """(k, c) quality less the price of calls; with a floor, what is saved of the dearest choice."""
+        worth = np.asarray(self.quality - CALL_PRICE * self.spent["calls"])
+        if self.floor is None:
+            return worth
+        usd = self.spent["cost_usd"]
+        price = usd if usd.any() else self.spent["active_params_b"]
+        saved = TIE_BREAK * worth - price / max(float(price.max()), 1e-12)
+        return np.where(self.quality > NEVER, saved, NO_SAVING)
 
     def means(self, chosen: IntArray) -> dict[str, float]:
         """Mean amounts per query of a choice (k,)."""
@@ -89,23 +101,32 @@ class Choices:
 
     def best(self, limits: Mapping[str, float]) -> IntArray | None:
         """(k,) the choice of highest mean worth within the limits; None where there is none."""
-        if not limits:
+        if not limits and self.floor is None:
             return np.asarray(self.worth.argmax(axis=1))
         (k, c), mass = self.worth.shape, self.mass[:, None]
         rows = {name: (mass * self.spent[name]).ravel() for name in limits}
+        if self.floor is not None:
+            rows[FLOOR], limits = -(mass * self.quality).ravel(), {FLOOR: -self.floor.least, **limits}
         program = MapProgram(k, c, -(mass * self.worth).ravel(), rows, np.zeros(c, dtype=np.int64))
         found = program.minimise(program.objective, limits)
         return None if found is None else np.asarray(found.reshape(k, c).argmax(axis=1))
 
 
 def choices_of(
-    ways: Ways, evidence: QualityMatrix, costs: ExpertCosts, allowed: BoolArray, pins: Mapping[int, int]
+    ways: Ways,
+    evidence: QualityMatrix,
+    costs: ExpertCosts,
+    allowed: BoolArray,
+    pins: Mapping[int, int],
+    floor: Floor | None = None,
 ) -> Choices:
     """Every expert alone, and every way, as far as all whom it may ask are `allowed` (m,). A pinned category (row
     -> expert) has its expert alone."""
     k, m = evidence.quality.shape
     asks = np.concatenate([np.broadcast_to(np.eye(m), (k, m, m)), ways.asks], axis=1)
-    quality = np.concatenate([cautious_quality(evidence, costs.cost_usd), ways.quality], axis=1).astype(np.float64)
+    alone = cautious_quality(evidence, costs.cost_usd if floor is None else 0.0)
+    together = ways.quality if floor is None else ways.cautious
+    quality = np.concatenate([alone, together], axis=1).astype(np.float64)
     barred = np.array([not allowed[list(experts)].all() for experts in (*zip(range(m)), *ways.experts.tolist())])
     quality[:, barred] = NEVER
     for row, expert in pins.items():
@@ -119,13 +140,21 @@ def choices_of(
     )
     mass = evidence.mass.astype(np.float64)
     n_queries = max(float(evidence.count.max(axis=1).sum()), 1.0)
-    return Choices(quality, spent, spread, mass / max(float(mass.sum()), 1e-12), n_queries)
+    return Choices(quality, spent, spread, mass / max(float(mass.sum()), 1e-12), n_queries, floor)
 
 
 def solve_plan(choices: Choices, expert_of: IntArray, limits: Mapping[str, float]) -> StrategyPlan:
     """The plan of highest quality within the limits on means, with a reserve. `expert_of` (k,) is the map, which keeps
-    them and serves where the solver finds nothing."""
+    them and serves where the solver finds nothing.
+
+    Raises:
+        InfeasibleBudgetError: no plan within the limits has the floor's quality.
+    """
     found = choices.best_with_reserve(limits)
+    if found is None and choices.floor is not None:
+        best = replace(choices, floor=None).best(limits)
+        if best is not None:
+            raise choices.floor.refused(float(choices.mass @ choices.quality[np.arange(len(best)), best]))
     chosen = expert_of if found is None else found
     worth = float(choices.mass @ choices.worth[np.arange(len(chosen)), chosen])
     binding = []
@@ -133,4 +162,5 @@ def solve_plan(choices: Choices, expert_of: IntArray, limits: Mapping[str, float
         freed = choices.best_with_reserve({other: limit for other, limit in limits.items() if other != name})
         if freed is not None and choices.mass @ choices.worth[np.arange(len(freed)), freed] > worth + SLACK:
             binding.append(name)
-    return StrategyPlan(chosen, choices.means(chosen), tuple(binding))
+    quality = float(choices.mass @ choices.quality[np.arange(len(chosen)), chosen])
+    return StrategyPlan(chosen, {"quality": quality, **choices.means(chosen)}, tuple(binding))

@@ -39,7 +39,10 @@ def test_budgets_are_those_whose_amounts_are_known_and_differ() -> None:
 def test_a_limit_of_the_request_and_every_expert_alone_are_points() -> None:
     sized = known_budgets(tried(budgets=Budgets(active_params_b=11.5)))[0]
     assert {2.0, 7.0, 11.5, 20.0} <= set(sized.limits.tolist())
-    assert {policy.budgets.active_params_b for policy in limited_policies([sized]).values()} == set(sized.limits)
+    limited = limited_policies([sized], with_floor=True)
+    floor = limited.pop("quality_floor").quality_floor
+    assert (floor.within, floor.of) == (0.01, "best")
+    assert {policy.budgets.active_params_b for policy in limited.values()} == set(sized.limits)
 
 
 def test_the_mixture_is_a_coin_between_two_experts_and_of_hosted_ones_the_best_single() -> None:
@@ -58,6 +61,10 @@ def test_points_are_measured_on_test_scores_against_the_mixture() -> None:
     assert first.amount == pytest.approx(41 / 4)  # more than it may: so much is the rival's too
     assert first.gain.mean == pytest.approx(last.gain.mean) == pytest.approx(0.25)
     assert first.gain.interval[0] >= 0  # it wins or ties on every single query
+    assert "quality_floor" not in sized
+    floored = replace(found, limited=decided | {"quality_floor": [np.array([0, 1, 1, 2])]})
+    [point] = build_frontier(floored, np.random.default_rng(0))["cost_usd"]["quality_floor"]
+    assert (point.budget, point.amount, point.mean_score) == (0.01, pytest.approx(0.0045), 0.875)
     cheap = sized["best_mixture"][0]
     assert (cheap.amount, cheap.mean_score, cheap.gain) == (2.0, 0.3125, None)
     hosted = build_frontier(replace(found, limited=decided), np.random.default_rng(0))["hosted_params_b"]

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from coe.eval.report import drawing
 from coe.eval.report.numbers import billions, dollars, percent, points
 from coe.eval.report.page import Chart, Column, Form, Section, stated, table_of
+from coe.eval.routing.frontier import WITHIN
 from coe.eval.routing.routing_records import FrontierPoint, Report
+from coe.router.policy_config import FLOOR
 
 FEWEST_DRAWN = 200
 """Fewest test queries for quality over budgets: with fewer each point lies within some 7 points of the truth or worse,
@@ -45,14 +47,20 @@ def budget_section(report: Report, budget: str) -> Section:
         Column("Best fixed mixture", lambda pair: pair[1].score, percent),
         Column("Mixture used", lambda pair: pair[1].amount, form),
     ]
+    floor = report.frontier[budget].get(FLOOR, ())
+    curves = (("This router", coe), ("Best fixed mixture", mixture), (f"Cheapest {WITHIN.words}", floor))
     rows = [
         {"group": label, "x": unit * at.amount, "y": at.mean_score, "low": at.interval[0], "high": at.interval[1]}
-        for label, curve in (("This router", coe), ("Best fixed mixture", mixture))
+        for label, curve in curves
         for at in curve
     ]
     caption = "Mean score under a rising budget, with 95% intervals. Up and to the left is better."
     chart = Chart(caption, drawing.lines(rows, (title, "mean score"), ".0%"))
     sentence = f"{gain_sentence(coe, form)} {single_sentence(report, budget, form)}"
+    for at in floor:
+        sentence += (
+            f" The cheapest plan predicted {WITHIN.words} uses {form(at.amount)} and scores {percent(at.mean_score)}."
+        )
     note = (
         "The fixed mixture is a coin between two experts, or the best single expert that fits in memory; in the "
         "difference it may spend the budget, or what this router used if that is more."

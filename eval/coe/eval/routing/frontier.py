@@ -16,11 +16,16 @@ from coe.eval.metrics.paired import Paired
 from coe.eval.routing.baselines import best_mixture, best_single, one_hot
 from coe.eval.routing.routing_records import FrontierPoint
 from coe.eval.routing.trial import Trial, mean_costs
-from coe.router.policy_config import Budgets, PolicyConfig
+from coe.router.policy_config import BEST, FLOOR, Budgets, PolicyConfig, QualityFloor
 from coe.router.types import Float64Array, IntArray
 
 BudgetName = Literal["active_params_b", "cost_usd", "hosted_params_b"]
 GRID = 10
+WITHIN = QualityFloor(within=0.01, of=BEST)
+"""The floor that reports show: a point below the best single expert (ours)."""
+
+PRICES: Sequence[BudgetName] = ("cost_usd", "active_params_b")
+"""What the cheapest plan has least of: the first that is known."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +72,15 @@ def known_budgets(trial: Trial) -> list[Budget]:
     ]
 
 
-def limited_policies(budgets: Sequence[Budget]) -> dict[str, PolicyConfig]:
-    """A policy for every limit, by `policy_name`."""
-    return {
+def limited_policies(budgets: Sequence[Budget], *, with_floor: bool) -> dict[str, PolicyConfig]:
+    """A policy for every limit, by `policy_name`, and the cheapest one of the floor."""
+    limited = {
         policy_name(budget, limit): PolicyConfig(budgets=Budgets(**{budget.name: float(limit)}))
         for budget in budgets
         for limit in budget.limits
     }
+    is_priced = with_floor and any(budget.name in PRICES for budget in budgets)
+    return limited | ({FLOOR: PolicyConfig(quality_floor=WITHIN)} if is_priced else {})
 
 
 def policy_name(budget: Budget, limit: float) -> str:
@@ -92,11 +99,22 @@ def mixture(trial: Trial, budget: Budget, limit: float) -> Float64Array:
 
 def build_frontier(trial: Trial, rng: np.random.Generator) -> dict[str, dict[str, tuple[FrontierPoint, ...]]]:
     """By budget, the router and the fixed mixture."""
-    return {
-        budget.name: measure_curves(trial, budget, trial.limited[budget.name], rng)
-        for budget in known_budgets(trial)
-        if budget.name in trial.limited
+    budgets = {budget.name: budget for budget in known_budgets(trial) if budget.name in trial.limited}
+    found: dict[str, dict[str, tuple[FrontierPoint, ...]]] = {
+        name: measure_curves(trial, budget, trial.limited[name], rng) for name, budget in budgets.items()
     }
+    price = next((name for name in PRICES if name in budgets), None)
+    if price is not None and FLOOR in trial.limited:
+        found[price][FLOOR] = (floor_point(trial, budgets[price], rng),)
+    return found
+
+
+def floor_point(trial: Trial, budget: Budget, rng: np.random.Generator) -> FrontierPoint:
+    """The cheapest plan of the floor, and what it uses of a budget."""
+    probs = one_hot(trial.limited[FLOOR][0], len(budget.amounts))
+    score = Paired.of({FLOOR: (probs * trial.scores).sum(axis=1)}, rng).mean(FLOOR)
+    used = budget.used(probs)
+    return FrontierPoint(budget=WITHIN.within, amount=used, mean_score=score.mean, interval=score.interval, gain=None)
 
 
 def measure_curves(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from coe.eval.certify.certificate_page import plans_section
 from coe.eval.report import drawing
 from coe.eval.report.numbers import billions, counted, dollars, percent, points, whole_percent
 from coe.eval.report.page import Chart, Column, Figure, Page, Section, cell_of, facts_of, stated, table_of
@@ -48,6 +49,7 @@ def routing_page(report: Report) -> Page:
             experts_section(report),
             categories_section(report),
             *budget_sections(report),
+            *([plans_section(report.certificate)] if report.certificate else []),
             measured_section(report),
         ],
         tone=lead.tone,

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from coe.eval.metrics.intervals import Estimate, Range
+from coe.fleet.certificate import Certificate
 from coe.router.types import Record
 
 Group = Literal["this router", "reference", "method", "strategy", "hindsight"]
@@ -164,6 +165,7 @@ class Report(Record):
     experts: tuple[ExpertRow, ...]
     categories: tuple[CategoryRow, ...]
     frontier: dict[str, dict[str, tuple[FrontierPoint, ...]]] = Field(
-        description="budget -> coe or best_mixture -> points, budget rising"
+        description="budget -> coe or best_mixture -> points, budget rising; quality_floor: the cheapest plan"
     )
     out_of_fold: OutOfFold | None = None
+    certificate: Certificate | None = Field(default=None, description="what the test queries show, not signed")

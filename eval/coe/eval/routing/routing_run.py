@@ -12,9 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from coe.base.embedding_cache import CachedEncoder
+from coe.base.errors import ConfigError
 from coe.cli.progress import Progress
+from coe.eval.certify.certify import Asked, certificate_of
+from coe.eval.certify.ladder import build_ladder
+from coe.eval.certify.units import Drawn, easier_only, units_of
 from coe.eval.routing.baselines import one_hot
-from coe.eval.routing.frontier import known_budgets, limited_policies, policy_name
+from coe.eval.routing.frontier import WITHIN, known_budgets, limited_policies, policy_name
 from coe.eval.routing.out_of_fold import out_of_fold
 from coe.eval.routing.routing_records import DataFacts, Report
 from coe.eval.routing.routing_report import measure
@@ -23,12 +27,13 @@ from coe.eval.routing.strategy_arms import AGREE, planned, strategy_arm
 from coe.eval.routing.table_fit import TableRequest, fit_methods, fit_table
 from coe.eval.routing.trial import Choice, Trial, costs, costs_by_category, filled_costs, mean_costs
 from coe.eval.routing.trial_tables import Tables, fingerprint, read_tables, require_amounts
+from coe.fleet.certificate import Certificate
 from coe.fleet.router_registry import Registry
 from coe.router import plugins
 from coe.router.artifact import RouterArtifact
 from coe.router.build import evidence_of, table_router
 from coe.router.pipeline import Router
-from coe.router.policy_config import Budgets, PolicyConfig
+from coe.router.policy_config import FLOOR, Budgets, PolicyConfig
 from coe.router.preference import amounts_by_row
 from coe.router.protocols import Encoder
 from coe.router.strategies.agree import StrategyName
@@ -125,7 +130,7 @@ def with_policies(trial: Trial, artifact: RouterArtifact, router: Router, reques
     of its frontier."""
     budgets = known_budgets(trial)
     has_ways = router.ways is not None and trial.test.answers is not None
-    policies = (asking(request) if has_ways else {}) | limited_policies(budgets)
+    policies = (asking(request) if has_ways else {}) | limited_policies(budgets, with_floor=request.method == "map")
     loaded = load(artifact, trial.fit, request.budgets, router.encoder, policies)
     return replace(
         trial,
@@ -133,8 +138,32 @@ def with_policies(trial: Trial, artifact: RouterArtifact, router: Router, reques
         limited={
             budget.name: [decided(loaded, trial, policy_name(budget, limit)) for limit in budget.limits.tolist()]
             for budget in budgets
-        },
+        }
+        | ({FLOOR: [decided(loaded, trial, FLOOR)]} if FLOOR in policies else {}),
     )
+
+
+def certified(trial: Trial, artifact: RouterArtifact, router: Router, now: datetime) -> Certificate | None:
+    """What the test rows certify of the cheapest plan of the floor; None where none is cheaper, or a map is not what
+    decides."""
+    strategy = StrategyName.SINGLE if trial.test.answers is None or router.ways is None else StrategyName.AGREE
+    policies = {"cheapest": PolicyConfig(quality_floor=WITHIN, strategy=strategy)}
+    if FLOOR not in trial.limited:
+        return None
+
+    def loaded(more: Mapping[str, PolicyConfig]) -> Router:
+        return load(artifact, trial.fit, Budgets(), router.encoder, policies | dict(more))
+
+    try:
+        ladder = build_ladder(loaded, "cheapest", policies)
+    except ConfigError:
+        return None
+    ladder = easier_only(ladder, trial.fit, ladder.choices(trial.fit_embeddings), WITHIN.within)
+    order = np.random.default_rng(0).permutation(len(trial.test.texts))
+    drawn, choices = [Drawn(text=trial.test.prompt_ids[i]) for i in order], ladder.choices(trial.test_embeddings[order])
+    units = units_of(drawn, trial.test, order, choices, ladder)
+    asked = Asked("cheapest", WITHIN.within, now, valid_days=0)
+    return certificate_of(units, ladder, asked, dict.fromkeys(ladder.router.experts, ""))
 
 
 def data_facts(request: RoutingRequest, tables: Tables, router_version: str, encoder: str) -> DataFacts:
@@ -191,7 +220,11 @@ def run_routing(request: RoutingRequest, *, now: datetime, progress: Progress) -
     facts = data_facts(request, tables, router.version, encoder_name(artifact))
     report = measure(trial, request, facts, rng=measure_rng, now=now)
     decide = partial(decide_unseen, encoder=router.encoder, now=now, progress=progress)
-    return report.model_copy(update={"out_of_fold": out_of_fold(tables, request, decide, progress)})
+    more = {
+        "out_of_fold": out_of_fold(tables, request, decide, progress),
+        "certificate": certified(trial, artifact, router, now),
+    }
+    return report.model_copy(update=more)
 
 
 def decide_unseen(

@@ -11,7 +11,7 @@ from coe.eval.routing.baselines import one_hot
 from coe.eval.routing.trial import Choice, Trial
 from coe.router.pipeline import Router
 from coe.router.strategies.agree import StrategyName
-from coe.router.strategies.learned import Played, play
+from coe.router.strategies.learned import Played, play_choices
 from coe.router.strategy_plan import StrategyPlan
 from coe.training.types import NOT_COMPARED
 
@@ -30,14 +30,8 @@ def strategy_arm(router: Router, trial: Trial) -> Choice:
 
 def planned(router: Router, trial: Trial, plan: StrategyPlan) -> Played:
     """The plan on the test queries. Where answers were not compared, one expert serves."""
-    m, rows = len(router.experts), [router.categories.index(d.category) for d in trial.decisions]
+    rows, answers = [router.categories.index(d.category) for d in trial.decisions], trial.test.answers
     assert router.ways is not None, "a router with plans has ways"
-    assert trial.test.answers is not None, "strategies are played where answers are known"
-    is_compared = (trial.test.answers > NOT_COMPARED).any(axis=1)
-    choice = np.where(is_compared, plan.choice_of[rows], trial.decided)
-    served = np.minimum(choice, m - 1)
-    asked = one_hot(served, m).astype(bool)
-    for way in np.unique(choice[choice >= m]).tolist():
-        chosen, played = choice == way, play(trial.test.answers, router.ways.strategy(way - m))
-        served[chosen], asked[chosen] = played.served[chosen], played.asked[chosen]
-    return Played(served, asked)
+    assert answers is not None, "strategies are played where answers are known"
+    choice = np.where((answers > NOT_COMPARED).any(axis=1), plan.choice_of[rows], trial.decided)
+    return play_choices(answers, choice, router.ways)

@@ -48,7 +48,7 @@ class Trial:
     Both tables have the same experts and complete scores; embeddings have unit rows. `how` says how the router chooses.
     Costs and sizes of an expert are NaN where unknown. `methods` has the router of every kind of scorer, by the name of
     the kind; `strategies` are arms that ask several experts. `limited` has
-    the router's experts (n,) by budget, at each limit of `known_budgets`.
+    the router's experts (n,) by budget, at each limit of `known_budgets`, and by `quality_floor` the cheapest plan's.
     """
 
     fit: OutcomeTable

@@ -29,6 +29,7 @@ class LiveConfig(Poller):
     def __init__(self, settings: Settings, started: CoeConfig, found: InForce | None) -> None:
         super().__init__("the configuration in force", POLL_EVERY_S, longest_s=POLL_EVERY_S)
         self.started = started
+        self.folder = settings.config_path.resolve().parent  # of experts.yaml
         self.problem: str | None = None  # why the last change was not taken
         self.number = self._seen = 0 if found is None else found.number  # the change that this process serves
         self._settings = settings

@@ -68,6 +68,7 @@ class Console:
             ("GET", "/experts", self.experts),
             ("GET", "/routers", self.routers),
             ("POST", "/routers", self.change_router),
+            ("GET", "/certificate", self.certificate),
             ("GET", "/spend", self.spend),
             ("POST", "/logout", self.log_out),
         ]
@@ -185,6 +186,9 @@ class Console:
 
     async def routers(self, request: Request, api: Api) -> Response:
         return self._show(request, "routers", state=await api.get("/v1/admin/routers"))
+
+    async def certificate(self, request: Request, api: Api) -> Response:
+        return self._show(request, "certificate", made=(await api.get("/v1/admin/routers"))["certificate"])
 
     async def change_router(self, request: Request, api: Api) -> Response:
         given, root = await fields(request), "/v1/admin/routers"

@@ -60,10 +60,19 @@ async def show_config(live: Annotated[LiveConfig | None, part("live_config")], c
 
 
 @api.get("/routers", response_model=None)
-async def list_routers(live: Live, database: LogDatabase, caller: CallerOf) -> Response:
-    """Every router with its part now, newest first; the evidence of a trial; the last rounds of `coe retrain`."""
+async def list_routers(
+    live: Live, database: LogDatabase, caller: CallerOf, standing: Annotated[Callable[[], Any], part("standing")]
+) -> Response:
+    """Every router with its part now, newest first; the evidence of a trial; the last rounds of `coe retrain`; the
+    certificate with its state."""
     require_admin(caller)
-    return await answered(lambda: state_of(live, database))
+
+    def found() -> dict[str, Any]:
+        own = standing()
+        view = own and own.certificate.model_dump(mode="json") | {"state": own.state, "why": own.why}
+        return state_of(live, database) | {"certificate": view}
+
+    return await answered(found)
 
 
 @api.post("/routers/rollback", response_model=None)

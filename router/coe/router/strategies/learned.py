@@ -27,12 +27,14 @@ class Ways:
 
     `experts` (v, 3), the arbiter last. `quality` (k + 1, v) is what a plan is solved from, in which a lead over the
     best single expert counts only as far as its errors do not explain it; `asks` (k + 1, v, m) how often each expert is
-    asked per query of a category.
+    asked per query of a category. `cautious` (k + 1, v) is what a floor counts: all that was measured, less a standard
+    error.
     """
 
     experts: IntArray
     quality: FloatArray
     asks: FloatArray
+    cautious: FloatArray
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """As stored in an artifact under `strategies.`."""
@@ -47,12 +49,19 @@ class Ways:
         return Ways(
             experts=np.array(renumbered, dtype=np.int64).reshape(len(kept), 3),
             quality=self.quality[:, kept],
+            cautious=self.cautious[:, kept],
             asks=np.pad(self.asks[:, kept][:, :, list(columns)], ((0, 0), (0, 0), (0, others))),
         )
 
     def strategy(self, v: int) -> Agree:
         one, other, arbiter = self.experts[v].tolist()
         return Agree((one, other), arbiter)
+
+
+def no_ways(k: int, m: int) -> Ways:
+    """Those of a router of k rows and m experts that learned none."""
+    nothing = np.zeros((k, 0), dtype=np.float32)
+    return Ways(np.zeros((0, 3), dtype=np.int64), nothing, np.zeros((k, 0, m), dtype=np.float32), nothing)
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,18 @@ def play(keys: IntArray, way: Agree) -> Played:
     return Played(served, asked)
 
 
+def play_choices(keys: IntArray, choice: IntArray, ways: Ways) -> Played:
+    """What each of n prompts gets by its choice (n,): expert e of m alone, or way `e - m`. `keys` as of `play`."""
+    m = keys.shape[1]
+    served = np.minimum(choice, m - 1)
+    asked = np.eye(m, dtype=bool)[served]
+    for each in np.unique(choice[choice >= m]).tolist():
+        own = choice == each
+        played = play(keys[own], ways.strategy(each - m))
+        served[own], asked[own] = played.served, played.asked
+    return Played(served, asked)
+
+
 def learned_ways(state: ArrayState, k: int, m: int) -> Ways:
     """Those in an artifact of k categories and m experts. Experts that joined the router since are never asked.
 
@@ -91,4 +112,6 @@ def learned_ways(state: ArrayState, k: int, m: int) -> Ways:
     known = asks.shape[2]
     if known > m or ((experts < 0) | (experts >= known)).any():
         raise ArtifactError(f"array 'experts' names an expert beyond the {min(known, m)} of the router")
-    return Ways(experts, require_finite(state, "quality", (k + 1, v)), asks).among(range(known), m - known)
+    quality = require_finite(state, "quality", (k + 1, v))
+    cautious = require_finite(state, "cautious", (k + 1, v)) if "cautious" in state else quality
+    return Ways(experts, quality, asks, cautious).among(range(known), m - known)

@@ -67,12 +67,16 @@ def fit_strategies(data: GradedQueries, evidence: QualityMatrix, progress: Progr
     is_measured[-1] = is_known.mean() >= MOSTLY
     gains = np.array([scores[v] - part.table.scores[:, single] for v in kept]).reshape(len(kept), len(rows)).T
     lead = surely_gained(gains, rows, len(evidence.mass) - 1)
-    quality = np.where(is_measured[:, None], evidence.quality[:, [single]] + lead, NEVER)
+    cautious = shrink(*cell_sums(gains, rows, len(evidence.mass) - 1))[0] - gains.std(axis=0) / np.sqrt(len(gains))
+    quality, cautious = (
+        np.where(is_measured[:, None], evidence.quality[:, [single]] + each, NEVER) for each in (lead, cautious)
+    )
     asks = [mean_asked(found[v].asked, rows, len(evidence.mass) - 1) for v in kept]
     return Ways(
         experts=np.array([ways[v].experts for v in kept], dtype=np.int64).reshape(len(kept), 3),
         quality=quality.astype(np.float32),
         asks=np.array(asks, dtype=np.float32).reshape(len(kept), *evidence.quality.shape).transpose(1, 0, 2),
+        cautious=cautious.astype(np.float32),
     )
 
 

@@ -1,0 +1,147 @@
+"""The fixed sequence of plans that is tested, a policy's own and ever safer ones from dear to cheap, and what they are
+compared with.
+
+Shapes: n prompts, k rows of the map, m experts of the router, c plans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from coe.base.errors import ConfigError, InfeasibleBudgetError
+from coe.router.pipeline import Router
+from coe.router.policy_config import FLOOR, PolicyConfig
+from coe.router.solved_policy import SolvedPolicy
+from coe.router.strategies.learned import Ways, no_ways
+from coe.router.types import BoolArray, Float64Array, FloatArray, IntArray
+
+STEPS = 8
+"""Floors between the safest plan and the policy's own (ours): more steps cost no level, each is one more to show."""
+
+LEAST_SAVING = 0.05
+"""Share of the price that a plan is predicted to save at least: one that saves next to nothing would have to be shown
+before those that do (ours)."""
+
+REFERENCE = ".reference"
+"""Name of the policy that serves what plans are compared with; none of experts.yaml has a dot in front."""
+
+Load = Callable[[Mapping[str, PolicyConfig]], Router]
+"""The router with more policies."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the reference (first) and each plan do on n prompts: `choice` (n, 1 + c), an expert e of m, or the way e - m
+    that asks several; `row` (n,) of the map."""
+
+    choice: IntArray
+    row: IntArray
+
+    @property
+    def differs(self) -> BoolArray:
+        """(n, c) prompts on which a plan does not do what the reference does: on others its gain is 0, ungraded."""
+        return np.asarray(self.choice[:, 1:] != self.choice[:, :1])
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """`names` (c,) of the plans in the router, from dear to cheap, and the `floors` (c,) that they were solved for.
+    `of` is what they are compared with, an expert or a policy."""
+
+    router: Router
+    of: str
+    names: tuple[str, ...]
+    floors: tuple[float, ...]
+
+    @cached_property
+    def ways(self) -> Ways:
+        """None at all where training knew no answers."""
+        return self.router.ways or no_ways(len(self.router.categories), len(self.router.experts))
+
+    @property
+    def policies(self) -> list[SolvedPolicy]:
+        return [self.router.policy(name) for name in (REFERENCE, *self.names)]
+
+    @cached_property
+    def alone(self) -> IntArray:
+        """(k, 1 + c) who serves a row where no answers can be compared."""
+        rows = range(len(self.router.categories))
+        return np.array([[one.expert_of(row)[0] for one in self.policies] for row in rows], dtype=np.int64)
+
+    @cached_property
+    def by_row(self) -> IntArray:
+        """(k, 1 + c) as `Choices.choice`: a map decides by the row alone."""
+        plans = [one.plan for one in self.policies]
+        columns = [self.alone[:, i] if plan is None else plan.choice_of for i, plan in enumerate(plans)]
+        return np.stack(columns, axis=1)
+
+    @cached_property
+    def price(self) -> Float64Array:
+        """(k, c') of everything that can be chosen: USD, or active parameters where no expert has a price."""
+        costs = self.router.costs
+        assert costs is not None, "a router that policies are solved for knows costs"
+        alone = np.broadcast_to(getattr(costs, self.key), costs.cost_usd.shape)
+        several = np.einsum("kvm,km->kv", self.ways.asks, alone)
+        return np.concatenate([alone, several], axis=1, dtype=np.float64)
+
+    @property
+    def key(self) -> str:
+        """The amount that the cheapest plan has least of."""
+        return "cost_usd" if self.router.costs is not None and self.router.costs.cost_usd.any() else "active_params_b"
+
+    def asked(self, plan: int) -> list[str]:
+        """All whom a plan, or the reference, may ask."""
+        m, found = len(self.router.experts), set[int]()
+        for choice in np.unique(self.by_row[:, [0, plan + 1]]).tolist():
+            found |= {choice} if choice < m else set(self.ways.strategy(choice - m).experts)
+        return sorted(self.router.experts[e] for e in found)
+
+    def choices(self, embeddings: FloatArray) -> Choices:
+        """What all do on queries with embeddings (n, d)."""
+        judged = self.router.judge(embeddings, self.router.predict_categories(embeddings))
+        rows = np.array([each.row for each in judged], dtype=np.int64)
+        return Choices(self.by_row[rows], rows)
+
+
+def build_ladder(load: Load, name: str, policies: Mapping[str, PolicyConfig]) -> Ladder:
+    """The plans of policy `name` that are predicted to be surely cheaper than what its floor is of.
+
+    Args:
+        load: the router, under these policies and more.
+
+    Raises:
+        ConfigError: the policy has no floor, or no plan is cheaper.
+    """
+    policy = policies[name]
+    floor = policy.quality_floor
+    if floor is None:
+        raise ConfigError(f"policies.{name}: has no {FLOOR}, so there is nothing to certify; write one")
+
+    def at(within: float) -> PolicyConfig:
+        return policy.model_copy(update={FLOOR: floor.model_copy(update={"within": within})})
+
+    plain = load({REFERENCE: at(1.0)})
+    found = plain.policy(REFERENCE).floor
+    assert found is not None, "it was asked for"
+    reference = policies.get(found.of, PolicyConfig(pins=dict.fromkeys(plain.categories, found.of)))
+    try:
+        load({REFERENCE: at(-1.0)})
+        safest = -1.0
+    except InfeasibleBudgetError as error:
+        safest = min(error.smallest, floor.within)
+    steps = {f"{name} {i}": each for i, each in enumerate(np.linspace(safest, floor.within, STEPS).round(6).tolist())}
+    router = load({REFERENCE: reference, **{step: at(each) for step, each in steps.items()}})
+    ladder = Ladder(router, found.of, tuple(steps), tuple(steps.values()))
+    most, price = router.policy(REFERENCE).predicted[ladder.key], dict[str, float]()
+    for step in steps:
+        solved, seen = router.policy(step), {router.policy(each).fingerprint for each in price}
+        if solved.fingerprint not in seen and solved.predicted[ladder.key] < (1 - LEAST_SAVING) * most:
+            price[step] = solved.predicted[ladder.key]
+    if not price:
+        raise ConfigError(f"policies.{name}: no plan is predicted to be cheaper than {found.of}, so nothing is saved")
+    kept = sorted(price, key=lambda step: -price[step])
+    return Ladder(router, found.of, tuple(kept), tuple(steps[step] for step in kept))

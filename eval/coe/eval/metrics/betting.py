@@ -1,0 +1,96 @@
+"""Exact evidence that a mean gain lies above a bound, which may be looked at after every batch: the capital of a
+betting confidence sequence. Pure.
+
+Who bets on gains whose mean is not above the bound wins nothing on average, whatever the stakes, as long as each stake
+follows from earlier gains and no bet can cost more than is there. So the capital, from 1 on, reaches 1 / LEVEL with a
+chance of at most LEVEL, however often it is looked at (Ville 1939; Waudby-Smith & Ramdas, JRSS-B 2024). A part of it
+replicates a digital option on the sum of gains at the end of a plan, which needs fewer gains than stakes that never
+change (Koning & van Meer, "Anytime validity is free", 2025); the rest has such stakes, in case the plan is wrong.
+
+Where the capital is enough the option is sold, and the stakes that never change take what it is worth: it would hold
+for ever. The capital is never more than SPARE times what is asked. So a plan that became worse, because an expert
+changed, loses what it has shown within some hundred gains.
+
+Shapes: n gains in order of time, c plans that are tested side by side, b blocks.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy.special import ndtri
+
+from coe.router.types import Float64Array
+
+LEVEL = 0.05
+ASKED = 1.0 / LEVEL
+SPARE = math.e
+HEDGED = 0.6
+STEADY = (0.1, 0.3, 0.6)
+MOST = 0.7
+"""Share of the first capital that replicates the option, and stakes that never change; MOST is the largest one. All
+stakes are shares of the largest that leaves the capital positive (ours)."""
+
+PRIZE = 2.0 * ASKED / HEDGED
+"""What the option pays for a capital of 1: with twice what is asked, a sum that touches the strike is enough."""
+
+PLANNED, LATER = 400.0, 0.25
+"""Gains of a plan, and those that are always to come, as a share of those seen (ours)."""
+
+PRIOR_GAINS, PRIOR_VARIANCE = 20.0, 0.03
+"""Prior of the variance of a gain: of a plan that serves another answer in one case of ten (ours)."""
+
+BLOCK = 20
+"""Gains with the same stake, at whose end the capital is looked at."""
+
+
+def capital(gains: Float64Array, bound: float, most_lost: Float64Array) -> Float64Array:
+    """(b, c) the capital against "the mean gain is at most `bound`", after each block.
+
+    Args:
+        most_lost: (n,) what was known, before each gain, that it could not lie below the negative of.
+    """
+    hedged = np.full(gains.shape[1], HEDGED)
+    steady = np.full((len(STEADY), gains.shape[1]), (1.0 - HEDGED) / len(STEADY))
+    stakes = np.array(STEADY)[:, None, None]
+    squares, seen, found = np.full(gains.shape[1], PRIOR_GAINS * PRIOR_VARIANCE), PRIOR_GAINS, []
+    for start in range(0, len(gains), BLOCK):
+        part = slice(start, start + BLOCK)
+        surplus, largest = gains[part] - bound, 1.0 / (float(most_lost[part].max()) + bound)
+        left = max(PLANNED - start, LATER * (start + 50.0))
+        stake = np.minimum(hedging_stake(hedged / HEDGED / PRIZE, squares / seen, left), MOST * largest)
+        hedged = hedged * np.prod(1.0 + stake * surplus, axis=0)
+        steady = steady * np.prod(1.0 + stakes * largest * surplus, axis=1)
+        whole = hedged + steady.sum(axis=0)
+        kept = np.minimum(SPARE * ASKED / whole, 1.0)
+        sold = np.where(whole * kept >= ASKED, hedged * kept, 0.0)
+        hedged, steady = hedged * kept - sold, steady * kept + sold / len(STEADY)
+        squares, seen = squares + (surplus**2).sum(axis=0), seen + len(surplus)
+        found.append(whole * kept)
+    return np.array(found).reshape(len(found), gains.shape[1])
+
+
+def hedging_stake(price: Float64Array, variance: Float64Array, left: float) -> Float64Array:
+    """(c,) stakes, per unit of gain and of capital, that replicate an option of this price (c,) per unit of its prize
+    on `left` gains of this variance (c,): phi(d) / (Phi(d) s sqrt(left)) where Phi(d) is the price."""
+    price = np.clip(price, 1e-12, 1.0 - 1e-9)
+    density = np.exp(-(ndtri(price) ** 2) / 2.0) / math.sqrt(2.0 * math.pi)
+    return np.asarray(density / (price * np.sqrt(variance * left)), dtype=np.float64)
+
+
+FUTURES, FURTHEST = 64, 4000
+"""Ways on that are simulated, and the most gains of each (ours)."""
+
+
+def still_needed(gains: Float64Array, bound: float, most_lost: Float64Array, rng: np.random.Generator) -> int | None:
+    """Median number of gains beyond these (n,) after which the capital is enough, where those to come are like these;
+    None where FURTHEST are too few."""
+    if len(gains) < BLOCK or gains.mean() <= bound:
+        return None
+    futures, limits = rng.choice(gains, size=(FURTHEST, FUTURES)), np.full(FURTHEST, most_lost.max())
+    both = np.concatenate([np.repeat(gains[:, None], FUTURES, axis=1), futures])
+    enough = capital(both, bound, np.concatenate([most_lost, limits]))[len(gains) // BLOCK :] >= ASKED
+    first = np.where(enough.any(axis=0), enough.argmax(axis=0) * BLOCK, FURTHEST)
+    median = int(np.median(first))
+    return None if median >= FURTHEST else max(median, BLOCK)
