@@ -1,4 +1,4 @@
-"""`coe up`, `coe serve`, `coe experts up` and `coe config apply`."""
+"""`coe up`, `coe serve`, `coe experts up`, `coe doctor gpu` and `coe config apply`."""
 
 from __future__ import annotations
 
@@ -77,6 +77,31 @@ def experts_up(
 
     known, folder = load_config(config), config.resolve().parent
     run(run_experts(known, folder, data_dir.resolve(), engine_environment(known), Terminal()))
+
+
+def doctor_gpu(
+    config: options.ConfigOption = Path("experts.yaml"),
+    data_dir: options.DataOption = Path("data"),
+) -> None:
+    """Try on this host's first GPU what engines must be able to do, with models of random weights: about 20 minutes.
+
+    Starts, sleep with answers compared, kills, a GPU that others use, turns and throughput. The GPU must be free.
+    Takes `vllm` of experts.yaml. Writes `doctor/gpu.md` and `gpu.json` into the data folder; the placement of engines
+    uses what was measured. Exits with 1 if something is broken.
+    """
+    from uvloop import run
+
+    from coe.cli.progress import console_progress
+    from coe.fleet.doctor.report import examine
+    from coe.gateway.settings import engine_environment
+    from coe.router.config import load_config
+
+    known = load_config(config)
+    with console_progress() as tell:
+        findings = run(examine(known.vllm, data_dir.resolve(), engine_environment(known), tell))
+    typer.echo((data_dir / "doctor" / "gpu.md").read_text(encoding="utf-8"), nl=False)
+    if any(each.verdict == "broken" for each in findings):
+        raise typer.Exit(1)
 
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="only show what would change, or why it is refused")]
