@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +90,21 @@ def test_replicas_are_services_of_compose_and_replicas_of_the_others(experts_fil
     ]
     assert sorted(number for ids in gpus for number in ids) == [*"0123456"]
     stack = rendered(deployment, Target.KUBERNETES)
-    assert [
-        each["replicaCount"] for each in yaml.safe_load(stack["vllm-values.yaml"])["servingEngineSpec"]["modelSpec"]
-    ] == [6, 1]
-    assert "replicas: 6" not in stack["gateway.yaml"]
-    (scaled, _) = yaml.safe_load_all(stack["scaling.yaml"])
-    assert (scaled["spec"]["minReplicaCount"], scaled["spec"]["maxReplicaCount"]) == (6, 6)
+    (_, *scaled) = (each["spec"] for each in yaml.safe_load_all(stack["scaling.yaml"]))
+    assert [(each["minReplicaCount"], each["maxReplicaCount"]) for each in scaled] == [(6, 6), (1, 4)]
+    assert "replicas:" not in stack["gateway.yaml"] + stack["engines.yaml"]
+
+
+def test_engines_on_one_gpu_start_one_after_the_other(tmp_path: Path) -> None:
+    on = {
+        name: {"engine_env": {"CUDA_VISIBLE_DEVICES": gpus}} for name, gpus in {"a": "0", "b": "0,1", "c": "1"}.items()
+    }
+    experts = {name: {**LLAMA, "model": name, **entry} for name, entry in on.items()}
+    (tmp_path / "experts.yaml").write_text(yaml.safe_dump({**VALUES, "experts": experts, "vllm": {}}))
+    deployment = plan_deployment(tmp_path / "experts.yaml", image="coe:1", vllm_image="v:1")
+    services = yaml.safe_load(rendered(deployment, Target.COMPOSE)["compose.yaml"])["services"]
+    waits = {name: [*services[f"vllm-{name}"].get("depends_on", {})] for name in on}
+    assert waits == {"a": [], "b": ["vllm-a"], "c": ["vllm-b"]}
 
 
 def test_compose_starts_engines_as_coe_does_and_its_gateway_asks_them(deployment: Deployment) -> None:
@@ -112,7 +122,9 @@ def test_compose_starts_engines_as_coe_does_and_its_gateway_asks_them(deployment
         *("-m", "vllm.entrypoints.openai.api_server", "--model", "meta/Llama", "--served-model-name", "base"),
         *("--host", "0.0.0.0", "--port", "8000", "--enable-lora", "--lora-modules", "law=/adapters/law"),
         *("--enable-prompt-tokens-details", "--max-model-len", "8192", "--max-loras", "1", "--max-lora-rank", "16"),
+        *("--shutdown-timeout", "120"),
     ]
+    assert engine["stop_grace_period"] == "150s"
     assert engine["volumes"] == ["models:/models", "./adapters:/adapters:ro"]
     assert "ports" not in engine
     assert engine["environment"]["HF_HOME"] == "/models"
@@ -168,21 +180,47 @@ def test_what_scales_and_disturbs_the_gateways_finds_them(deployment: Deployment
     assert mounted == {mount["name"] for mount in container["volumeMounts"]}
 
 
-def test_values_of_the_production_stack_name_the_services_that_the_gateway_asks(deployment: Deployment) -> None:
+def test_engines_of_a_cluster_are_those_that_gateways_ask_and_have_what_they_need(deployment: Deployment) -> None:
     files = rendered(deployment, Target.KUBERNETES)
     config = parse_text(documents(files["gateway.yaml"])["ConfigMap"]["data"]["experts.yaml"], file="experts.yaml")
-    assert config.experts["law"].url == "http://vllm-base-engine-service/v1"
-    first, second = yaml.safe_load(files["vllm-values.yaml"])["servingEngineSpec"]["modelSpec"]
-    assert (first["name"], first["requestGPU"], first["vllmConfig"]["enablePrefixCaching"]) == ("fast-one", 2, False)
-    assert first["vllmConfig"]["tensorParallelSize"] == 2
-    assert (second["name"], second["vllmConfig"]["enablePrefixCaching"]) == ("base", True)
-    assert second["vllmConfig"]["extraArgs"][2:5] == ["--enable-lora", "--lora-modules", "law=/adapters/law"]
-    assert second["extraVolumes"][0]["persistentVolumeClaim"]["claimName"] == "coe-adapters"
-    scaled = list(yaml.safe_load_all(files["scaling.yaml"]))
-    assert [each["spec"]["scaleTargetRef"]["name"] for each in scaled] == [
-        "vllm-fast-one-deployment-vllm",
-        "vllm-base-deployment-vllm",
-    ]
+    found = list(yaml.safe_load_all(files["engines.yaml"]))
+    services = {each["metadata"]["name"]: each["spec"] for each in found if each["kind"] == "Service"}
+    engines = {each["metadata"]["name"]: each["spec"] for each in found if each["kind"] == "Deployment"}
+    assert config.experts["law"].url == config.experts["base"].url == "http://vllm-base:8000/v1"
+    assert services.keys() == engines.keys() == {"vllm-fast-one", "vllm-base"}
+    for name, engine in engines.items():
+        pod = engine["template"]
+        labels = pod["metadata"]["labels"]
+        assert services[name]["selector"] == engine["selector"]["matchLabels"] == labels
+        (policy,) = (each["spec"] for each in found if each["kind"] == "NetworkPolicy")
+        assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+        assert engine["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+        assert pod["spec"]["terminationGracePeriodSeconds"] == 150
+        assert "runtimeClassName" not in pod["spec"]
+        (container,) = pod["spec"]["containers"]
+        assert {each["name"] for each in pod["spec"]["volumes"]} == {each["name"] for each in container["volumeMounts"]}
+        assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys()
+    (base,) = engines["vllm-base"]["template"]["spec"]["containers"]
+    assert base["args"][-2:] == ["--shutdown-timeout", "120"]
+    assert "law=/adapters/law" in base["args"]
+    (fast,) = engines["vllm-fast-one"]["template"]["spec"]["containers"]
+    assert fast["resources"]["limits"] == {"nvidia.com/gpu": 2}
+    monitor, *scaled = yaml.safe_load_all(files["scaling.yaml"])
+    assert monitor["spec"]["selector"]["matchLabels"] == policy["podSelector"]["matchLabels"]
+    assert [each["spec"]["scaleTargetRef"]["name"] for each in scaled] == [*engines]
+    claims = [each for each in found if each["kind"] == "PersistentVolumeClaim"]
+    assert [each["metadata"]["name"] for each in claims] == ["coe-models"]
+
+
+def test_the_first_router_waits_for_its_engines_and_has_a_name_of_its_own(deployment: Deployment) -> None:
+    job = documents(rendered(deployment, Target.KUBERNETES)["gateway.yaml"])["Job"]
+    (waits,) = job["spec"]["template"]["spec"]["initContainers"]
+    (program,) = waits["args"]
+    compile(program, "args", "exec")
+    assert '["fast-one", "base"]' in program
+    other = documents(rendered(replace(deployment, image="coe:2"), Target.KUBERNETES)["gateway.yaml"])["Job"]
+    assert job["metadata"]["name"].startswith("coe-first-router-")
+    assert job["metadata"]["name"] != other["metadata"]["name"]
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:

@@ -52,6 +52,9 @@ def test_docker_compose_takes_the_project(config: str, tmp_path: Path) -> None:
 
 def test_kubernetes_takes_the_manifests(tmp_path: Path) -> None:
     out = rendered("kubernetes", ROOT / "deploy" / "experts.gpu.yaml", tmp_path)
-    script = (str(TOOLS / "python"), "-c", CHECK_MANIFESTS, "gateway.yaml", *KUBERNETES_VERSIONS)
-    kinds = output(*script, folder=out).split()
-    assert {"ConfigMap", "Job", "Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget"} <= set(kinds)
+    for file, wanted in (
+        ("gateway.yaml", {"ConfigMap", "Job", "Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget"}),
+        ("engines.yaml", {"PersistentVolumeClaim", "NetworkPolicy", "Service", "Deployment"}),
+    ):
+        script = (str(TOOLS / "python"), "-c", CHECK_MANIFESTS, file, *KUBERNETES_VERSIONS)
+        assert wanted <= set(output(*script, folder=out).split())

@@ -14,6 +14,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+from hashlib import sha256
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,7 @@ from coe.fleet.vllm_command import (
     VllmProcess,
     adapter_folder,
     each_replica,
-    flag_arguments,
     flag_of,
-    lora_arguments,
     managed_experts,
     read_adapter_ranks,
     vllm_processes,
@@ -55,15 +54,9 @@ ENGINE_PORT = 8000
 GB_PER_BILLION, SPARE_GB = 2.2, 10
 """Disk for weights of 16 bits each, a tenth more, and for the rest of a model's files."""
 
-CHART_KEYS = {
-    "max-model-len": "maxModelLen",
-    "dtype": "dtype",
-    "tensor-parallel-size": "tensorParallelSize",
-    "max-num-seqs": "maxNumSeqs",
-    "gpu-memory-utilization": "gpuMemoryUtilization",
-    "enable-prefix-caching": "enablePrefixCaching",
-}
-"""Flags that have a key of their own in the chart of vLLM's production stack; the others are its `extraArgs`."""
+DRAIN = "shutdown-timeout"
+DRAIN_S, SPARE_S = 120, 30
+"""For requests of an engine that is to end, where no flag says another time, and for its end."""
 
 
 class Target(StrEnum):
@@ -100,16 +93,12 @@ class EngineUnit:
         """Arguments of Python in a container, which other containers reach."""
         words = list(self.process.argv[1:])
         words[words.index("--host") + 1], words[words.index("--port") + 1] = "0.0.0.0", str(ENGINE_PORT)
-        return words
+        return words if DRAIN in self.process.flags else [*words, f"--{DRAIN}", str(DRAIN_S)]
 
     @property
-    def chart_config(self) -> dict[str, Any]:
-        """The flags in the chart's terms. It turns prefix caching off unless it is asked for, vLLM on."""
-        flags = dict(self.process.flags)
-        named: dict[str, Any] = {"enablePrefixCaching": flags.pop("no-enable-prefix-caching", False) is not True}
-        named |= {CHART_KEYS[flag]: flags.pop(flag) for flag in list(flags) if flag in CHART_KEYS}
-        served = ["--served-model-name", *self.process.served_names]
-        return {**named, "extraArgs": [*served, *lora_arguments(self.process.adapters), *flag_arguments(flags)]}
+    def grace_s(self) -> int:
+        """Seconds from SIGTERM until it has surely ended by itself."""
+        return int(self.process.flags.get(DRAIN, DRAIN_S)) + SPARE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +143,12 @@ class Deployment:
         retrieval = self.config.retrieval
         return retrieval is not None and retrieval.pgvector_url_env is not None
 
-    def disk_gb(self, unit: EngineUnit) -> int:
-        """Disk for the weights of an engine."""
-        size_b = max(self.config.experts[name].params_b for name in unit.process.experts)
-        return math.ceil(size_b * GB_PER_BILLION) + SPARE_GB
+    @property
+    def disk_gb(self) -> int:
+        """Disk for the weights of all engines."""
+        entries = [self.config.experts[name] for unit in self.engines for name in unit.process.experts]
+        sizes = {entry.model: entry.params_b for entry in entries}
+        return sum(math.ceil(size_b * GB_PER_BILLION) + SPARE_GB for size_b in sizes.values())
 
     def experts_yaml(self, target: Target) -> str:
         """The gateway's experts.yaml, in which each engine is somewhere else, with a key. In a cluster vector stores
@@ -178,10 +169,9 @@ class Deployment:
         return yaml_text(values)
 
     def roots_of(self, unit: EngineUnit, target: Target) -> list[str]:
-        """API roots of an engine's replicas, as the gateway reaches them: services of Compose, or the one that the
-        chart makes for an entry."""
+        """API roots of an engine's replicas, as gateways reach them: a service each, or one for all in a cluster."""
         if target is Target.KUBERNETES:
-            return [f"http://vllm-{unit.name}-engine-service/v1"]
+            return [f"http://vllm-{unit.name}:{ENGINE_PORT}/v1"]
         alike = (each.name for each in self.replicas if each.process.experts == unit.process.experts)
         return [f"http://vllm-{name}:{ENGINE_PORT}/v1" for name in alike]
 
@@ -192,10 +182,12 @@ def rendered(deployment: Deployment, target: Target) -> dict[str, str]:
         loader=PackageLoader("coe.gateway.deploy"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["json"] = partial(json.dumps, ensure_ascii=False)  # which is YAML, whatever the text
+    experts = deployment.experts_yaml(target)
     values = {
         "fleet": deployment,
-        "experts": deployment.experts_yaml(target),
+        "experts": experts,
         "gpus": numbered_gpus(deployment.replicas),
+        "revision": sha256((experts + deployment.image).encode()).hexdigest()[:8],
         "secrets": [name for name in deployment.secrets if not (deployment.engines and name == ENGINE_KEY)],
     }
     names = [name for name in environment.list_templates() if name.startswith(f"{target}/")]
