@@ -91,6 +91,7 @@ def doctor_gpu(
     """
     from uvloop import run
 
+    from coe.base.visible_text import echo
     from coe.cli.progress import console_progress
     from coe.fleet.doctor.report import examine
     from coe.gateway.settings import engine_environment
@@ -99,7 +100,7 @@ def doctor_gpu(
     known = load_config(config)
     with console_progress() as tell:
         findings = run(examine(known.vllm, data_dir.resolve(), engine_environment(known), tell))
-    typer.echo((data_dir / "doctor" / "gpu.md").read_text(encoding="utf-8"), nl=False)
+    echo((data_dir / "doctor" / "gpu.md").read_text(encoding="utf-8"))
     if any(each.verdict == "broken" for each in findings):
         raise typer.Exit(1)
 
