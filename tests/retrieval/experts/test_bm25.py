@@ -61,11 +61,45 @@ def test_its_space_follows_what_changes_an_index() -> None:
 
 
 def test_a_language_without_a_stemmer_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"no stemmer for language 'klingon'; allowed: none, .*english"):
+    with pytest.raises(ConfigError, match=r"no stemmer for language 'klingon'; allowed: any, none, .*english"):
         expert(language="klingon")
 
 
 WORDS = st.lists(st.sampled_from(("cat", "dog", "fish", "bird", "ant")), max_size=7).map(" ".join)
+
+
+@pytest.mark.parametrize(
+    ("document", "query"),
+    [
+        ("北京是中华人民共和国的首都", "首都是哪里"),
+        ("東京タワーは東京にある", "東京ﾀﾜｰ"),
+        ("กรุงเทพเป็นเมืองหลวงของไทย", "เมืองหลวง"),
+        ("서울은 대한민국의 수도이다", "수도는"),
+        ("भारत की राजधानी नई दिल्ली है", "दिल्ली में"),
+        ("Η πρωτεύουσα της Ελλάδας είναι η Αθήνα", "πρωτεύουσες"),
+        ("Москва является столицей России", "столица"),
+        ("عاصمة مصر هي القاهرة", "العاصمة"),
+        ("Die Versicherungen zahlen", "Versicherung"),
+        ("the insurance pays", "insured"),
+    ],
+)
+def test_words_of_any_script_meet_in_their_stems(document: str, query: str) -> None:
+    index = expert().index(["xyz", document, "völlig anderes 別のもの"])
+    assert index.search(query, 5)[0].tolist() == [1]
+
+
+def test_identifiers_and_numbers_are_not_cut() -> None:
+    assert expert().words("E1234567 err_timeout_7 2024051 timeouts") == [
+        "e1234567",
+        "err_timeout_7",
+        "2024051",
+        "timeou",
+    ]
+
+
+def test_vowel_signs_belong_to_their_word_and_signs_without_spaces_go_in_pairs() -> None:
+    assert expert(language="none").words("हिन्दी में 東京都 a") == ["हिन्दी", "में", "東京", "京都"]
+    assert expert(language="none").words("都 ①") == ["都", "1"]
 
 
 @given(st.lists(WORDS, min_size=1, max_size=6), WORDS, st.integers(0, 99))

@@ -1,9 +1,16 @@
-"""BM25 (Robertson & Zaragoza 2009) over stemmed words, by bm25s: an expert without vectors."""
+"""BM25 (Robertson & Zaragoza 2009) over stemmed words, by bm25s: an expert without vectors.
+
+It asks of no text in what language it is. Snowball stems a word as its script says, and its first six letters count,
+because a Latin word may be of any language: that stems German and Romanian about as well as their own stemmers do, and
+costs English nothing (benchmarks/LOG.md). In scripts without spaces each two neighbouring signs are a word, as in
+Lucene's analyser for Chinese, Japanese and Korean.
+"""
 
 from __future__ import annotations
 
 import logging
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,7 +28,16 @@ from coe.router.types import BoolArray, FloatArray, IntArray, Record
 if TYPE_CHECKING:
     from bm25s import BM25
 
-WORD = re.compile(r"\w+")
+UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff"
+)
+"""Signs of Thai, Lao, Burmese, Khmer, Japanese, Chinese and Korean, as parts of a set in a regular expression."""
+
+ANY = "any"
+STEMMERS = {"greek": "\u0370\u03ff", "russian": "\u0400\u04ff", "arabic": "\u0600\u06ff", "hindi": "\u0900\u097f"}
+"""Snowball's stemmer of words that begin with a letter from the first to the second; of others the English one."""
+
+STEM_LETTERS = 6
 
 LONG = 1000
 """Words of a document whose length counts as 1."""
@@ -30,7 +46,7 @@ LONG = 1000
 class Options(Record):
     k1: float = Field(default=1.2, ge=0, description="how soon a repeated word stops counting")
     b: float = Field(default=0.75, ge=0, le=1, description="how much a long document is held back")
-    language: str = Field(default="english", description="Snowball stemmer; 'none' leaves words as they are")
+    language: str = Field(default=ANY, description="Snowball stemmer, 'any' by script; 'none' leaves words as they are")
     stopwords: Literal["english", "none"] = "english"
     max_query_words: int = Field(default=256, ge=1, description="words of a query after these are not read")
 
@@ -119,8 +135,11 @@ class Bm25Expert:
 
     def words(self, text: str) -> list[str]:
         """Stems in order of appearance, stop words left out."""
-        found = [word for word in WORD.findall(text.lower()) if word not in stop_words(self.options.stopwords)]
-        return found if self.options.language == "none" else list(stemmer(self.options.language)(found))
+        ignored, language = stop_words(self.options.stopwords), self.options.language
+        found = [word for word in words_in(text) if word not in ignored]
+        if language == "none":
+            return found
+        return stems_by_script(found) if language == ANY else list(stemmer(language)(found))
 
     def query_words(self, text: str) -> list[str]:
         return self.words(text)[: self.options.max_query_words]
@@ -149,6 +168,32 @@ class Bm25Expert:
 
 
 @cache
+def word_pattern() -> re.Pattern[str]:
+    """Matches a run of signs without spaces, or a word with its vowel signs and accents, which `\\w` is without."""
+    marks = "".join(sign for sign in map(chr, range(0x300, 0x1E00)) if unicodedata.category(sign)[0] == "M")
+    return re.compile(rf"([{UNSPACED}]+)|((?:[^\W{UNSPACED}]|[{marks}])+)")
+
+
+def words_in(text: str) -> list[str]:
+    """The words of a text in order, in small letters."""
+    if text.isascii():
+        return re.findall(r"\w+", text.lower())
+    found = []
+    for run, word in word_pattern().findall(unicodedata.normalize("NFKC", text).lower()):
+        found += [run[i : i + 2] for i in range(max(len(run) - 1, 1))] if run else [word]
+    return found
+
+
+def stems_by_script(words: Sequence[str]) -> list[str]:
+    stems = stemmer("english")(list(words))
+    for i, word in enumerate(words):
+        if not word.isascii():
+            language = next((name for name, ends in STEMMERS.items() if ends[0] <= word[0] <= ends[1]), "english")
+            stems[i] = stemmer(language)([word])[0]
+    return [stem[:STEM_LETTERS] if stem.isalpha() else stem for stem in stems]
+
+
+@cache
 def stop_words(language: str) -> frozenset[str]:
     from bm25s.stopwords import STOPWORDS_EN
 
@@ -165,12 +210,12 @@ def stemmer(language: str) -> Callable[[list[str]], list[str]]:
 
 def build(options: Options) -> ExpertOf:
     """Raises ConfigError for a language without a stemmer."""
-    if options.language != "none":
+    if options.language not in (ANY, "none"):
         from Stemmer import algorithms
 
         if options.language not in algorithms():
             raise ConfigError(
-                f"bm25: no stemmer for language '{options.language}'; allowed: none, {', '.join(algorithms())}"
+                f"bm25: no stemmer for language '{options.language}'; allowed: any, none, {', '.join(algorithms())}"
             )
     return lambda name, base: Bm25Expert(name, options)  # over any base: it uses none
 
