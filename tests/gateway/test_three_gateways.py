@@ -39,7 +39,7 @@ gateway: {drain_s: 300}
 retrieval: {encoder: {kind: hashing}, experts: {}, pgvector_url_env: DATABASE_URL}
 policies: {default: {exploration: 10%}}
 """
-RATED = 300
+RATED = 150
 
 
 @dataclass
@@ -228,28 +228,34 @@ async def vector_stores_of_all(fleet: Fleet) -> None:
 
 
 async def one_retrains_for_all(fleet: Fleet) -> None:
-    """Thumbs at each of them show that the expert that serves is the worse one, and one of them learns it."""
+    """Thumbs at each of them show that the expert that serves is the worse one. One of them learns it: first the other
+    expert challenges, then bets on its answers move the category."""
     registry = Registry(fleet.folder / "data" / "routers")
-    (before,) = await fleet.versions("before the retrain")
+    environment = {**os.environ, **fleet.gateways[0].environment}
+    pipe = asyncio.subprocess.PIPE
+    for verdict in ("need more", "promote"):
+        (before,) = await fleet.versions(f"before: {verdict}")
+        await thumbs(fleet, verdict)
+        command = [sys.executable, "-m", "coe", "retrain", "--json"]
+        run = await asyncio.create_subprocess_exec(*command, env=environment, stdout=pipe, stderr=pipe)
+        out, error = await run.communicate()
+        assert run.returncode == 0, error.decode()
+        assert json.loads(out)["verdict"] == verdict, out
+        live = registry.live()
+        assert live.history[0] == before
+        await until(partial(fleet.serves, live.version), "what was learned answers")
+
+
+async def thumbs(fleet: Fleet, when: str) -> None:
+    """Answers of each gateway, rated at the next one."""
     said = [
-        await fleet.ask(fleet.gateways[n % COUNT], f"rated-{n}", f"write a query number {n} that selects rows")
+        await fleet.ask(fleet.gateways[n % COUNT], f"{when}-{n}", f"write a query number {n} that selects rows")
         for n in range(RATED)
     ]
     for number, answer in enumerate(said, start=1):
         thumb = {"kind": "thumb", "value": float(answer.headers["x-coe-expert"] == "right")}
         rated = {"decision_id": answer.headers["x-coe-decision-id"], **thumb}
         await fleet.post(fleet.gateways[number % COUNT], "feedback", rated)
-    # The graded prompts say the contrary, as far as the margin.
-    command = [sys.executable, "-m", "coe", "retrain", "--json", "--margin", "0.2"]
-    environment = {**os.environ, **fleet.gateways[0].environment}
-    pipe = asyncio.subprocess.PIPE
-    run = await asyncio.create_subprocess_exec(*command, env=environment, stdout=pipe, stderr=pipe)
-    out, error = await run.communicate()
-    assert run.returncode == 0, error.decode()
-    assert json.loads(out)["verdict"] == "promote", out
-    live = registry.live()
-    assert live.history[0] == before
-    await until(partial(fleet.serves, live.version), "what was learned answers")
 
 
 async def rolling_restart_without_a_failed_request(fleet: Fleet) -> None:
