@@ -7,7 +7,7 @@ from coe.base.errors import StoreError
 from coe.decision_log.database import Database
 from coe.decision_log.decision_record import OUR_FAULTS, DecisionRecord, TerminalState
 from coe.decision_log.feedback_types import Feedback, FeedbackKind, ImplicitKind
-from coe.decision_log.read import has_failed, implicit_kinds, read_reasked, read_records, read_rewards, read_rows
+from coe.decision_log.read import has_failed, implicit_kinds, read_reasked, read_records, read_rewards
 from coe.router.types import DecisionReason
 from coe.training.log_table import collect
 from tests.training.log_records import record as any_record
@@ -123,10 +123,3 @@ def test_what_counts_as_a_failure_of_the_expert(changes, is_failure):
 def test_an_expert_that_the_client_named_is_not_judged():
     decision = record(0).decision.model_copy(update={"reason": DecisionReason.EXPLICIT})
     assert not has_failed(record(0, **FAILED, decision=decision))
-
-
-def test_rows_are_read_by_id_in_the_order_asked_for(store, connection, monkeypatch):
-    monkeypatch.setattr("coe.decision_log.read.BATCH_IDS", 2)
-    store.write_decisions([record(i, text=f"question {i}") for i in range(4)])
-    found = list(read_rows(connection, ["d3", "gone", "d0", "d1", "d3"]))
-    assert [row and row.decision_id for row in found] == ["d3", None, "d0", "d1", "d3"]

@@ -103,7 +103,7 @@ async def test_one_that_no_longer_holds_says_why(tmp_path: Path, changes, state:
 async def test_an_expert_that_answers_by_another_model_withdraws_it(tmp_path: Path) -> None:
     publish(tmp_path, certificate().signed(KEY))
     async with running(routers=tmp_path / "routers") as gateway:
-        gateway.gateway.parts.metrics.model_changes.labels("ruby").inc()
+        gateway.gateway.parts.metrics.model_changed("ruby")
         assert (await metrics(gateway))['coe_certificate{state="changed"}'] == 1
     async with running(routers=tmp_path / "routers") as gateway:  # also after a restart
         assert (await metrics(gateway))['coe_certificate{state="changed"}'] == 1

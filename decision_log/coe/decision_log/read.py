@@ -149,16 +149,6 @@ def read_newest(connection: Connection, fingerprint: str, *, since: float, most:
     yield from filter(is_chat, map(record_of, connection.execute(query, bounds)))
 
 
-def read_rows(connection: Connection, ids: Sequence[str]) -> Iterator[Row[Any] | None]:
-    """`record` (its JSON), `embedding` and `encoder_fingerprint` by id, in the order asked for; None for a decision
-    that was removed."""
-    columns = "decision_id, record, embedding, encoder_fingerprint"
-    query = by_ids(f"SELECT {columns} FROM decisions WHERE decision_id IN :ids")
-    for part in in_parts(ids, BATCH_IDS):
-        found = {row.decision_id: row for row in connection.execute(query, {"ids": part})}
-        yield from (found.get(name) for name in part)
-
-
 def by_ids(query: str) -> TextClause:
     """The query with a parameter `ids` that takes a sequence."""
     return text(query).bindparams(bindparam("ids", expanding=True, type_=Text()))

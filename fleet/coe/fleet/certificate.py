@@ -28,7 +28,7 @@ from coe.router.types import Metric, Record
 
 CERTIFICATE_FILE, WITHDRAWN_FILE = "certificate.json", "certificate.withdrawn"
 SIGNED_AS = b"\xffcertificate "
-"""What is signed begins so: no text of a client, which the same key hashes, begins with 0xFF."""
+"""Prefix of the signed bytes. The same key hashes texts of clients, and none of those begins with 0xFF."""
 
 VALID = "valid"
 STATES = (VALID, "nothing certified", "forged", "expired", "another router", "another plan", "changed", "drifted")
@@ -140,7 +140,7 @@ def read_standing(
 def withdrawal(
     found: Certificate, data_dir: Path, config: CoeConfig, folder: Path, replaced: Collection[str]
 ) -> tuple[str, str]:
-    """State and reason of an expert that is no longer the one that was graded; empty where all are."""
+    """State and reason if an expert has changed since it was graded; empty strings if none has."""
     for name, fingerprint in found.experts.items():
         entry = config.experts.get(name)
         if entry is None or fingerprint_of(entry.model_dump_json(), str(folder)) != fingerprint or name in replaced:

@@ -54,7 +54,7 @@ class DesiredProcesses:
         await self._stop(expert, {each.name for each in self._engines(expert)})
 
     def fingerprint(self, url: str) -> Mapping[str, Mapping[str, float]]:
-        """Of the engine at an API root, when it started; empty where nobody noted any."""
+        """Fingerprint that the engine at an API root had when it started; empty if none was recorded."""
         try:
             engines = read_vllm(self._data_dir).engines
         except DataError:

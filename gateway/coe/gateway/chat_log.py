@@ -184,7 +184,7 @@ class ServedModels:
         self.now[expert] = model
         self.entries[expert] = priced(self._experts[expert], model)
         if before is not None and is_change(before, model):
-            self._metrics.model_changes.labels(expert).inc()
+            self._metrics.model_changed(expert)
             logger.warning(
                 "expert %s: its answers name model %r where they named %r; what was learned before no longer counts",
                 *(expert, model, before),

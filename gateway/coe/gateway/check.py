@@ -159,11 +159,7 @@ def budget_problems(config: CoeConfig) -> Iterator[str]:
     for name, policy in config.policies.items():
         budgets = Budgets.model_validate(policy.budgets.model_dump() | {"cost_usd": None, "latency_ms": None})
         costs = expert_costs(entries, unmeasured)
-        pins = {
-            rows.index(row): names.index(expert)
-            for row, expert in policy.pins.items()
-            if row in rows and expert in names
-        }
+        pins = policy.pin_numbers(rows, names)
         try:
             solve_map(unmeasured.quality, unmeasured.mass, costs, budgets)
             # How much of the traffic a pin takes is not known yet, so only what is in memory can be told.

@@ -49,6 +49,7 @@ class Metrics:
         self.failovers = counter("coe_failovers", "Answers by another expert than the one decided", ["expert"])
         about_changes = "Answers that name another model than the expert's answers before"
         self.model_changes = counter("coe_served_model_changes", about_changes, ["expert"])
+        self.replaced_models = set[str]()  # experts that were counted there
         self.feedback = counter("coe_feedback", "Feedback by what became of it", ["kind", "status"])
         choices = "Choices of a retrieval expert"
         self.retrieval_decisions = counter("coe_retrieval_decisions", choices, ["expert", "reason"])
@@ -56,6 +57,11 @@ class Metrics:
         self.retrieval_seconds = Histogram(
             "coe_retrieval_seconds", about_time, ["kind"], buckets=buckets, registry=registry
         )
+
+    def model_changed(self, expert: str) -> None:
+        """Counts that the answers of an expert name another model than before."""
+        self.model_changes.labels(expert).inc()
+        self.replaced_models.add(expert)
 
     def watch(self, read: Callable[[], Iterable[Metric]]) -> None:
         """Adds metrics that are read at each scrape."""

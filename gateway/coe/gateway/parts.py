@@ -122,10 +122,8 @@ class Parts:
     def standing(self) -> Standing | None:
         """The certificate of the data folder, and whether it holds here."""
         folder = Path() if self.live_config is None else self.live_config.folder
-        samples = [sample for family in self.metrics.model_changes.collect() for sample in family.samples]
-        replaced = {sample.labels["expert"] for sample in samples if sample.name.endswith("_total") and sample.value}
         data_dir, router = self.live.folder.parent, self.live.current
-        return read_standing(data_dir, self.hash_key, self.config, folder, router, replaced)
+        return read_standing(data_dir, self.hash_key, self.config, folder, router, self.metrics.replaced_models)
 
     def missing(self, *, is_answered: bool = True) -> list[str]:
         """The reasons why the gateway cannot serve: at the start of `coe serve`, on `/readyz`, and while it stops.

@@ -25,8 +25,7 @@ from coe.router.live_pointer import ROUTERS_FOLDER, check_categories, pin_proble
 from coe.router.map_solver import ExpertCosts, MapSolution, solve_map
 from coe.router.moves import UNPRICED
 from coe.router.pipeline import Router
-from coe.router.policy_config import FLOOR as QUALITY_FLOOR
-from coe.router.policy_config import UNKNOWN_LANGUAGES, Budgets, Floor, PolicyConfig
+from coe.router.policy_config import QUALITY_FLOOR, UNKNOWN_LANGUAGES, Budgets, Floor, PolicyConfig
 from coe.router.preference import LearnedChoice, solve_preference
 from coe.router.protocols import ClassifierOf, Encoder, ExpertScorer, ScorerOf
 from coe.router.quality import Measured, QualityMatrix, cautious_quality, quality_from_arrays
@@ -261,9 +260,7 @@ def solved_policy(
 ) -> SolvedPolicy:
     """A policy over the experts; `others` are those that a floor may be of."""
     names = experts.names
-    pins = {
-        rows.index(row): names.index(expert) for row, expert in policy.pins.items() if row in rows and expert in names
-    }
+    pins = policy.pin_numbers(rows, names)
     evidence, costs, floor = experts.evidence, experts.costs, None
     if policy.quality_floor is not None:
         floor = floor_of(policy.quality_floor, evidence, names, ways, others)

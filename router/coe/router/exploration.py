@@ -57,12 +57,11 @@ FLOOR = 0.5
 class Exploration:
     """Shares of the queries by which experts are tried.
 
-    `quality` and `stderr` (k, m) are measured; `dear` (k, m) what an expert's query costs, in units of quality.
-    `challengers` are numbers of experts and their shares of
-    the queries, by row. `share` and `loss` are the expected share of explored queries and the
-    mean loss of quality, costs included. `floor` is the share of the best one's quality below which, by a standard
-    error, nobody is tried, and `others` the share of what a challenger leaves over that those beside it and the planned
-    expert answer at most.
+    `quality` and `stderr` (k, m) are measured; `dear` (k, m) is what an expert's query costs, in units of quality.
+    `challengers` are numbers of experts and their shares of the queries, by row. `share` and `loss` are the expected
+    share of explored queries and the mean loss of quality, costs included. `floor` is the share of the best one's
+    quality below which, by a standard error, nobody is tried. `others` is the share of what a challenger leaves over
+    that those beside it and the planned expert answer at most.
     """
 
     stderr: Float64Array
@@ -154,7 +153,7 @@ def value_of_knowing(worse: float, error: float) -> float:
     """Mean gain of choosing after the truth is known, when one of two is predicted worse with a normal error."""
     z = worse / error
     density = math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
-    return max(error * density - worse * math.erfc(z / math.sqrt(2)) / 2, 0.0)
+    return max(error * density - worse * normal_below(-z), 0.0)
 
 
 def normal_below(z: float) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from coe.base.errors import ConfigError, allowed_values
-from coe.router.policy_config import BEST, FLOOR, Floor, QualityFloor
+from coe.router.policy_config import BEST, QUALITY_FLOOR, Floor, QualityFloor
 from coe.router.quality import QualityMatrix, cautious_quality
 from coe.router.solved_policy import SolvedPolicy
 from coe.router.strategies.learned import Ways
@@ -29,7 +29,8 @@ def floor_of(
         chosen = policy.plan.choice_of if policy.plan else [policy.expert_of(row)[0] for row in rows.tolist()]
         return Floor(float(mass @ every[rows, chosen]), wanted.within, wanted.of)
     if wanted.of not in (BEST, *experts):
-        raise ConfigError(f"{FLOOR}.of: the router has not measured '{wanted.of}'{allowed_values(wanted.of, experts)}")
+        allowed = allowed_values(wanted.of, experts)
+        raise ConfigError(f"{QUALITY_FLOOR}.of: the router has not measured '{wanted.of}'{allowed}")
     means = mass @ quality
     expert = int(means.argmax()) if wanted.of == BEST else experts.index(wanted.of)
     return Floor(float(means[expert]), wanted.within, experts[expert])

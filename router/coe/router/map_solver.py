@@ -20,8 +20,8 @@ from coe.base.errors import InfeasibleBudgetError
 from coe.base.extras import require_installed
 from coe.router.fallbacks import Fallbacks, fallbacks
 from coe.router.hosting import Memory, kept_in_memory
-from coe.router.policy_config import FLOOR, Budgets, Floor
-from coe.router.price import LEAST_LIMIT, SLACK, Amounts
+from coe.router.policy_config import QUALITY_FLOOR, Budgets, Floor
+from coe.router.price import LEAST_LIMIT, SLACK, Amounts, relative_price
 from coe.router.types import BoolArray, Float64Array, FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -99,9 +99,7 @@ class MapProgram:
     def cheapest(self) -> MapProgram:
         """The same with the price as objective: USD, or active parameters where nobody has a price; of equal ones the
         best."""
-        rows = self.budget_rows
-        price = rows["cost_usd"] if rows["cost_usd"].any() else rows["active_params_b"]
-        return replace(self, objective=price / max(float(price.max()), 1e-12) + TIE_BREAK * self.objective)
+        return replace(self, objective=relative_price(self.budget_rows) + TIE_BREAK * self.objective)
 
     def minimise(self, objective: Float64Array, limits: Mapping[str, float]) -> Float64Array | None:
         """The solution (k*m + m + g,), or None when the limits exclude every map.
@@ -219,7 +217,7 @@ def map_program(
         "cost_usd": average(costs.cost_usd),
         "latency_ms": average(costs.latency_ms),
         "hosted_params_b": np.concatenate([np.zeros(k * m), costs.own_params_b, costs.group_params_b]),
-        FLOOR: -average(quality),
+        QUALITY_FLOOR: -average(quality),
     }
     return MapProgram(k, m, -np.concatenate([gain.ravel(), rest]), rows, costs.group, pins=pins or {})
 
@@ -248,7 +246,7 @@ def solve_map(
     bounds = limits = budgets.model_dump(exclude_none=True)
     k, m = quality.shape
     if floor is not None:
-        program, bounds = best.cheapest, {FLOOR: -floor.least, **limits}
+        program, bounds = best.cheapest, {QUALITY_FLOOR: -floor.least, **limits}
     if bounds:
         solution = program.minimise(program.objective, bounds)
         if solution is None:
@@ -258,7 +256,7 @@ def solve_map(
         expert_of = (-program.objective[: k * m]).reshape(k, m).argmax(axis=1)
         expert_of[list(program.pins)] = list(program.pins.values())
     chosen = as_variables(expert_of, costs, m)
-    used = {name: float(row @ chosen) for name, row in best.budget_rows.items() if name != FLOOR}
+    used = {name: float(row @ chosen) for name, row in best.budget_rows.items() if name != QUALITY_FLOOR}
     binding = tuple(name for name in bounds if binds(program, bounds, name, chosen))
     others = map_fallbacks(best, limits, expert_of, mass @ quality, costs) if limits else None
     return MapSolution(expert_of, float((mass * quality[np.arange(k), expert_of]).sum()), used, binding, others)
@@ -335,7 +333,7 @@ def infeasible_budget(
         least = program.minimise(row / unit_of(limits[name], row), {n: limits[n] for n in rest})
         if least is not None and row @ least > limits[name] + abs(limits[name]) * SLACK / 2:
             found = float(row @ least)
-            if name == FLOOR and floor is not None:
+            if name == QUALITY_FLOOR and floor is not None:
                 return floor.refused(-found)
             return InfeasibleBudgetError(name, limits[name], found)
     raise AssertionError("an infeasible program has a budget that cannot be kept")

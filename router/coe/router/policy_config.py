@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from math import ceil
 from typing import NamedTuple
 
@@ -47,7 +48,7 @@ def points_in_words(share: float) -> str:
     return f"{100 * share:g} {'point' if share == 0.01 else 'points'}"
 
 
-FLOOR = "quality_floor"
+QUALITY_FLOOR = "quality_floor"
 """Name of a floor among the limits of a program: an upper bound of the quality's negative."""
 
 
@@ -64,7 +65,8 @@ class Floor(NamedTuple):
 
     def refused(self, most: float) -> InfeasibleBudgetError:
         """The error where the best plan has that quality; what it allows is rounded up, so that it can be kept."""
-        return InfeasibleBudgetError(f"{FLOOR}.within", self.within, ceil(1e6 * (self.target - most) - 0.1) / 1e6)
+        smallest = ceil(1e6 * (self.target - most) - 0.1) / 1e6
+        return InfeasibleBudgetError(f"{QUALITY_FLOOR}.within", self.within, smallest)
 
 
 GAIN_FOR_DOUBLE_COST = 0.2
@@ -103,6 +105,14 @@ class PolicyConfig(Section):
         if value is True or not isinstance(value, int | float):
             raise ValueError("must be 'off' or a budget, such as 0.5%")
         return value
+
+    def pin_numbers(self, rows: Sequence[str], experts: Sequence[str]) -> dict[int, int]:
+        """Number of a row -> number of its pinned expert, as far as both are there."""
+        return {
+            rows.index(row): experts.index(expert)
+            for row, expert in self.pins.items()
+            if row in rows and expert in experts
+        }
 
     @property
     def exploration_words(self) -> str:

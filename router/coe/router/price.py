@@ -32,6 +32,17 @@ LEAST_LIMIT = 1e-12
 BISECTIONS = 200
 
 
+def price_name(cost_usd: NDArray[np.floating]) -> str:
+    """Name of the amount that the cheapest plan has least of: USD, or active parameters where nobody has a price."""
+    return "cost_usd" if cost_usd.any() else "active_params_b"
+
+
+def relative_price(amounts: Amounts) -> Float64Array:
+    """The amount of that name, as shares of its largest."""
+    price = np.asarray(amounts[price_name(amounts["cost_usd"])], dtype=np.float64)
+    return price / max(float(price.max()), 1e-12)
+
+
 def budget_price(name: str, quality: Float64Array, amounts: NDArray[np.floating], limit: float) -> float:
     """The price, in quality per unit of the amount, under which argmax(quality - price * amount) keeps the limit on the
     sample; 0 where it does not bind. Of experts that tie, the one of least amount must be taken.

@@ -12,8 +12,8 @@ from functools import cached_property
 import numpy as np
 
 from coe.router.map_solver import TIE_BREAK, ExpertCosts, MapProgram
-from coe.router.policy_config import FLOOR, Floor
-from coe.router.price import SLACK
+from coe.router.policy_config import QUALITY_FLOOR, Floor
+from coe.router.price import SLACK, relative_price
 from coe.router.quality import QualityMatrix, cautious_quality
 from coe.router.strategies.learned import NEVER, Ways
 from coe.router.types import BoolArray, Float64Array, IntArray
@@ -63,9 +63,7 @@ class Choices:
         worth = np.asarray(self.quality - CALL_PRICE * self.spent["calls"])
         if self.floor is None:
             return worth
-        usd = self.spent["cost_usd"]
-        price = usd if usd.any() else self.spent["active_params_b"]
-        saved = TIE_BREAK * worth - price / max(float(price.max()), 1e-12)
+        saved = TIE_BREAK * worth - relative_price(self.spent)
         return np.where(self.quality > NEVER, saved, NO_SAVING)
 
     def means(self, chosen: IntArray) -> dict[str, float]:
@@ -106,7 +104,7 @@ class Choices:
         (k, c), mass = self.worth.shape, self.mass[:, None]
         rows = {name: (mass * self.spent[name]).ravel() for name in limits}
         if self.floor is not None:
-            rows[FLOOR], limits = -(mass * self.quality).ravel(), {FLOOR: -self.floor.least, **limits}
+            rows[QUALITY_FLOOR], limits = -(mass * self.quality).ravel(), {QUALITY_FLOOR: -self.floor.least, **limits}
         program = MapProgram(k, c, -(mass * self.worth).ravel(), rows, np.zeros(c, dtype=np.int64))
         found = program.minimise(program.objective, limits)
         return None if found is None else np.asarray(found.reshape(k, c).argmax(axis=1))

@@ -107,8 +107,8 @@ def find_change_points(log: LogTable) -> tuple[ChangePoint, ...]:
     """The last change of every cell (a category and an expert), newest first.
 
     Each cell is searched alone, and all cells of an expert together, because a replaced model changes everywhere at
-    once and is seen sooner so. A change makes grades and earlier
-    answers worthless, so one that rests on a single key does not count (`is_shared`).
+    once, and that is seen sooner so. A change makes grades and earlier answers worthless, so one that rests on a single
+    key does not count (`is_shared`).
     """
     numbers = log.category.astype(np.int64) * max(len(log.experts), 1) + log.expert
     rows_of = {

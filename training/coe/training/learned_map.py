@@ -85,9 +85,7 @@ def renewed(live: RouterArtifact, evidence: Evidence, learned: Learned, now: dat
     arrays["serving"] = learned.serving.astype(np.float32)
     manifest = live.manifest.model_dump(exclude={"version", "weights_sha256"})
     manifest |= {"parents": (live.manifest.version,), "experts": experts, "created_at": now.isoformat()}
-    kept = {
-        name: array for name, array in live.arrays.items() if not name.startswith(("map.", f"{PART}.", "explored."))
-    }
+    kept = {name: array for name, array in live.arrays.items() if not name.startswith(("map.", f"{PART}."))}
     made = {f"map.{name}": array for name, array in arrays.items()}
     return made_artifact(manifest, kept | made | learned.arrays())
 

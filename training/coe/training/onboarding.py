@@ -216,8 +216,7 @@ def onboard(
     is_cheaper = cost_usd[:, -1] < CHEAPER * cost_usd[np.arange(len(serving)), serving]
     is_proven = (luck <= MOST_LUCKY) | (is_cheaper & (joined.count[:, -1] >= BROAD))
     stored = with_newcomer(joined, serving, is_proven, cost_usd)
-    kept = {name: array for name, array in artifact.arrays.items() if not name.startswith("explored.")}
-    arrays = kept | {f"map.{name}": array for name, array in stored.arrays().items()} | learned.arrays()
+    arrays = {**artifact.arrays} | {f"map.{name}": array for name, array in stored.arrays().items()} | learned.arrays()
     written = save_artifact(live.parent, fields, arrays)
     scores = probed.scores[:, 0].astype(np.float64)
     error = float(scores.std(ddof=1)) / math.sqrt(len(scores)) if len(scores) > 1 else 0.5

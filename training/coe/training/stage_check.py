@@ -10,12 +10,12 @@ import numpy as np
 from coe.router.artifact import RouterArtifact, made_artifact
 from coe.router.build import configured_router
 from coe.router.pipeline import Router
-from coe.router.types import Float64Array, Metric, Query, QueryBatch
+from coe.router.types import Metric, Query, QueryBatch
 from coe.training.category_mix import MIX_MOVED
 from coe.training.evidence import Evidence
 from coe.training.fit import finish, prepare
 from coe.training.fit_inputs import RetrainInputs, fit_request
-from coe.training.resampling import bootstrap_sums
+from coe.training.resampling import paired_means
 from coe.training.stage_one import embed
 from coe.training.types import split_of
 
@@ -89,14 +89,8 @@ def compared(inputs: RetrainInputs, live: Router, candidate: Router, fitted: Rou
     ]
     ratios = {} if candidate.mix is None else dict(zip(candidate.categories, candidate.mix.tolist(), strict=False))
     weight = np.array([ratios.get(query.category, 1.0) for query in queries])
-    columns = np.stack([weight, *(weight * (own == labels) for own in decided)], axis=1)
-    one, other, difference = bootstrap_sums(columns, np.arange(len(queries)), differences, inputs.rng)
+    was_right, is_right = ((own == labels).astype(np.float64) for own in decided)
+    one, other, difference = paired_means(was_right, is_right, weight, np.arange(len(queries)), inputs.rng)
     otherwise = float(np.average(decided[0] != decided[1], weights=weight))
     mix: Mapping[str, Metric] = fitted.manifest.metrics
     return StageCheck(one, other, difference, otherwise, mix.get(MIX_MOVED), candidate.mix is not None)
-
-
-def differences(sums: Float64Array) -> Float64Array:
-    """(..., 3) both means and their difference, from sums (..., 3) of weights and of both weighted values."""
-    both = sums[..., 1:] / np.maximum(sums[..., :1], 1e-12)
-    return np.concatenate([both, both[..., 1:] - both[..., :1]], axis=-1)

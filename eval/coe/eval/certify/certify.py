@@ -24,7 +24,7 @@ from coe.router.types import Float64Array, Metric
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to be shown: that a plan of `policy` is at most `within` worse than what its floor is of."""
+    """The claim to test: a plan of `policy` loses at most `within` of quality against the reference of its floor."""
 
     policy: str
     within: float
@@ -33,8 +33,8 @@ class Asked:
 
 
 def shown_plans(units: Units, within: float) -> tuple[Float64Array, int]:
-    """(c,) the capital of each plan now, and how many of the first plans are shown: the sequence is fixed, so a plan
-    counts only where all that are dearer do."""
+    """Capital of each plan now (c,), and how many of the first plans are shown. The sequence is fixed, so a plan counts
+    as shown only if every dearer one is."""
     found = capital(units.gains, -within, units.most_lost)
     odds = found[-1] if len(found) else np.ones(units.gains.shape[1])
     return odds, int(np.append(odds >= ASKED, False).argmin())
@@ -116,7 +116,7 @@ def guaranteed(shown: tuple[PlanResult, ...], ladder: Ladder, claim: str, until:
 
 
 def missing(left: tuple[PlanResult, ...], needed: int | None, units: Units, within: float) -> str:
-    """What is lacking for the next plan."""
+    """A sentence on what it takes to show the next plan."""
     if not left:
         return "Nothing: every plan of the sequence is shown"
     plan = f"the next plan, which saves {percent(left[0].saving.value, 0)}" if len(units.gains) else "the first plan"

@@ -13,8 +13,10 @@ from functools import cached_property
 import numpy as np
 
 from coe.base.errors import ConfigError, InfeasibleBudgetError
+from coe.router.map_solver import ExpertCosts
 from coe.router.pipeline import Router
-from coe.router.policy_config import FLOOR, PolicyConfig
+from coe.router.policy_config import QUALITY_FLOOR, PolicyConfig
+from coe.router.price import price_name
 from coe.router.solved_policy import SolvedPolicy
 from coe.router.strategies.learned import Ways, no_ways
 from coe.router.types import BoolArray, Float64Array, FloatArray, IntArray
@@ -35,15 +37,15 @@ Load = Callable[[Mapping[str, PolicyConfig]], Router]
 
 @dataclass(frozen=True)
 class Choices:
-    """What the reference (first) and each plan do on n prompts: `choice` (n, 1 + c), an expert e of m, or the way e - m
-    that asks several; `row` (n,) of the map."""
+    """Who answers n prompts, under the reference (first column) and each plan: `choice` (n, 1 + c) is an expert e of m,
+    or the way e - m that asks several; `row` (n,) is the row of the map."""
 
     choice: IntArray
     row: IntArray
 
     @property
     def differs(self) -> BoolArray:
-        """(n, c) prompts on which a plan does not do what the reference does: on others its gain is 0, ungraded."""
+        """(n, c) True where a plan chooses otherwise than the reference. Elsewhere its gain is 0 and needs no grade."""
         return np.asarray(self.choice[:, 1:] != self.choice[:, :1])
 
 
@@ -82,33 +84,37 @@ class Ladder:
     @cached_property
     def price(self) -> Float64Array:
         """(k, c') of everything that can be chosen: USD, or active parameters where no expert has a price."""
-        costs = self.router.costs
-        assert costs is not None, "a router that policies are solved for knows costs"
-        alone = np.broadcast_to(getattr(costs, self.key), costs.cost_usd.shape)
+        alone = np.broadcast_to(getattr(self.costs, self.key), self.costs.cost_usd.shape)
         several = np.einsum("kvm,km->kv", self.ways.asks, alone)
         return np.concatenate([alone, several], axis=1, dtype=np.float64)
 
     @property
     def key(self) -> str:
         """The amount that the cheapest plan has least of."""
-        return "cost_usd" if self.router.costs is not None and self.router.costs.cost_usd.any() else "active_params_b"
+        return price_name(self.costs.cost_usd)
+
+    @property
+    def costs(self) -> ExpertCosts:
+        costs = self.router.costs
+        assert costs is not None, "a router that policies are solved for knows costs"
+        return costs
 
     def asked(self, plan: int) -> list[str]:
-        """All whom a plan, or the reference, may ask."""
+        """Experts that a plan or the reference may ask."""
         m, found = len(self.router.experts), set[int]()
         for choice in np.unique(self.by_row[:, [0, plan + 1]]).tolist():
             found |= {choice} if choice < m else set(self.ways.strategy(choice - m).experts)
         return sorted(self.router.experts[e] for e in found)
 
     def choices(self, embeddings: FloatArray) -> Choices:
-        """What all do on queries with embeddings (n, d)."""
+        """Choices of the reference and every plan for queries with embeddings (n, d)."""
         judged = self.router.judge(embeddings, self.router.predict_categories(embeddings))
         rows = np.array([each.row for each in judged], dtype=np.int64)
         return Choices(self.by_row[rows], rows)
 
 
 def build_ladder(load: Load, name: str, policies: Mapping[str, PolicyConfig]) -> Ladder:
-    """The plans of policy `name` that are predicted to be surely cheaper than what its floor is of.
+    """Builds the plans of policy `name` that are predicted to be clearly cheaper than the reference of its floor.
 
     Args:
         load: the router, under these policies and more.
@@ -119,10 +125,10 @@ def build_ladder(load: Load, name: str, policies: Mapping[str, PolicyConfig]) ->
     policy = policies[name]
     floor = policy.quality_floor
     if floor is None:
-        raise ConfigError(f"policies.{name}: has no {FLOOR}, so there is nothing to certify; write one")
+        raise ConfigError(f"policies.{name}: has no {QUALITY_FLOOR}, so there is nothing to certify; write one")
 
     def at(within: float) -> PolicyConfig:
-        return policy.model_copy(update={FLOOR: floor.model_copy(update={"within": within})})
+        return policy.model_copy(update={QUALITY_FLOOR: floor.model_copy(update={"within": within})})
 
     plain = load({REFERENCE: at(1.0)})
     found = plain.policy(REFERENCE).floor

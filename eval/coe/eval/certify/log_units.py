@@ -23,8 +23,8 @@ MOST_WEIGHT = 50.0
 
 
 def log_units(database_url: str, ladder: Ladder, feedback: FeedbackConfig, since: float) -> Units:
-    """Units in order of time, of decisions of the ladder's own router. Each counts once, however much was asked, so
-    that nobody who asks much speaks for all.
+    """Units in order of time, from decisions of the ladder's own router. Each key counts once, so a busy key weighs no
+    more than a quiet one.
 
     Raises: what `open_log` does.
     """

@@ -58,7 +58,7 @@ def run_certify(
 
     Raises:
         ConfigError: no such policy, it has no floor, or no plan is cheaper.
-        ArtifactError, DataError, StoreError: there is no router, or what it is to be tested on cannot be read.
+        ArtifactError, DataError, StoreError: there is no live router, or the grades or the log cannot be read.
     """
     config, root = load_config(places.config), places.data_dir / ROUTERS_FOLDER
     if asked.policy not in config.policies:

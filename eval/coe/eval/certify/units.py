@@ -1,8 +1,8 @@
-"""What a test looks at, one after the other: prompts, of which some are drawn to be graded, with a logged chance.
+"""Units of a test, in order: prompts, of which some are drawn to be graded, with a logged chance.
 
-A prompt on which a plan does what the reference does has a gain of 0, and needs no grade. Of the others each is drawn
-with a chance that is written down before its grade is known, and counts for 1 / chance, so that the mean gain stays the
-traffic's (Horvitz & Thompson 1952) whatever is drawn. Shapes: n units, m experts, c plans, k rows of the map.
+Where a plan chooses as the reference does, its gain is 0 and needs no grade. Each other prompt is drawn with a chance
+that is recorded before its grade is known, and counts for 1 / chance. So the mean gain is that of the traffic, whatever
+is drawn (Horvitz & Thompson 1952). Shapes: n units, m experts, c plans, k rows of the map.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Drawn(Record):
 
 @dataclass(frozen=True)
 class Units:
-    """`gains` (n, c) in quality; `most_lost` (n,) what no gain lies below the negative of. `saved` (n, c) and `base`
-    (n,) are what each plan saves of the price of the reference."""
+    """`gains` (n, c) in quality, none of which is below -`most_lost` (n,). `base` (n,) is the price of the reference,
+    and `saved` (n, c) how much less each plan costs."""
 
     gains: Float64Array
     most_lost: Float64Array

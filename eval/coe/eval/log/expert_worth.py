@@ -165,11 +165,7 @@ class WorthStudy:
         """
         left = [i for i, name in enumerate(self.table.experts) if name not in removed]
         names, policy = [self.table.experts[i] for i in left], self.config.policies["default"]
-        pins = {
-            self.categories.index(c): names.index(e)
-            for c, e in policy.pins.items()
-            if c in self.categories and e in names
-        }
+        pins = policy.pin_numbers(self.categories, names)
         part = self.evidence.columns(left)
         costs = expert_costs([self.config.experts[name] for name in names], part)
         quality = cautious_quality(part, costs.cost_usd)

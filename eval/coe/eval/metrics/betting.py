@@ -33,7 +33,7 @@ MOST = 0.7
 stakes are shares of the largest that leaves the capital positive (ours)."""
 
 PRIZE = 2.0 * ASKED / HEDGED
-"""What the option pays for a capital of 1: with twice what is asked, a sum that touches the strike is enough."""
+"""Payout of the option per unit of capital: twice the capital asked for, so a sum just at the strike is enough."""
 
 PLANNED, LATER = 400.0, 0.25
 """Gains of a plan, and those that are always to come, as a share of those seen (ours)."""
@@ -49,7 +49,7 @@ def capital(gains: Float64Array, bound: float, most_lost: Float64Array) -> Float
     """(b, c) the capital against "the mean gain is at most `bound`", after each block.
 
     Args:
-        most_lost: (n,) what was known, before each gain, that it could not lie below the negative of.
+        most_lost: (n,) largest possible loss of each gain, known before it.
     """
     hedged = np.full(gains.shape[1], HEDGED)
     steady = np.full((len(STEADY), gains.shape[1]), (1.0 - HEDGED) / len(STEADY))

@@ -9,7 +9,7 @@ from coe.eval.report.numbers import billions, dollars, percent, points
 from coe.eval.report.page import Chart, Column, Form, Section, stated, table_of
 from coe.eval.routing.frontier import WITHIN
 from coe.eval.routing.routing_records import FrontierPoint, Report
-from coe.router.policy_config import FLOOR
+from coe.router.policy_config import QUALITY_FLOOR
 
 FEWEST_DRAWN = 200
 """Fewest test queries for quality over budgets: with fewer each point lies within some 7 points of the truth or worse,
@@ -47,7 +47,7 @@ def budget_section(report: Report, budget: str) -> Section:
         Column("Best fixed mixture", lambda pair: pair[1].score, percent),
         Column("Mixture used", lambda pair: pair[1].amount, form),
     ]
-    floor = report.frontier[budget].get(FLOOR, ())
+    floor = report.frontier[budget].get(QUALITY_FLOOR, ())
     curves = (("This router", coe), ("Best fixed mixture", mixture), (f"Cheapest {WITHIN.words}", floor))
     rows = [
         {"group": label, "x": unit * at.amount, "y": at.mean_score, "low": at.interval[0], "high": at.interval[1]}

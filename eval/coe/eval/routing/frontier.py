@@ -16,7 +16,7 @@ from coe.eval.metrics.paired import Paired
 from coe.eval.routing.baselines import best_mixture, best_single, one_hot
 from coe.eval.routing.routing_records import FrontierPoint
 from coe.eval.routing.trial import Trial, mean_costs
-from coe.router.policy_config import BEST, FLOOR, Budgets, PolicyConfig, QualityFloor
+from coe.router.policy_config import BEST, QUALITY_FLOOR, Budgets, PolicyConfig, QualityFloor
 from coe.router.types import Float64Array, IntArray
 
 BudgetName = Literal["active_params_b", "cost_usd", "hosted_params_b"]
@@ -25,7 +25,7 @@ WITHIN = QualityFloor(within=0.01, of=BEST)
 """The floor that reports show: a point below the best single expert (ours)."""
 
 PRICES: Sequence[BudgetName] = ("cost_usd", "active_params_b")
-"""What the cheapest plan has least of: the first that is known."""
+"""Amounts that a cheapest plan minimises; the first known one counts."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def limited_policies(budgets: Sequence[Budget], *, with_floor: bool) -> dict[str
         for limit in budget.limits
     }
     is_priced = with_floor and any(budget.name in PRICES for budget in budgets)
-    return limited | ({FLOOR: PolicyConfig(quality_floor=WITHIN)} if is_priced else {})
+    return limited | ({QUALITY_FLOOR: PolicyConfig(quality_floor=WITHIN)} if is_priced else {})
 
 
 def policy_name(budget: Budget, limit: float) -> str:
@@ -104,15 +104,15 @@ def build_frontier(trial: Trial, rng: np.random.Generator) -> dict[str, dict[str
         name: measure_curves(trial, budget, trial.limited[name], rng) for name, budget in budgets.items()
     }
     price = next((name for name in PRICES if name in budgets), None)
-    if price is not None and FLOOR in trial.limited:
-        found[price][FLOOR] = (floor_point(trial, budgets[price], rng),)
+    if price is not None and QUALITY_FLOOR in trial.limited:
+        found[price][QUALITY_FLOOR] = (floor_point(trial, budgets[price], rng),)
     return found
 
 
 def floor_point(trial: Trial, budget: Budget, rng: np.random.Generator) -> FrontierPoint:
     """The cheapest plan of the floor, and what it uses of a budget."""
-    probs = one_hot(trial.limited[FLOOR][0], len(budget.amounts))
-    score = Paired.of({FLOOR: (probs * trial.scores).sum(axis=1)}, rng).mean(FLOOR)
+    probs = one_hot(trial.limited[QUALITY_FLOOR][0], len(budget.amounts))
+    score = Paired.of({QUALITY_FLOOR: (probs * trial.scores).sum(axis=1)}, rng).mean(QUALITY_FLOOR)
     used = budget.used(probs)
     return FrontierPoint(budget=WITHIN.within, amount=used, mean_score=score.mean, interval=score.interval, gain=None)
 

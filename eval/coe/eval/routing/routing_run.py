@@ -33,7 +33,7 @@ from coe.router import plugins
 from coe.router.artifact import RouterArtifact
 from coe.router.build import evidence_of, table_router
 from coe.router.pipeline import Router
-from coe.router.policy_config import FLOOR, Budgets, PolicyConfig
+from coe.router.policy_config import QUALITY_FLOOR, Budgets, PolicyConfig
 from coe.router.preference import amounts_by_row
 from coe.router.protocols import Encoder
 from coe.router.strategies.agree import StrategyName
@@ -139,16 +139,16 @@ def with_policies(trial: Trial, artifact: RouterArtifact, router: Router, reques
             budget.name: [decided(loaded, trial, policy_name(budget, limit)) for limit in budget.limits.tolist()]
             for budget in budgets
         }
-        | ({FLOOR: [decided(loaded, trial, FLOOR)]} if FLOOR in policies else {}),
+        | ({QUALITY_FLOOR: [decided(loaded, trial, QUALITY_FLOOR)]} if QUALITY_FLOOR in policies else {}),
     )
 
 
 def certified(trial: Trial, artifact: RouterArtifact, router: Router, now: datetime) -> Certificate | None:
-    """What the test rows certify of the cheapest plan of the floor; None where none is cheaper, or a map is not what
-    decides."""
+    """The certificate that the test rows give the cheapest plan within the floor; None if no plan is cheaper, or if the
+    router does not decide by a map."""
     strategy = StrategyName.SINGLE if trial.test.answers is None or router.ways is None else StrategyName.AGREE
     policies = {"cheapest": PolicyConfig(quality_floor=WITHIN, strategy=strategy)}
-    if FLOOR not in trial.limited:
+    if QUALITY_FLOOR not in trial.limited:
         return None
 
     def loaded(more: Mapping[str, PolicyConfig]) -> Router:

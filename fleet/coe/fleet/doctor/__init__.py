@@ -1,1 +1,1 @@
-"""`coe doctor gpu`: what this host's engines really do, with models of random weights. Begin with `checks.py`."""
+"""`coe doctor gpu`: checks of this host's engines with models of random weights. Begin with `checks.py`."""

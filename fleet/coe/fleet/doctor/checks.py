@@ -1,5 +1,5 @@
-"""What engines of this host do, tried on models of random weights: starts, both levels of sleep with answers compared,
-ends at a bad moment, a GPU that others use, turns by a gateway, and throughput."""
+"""Checks of this host's engines on models of random weights: starts, both levels of sleep with answers compared, kills
+at a bad moment, a GPU that others use, turns by a gateway, and throughput."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ QUESTION = [{"role": "user", "content": "Say what comes to mind."}]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the page: proved, broken, measured or left out."""
+    """One line of the page; its verdict is proved, broken or measured."""
 
     name: str
     verdict: str
@@ -164,6 +164,8 @@ class Checks:
         """Kills an engine, and has it woken. Raises BackendError where the new process answers otherwise."""
         await self.actuator.wake(expert)
         before = self.engine(expert)
+        if before.pid is None:
+            raise BackendError(f"the engine of {expert} has no process to end")
         if doing != "answers":
             await self.actuator.sleep(expert, 1)
         works: dict[str, Callable[[], Awaitable[object]]] = {
@@ -173,7 +175,7 @@ class Checks:
         }
         work = asyncio.ensure_future(works[doing]())
         await asyncio.sleep(LOOK_S / 2)
-        os.kill(before.pid or os.getpid(), signal.SIGKILL)
+        os.kill(before.pid, signal.SIGKILL)
         killed_s = time.monotonic()
         with suppress(aiohttp.ClientError, BackendError):
             await work
