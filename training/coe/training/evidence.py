@@ -19,6 +19,7 @@ from coe.training.expert_map import (
     measure_quality,
     row_numbers,
     shrink_with_guesses,
+    with_levels,
     with_traffic,
     without_difficulty,
 )
@@ -46,6 +47,7 @@ def gather_evidence(
     log: LogTable,
     categories: Sequence[str],
     changes: tuple[ChangePoint, ...] = (),
+    published: Sequence[float] = (),
 ) -> Evidence:
     """Outcomes and logged rewards as one quality matrix over `outcomes.experts`.
 
@@ -57,10 +59,12 @@ def gather_evidence(
 
     Args:
         changes: cells whose quality changed: grades of theirs and rewards from before are left out.
+        published: as `measure_quality` takes it.
     """
     rows = (*(name for name in categories if name != GENERAL), GENERAL)
     believed = without_changed(outcomes, changes)
-    base = measure_quality(believed, rows[:-1])
+    base = measure_quality(believed, rows[:-1], published)
+    prior = np.asarray(published or np.full(len(outcomes.experts), np.nan))
     keep = is_taught(log, outcomes.experts, changes)
     kept = log.rows(keep)
     row, expert = category_rows(kept, rows), kept.expert_in(outcomes.experts)
@@ -81,9 +85,9 @@ def gather_evidence(
     sums, squares, counts = graded[0] + rewarded, graded[1] + of_cells(weight * gain**2), graded[2] + answers
     if log.judged is not None:
         judged = log.judged.rows(together(is_taught(log.judged, outcomes.experts, changes)))
-        add_preferences(judged, rows, outcomes.experts, (sums, squares, counts), is_guess)
-    quality, stderr = shrink_with_guesses(sums, squares, counts, is_guess)
-    quality[:, counts.sum(axis=0) > 0] += difficulty[:, None]
+        add_preferences(judged, rows, outcomes.experts, (sums, squares, counts), is_guess, prior)
+    quality, stderr = shrink_with_guesses(sums, squares, counts, is_guess, prior)
+    quality = with_levels(quality, difficulty, counts, prior)
     matrix = replace(
         base,
         quality=quality.astype(np.float32),
@@ -102,10 +106,11 @@ def add_preferences(
     experts: tuple[str, ...],
     cells: tuple[Float64Array, Float64Array, Float64Array],
     is_guess: BoolArray,
+    prior: Float64Array,
 ) -> None:
     """Adds what a judge preferred to sums, sums of squares and counts of cells, each (k+1, m)."""
     row, expert = category_rows(judged, rows), judged.expert_in(experts)
-    worth, said = preferences(judged, row, expert, shrink_with_guesses(*cells, is_guess)[0], cells[2])
+    worth, said = preferences(judged, row, expert, shrink_with_guesses(*cells, is_guess, prior)[0], cells[2])
     for values, new in zip(cells, (said * worth, said * worth**2, said), strict=True):
         values += add_cells(new, row, expert, values.shape)
 

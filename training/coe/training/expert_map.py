@@ -17,6 +17,7 @@ from coe.decision_log.read import asked_several
 from coe.router.cost import ANSWER, KINDS, PROMPT
 from coe.router.quality import QualityMatrix
 from coe.router.types import GENERAL, BoolArray, Float64Array, FloatArray, IntArray
+from coe.training.published_scores import WEIGHT
 from coe.training.types import OutcomeTable
 
 PRIOR_COUNT_RANGE = (1.0, 200.0)
@@ -32,32 +33,53 @@ GUESS_VARIANCE = 0.25
 
 BACKFIT_ROUNDS = 20
 
+ASSUMED_PROMPT, ASSUMED_OUTPUT = 100.0, 200.0
+"""Tokens of a prompt and of an answer before any answer was graded: those of a short question (ours)."""
+
 NEAR_ZERO = 0.05
 """Mean score of the best experts below which the grades say that something is wrong, and not who is better (ours)."""
 
 
-def measure_quality(table: OutcomeTable, categories: Sequence[str]) -> QualityMatrix:
-    """The quality matrix of an outcome table. Its mass is the table's own mix, with at least one prompt in every row.
+def measure_quality(table: OutcomeTable, categories: Sequence[str], published: Sequence[float] = ()) -> QualityMatrix:
+    """Return the quality matrix of an outcome table. Its mass is the table's own mix, with a prompt in every row.
 
     Args:
         categories: the k learned categories; prompts of other categories count only towards `general`.
+        published: quality of each expert by published scores, NaN for an unknown model (training.published_scores).
     """
+    prior = np.asarray(published or np.full(len(table.experts), np.nan))
     rows = row_numbers(table, categories)
     relative, difficulty = without_difficulty(table.scores, rows, len(categories))
     counts = cell_sums(table.scores, rows, len(categories))[2]
-    quality, stderr = shrink_with_guesses(*cell_sums(relative, rows, len(categories)), is_ungraded(counts))
-    measured = counts.sum(axis=0) > 0
-    quality[:, measured] = np.clip(quality[:, measured] + difficulty[:, None], 0.0, 1.0)
+    quality, stderr = shrink_with_guesses(*cell_sums(relative, rows, len(categories)), is_ungraded(counts), prior)
+    quality = np.clip(with_levels(quality, difficulty, counts, prior), 0.0, 1.0)
     mass = np.maximum(np.bincount(rows, minlength=len(categories) + 1), 1).astype(np.float32)
+    prompt = mean_prompt_tokens(table, rows, len(categories))
+    output = cell_means(table.output_tokens, rows, len(categories))
+    if not counts.any():
+        prompt, output = np.full_like(prompt, ASSUMED_PROMPT), np.full_like(output, ASSUMED_OUTPUT)
     return QualityMatrix(
         quality=quality.astype(np.float32),
         stderr=stderr.astype(np.float32),
         count=counts.astype(np.float32),
         mass=mass / mass.sum(),
-        prompt_tokens=mean_prompt_tokens(table, rows, len(categories)),
-        output_tokens=cell_means(table.output_tokens, rows, len(categories)),
+        prompt_tokens=prompt,
+        output_tokens=output,
         latency_ms=cell_means(table.latency_ms, rows, len(categories)),
     )
+
+
+def with_levels(
+    quality: Float64Array, difficulty: Float64Array, counts: NDArray[np.floating], prior: Float64Array
+) -> Float64Array:
+    """Return qualities (k+1, m) that are relative to `difficulty` (k+1,) as absolute ones; 0 for an unknown expert.
+
+    Without any answer, categories are as hard as published benchmarks are on average.
+    """
+    is_published = np.isfinite(prior)
+    if not counts.any() and is_published.any():
+        difficulty = np.full(len(difficulty), prior[is_published].mean())
+    return np.where(counts.any(axis=0) | is_published, quality + difficulty[:, None], 0.0)
 
 
 def doubt_of(evidence: QualityMatrix) -> str:
@@ -135,8 +157,10 @@ def is_ungraded(counts: NDArray[np.floating]) -> BoolArray:
     return np.append(counts[:-1].sum(axis=1) == 0, False)
 
 
-def shrink(sums: Float64Array, squares: Float64Array, counts: Float64Array) -> tuple[Float64Array, Float64Array]:
-    """Empirical-Bayes means and standard errors of cells, all (k+1, m); 0 and 0.5 for an expert without any.
+def shrink(
+    sums: Float64Array, squares: Float64Array, counts: Float64Array, prior: Float64Array | None = None
+) -> tuple[Float64Array, Float64Array]:
+    """Return empirical-Bayes means and standard errors of cells, all (k+1, m); 0 and 0.5 for an unknown expert.
 
     Normal-normal model per expert e: cell mean ~ N(theta_ce, s2/n_ce), theta_ce ~ N(mu_e, t2). Posterior mean is
     (n mean + L mu) / (n + L) with L = s2 / t2, kept within PRIOR_COUNT_RANGE (Efron & Morris 1975); its standard error
@@ -144,6 +168,9 @@ def shrink(sums: Float64Array, squares: Float64Array, counts: Float64Array) -> t
     n / (n + L): those that adaptive probes left after one bad answer say no more than one answer. t2 is what the cells'
     sum of squares exceeds sampling by (DerSimonian & Laird 1986). With equal counts these are the plain mean, and the
     variance between cells less what sampling explains.
+
+    A published quality, in `prior` (m,), counts in mu as one more cell of WEIGHT answers that no query belongs to. It
+    says who is better than whom, so the mean of the published qualities is set to that of the same experts' grades.
     """
     total, cells = counts.sum(axis=0), (counts > 0).sum(axis=0)
     means = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
@@ -155,15 +182,26 @@ def shrink(sums: Float64Array, squares: Float64Array, counts: Float64Array) -> t
     between = spread / np.maximum(size, 1e-9)
     common = np.clip(within / np.maximum(between, 1e-9), *PRIOR_COUNT_RANGE)
     share = counts / (counts + common)
-    shares = np.maximum(share.sum(axis=0), 1e-9)
-    quality = share * means + (1.0 - share) * (share * means).sum(axis=0) / shares
+    published, weight = np.zeros_like(common), np.zeros_like(common)
+    if prior is not None and (is_known := np.isfinite(prior)).any():
+        both = is_known & (total > 0)
+        level = prior[both].mean() - overall[both].mean() if both.any() else prior[is_known].mean()
+        published[is_known] = prior[is_known] - level
+        weight[is_known] = (WEIGHT / (WEIGHT + common))[is_known]
+    shares = np.maximum(share.sum(axis=0) + weight, 1e-9)
+    expected = ((share * means).sum(axis=0) + weight * published) / shares
+    quality = share * means + (1.0 - share) * expected
     stderr = np.sqrt(within / (counts + common) + (1.0 - share) ** 2 * within / common / shares)
-    stderr[:, total == 0] = 0.5  # nothing is known of a score in [0, 1]
+    stderr[:, total == 0] = np.where(weight > 0, np.sqrt(GUESS_VARIANCE / WEIGHT), 0.5)[total == 0]
     return quality, stderr
 
 
 def shrink_with_guesses(
-    sums: Float64Array, squares: Float64Array, counts: Float64Array, is_guess: BoolArray
+    sums: Float64Array,
+    squares: Float64Array,
+    counts: Float64Array,
+    is_guess: BoolArray,
+    prior: Float64Array | None = None,
 ) -> tuple[Float64Array, Float64Array]:
     """The same of cells of which some rows (k+1,) are of categories without grades: those neither teach nor follow how
     much an expert's other categories differ.
@@ -172,8 +210,11 @@ def shrink_with_guesses(
     where mu_e is what is expected of the expert by its other categories, and L = GUESS_PRIOR. How hard the category is
     follows from all its answers, so that an expert that was not tried there gets neither credit nor blame for it.
     """
-    quality, stderr = shrink(*(np.where(is_guess[:, None], 0.0, each) for each in (sums, squares, counts)))
+    known_cells = [np.where(is_guess[:, None], 0.0, each) for each in (sums, squares, counts)]
+    quality, stderr = shrink(known_cells[0], known_cells[1], known_cells[2], prior)
     is_known = counts[~is_guess].any(axis=0)  # of others it is not known how good they are elsewhere
+    if prior is not None:
+        is_known |= np.isfinite(prior)
     rows = np.ix_(is_guess, is_known)
     expected, n = quality[rows], counts[rows]
     unlike = np.divide(sums[rows], n, out=expected.copy(), where=n > 0) - expected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -24,14 +25,15 @@ from coe.router.protocols import Encoder
 from coe.router.section import PluginConfig
 from coe.training.category_mix import AskedQueries, read_asked
 from coe.training.change_points import ChangePoint, find_change_points, is_stale, replaced_models
-from coe.training.datasets.outcomes import graded_at, read_outcome_folders
+from coe.training.datasets.outcomes import graded_at, graded_models, outcome_folders, read_outcome_folders
 from coe.training.evidence import Evidence, gather_evidence
 from coe.training.expert_map import measure_quality
 from coe.training.fit import fit_router
 from coe.training.fit_options import DEFAULT_TERMS, FitOptions, Terms
 from coe.training.log_table import LogTable, read_log_table
+from coe.training.published_scores import published_qualities
 from coe.training.stage_one import FitRequest, label_numbers
-from coe.training.types import LabelledQuery, OutcomeTable
+from coe.training.types import LabelledQuery, OutcomeTable, no_outcomes
 
 
 def data_fingerprint(parts: list[str]) -> str:
@@ -54,6 +56,27 @@ def usable_outcomes(config: CoeConfig, root: Path) -> OutcomeTable:
         DataError: nothing was, or a table cannot be read.
     """
     return read_outcome_folders(root, tuple(config.experts))
+
+
+def outcomes_or_published(config: CoeConfig, root: Path) -> OutcomeTable:
+    """Read what was graded of the experts of experts.yaml. If nobody was, return a table without prompts of the experts
+    whose models have published scores.
+
+    Raises:
+        DataError: nobody was graded and no model has published scores, or a table cannot be read.
+    """
+    is_graded = any(graded_models(folder) & set(config.experts) for folder in outcome_folders(root))
+    known = () if is_graded else tuple(name for name in config.experts if math.isfinite(published(config, (name,))[0]))
+    return no_outcomes(known, source="published scores") if known else usable_outcomes(config, root)
+
+
+def published(config: CoeConfig, experts: Sequence[str]) -> tuple[float, ...]:
+    """Return the quality of experts by the published scores of their models; NaN where a model has none.
+
+    An adapter is another model than its base.
+    """
+    entries = [config.experts[name] for name in experts]
+    return published_qualities("" if entry.adapter else entry.model or "" for entry in entries)
 
 
 class QueryRow(Row, extra="forbid"):
@@ -152,7 +175,7 @@ def fit_configured(root: Path, request: TrainRequest, *, now: datetime, progress
     """
     config, options = load_config(request.config), request.options
     queries = labelled_queries(config, request.queries)
-    table = usable_outcomes(config, request.outcomes)
+    table = outcomes_or_published(config, request.outcomes)
     wanted = fit_request(config, table, queries, options)
     encoder = opened_encoder(wanted.encoder_config, request.cache)
     rng = np.random.default_rng(options.seed)
@@ -173,7 +196,7 @@ def fit_request(
         scorer=PluginConfig(kind=options.scorer) if options.scorer else config.router.scorer,
         categories=config.learned_categories,
         experts=table.experts,
-        evidence=measure_quality(table, config.learned_categories),
+        evidence=measure_quality(table, config.learned_categories, published(config, table.experts)),
         alpha=config.router.alpha,
         data_fingerprints={"queries": labelled, "outcomes": fingerprint_outcomes(table)},
         outcomes=replace(table, active_params_b={name: config.experts[name].active_b for name in table.experts}),
@@ -217,7 +240,8 @@ class RetrainInputs:
 
     def evidence(self, categories: Sequence[str]) -> Evidence:
         """Evidence of the log and of every graded prompt, on those learned categories."""
-        return gather_evidence(self.outcomes, self.log, categories, self.changes)
+        prior = published(self.config, self.outcomes.experts)
+        return gather_evidence(self.outcomes, self.log, categories, self.changes, prior)
 
     def asked(self) -> AskedQueries:
         """The newest queries of the log, by their mix of categories."""
@@ -240,7 +264,7 @@ def read_inputs(
             knows less of it cannot be judged.
     """
     queries = labelled_queries(config, request.queries)
-    graded = usable_outcomes(config, request.outcomes)
+    graded = outcomes_or_published(config, request.outcomes)
     lost = [name for name in live.manifest.experts if name in config.experts and name not in graded.experts]
     if lost:
         raise DataError(

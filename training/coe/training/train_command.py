@@ -47,7 +47,13 @@ def train(
     from coe.router.config import load_config
     from coe.training.fit_inputs import TrainRequest, fit_configured
     from coe.training.summary import print_router
-    from coe.training.train_notes import notes_on_new_categories, notes_on_training, readable_pointer, require_sure
+    from coe.training.train_notes import (
+        notes_on_new_categories,
+        notes_on_training,
+        notes_without_grades,
+        readable_pointer,
+        require_sure,
+    )
 
     registry, now = Registry(data_dir / "routers"), datetime.now(UTC)
     request = TrainRequest(
@@ -55,11 +61,16 @@ def train(
     )
     with console_progress() as progress:
         artifact = fit_configured(registry.root, request, now=now, progress=progress)
-    notes = (*notes_on_new_categories(artifact), *notes_on_training(registry, artifact, request))
+    loaded = load_config(config)
+    notes = (
+        *notes_without_grades(artifact, loaded),
+        *notes_on_new_categories(artifact),
+        *notes_on_training(registry, artifact, request),
+    )
     print_router(artifact, config)
     live = readable_pointer(registry)
     if live is None or live.version != artifact.manifest.version:
-        require_sure(artifact, load_config(config))
+        require_sure(artifact, loaded)
         registry.promote(artifact.manifest.version, now)
     for note in notes:
         echo(note)

@@ -11,10 +11,14 @@ from coe.fleet.router_registry import Registry
 from coe.router.artifact import RouterArtifact, load_artifact, require_array, require_finite
 from coe.router.build import evidence_of
 from coe.router.config import CoeConfig, load_config
+from coe.router.cost import cost
 from coe.router.live_pointer import LivePointer
 from coe.router.uncertainty import least_alpha, risk_threshold
+from coe.router.usage import Usage
 from coe.training.calibrate import RECOGNISED
+from coe.training.expert_map import ASSUMED_OUTPUT, ASSUMED_PROMPT
 from coe.training.fit_inputs import TrainRequest
+from coe.training.published_scores import read_sources
 
 
 def notes_on_training(
@@ -59,6 +63,26 @@ def notes_on_new_categories(made: RouterArtifact) -> tuple[str, ...]:
             f"left out ({found.interval.low:.0%} to {found.interval.high:.0%}){who}"
         )
     return tuple(notes)
+
+
+def notes_without_grades(made: RouterArtifact, config: CoeConfig) -> tuple[str, ...]:
+    """Say what the experts are expected to do if published scores chose, because nobody was graded."""
+    evidence, experts = evidence_of(made), made.manifest.experts
+    if evidence.count.any():
+        return ()
+    unknown = [name for name in config.experts if name not in experts]
+    usage = Usage(prompt_tokens=round(ASSUMED_PROMPT), completion_tokens=round(ASSUMED_OUTPUT))
+    expected = [
+        f"{name} {evidence.quality[-1, column]:.2f} at {cost(usage, config.experts[name].chat_price):.5f} USD"
+        for column, name in enumerate(experts)
+    ]
+    published = ", ".join(entry.source for entry in read_sources())
+    return (
+        f"nobody is graded yet, so the map is that of published scores ({published}): expected of a benchmark question "
+        f"of {ASSUMED_PROMPT:.0f} tokens and an answer of {ASSUMED_OUTPUT:.0f}: {', '.join(expected)}. Latency is "
+        f"unknown, so a limit of latency_ms excludes nobody. `coe eval collect` grades the experts"
+        + (f". Without published scores, and not on the map: {', '.join(unknown)}" if unknown else ""),
+    )
 
 
 def require_sure(made: RouterArtifact, config: CoeConfig) -> None:

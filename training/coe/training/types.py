@@ -100,6 +100,12 @@ class OutcomeTable:
         return self.rows(np.array([found == name for found in self.splits], dtype=bool))
 
 
+def no_outcomes(experts: tuple[str, ...], *, source: str) -> OutcomeTable:
+    """Return an outcome table without prompts."""
+    cells: dict[str, Any] = {name: unknown(name, (0, len(experts))) for name in MATRICES if name != "answers"}
+    return OutcomeTable((), (), (), (), experts, **cells, metric="", source=source)
+
+
 @dataclass(frozen=True, slots=True)
 class LabelledQuery:
     """A query whose category is known. `style` says how it is put (terse, chatty, long, typos, code ...) and `language`
