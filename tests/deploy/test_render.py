@@ -119,7 +119,7 @@ def test_compose_starts_engines_as_coe_does_and_its_gateway_asks_them(deployment
     }
     engine = services["vllm-base"]
     assert engine["command"] == [
-        *("-m", "vllm.entrypoints.openai.api_server", "--model", "meta/Llama", "--served-model-name", "base"),
+        *("-m", "vllm.entrypoints.cli.main", "serve", "meta/Llama", "--served-model-name", "base"),
         *("--host", "0.0.0.0", "--port", "8000", "--enable-lora", "--lora-modules", "law=/adapters/law"),
         *("--enable-prompt-tokens-details", "--max-model-len", "8192", "--max-loras", "1", "--max-lora-rank", "16"),
         *("--shutdown-timeout", "120"),

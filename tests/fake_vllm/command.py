@@ -58,6 +58,8 @@ class FakeOptions(BaseModel, frozen=True):
 
 def parse_command(words: Sequence[str], environment: Mapping[str, str] = os.environ) -> FakeOptions:
     """The options of a command line. Flags of vLLM that change nothing here are ignored; a wrong one of ours exits."""
+    if words and words[0] == "serve":
+        words = ["--model", *words[1:]]
     parser = argparse.ArgumentParser(prog="fake vLLM", allow_abbrev=False)
     for flag, kind in (("model", str), ("host", str), ("port", int), ("max-model-len", int), ("max-num-seqs", int)):
         parser.add_argument(f"--{flag}", type=kind)

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def fake_interpreter(folder: Path) -> str:
-    """Path of a script in `folder` that runs the fake for `-m vllm.entrypoints.openai.api_server ...`. With `-c` it
+    """Path of a script in `folder` that runs the fake for `-m vllm.entrypoints.cli.main serve ...`. With `-c` it
     holds as many GiB of the first GPU of `folder/card` as the program's argument says, until its input ends."""
     folder.mkdir(parents=True, exist_ok=True)
     script = folder / "python-with-fake-vllm"

@@ -12,7 +12,7 @@ from coe.fleet.vllm_command import each_replica, read_adapter_ranks, served_rank
 from tests.small_composition import config_of
 
 FOLDER = Path("/srv/coe")
-MODULE = "vllm.entrypoints.openai.api_server"
+MODULE = "vllm.entrypoints.cli.main"
 
 
 def test_base_and_two_adapters_share_one_process() -> None:
@@ -40,7 +40,7 @@ def test_base_and_two_adapters_share_one_process() -> None:
     )
     (process,) = vllm_processes(config, FOLDER, {"law": 8, "med": 12})
     assert process.argv == (
-        *("/opt/vllm/bin/python", "-m", MODULE, "--model", "meta-llama/Llama-3.1-8B-Instruct"),
+        *("/opt/vllm/bin/python", "-m", MODULE, "serve", "meta-llama/Llama-3.1-8B-Instruct"),
         *("--served-model-name", "llama", "--host", "127.0.0.1", "--port", "8101"),
         *("--enable-lora", "--lora-modules", "law=/srv/coe/adapters/law", "medical=/data/med"),
         *("--enable-prompt-tokens-details", "--max-model-len", "8192", "--max-loras", "2", "--max-lora-rank", "16"),
@@ -82,7 +82,7 @@ def test_other_arguments_or_environment_make_another_process() -> None:
     )
     big, small, pinned = vllm_processes(config, FOLDER, {})
     assert big.argv == (
-        *("python3", "-m", MODULE, "--model", "m", "--served-model-name", "big"),
+        *("python3", "-m", MODULE, "serve", "m", "--served-model-name", "big"),
         *(
             "--host",
             "127.0.0.1",
@@ -113,7 +113,7 @@ def test_adapters_alone_leave_the_base_under_its_model_name() -> None:
     config = config_of({"law": {"engine": "vllm", "model": "./base", "adapter": "law"}})
     (process,) = vllm_processes(config, FOLDER, {"law": 64})
     assert process.argv == (
-        *("python3", "-m", MODULE, "--model", "/srv/coe/base", "--served-model-name", "./base"),
+        *("python3", "-m", MODULE, "serve", "/srv/coe/base", "--served-model-name", "./base"),
         *("--host", "127.0.0.1", "--port", "8101", "--enable-lora", "--lora-modules", "law=/srv/coe/law"),
         *("--enable-prompt-tokens-details", "--max-model-len", "4096", "--max-loras", "1", "--max-lora-rank", "64"),
     )

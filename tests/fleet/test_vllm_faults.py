@@ -58,13 +58,14 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("words", "cause"),
     [
         (["--no-such-flag"], "does not know --no-such-flag"),
-        (["--model", "nobody/none"], "check `model`"),
+        (["nobody/none"], "check `model`"),
         (["--max-model-len", "100000"], "the model reads 8192"),
     ],
 )
 def test_vllm_itself_says_the_cause(words: list[str], cause: str, base: Path) -> None:
-    command = [vllm_interpreter(), "-m", "vllm.entrypoints.openai.api_server", "--model", str(base)]
-    command += ["--port", str(free_port()), "--dtype", "bfloat16", "--enforce-eager", *words]
+    model = [] if words == ["nobody/none"] else [str(base)]
+    command = [vllm_interpreter(), "-m", "vllm.entrypoints.cli.main", "serve", *model, *words]
+    command += ["--port", str(free_port()), "--dtype", "bfloat16", "--enforce-eager"]
     done = subprocess.run(command, env=os.environ | ENVIRONMENT, capture_output=True, text=True, timeout=300)
     assert done.returncode != 0
     told = cause_in(done.stdout + done.stderr)

@@ -86,7 +86,11 @@ async def test_a_valid_one_is_counted_and_shown(tmp_path: Path) -> None:
     [
         ({"until": "2026-03-01T00:00:00+00:00"}, "expired", "it was valid until 2026-03-01"),
         ({"router": "another"}, "another router", "router another was certified"),
-        ({"policy": "gone"}, "another plan", "policy gone has another plan than the certified one; write the quality_floor"),
+        (
+            {"policy": "gone"},
+            "another plan",
+            "policy gone has another plan than the certified one; write the quality_floor",
+        ),
         ({"experts": {"ruby": "another"}}, "changed", "expert ruby is not the one that was graded"),
     ],
 )

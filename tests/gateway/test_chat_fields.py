@@ -69,6 +69,19 @@ async def test_an_operator_may_allow_more() -> None:
         config_of(extra_fields=["cache_salt"])
 
 
+@pytest.mark.parametrize(("client_params", "effort"), [(False, "low"), (True, "high")])
+async def test_the_effort_of_an_expert_stays_unless_the_policy_leaves_it_to_the_client(
+    *, client_params: bool, effort: str
+) -> None:
+    sections = {"policies": {"default": {"client_params": client_params, "pins": {"red": "ruby"}}}}
+    low = {"params": {"reasoning_effort": "low"}}
+    async with faulty(provider_options=low, sections=sections) as (gateway, upstream):
+        for model in ("ruby", "auto"):
+            async with gateway.chat("red", model=model, reasoning_effort="high") as answer:
+                assert (answer.status, answer.headers["x-coe-expert"]) == (200, "ruby")
+    assert [asked["reasoning_effort"] for asked in upstream.requests] == ["low", effort]
+
+
 GUIDED_FIELDS = {
     "guided_json": {"type": "object"},
     "guided_choice": ["red", "blue"],

@@ -115,9 +115,9 @@ def test_every_fault_is_reported_at_once(values):
         (("experts", "big", "url"), "http://a/v1\r\nx: y", "experts.big.url: must begin with http:// or https://"),
         (("experts", "big", "engine_args"), {"x": [1]}, "engine_args.x: must be text, a number, or true or false"),
         (
-            ("experts", "big", "params"),
-            {"api_version": "1"},
-            "big.params: engine 'openai' takes none; allowed: litellm",
+            ("experts", "big", "params_env"),
+            {"api_version": "VERSION"},
+            "big.params_env: engine 'openai' takes none; allowed: litellm",
         ),
         (
             ("experts", "far"),

@@ -39,7 +39,8 @@ class BackendRequest(NamedTuple):
 
     `headers` go with it: those of the client that the expert's API asks for, and the context of a trace.
     `cache_salt` differs between callers: an engine that shares cached prompts shares them among requests of one salt.
-    One that serves by priority serves a line of a batch after other requests.
+    One that serves by priority serves a line of a batch after other requests. `client_params`: its fields replace the
+    expert's `params`, where otherwise the params replace them.
     """
 
     body: Mapping[str, object]
@@ -50,6 +51,23 @@ class BackendRequest(NamedTuple):
     cache_salt: str = ""
     is_batch: bool = False
     headers: Mapping[str, str] = MappingProxyType({})
+    client_params: bool = False
+
+
+EFFORT = frozenset({"reasoning_effort", "reasoning", "thinking", "thinking_token_budget", "chat_template_kwargs"})
+"""Fields by which a request says how long a model may reason. Each undoes the others."""
+
+
+def with_params(request: BackendRequest, params: Mapping[str, object]) -> dict[str, object]:
+    """Return the body with an expert's params.
+
+    Params replace the client's fields of the same names. If one of them sets the effort, the client's other fields
+    about effort are left out.
+    """
+    if request.client_params or not params:
+        return {**params, **request.body}
+    replaced = EFFORT if EFFORT & params.keys() else params.keys()
+    return {name: value for name, value in request.body.items() if name not in replaced} | {**params}
 
 
 class ChunkStream(Protocol):

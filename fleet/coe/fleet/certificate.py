@@ -134,7 +134,9 @@ def read_standing(
         return Standing(found, "another router", f"router {found.router} was certified")
     if found.policy not in router.policies or router.policy(found.policy).fingerprint != found.shown[-1].plan:
         repair = "write the quality_floor that the certificate names into experts.yaml, then `coe config apply`"
-        return Standing(found, "another plan", f"policy {found.policy} has another plan than the certified one; {repair}")
+        return Standing(
+            found, "another plan", f"policy {found.policy} has another plan than the certified one; {repair}"
+        )
     return Standing(found, VALID)
 
 

@@ -111,6 +111,7 @@ def backend_at(
         if url is None:
             raise ConfigError(f"experts.{name}: no address; start its engine (`coe experts up`) or set `url`")
         options |= {"url": url, "served_model": entry.name_on_engine(name), "timeout_s": entry.timeout_s}
+        options["params"] = entry.params
         options["takes_cache_salt"] = entry.engine is Engine.VLLM
         options["takes_priority"] = engine_flags(config, entry).get(SCHEDULING) == "priority"
         options["sets_id"] = entry.engine is Engine.OPENAI  # feedback may name an answer by it

@@ -18,8 +18,8 @@ from coe.router.config import CoeConfig
 from coe.router.expert_config import Engine, ExpertConfig, ScalarOption
 from coe.router.weights import expanded
 
-MODULE = "vllm.entrypoints.openai.api_server"
-"""The module form works with every build; the `vllm` script is missing from some."""
+MODULE = "vllm.entrypoints.cli.main"
+"""The module of the script `vllm`, which some builds lack."""
 
 
 SLEEP_FLAG = "enable-sleep-mode"
@@ -139,7 +139,7 @@ def vllm_process(
     flags |= checked_flags(f"experts.{names[0]}.engine_args", first.engine_args)
     model, served = model_argument(first.model, folder), bare or [first.model]
     folders = {entry.name_on_engine(name): adapter_folder(entry, folder) for name, entry in adapters.items()}
-    argv = [engine.python, "-m", MODULE, "--model", model, "--served-model-name", *served]
+    argv = [engine.python, "-m", MODULE, "serve", model, "--served-model-name", *served]
     argv += ["--host", "127.0.0.1", "--port", str(port)]
     argv += [*lora_arguments(folders), *flag_arguments(flags)]
     env = DEFAULT_ENV | (DEV_ENV if flags.get(SLEEP_FLAG) is True else {}) | env

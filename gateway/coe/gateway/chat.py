@@ -158,6 +158,8 @@ class ChatExchange:
         """The answer as far as it must be there before the client hears of it."""
         row, answer = self._row, None
         row.calls.overhead_ms = (time.perf_counter() - row.context.received_at_s) * 1e3
+        if self._endpoint.decider.may_set_params(decided.decision.policy):
+            row.chat = row.chat._replace(client_params=True)
         if decided.strategy is not None:
             answer = await self._ask_several(decided.decision, decided.strategy)
         return answer or await self._endpoint.experts.answer(row.context, row.chat, decided, row.calls)

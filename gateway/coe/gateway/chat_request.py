@@ -91,7 +91,7 @@ class Native:
 class ChatRequest(NamedTuple):
     """A decoded request. `text` is the last human ask, capped, and `earlier` are those before it, newest first;
     `session` is what identifies the conversation. `native` goes to experts that speak its API, in place of `body`,
-    which was translated from it."""
+    which was translated from it. `client_params` is that of the policy."""
 
     body: Mapping[str, object]
     model: str
@@ -102,6 +102,7 @@ class ChatRequest(NamedTuple):
     native: Native | None = None
     earlier: tuple[str, ...] = ()
     system: str = ""
+    client_params: bool = False
 
     @property
     def messages(self) -> list[dict[str, object]]:

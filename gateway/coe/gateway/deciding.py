@@ -209,6 +209,11 @@ class Decider:
                 return Decided(found)
             raise no_expert(error, request, self._capabilities, self._pool) from error
 
+    def may_set_params(self, policy: str | None) -> bool:
+        """Return whether a request under this policy may replace the params of its expert."""
+        found = self._config.policies.get(policy or "")
+        return found is not None and found.client_params
+
     def _ungraded(
         self, router: Router, policy: str, facts: QueryFacts, error: NoEligibleExpertError
     ) -> RoutingDecision | None:

@@ -166,6 +166,7 @@ class ExpertCall:
             timeout_s=min(entry.timeout_s, entry.total_timeout_s),
             cache_salt=cache_salt(context.caller.tenant, self._hash_key),
             is_batch=context.is_batch,
+            client_params=chat.client_params,
         )
         if native is not None:
             body = native.without_foreign_reasoning() if entry.engine is Engine.OPENAI else native.body

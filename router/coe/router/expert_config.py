@@ -8,7 +8,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
 
 from coe.router.cost import Price, Rates
 from coe.router.price_list import entry_prices, price_entry
@@ -80,8 +80,8 @@ class ExpertConfig(Section):
     )
     replicas: int = Field(default=1, ge=1, le=64, description="engines of it that this host starts")
     max_concurrency: int | None = Field(default=None, ge=1, description="requests at once on each engine; others wait")
-    params: dict[str, Flag] = Field(
-        default_factory=dict, description="settings of the provider, or the options of the plugin"
+    params: dict[str, Flag | dict[str, JsonValue]] = Field(
+        default_factory=dict, description="fields of its requests, settings of the provider, or options of the plugin"
     )
     params_env: dict[str, EnvironmentName] = Field(
         default_factory=dict, description="those that are secrets, by the environment variable that contains each"
@@ -180,11 +180,7 @@ def entry_faults(entry: ExpertConfig) -> Iterator[str]:
         yield f"adapter: engine '{entry.engine}' takes no adapter; allowed: llamacpp, vllm"
     if entry.url is not None and entry.engine in (Engine.LLAMACPP, Engine.PLUGIN, Engine.ECHO):
         yield f"url: engine '{entry.engine}' takes no url; allowed: vllm, openai, litellm"
-    for field, params in (("params", entry.params), ("params_env", entry.params_env)):
-        if params and entry.engine not in (Engine.LITELLM, Engine.PLUGIN):
-            yield f"{field}: engine '{entry.engine}' takes none; allowed: litellm, plugin"
-        for key in sorted(NOT_PARAMS & params.keys()) if entry.engine is Engine.LITELLM else ():
-            yield f"{field}.{key}: set by other keys of the entry: model, url, api_key_env, timeout_s"
+    yield from param_faults(entry)
     if entry.apis and entry.engine in (Engine.LITELLM, Engine.PLUGIN, Engine.ECHO):
         yield f"apis: engine '{entry.engine}' takes none; allowed: llamacpp, vllm, openai"
     if entry.engine is Engine.LLAMACPP and entry.adapter is not None and ClientApi.MESSAGES in entry.apis:
@@ -192,6 +188,19 @@ def entry_faults(entry: ExpertConfig) -> Iterator[str]:
     for key, value in (("engine_args", entry.engine_args), ("engine_env", entry.engine_env)):
         if value and entry.engine is not Engine.VLLM:
             yield f"{key}: engine '{entry.engine}' takes none; allowed: vllm; llamacpp is set up by llamacpp"
+
+
+def param_faults(entry: ExpertConfig) -> Iterator[str]:
+    """Yield each key of `params` and `params_env` that the entry does not take, with what is allowed."""
+    if entry.params and entry.engine is Engine.ECHO:
+        yield "params: engine 'echo' takes none; allowed: vllm, openai, llamacpp, litellm, plugin"
+    if entry.params and entry.apis:
+        yield "params: are fields of chat completions; allowed: params or apis"
+    if entry.params_env and entry.engine not in (Engine.LITELLM, Engine.PLUGIN):
+        yield f"params_env: engine '{entry.engine}' takes none; allowed: litellm, plugin"
+    for field, params in (("params", entry.params), ("params_env", entry.params_env)):
+        for key in sorted(NOT_PARAMS & params.keys()) if entry.engine is not Engine.PLUGIN else ():
+            yield f"{field}.{key}: set by other keys of the entry, or by each request"
 
 
 def replica_faults(entry: ExpertConfig) -> Iterator[str]:

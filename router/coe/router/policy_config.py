@@ -93,6 +93,7 @@ class PolicyConfig(Section):
     )
     strategy: StrategyName = StrategyName.SINGLE
     max_calls: float | None = Field(default=None, gt=1, description="mean experts asked per query; beside a strategy")
+    client_params: bool = Field(default=False, description="fields of a request replace the `params` of its expert")
 
     @field_validator("exploration", mode="before")
     @classmethod

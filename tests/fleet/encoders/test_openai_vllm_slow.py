@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder, python, port = tmp_path_factory.mktemp("vllm"), vllm_interpreter(), free_port()
     model = write_base(python, folder / "base")
-    command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--served-model-name", "m"]
+    command = [python, "-m", "vllm.entrypoints.cli.main", "serve", str(model), "--served-model-name", "m"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--runner", "pooling", "--dtype", "bfloat16"]
     command += ["--max-model-len", "64", "--enforce-eager"]
     log: Path = folder / "log"

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, TypeVar
 from weakref import WeakSet
 
-from pydantic import Field, SecretStr
+from pydantic import Field, JsonValue, SecretStr
 
 from coe.base.errors import BackendError
 from coe.base.json_text import MAX_VALUES, has_more_values, to_json
@@ -27,6 +27,7 @@ from coe.fleet.backend import (
     WholeLines,
     chunks_of,
     visible_headers,
+    with_params,
 )
 from coe.fleet.providers._post import Connections
 from coe.router.gateway_config import field_names
@@ -55,7 +56,7 @@ class Options(Section):
     model: str = Field(min_length=1, description="provider/model, e.g. anthropic/claude-sonnet-4-5")
     api_key: SecretStr | None = None
     api_base: HttpUrl | None = Field(default=None, description="another address of that provider")
-    params: dict[str, str | int | float | bool] = Field(
+    params: dict[str, JsonValue] = Field(
         default_factory=dict, repr=False, description="further arguments, e.g. api_version; may contain secrets"
     )
     timeout_s: float = Field(default=600.0, gt=0)
@@ -105,8 +106,8 @@ class LitellmBackend(Unconnected):
 
     def _arguments(self, request: BackendRequest) -> dict[str, object]:
         options = self._options
-        arguments: dict[str, object] = dict(options.params)
-        arguments |= {name: value for name, value in request.body.items() if name in FORWARDED}
+        known = {name: value for name, value in request.body.items() if name in FORWARDED}
+        arguments = with_params(request._replace(body=known), options.params)
         arguments |= {
             "model": options.model,
             "stream": request.is_stream,

@@ -20,6 +20,7 @@ from coe.fleet.backend import (
     ChatBackend,
     WholeLines,
     visible_headers,
+    with_params,
 )
 from coe.fleet.providers._post import MAX_INTERIM, MAX_LINE_BYTES, Answer, Connections, InterimError, Posts, StaleError
 from coe.router.gateway_config import CACHE_SALT
@@ -45,7 +46,10 @@ class Options(Section):
 
     url: HttpUrl = Field(description="API root, e.g. http://127.0.0.1:8101/v1")
     served_model: str = Field(min_length=1, description="the expert's name on that engine")
-    extra_body: dict[str, JsonValue] = Field(default_factory=dict, description="fields that replace the client's")
+    extra_body: dict[str, JsonValue] = Field(
+        default_factory=dict, description="fields that always replace the client's"
+    )
+    params: dict[str, JsonValue] = Field(default_factory=dict, description="as `backend.with_params` takes them")
     api_key: SecretStr | None = None
     timeout_s: float = Field(default=600.0, gt=0, description="longest silence: before the answer, or within it")
     connect_timeout_s: float = Field(default=3.0, gt=0)
@@ -89,7 +93,7 @@ class VllmBackend:
 
     async def send(self, request: BackendRequest) -> BackendResponse:
         """Sends one request; see `ChatBackend.send`. A pooled connection that turns out dead is replaced once."""
-        body = to_json({**request.body, **self._own_fields(request)})
+        body = to_json({**with_params(request, self._options.params), **self._own_fields(request)})
         try:
             try:
                 response = await self._post(request, body)
