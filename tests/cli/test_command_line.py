@@ -51,6 +51,7 @@ def test_help_names_every_command(coe):
 QUICK = {
     "up": "says each step, and waits for clients then",
     "serve": "waits for clients",
+    "experts pull": "the hub's package shows bars, and each model has a line",
     "experts up": "shows each engine as it changes",
     "retrain": "its module only passes on to training.retrain_command, which shows it",
     **dict.fromkeys(("config apply", "route"), "reads one small file"),

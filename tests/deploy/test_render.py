@@ -13,6 +13,7 @@ import yaml
 
 from coe.base.errors import ConfigError
 from coe.cli.commands import COMMANDS
+from coe.fleet.vllm_pull import SCRIPT
 from coe.gateway.deploy.deployment import Deployment, Target, plan_deployment, rendered
 from coe.router.config import CoeConfig, load_config, parse_text
 
@@ -104,7 +105,21 @@ def test_engines_on_one_gpu_start_one_after_the_other(tmp_path: Path) -> None:
     deployment = plan_deployment(tmp_path / "experts.yaml", image="coe:1", vllm_image="v:1")
     services = yaml.safe_load(rendered(deployment, Target.COMPOSE)["compose.yaml"])["services"]
     waits = {name: [*services[f"vllm-{name}"].get("depends_on", {})] for name in on}
-    assert waits == {"a": [], "b": ["vllm-a"], "c": ["vllm-b"]}
+    assert waits == {"a": ["models"], "b": ["models", "vllm-a"], "c": ["models", "vllm-b"]}
+
+
+def test_models_are_downloaded_apart_from_starts(deployment: Deployment) -> None:
+    services = yaml.safe_load(rendered(deployment, Target.COMPOSE)["compose.yaml"])["services"]
+    script = services["models"]["entrypoint"][2].replace("$$", "$")
+    assert script.strip() == SCRIPT.read_text(encoding="utf-8").strip()
+    assert services["models"]["command"] == ["meta/Llama"]
+    engines = yaml.safe_load_all(rendered(deployment, Target.KUBERNETES)["engines.yaml"])
+    pods = [each["spec"]["template"]["spec"] for each in engines if each and each["kind"] == "Deployment"]
+    for unit, pod in zip(deployment.engines, pods, strict=True):
+        (download,) = pod["initContainers"]
+        assert download["command"][2].strip() == script.strip()
+        assert download["args"] == [unit.process.model]
+        assert download["volumeMounts"][0] in pod["containers"][0]["volumeMounts"]
 
 
 def test_compose_starts_engines_as_coe_does_and_its_gateway_asks_them(deployment: Deployment) -> None:
@@ -147,7 +162,7 @@ def test_each_of_our_services_has_a_command_that_exists_and_a_root_that_is_read_
         mounts = [mount.split(":") for mount in service["volumes"]]
         assert [target for _, target, *mode in mounts if not mode] == ["/data"]
         assert set(service["environment"]) == {"REDIS_URL", "DATABASE_URL"}
-        assert service["depends_on"].keys() - {"first-router"} == project["services"].keys() - ours.keys()
+        assert service["depends_on"].keys() - {"first-router"} == project["services"].keys() - ours.keys() - {"models"}
     for name in ("gateway", "learn"):
         assert ours[name]["depends_on"]["first-router"] == {"condition": "service_completed_successfully"}
     named = {volume.split(":")[0] for each in project["services"].values() for volume in each["volumes"]}

@@ -1,4 +1,4 @@
-"""`coe up`, `coe serve`, `coe experts up`, `coe doctor gpu` and `coe config apply`."""
+"""`coe up`, `coe serve`, `coe experts up`, `coe experts pull`, `coe doctor gpu` and `coe config apply`."""
 
 from __future__ import annotations
 
@@ -77,6 +77,21 @@ def experts_up(
 
     known, folder = load_config(config), config.resolve().parent
     run(run_experts(known, folder, data_dir.resolve(), engine_environment(known), Terminal()))
+
+
+def experts_pull(config: options.ConfigOption = Path("experts.yaml")) -> None:
+    """Download the models of the vLLM engines of experts.yaml, so that no start waits for the hub.
+
+    Takes what vLLM would load, by the interpreter of `vllm.python`, into HF_HOME. What is there is only checked.
+    """
+    from coe.base.visible_text import echo
+    from coe.fleet.vllm_pull import pull_models
+    from coe.gateway.settings import engine_environment
+    from coe.router.config import load_config
+
+    known = load_config(config)
+    for line in pull_models(known, config.resolve().parent, engine_environment(known)):
+        echo(line)
 
 
 def doctor_gpu(

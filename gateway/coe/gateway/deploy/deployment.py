@@ -37,6 +37,7 @@ from coe.fleet.vllm_command import (
     vllm_processes,
 )
 from coe.fleet.vllm_memory import gpus_of
+from coe.fleet.vllm_pull import SCRIPT, pull_argument
 from coe.gateway.settings import secret_variables
 from coe.router.config import CoeConfig, config_text, parse_config
 from coe.router.expert_config import Engine
@@ -94,6 +95,11 @@ class EngineUnit:
         words = list(self.process.argv[1:])
         words[words.index("--host") + 1], words[words.index("--port") + 1] = "0.0.0.0", str(ENGINE_PORT)
         return words if DRAIN in self.process.flags else [*words, f"--{DRAIN}", str(DRAIN_S)]
+
+    @property
+    def pulled(self) -> str:
+        """Its model and revision, as the script that downloads models takes them."""
+        return pull_argument(self.process)
 
     @property
     def grace_s(self) -> int:
@@ -187,6 +193,7 @@ def rendered(deployment: Deployment, target: Target) -> dict[str, str]:
         "fleet": deployment,
         "experts": experts,
         "gpus": numbered_gpus(deployment.replicas),
+        "pull": SCRIPT.read_text(encoding="utf-8"),
         "revision": sha256((experts + deployment.image).encode()).hexdigest()[:8],
         "secrets": [name for name in deployment.secrets if not (deployment.engines and name == ENGINE_KEY)],
     }
