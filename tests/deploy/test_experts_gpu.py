@@ -11,6 +11,7 @@ import yaml
 from coe.fleet.vllm_command import vllm_processes
 from coe.fleet.vllm_gpus import on_gpus
 from coe.gateway.check import find_problems
+from coe.gateway.deploy.deployment import Target, plan_deployment, rendered
 from coe.router.config import CoeConfig, load_config, parse_config
 from coe.router.expert_config import Engine
 
@@ -81,3 +82,24 @@ def test_the_models_of_the_paper_take_turns_on_one_and_on_two_gpus(gpus: int, as
     processes = vllm_processes(config, file.parent, {})
     placed = on_gpus(config, processes, {str(number): 79.6 for number in range(gpus)})
     assert {each.process.experts[0]: each.sleeps_at for each in placed if each.sleeps_at} == asleep
+
+
+def test_retrieval_on_one_gpu_has_its_engines_beside_the_language_model_and_is_rendered_with_them() -> None:
+    file = ROOT / "deploy" / "experts.retrieval.yaml"
+    config = load_config(file)
+    assert find_problems(config, file) == []
+    assert config.categories == load_config(ROOT / "experts.yaml").categories
+    placed = on_gpus(config, vllm_processes(config, file.parent, {}), {"0": 23.7})
+    names = ["bge", "qwen", "e5", "cross", "assistant"]
+    assert [(each.process.experts[0], each.sleeps_at) for each in placed] == [(name, None) for name in names]
+    assert [each.process.flags.get("runner") for each in placed] == [*["pooling"] * 4, None]
+    services = yaml.safe_load(
+        rendered(plan_deployment(file, image="coe", vllm_image="v"), Target.COMPOSE)["compose.yaml"]
+    )
+    assert {f"vllm-{name}" for name in names} <= services["services"].keys()
+    text = rendered(plan_deployment(file, image="coe", vllm_image="v"), Target.KUBERNETES)["gateway.yaml"]
+    values = next(each for each in yaml.safe_load_all(text) if each and each["kind"] == "ConfigMap")
+    retrieval = parse_config(yaml.safe_load(values["data"]["experts.yaml"])).retrieval
+    assert retrieval.encoder.options["url"] == "http://vllm-bge:8000/v1"
+    assert (retrieval.reranker.url, retrieval.reranker.model) == ("http://vllm-cross:8000/v1", "cross")
+    assert retrieval.reranker.api_key_env == "VLLM_API_KEY"

@@ -38,6 +38,7 @@ class FakeOptions(BaseModel, frozen=True):
     max_lora_rank: int = 16
     enable_sleep_mode: bool = False
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    is_pooling: bool = False
     is_dev: bool = False
     allows_lora_updates: bool = False
     card: Path | None = Field(default=None, description="folder in which fakes account for a GPU's memory")
@@ -66,6 +67,7 @@ def parse_command(words: Sequence[str], environment: Mapping[str, str] = os.envi
     parser.add_argument("--served-model-name", nargs="+")
     parser.add_argument("--lora-modules", nargs="+", default=[])
     parser.add_argument("--max-lora-rank", type=int)
+    parser.add_argument("--runner", dest="is_pooling", type=lambda runner: runner == "pooling")
     parser.add_argument("--gpu-memory-utilization", type=float)
     for flag in ("enable-lora", "enable-sleep-mode"):
         parser.add_argument(f"--{flag}", action="store_true")

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -201,6 +201,19 @@ class FakeEngine:
         """Of so many tokens that may follow a text."""
         name = NOISE if self._is_noise else self._answerer(model)
         return {f"t{rank}": -(zlib.crc32(f"{name} {text} {rank}".encode()) % 1000) / 100 for rank in range(count)}
+
+    async def pooled(self, model: str, texts: Sequence[str], dim: int) -> list[list[float]]:
+        """A vector of each text, by its words."""
+        async with self._place():
+            name = NOISE if self._is_noise else model
+            self.totals.prompt_tokens += sum(len(TOKEN.findall(text)) for text in texts)
+            return [
+                [
+                    sum(zlib.crc32(f"{name} {word} {i}".encode()) % 2001 - 1000 for word in text.split()) / 1000
+                    for i in range(dim)
+                ]
+                for text in texts
+            ]
 
     def _answerer(self, model: str) -> str:
         is_base = self._has_lost_adapters and model in self.adapters

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import struct
 import time
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import TypeVar
 
 from aiohttp import web
@@ -21,7 +23,9 @@ from tests.fake_vllm.shapes import (
     ChatAsked,
     ChatForm,
     CompletionAsked,
+    EmbeddingsAsked,
     Json,
+    RerankAsked,
     SleepAsked,
     TextForm,
     TokenizeAsked,
@@ -30,6 +34,9 @@ from tests.fake_vllm.shapes import (
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Body = TypeVar("Body", bound=BaseModel)
 MESSAGE_TOKENS = 3  # that a chat template adds to each message
+DIM = 16
+"""Of the vectors of pooling models."""
+
 FINISH_REASONS = ("stop", "length", "abort", "error")
 
 
@@ -41,6 +48,11 @@ class Refusal(Exception):
     ) -> None:
         super().__init__(message)
         self.error = {"message": message, "type": kind, "param": param, "code": status}
+
+
+def encoded(vector: Sequence[float], form: str) -> JsonValue:
+    """Return a vector as numbers, or as base64 of little-endian float32."""
+    return [*vector] if form == "float" else base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
 class FakeServer:
@@ -57,10 +69,18 @@ class FakeServer:
             web.get("/version", self._version),
             web.get("/metrics", self._metrics),
             web.get("/v1/models", self._models),
-            web.post("/v1/chat/completions", self._chat),
-            web.post("/v1/completions", self._completion),
             web.post("/tokenize", self._tokenize),
         ]
+        if self._options.is_pooling:  # each model has one task, and vLLM opens no other route
+            is_reranker = "rerank" in self._options.model
+            routes.append(
+                web.post("/v1/rerank", self._rerank) if is_reranker else web.post("/v1/embeddings", self._embed)
+            )
+        else:
+            routes += [
+                web.post("/v1/chat/completions", self._chat),
+                web.post("/v1/completions", self._completion),
+            ]
         if self._options.allows_lora_updates:
             routes += [
                 web.post("/v1/load_lora_adapter", self._load_adapter),
@@ -123,7 +143,35 @@ class FakeServer:
         ]
         return json_response({"object": "text_completion", "model": model, "choices": choices})
 
-    def _known_model(self, asked: Asked) -> str:
+    async def _embed(self, request: web.Request) -> web.Response:
+        asked = await body_of(request, EmbeddingsAsked)
+        model = self._known_model(asked)
+        texts = [asked.input] if isinstance(asked.input, str) else asked.input
+        self._refuse_long(texts, asked.truncate_prompt_tokens)
+        vectors = await self._engine.pooled(model, texts, DIM)
+        data: list[JsonValue] = [
+            {"index": i, "object": "embedding", "embedding": encoded(vector, asked.encoding_format)}
+            for i, vector in enumerate(vectors)
+        ]
+        return json_response({"object": "list", "model": model, "data": data})
+
+    async def _rerank(self, request: web.Request) -> web.Response:
+        asked = await body_of(request, RerankAsked)
+        model = self._known_model(asked)
+        self._refuse_long([f"{asked.query} {text}" for text in asked.documents], asked.truncate_prompt_tokens)
+        await self._engine.pooled(model, [asked.query], 1)
+        words = set(asked.query.lower().split())
+        scores = [len(words & set(text.lower().split())) / (1 + len(words)) for text in asked.documents]
+        results: list[JsonValue] = [{"index": i, "relevance_score": score} for i, score in enumerate(scores)]
+        return json_response({"model": model, "results": results})
+
+    def _refuse_long(self, texts: Sequence[str], cut_at: int | None) -> None:
+        """Raises Refusal for a text beyond the context that is not to be cut."""
+        longest = max(map(count, texts), default=0)
+        if cut_at is None and longest > self._options.max_model_len:
+            raise Refusal(f"This model's maximum context length is {self._options.max_model_len}; you have {longest}")
+
+    def _known_model(self, asked: Asked | EmbeddingsAsked | RerankAsked) -> str:
         """Raises Refusal."""
         model = asked.model or self._options.served_model_name[0]
         if model not in (*self._options.served_model_name, *self._engine.adapters):

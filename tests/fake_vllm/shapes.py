@@ -52,6 +52,24 @@ class ChatAsked(Asked):
     messages: list[Message] = Field(min_length=1)
 
 
+class EmbeddingsAsked(BaseModel):
+    """Texts to embed."""
+
+    model: str | None = None
+    input: str | list[str]
+    encoding_format: Literal["float", "base64"] = "float"
+    truncate_prompt_tokens: int | None = None
+
+
+class RerankAsked(BaseModel):
+    """Documents to order."""
+
+    model: str | None = None
+    query: str
+    documents: list[str]
+    truncate_prompt_tokens: int | None = None
+
+
 class CompletionAsked(Asked):
     """A text to continue."""
 

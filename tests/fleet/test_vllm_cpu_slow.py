@@ -9,6 +9,7 @@ import os
 import signal
 from pathlib import Path
 
+import aiohttp
 import orjson
 import pytest
 
@@ -16,6 +17,7 @@ from coe.cli.terminal import Terminal
 from coe.fleet.backend import BackendRequest, ChatBackend
 from coe.fleet.connect import build_backends
 from coe.fleet.desired_state import DesiredProcesses
+from coe.fleet.encoders import openai
 from coe.fleet.engine_plans import free_port
 from coe.fleet.experts_up import engine_lines, run_experts
 from coe.fleet.residency.vllm_actuator import VllmActuator
@@ -100,3 +102,41 @@ async def test_two_models_and_an_adapter_are_served_by_two_processes_and_differ(
         await run
     assert read_vllm(tmp_path).urls == {}
     assert "vllm-generalist: ready" in out.getvalue()
+
+
+async def test_a_pooling_engine_embeds_sleeps_and_wakes_and_chats_with_nobody(
+    vllm_python: str, base_model: Path, tmp_path: Path
+) -> None:
+    small = await asyncio.to_thread(write_small, vllm_python, base_model, tmp_path / "small")
+    engine = {"engine": "vllm", "model": str(small), "context_tokens": 64}
+    retrieval = {"encoder": {"kind": "openai", "engine": "small", "dim": 576, "truncates": True}}
+    values = config_of(vllm_python, base_model, small).model_dump(mode="json") | {
+        "experts": {"elsewhere": {"engine": "openai", "model": "m", "url": "http://127.0.0.1:9/v1"}},
+        "retrieval": retrieval | {"engines": {"small": engine}},
+    }
+    config = parse_config(values)
+    run = asyncio.create_task(run_experts(config, ROOT, tmp_path, dict(os.environ), Terminal(file=io.StringIO())))
+    while not (run.done() or read_vllm(tmp_path).urls):
+        await asyncio.sleep(0.5)  # ends by the engine's own deadline
+    if run.done():
+        await run
+    (root,) = read_vllm(tmp_path).urls["small"]
+    encoder = openai.build(openai.Options.model_validate(config.retrieval.encoder.options))
+    actuator = VllmActuator(lambda: {"small": (root,)}, DesiredProcesses(tmp_path))
+    texts = ["The capital of France is Paris.", "a stock index", "word " * 500, "The capital of France is Paris."]
+    try:
+        before = await asyncio.to_thread(encoder.encode, texts)
+        assert before[0] @ before[3] > 0.999 > before[0] @ before[1]
+        for level in (1, 2):
+            await actuator.sleep("small", level)
+            await actuator.wake("small")
+            after = await asyncio.to_thread(encoder.encode, texts)
+            assert (before * after).sum(axis=1).min() > 0.999
+        async with aiohttp.ClientSession() as session:
+            body = {"model": "small", "messages": [{"role": "user", "content": "hello"}]}
+            async with session.post(f"{root}/chat/completions", json=body) as answer:
+                assert answer.status == 404, await answer.text()
+    finally:
+        await actuator.aclose()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await run

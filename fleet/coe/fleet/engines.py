@@ -59,7 +59,7 @@ class Fleet:
         self._config, self._folder, self._data_dir = config, folder, data_dir
         self._environment = environment
         self._kinds = frozenset(engines)
-        self._running = {name: urls for name, urls in (running or {}).items() if name in config.experts}
+        self._running = {name: urls for name, urls in (running or {}).items() if name in config.engine_entries}
         self._plans: list[EnginePlan] = []
         self._processes: list[SupervisedProcess] = []
         self._desired: dict[str, Desired] = {}  # by engine; those left out are to be awake

@@ -13,7 +13,7 @@ from coe.fleet.process import ProcessState, ProcessStatus
 from coe.fleet.residency.vllm_actuator import VllmActuator
 from coe.fleet.stop_signal import stop_on_signal
 from coe.fleet.vllm_addresses import read_vllm
-from coe.fleet.vllm_command import managed_experts
+from coe.fleet.vllm_command import is_pooling, managed_experts
 from coe.fleet.vllm_gpus import placed_processes, plan_lines
 from coe.fleet.vllm_host import VllmHost, hosted_vllm
 from coe.router.config import CoeConfig
@@ -97,13 +97,13 @@ def experts_table(config: CoeConfig, urls: Mapping[str, Sequence[str]]) -> Grid:
     for title in ("expert", "engine", "params", "active", "context", "address"):
         table.add_column(title, no_wrap=True)
     table.add_column("model and adapter", overflow="fold")
-    for name, entry in config.experts.items():
+    for name, entry in config.engine_entries.items():
         table.add_row(
             name,
             entry.engine,
             f"{entry.params_b:g}B" if entry.params_b else "",
             f"{entry.active_b:g}B" if entry.active_b else "",
-            str(entry.context_tokens),
+            "" if is_pooling(entry) and "context_tokens" not in entry.model_fields_set else str(entry.context_tokens),
             "\n".join(urls.get(name, entry.roots)) or address_hint(entry.engine),
             entry.model if entry.adapter is None else f"{entry.model} + {entry.adapter}",
         )

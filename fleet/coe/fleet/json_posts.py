@@ -8,6 +8,7 @@ import select
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -28,6 +29,12 @@ WHOLE_MODEL = -1
 logger = logging.getLogger(__name__)
 
 
+Held = Callable[[], AbstractContextManager[None]]
+
+HELD: dict[str, Held] = {}
+"""By API root: has an engine that may sleep woken, and keeps it awake while a request is with it; see `Controller`."""
+
+
 class RefusedError(BackendError):
     """The endpoint takes the request in no case."""
 
@@ -41,12 +48,14 @@ class JsonPosts:
 
     def __init__(self, name: str, url: str, key: SecretStr | None, timeout_s: float) -> None:
         self._name, self._url, self._key, self._timeout_s = name, urlsplit(url), key, timeout_s
+        self._root = url.rpartition("/")[0]
         self._idle: list[http.client.HTTPConnection] = []
         weakref.finalize(self, close_all, self._idle)
 
     def send(self, body: bytes) -> bytes:
         """The answer's body. Raises BackendError where there is none, or its status is not 200."""
-        status, answer = self._post(body)
+        with HELD.get(self._root, nullcontext)():
+            status, answer = self._post(body)
         if status in REFUSALS:
             raise RefusedError(f"{self._name} answered with status {status}", status=502)
         if status != 200:

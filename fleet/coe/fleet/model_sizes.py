@@ -14,6 +14,9 @@ SCALED_4_BITS = {"awq": 0.52, "gptq": 0.52, "bitsandbytes": 0.5625, "mxfp4": 0.5
 UNGATED = ("bert", "roberta", "xlm-roberta", "gpt_neox", "nemotron", "phi", "starcoder2")
 """Types of models whose MLP is two matrices; others have a gate beside them."""
 
+ENCODER_ONLY = ("bert", "roberta")
+"""In the types of models that read a text at once and keep no cache (`EncoderOnlyAttentionSpec`)."""
+
 OTHER_STATE = ("mamba", "linear", "ssm", "recurrent")
 """In names of layers that keep no cache of this form."""
 
@@ -38,8 +41,9 @@ class Matrix:
 @dataclass(frozen=True, slots=True)
 class Model:
     """Sizes that config.json names. `head` is what the cache keeps of a token for each of `kv_heads`: key and value, or
-    the latent vector of MLA. `windowed` of the layers look back `window` tokens only. `inner` is the width of a layer's
-    MLP, of all experts that a token meets. `context` is 0 where it is not known."""
+    the latent vector of MLA; an encoder without a cache has 0 of them. `windowed` of the layers look back `window`
+    tokens only. `inner` is the width of a layer's MLP, of all experts that a token meets. `context` is 0 where it is
+    not known."""
 
     layers: int
     hidden: int
@@ -80,6 +84,8 @@ def model_of(config: Mapping[str, Any]) -> Model | None:
         is_linear = "attn" not in str(quantization.get("modules_to_not_convert"))
         fused = Matrix(hidden, (heads + 2 * kv_heads) * head, layers, parts=3, linear=is_linear)
         attention, kept = (fused, Matrix(heads * head, hidden, layers, linear=is_linear)), 2 * head
+    if any(word in str(config.get("model_type", "")) for word in ENCODER_ONLY):
+        kv_heads = 0
     window, windowed = window_of(config, layers)
     return Model(
         layers=layers,

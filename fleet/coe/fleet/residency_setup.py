@@ -51,11 +51,11 @@ async def controller_of(
     lock = claim(data_dir)
     async with AsyncExitStack() as unless_made:
         unless_made.callback(lock.release)
-        addresses = {name: entry.roots for name, entry in config.experts.items() if entry.roots}
+        addresses = {name: entry.roots for name, entry in config.engine_entries.items() if entry.roots}
         addresses |= {name: tuple(roots) for name, roots in urls.items()}
         record = read_vllm(data_dir)
         residents = residents_of(config, wanted, folder, addresses, record, read_figures(data_dir))
-        named = {name: os.environ.get(entry.api_key_env or "", "") for name, entry in config.experts.items()}
+        named = {name: os.environ.get(entry.api_key_env or "", "") for name, entry in config.engine_entries.items()}
         actuator = VllmActuator(lambda: addresses, DesiredProcesses(data_dir) if record.engines else None, named)
         unless_made.push_async_callback(actuator.aclose)
         managed = [each for each in residents if each.awake_gib > 0]
@@ -69,7 +69,9 @@ async def controller_of(
         except ValueError as error:
             raise ConfigError(f"residency: {error}") from error
         unless_made.pop_all()
-    return Controller(scheduler, actuator, wanted, lock=lock)
+    engines = () if config.retrieval is None else config.retrieval.engines
+    pooling = {root: name for name in engines for root in addresses.get(name, ())}
+    return Controller(scheduler, actuator, wanted, lock=lock, pooling=pooling)
 
 
 def claim(data_dir: Path) -> FolderLock:
@@ -96,7 +98,7 @@ def residents_of(
         for name in engine.experts:
             gpus.setdefault(name, []).extend(each.strip() for each in engine.gpus.split(",") if each.strip())
     groups: dict[tuple[str, ...], list[str]] = {}
-    for name, entry in config.experts.items():
+    for name, entry in config.engine_entries.items():
         is_managed = entry.engine is Engine.VLLM and name in addresses and len(entry.roots) < 2
         groups.setdefault(addresses[name] if is_managed else (name,), []).append(name)
     return tuple(
@@ -123,7 +125,7 @@ def resident_of(
     *,
     is_managed: bool,
 ) -> Resident:
-    entries = [config.experts[name] for name in names]
+    entries = [config.engine_entries[name] for name in names]
     params_b = max(entry.params_b for entry in entries)
     times = published_times(max(params_b, 0.1), figures.times)
     if not is_managed:

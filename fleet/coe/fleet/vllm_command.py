@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
 from pathlib import Path
 
 from coe.base.errors import ArtifactError, ConfigError
@@ -53,7 +52,7 @@ DEFAULT_ENV = {"VLLM_NO_USAGE_STATS": "1"}
 
 @dataclass(frozen=True, slots=True)
 class VllmProcess:
-    """One vLLM server: the experts it serves, how it is started, and its port.
+    """One vLLM server: the experts it serves, how it is started, and its port. `key` is the path of its first entry.
 
     `served_names` are those of the model without an adapter, `adapters` the folders by their names on the engine;
     `flags` are all others of `argv`. There are to be `replicas` of it, on the ports that follow (`each_replica`).
@@ -69,6 +68,7 @@ class VllmProcess:
     adapters: Mapping[str, Path] = field(default_factory=dict)
     flags: Mapping[str, ScalarOption] = field(default_factory=dict)
     replicas: int = 1
+    key: str = ""
 
 
 def vllm_processes(config: CoeConfig, folder: Path, ranks: Mapping[str, int]) -> tuple[VllmProcess, ...]:
@@ -82,15 +82,7 @@ def vllm_processes(config: CoeConfig, folder: Path, ranks: Mapping[str, int]) ->
         ConfigError: an argument that comes from another key, a rank that vLLM does not serve, one name for two
             adapters, no port left.
     """
-    groups: dict[tuple[object, ...], list[str]] = {}
-    for name, entry in managed_experts(config).items():
-        key = (entry.engine, entry.model, entry.replicas, *sorted(entry.engine_args.items()))
-        groups.setdefault((*key, *sorted(entry.engine_env.items())), []).append(name)
-    counts = [config.experts[names[0]].replicas for names in groups.values()]
-    places = accumulate(counts, initial=0)
-    return tuple(
-        vllm_process(config, names, place, folder, ranks) for names, place in zip(groups.values(), places, strict=False)
-    )
+    return tuple(vllm_process(config, names, port, folder, ranks) for port, names in config.vllm_groups)
 
 
 def each_replica(processes: Iterable[VllmProcess]) -> tuple[VllmProcess, ...]:
@@ -109,34 +101,34 @@ def each_replica(processes: Iterable[VllmProcess]) -> tuple[VllmProcess, ...]:
 
 
 def managed_experts(config: CoeConfig) -> dict[str, ExpertConfig]:
-    """Experts whose vLLM this host starts: those without a `url`."""
-    return {n: e for n, e in config.experts.items() if e.engine is Engine.VLLM and e.url is None}
+    """Return the experts and pooling engines whose vLLM this host starts: those without a `url`."""
+    return {n: e for n, e in config.engine_entries.items() if e.engine is Engine.VLLM and e.url is None}
 
 
 def vllm_process(
-    config: CoeConfig, names: Sequence[str], index: int, folder: Path, ranks: Mapping[str, int]
+    config: CoeConfig, names: Sequence[str], port: int, folder: Path, ranks: Mapping[str, int]
 ) -> VllmProcess:
-    """The process on port `index` of the range for `names`: the same model and arguments, different adapters."""
+    """The process on a port for `names`: the same model and arguments, different adapters."""
     engine = config.vllm
-    entries = {name: config.experts[name] for name in names}
-    first = entries[names[0]]
-    port = engine.first_port + index
+    entries = {name: config.engine_entries[name] for name in names}
+    first, key = entries[names[0]], config.entry_key(names[0])
     if port + first.replicas - 1 > 65535:
         raise ConfigError(f"vllm.first_port: {engine.first_port} leaves no port for '{names[0]}'")
     adapters = {n: e for n, e in entries.items() if e.adapter is not None}
     bare = [e.name_on_engine(n) for n, e in entries.items() if e.adapter is None]
     refuse_shared_names(adapters, bare)
     env = engine.env | first.engine_env
-    flags: dict[str, ScalarOption] = {
-        "enable-prompt-tokens-details": True,  # without it usage does not say what was cached
-        "max-model-len": max(entry.context_tokens for entry in entries.values()),
-    }
+    flags: dict[str, ScalarOption] = {}
+    if not is_pooling(first):
+        flags["enable-prompt-tokens-details"] = True  # without it usage does not say what was cached
+    if not is_pooling(first) or "context_tokens" in first.model_fields_set:
+        flags["max-model-len"] = max(entry.context_tokens for entry in entries.values())
     if env.get(LOADS_ADAPTERS) == "1" and not adapters:
         flags["enable-lora"] = True
     if adapters:
         flags |= {"max-loras": len(adapters), "max-lora-rank": served_rank({name: ranks[name] for name in adapters})}
     flags |= checked_flags("vllm.args", engine.args)
-    flags |= checked_flags(f"experts.{names[0]}.engine_args", first.engine_args)
+    flags |= checked_flags(f"{key}.engine_args", first.engine_args)
     model, served = model_argument(first.model, folder), bare or [first.model]
     folders = {entry.name_on_engine(name): adapter_folder(entry, folder) for name, entry in adapters.items()}
     argv = [engine.python, "-m", MODULE, "serve", model, "--served-model-name", *served]
@@ -146,6 +138,7 @@ def vllm_process(
     return VllmProcess(
         name=f"vllm-{names[0]}",
         experts=tuple(names),
+        key=key,
         argv=tuple(argv),
         port=port,
         env=env,
@@ -178,6 +171,11 @@ def checked_flags(where: str, args: Mapping[str, ScalarOption]) -> dict[str, Sca
         if flag in OWN_FLAGS:
             raise ConfigError(f"{where}.{flag}: not allowed here; it comes from {OWN_FLAGS[flag]}")
     return flags
+
+
+def is_pooling(entry: ExpertConfig) -> bool:
+    """Return whether an engine makes embeddings or scores, not text."""
+    return entry.engine_args.get("runner") == "pooling"
 
 
 def engine_flags(config: CoeConfig, entry: ExpertConfig) -> dict[str, ScalarOption]:

@@ -211,7 +211,7 @@ def sized(
 ) -> Size:
     devices = named_gpus(process.env)
     size_gib = min((gpus[number] for number in devices if number in gpus), default=max(gpus.values()))
-    return size_of([config.experts[name] for name in process.experts], process.flags, model, size_gib, figures)
+    return size_of([config.engine_entries[name] for name in process.experts], process.flags, model, size_gib, figures)
 
 
 def gpus_needed(process: VllmProcess) -> int:
@@ -225,14 +225,14 @@ def refuse_too_small(process: VllmProcess, size: Size) -> None:
         return
     if size.positions and size.context > size.positions:
         raise ConfigError(
-            f"experts.{process.experts[0]}.context_tokens: {process.name} is to read {size.context} tokens; allowed: "
+            f"{process.key}.context_tokens: {process.name} is to read {size.context} tokens; allowed: "
             f"at most the {size.positions} that its model reads"
         )
     if need.least <= size.gib:
         return
     fits = f"`context_tokens` up to {size.longest}, or " if size.longest else ""
     raise ConfigError(
-        f"experts.{process.experts[0]}: vLLM would refuse to start {process.name}: one request of {size.context} "
+        f"{process.key}: vLLM would refuse to start {process.name}: one request of {size.context} "
         f"tokens needs {need.least:.1f} of {size.gib:.1f} GiB on each of its GPUs ({need.parts}); allowed: {fits}"
         f"`gpu_gib` from {need.safe:.1f} on a GPU that has it"
     )

@@ -143,7 +143,7 @@ def cache_bytes(model: Model, setup: Setup, context: int) -> int:
     that vLLM keeps for itself."""
     kept = min(model.window - 1 + BATCHES_IN_FLIGHT * setup.tokens, context)
     blocks = (model.layers - model.windowed) * (blocks_of(context) + 1) + model.windowed * (blocks_of(kept) + 2)
-    heads = max(1, model.kv_heads // setup.tensor)
+    heads = max(1, model.kv_heads // setup.tensor) if model.kv_heads else 0
     return -(-blocks // setup.pipeline) * BLOCK_TOKENS * heads * model.head * setup.cache_bytes
 
 
@@ -200,7 +200,9 @@ def size_of(
         model: None where nobody knows its sizes.
         size_gib: of a GPU.
     """
-    first, context = entries[0], int(flags.get("max-model-len", entries[0].context_tokens))
+    first, is_pooling = entries[0], flags.get("runner") == "pooling"
+    whole = model.context if is_pooling and model is not None else first.context_tokens
+    context = int(flags.get("max-model-len", whole))
     told = [entry.gpu_gib for entry in entries if entry.gpu_gib is not None]
     if not told and isinstance(share := flags.get("gpu-memory-utilization"), int | float):
         told = [share * size_gib]
@@ -212,7 +214,7 @@ def size_of(
         return Size(gib, PINNED_AT_MOST * (weights * replicas or gib * gpus_of(flags)), context)
     model, setup = quantised(model, flags), setup_of(flags, size_gib, figures)
     need = need_of(model, setup, context)
-    gib = max(told, default=max(need.safe, with_room(need.weights, size_gib)))
+    gib = max(told, default=max(need.safe, with_room(need.weights, size_gib) if model.kv_heads else 0.0))
     longest = longest_context(model, setup, gib)
     return Size(gib, replicas * pinned_gib(model, setup), context, need, longest, model.context)
 

@@ -62,7 +62,7 @@ def model_folder(process: VllmProcess, argument: str, environment: Mapping[str, 
     """
     if Path(process.model).is_absolute():
         if not (Path(process.model) / "config.json").is_file():
-            raise EngineError(f"experts.{process.experts[0]}.model: {process.model} has no config.json")
+            raise EngineError(f"{process.key}.model: {process.model} has no config.json")
         return Path(process.model)
     python, own = process.argv[0], {"HF_HUB_CACHE": cache} if cache else {}
     try:
@@ -74,7 +74,7 @@ def model_folder(process: VllmProcess, argument: str, environment: Mapping[str, 
     said = done.stdout.strip()
     if done.returncode != 0:
         cause = cause_in(said) or " ".join(said.split())[-300:] or f"its download ended with {done.returncode}"
-        raise EngineError(f"experts.{process.experts[0]}.model: '{argument}' was not downloaded: {cause}")
+        raise EngineError(f"{process.key}.model: '{argument}' was not downloaded: {cause}")
     return Path(said.splitlines()[-1])
 
 

@@ -25,6 +25,7 @@ from coe.fleet.connect import PROVIDERS
 from coe.fleet.engine_plans import require_llamacpp
 from coe.fleet.figures import USUAL, Figures
 from coe.fleet.setup.endpoints import KeyRefusedError, listed_models
+from coe.fleet.vllm_command import managed_experts
 from coe.fleet.vllm_gpus import placed_processes
 from coe.gateway.keys.oidc import require_oidc
 from coe.retrieval import build_experts
@@ -94,8 +95,8 @@ def plugin_problems(config: CoeConfig) -> Iterator[str]:
 def variable_problems(config: CoeConfig, environment: Mapping[str, str]) -> Iterator[str]:
     """Environment variables that the file names and that are not set."""
     named: dict[str, str | None] = {
-        f"experts.{name}.{key}": variable
-        for name, entry in config.experts.items()
+        f"{config.entry_key(name)}.{key}": variable
+        for name, entry in config.engine_entries.items()
         for key, variable in entry.variables.items()
     }
     for key, (family, plugin) in config.every_plugin.items():
@@ -104,6 +105,8 @@ def variable_problems(config: CoeConfig, environment: Mapping[str, str]) -> Iter
             named |= {f"{where}.api_key_env": getattr(options, "api_key_env", None) for where, _, options in parts}
     if config.retrieval is not None:
         named["retrieval.pgvector_url_env"] = config.retrieval.pgvector_url_env
+        if config.retrieval.reranker is not None:
+            named["retrieval.reranker.api_key_env"] = config.retrieval.reranker.api_key_env
     for key, variable in named.items():
         if variable is not None and not environment.get(variable):
             yield f"{key}: environment variable {variable} is not set"
@@ -119,10 +122,10 @@ def expert_problems(config: CoeConfig, folder: Path) -> Iterator[str]:
         elif entry.engine is Engine.LITELLM:
             litellm = plugins.load("fleet.providers", "litellm")
             yield from faults(f"experts.{name}.engine", partial(plugins.require_imports, litellm))
-        elif entry.engine is Engine.VLLM and entry.url is None:
-            yield from faults(f"experts.{name}.model", partial(expanded, entry.model))
         if entry.adapter is not None and (entry.engine is Engine.LLAMACPP or entry.engine is Engine.VLLM):
             yield from adapter_problems(name, entry, folder)
+    for name, entry in managed_experts(config).items():
+        yield from faults(f"{config.entry_key(name)}.model", partial(expanded, entry.model))
 
 
 def check_plugin(entry: ExpertConfig) -> None:

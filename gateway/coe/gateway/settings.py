@@ -93,9 +93,10 @@ def environment_settings(options: Mapping[str, str] | None = None) -> Settings:
 
 def secret_variables(config: CoeConfig) -> list[str]:
     """Names of the environment variables that the file names for secrets, sorted."""
-    names = {variable for expert in config.experts.values() for variable in expert.variables.values()}
-    if config.retrieval is not None and config.retrieval.pgvector_url_env is not None:
-        names.add(config.retrieval.pgvector_url_env)
+    names = {variable for entry in config.engine_entries.values() for variable in entry.variables.values()}
+    if (retrieval := config.retrieval) is not None:
+        reranker_key = None if retrieval.reranker is None else retrieval.reranker.api_key_env
+        names.update(filter(None, (retrieval.pgvector_url_env, reranker_key)))
     return sorted(names.union(*(key_variables(plugin.options) for _, plugin in config.every_plugin.values())))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin
 
@@ -121,6 +122,30 @@ class CoeConfig(Section):
         return found
 
     @property
+    def engine_entries(self) -> dict[str, ExpertConfig]:
+        """Entries of pooling engines, then of experts."""
+        return {**({} if self.retrieval is None else self.retrieval.engines), **self.experts}
+
+    def entry_key(self, name: str) -> str:
+        """Return the key path of an expert's or a pooling engine's entry."""
+        return f"experts.{name}" if name in self.experts else f"retrieval.engines.{name}"
+
+    @property
+    def vllm_groups(self) -> list[tuple[int, tuple[str, ...]]]:
+        """The first port of each vLLM process that a host starts, with its experts: those of one model and arguments.
+
+        Replicas of a process take the ports that follow.
+        """
+        groups: dict[tuple[object, ...], list[str]] = {}
+        for name, entry in self.engine_entries.items():
+            if entry.engine is Engine.VLLM and entry.url is None:
+                args, env = sorted(entry.engine_args.items()), sorted(entry.engine_env.items())
+                groups.setdefault((entry.model, entry.replicas, *args, *env), []).append(name)
+        counts = (self.engine_entries[names[0]].replicas for names in groups.values())
+        ports = accumulate(counts, initial=self.vllm.first_port)
+        return [(port, tuple(names)) for port, names in zip(ports, groups.values(), strict=False)]
+
+    @property
     def learned_categories(self) -> tuple[str, ...]:
         """Categories that stage 1 can name: all but `general`."""
         return tuple(name for name in self.categories if name != GENERAL)
@@ -154,7 +179,16 @@ def parse_config(
     if problems:
         problems = [f"{file}: {line}" for line in problems]
         raise ConfigError("\n".join(problems), problems)
-    return config.model_copy(update={"plugins": places})
+    return config.model_copy(update={"plugins": places, "retrieval": addressed_retrieval(config)})
+
+
+def addressed_retrieval(config: CoeConfig) -> RetrievalConfig | None:
+    """Return the section with endpoints in place of its engines' names. Raises ValueError as `with_addresses`."""
+    if config.retrieval is None:
+        return None
+    roots = {name: f"http://127.0.0.1:{port}/v1" for port, names in config.vllm_groups for name in names}
+    named = {name: entry.roots[0] for name, entry in config.retrieval.engines.items() if entry.roots}
+    return config.retrieval.with_addresses(roots | named)
 
 
 def checked_values(model: type[M], values: object, file: str) -> M:
@@ -254,12 +288,26 @@ def unresolved_names(config: CoeConfig) -> list[str]:
         problems += unknown("examples: unknown category", name, config.categories)
     problems += alias_problems(config)
     problems += strategy_problems(config)
-    on_vllm = [name for name, entry in config.experts.items() if entry.engine is Engine.VLLM]
+    on_vllm = [name for name, entry in config.engine_entries.items() if entry.engine is Engine.VLLM]
     if config.residency is not None:
         problems += residency_problems(config.residency, on_vllm)
-    for name, entry in config.experts.items():
-        problems += [f"experts.{name}.{fault}" for fault in (*entry_faults(entry), *replica_faults(entry))]
+    for name, entry in config.engine_entries.items():
+        key = config.entry_key(name)
+        problems += [f"{key}.{fault}" for fault in (*entry_faults(entry), *replica_faults(entry))]
+    problems += engine_problems(config)
     return problems
+
+
+def engine_problems(config: CoeConfig) -> Iterator[str]:
+    """Yield a fault for each pooling engine that has an expert's name, and for a name that no engine has."""
+    if config.retrieval is None:
+        return
+    for name in config.retrieval.engines.keys() & config.experts.keys():
+        yield f"retrieval.engines.{name}: is the name of an expert; allowed: another"
+    try:
+        addressed_retrieval(config)
+    except ValueError as error:
+        yield f"retrieval.{error}"
 
 
 def floor_problems(config: CoeConfig, name: str, policy: PolicyConfig) -> Iterator[str]:

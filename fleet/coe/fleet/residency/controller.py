@@ -7,15 +7,19 @@ import logging
 import math
 import time
 from collections import defaultdict
-from collections.abc import Collection, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
 from coe.base.errors import BackendError, RouterError
 from coe.fleet.folder_lock import FolderLock
+from coe.fleet.json_posts import HELD
 from coe.fleet.pool import ExpertPool
 from coe.fleet.residency.scheduler import Scheduler, Step
 from coe.fleet.residency.types import TIME_OF, Residency
@@ -63,6 +67,7 @@ class Controller:
     Args:
         actuator: changes engines, each named by one of its experts.
         lock: keeps other processes of the host from deciding; released at the end.
+        pooling: API root -> an engine that threads ask for embeddings or scores, which no pool of experts tells.
         observe_every_s: so often engines are asked for their state, which others may change.
     """
 
@@ -74,9 +79,11 @@ class Controller:
         *,
         lock: FolderLock | None = None,
         observe_every_s: float = OBSERVE_EVERY_S,
+        pooling: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.scheduler, self._wanted, self._lock = scheduler, wanted, lock
         self._actuator, self._observe_every_s = actuator, observe_every_s
+        self._pooling = pooling
         self.made: defaultdict[tuple[str, Residency], Made] = defaultdict(Made)
         self._resident_of = {expert: each.name for each in scheduler.residents for expert in each.experts}
         self._always = frozenset(each.name for each in scheduler.residents if not each.awake_gib)
@@ -89,6 +96,9 @@ class Controller:
     def start(self, pool: ExpertPool) -> None:
         """Begins with the states that the scheduler was given."""
         self.use(pool)
+        loop = asyncio.get_running_loop()
+        for root, name in self._pooling.items():
+            HELD[root] = partial(self._held, loop, name)
         self._task = asyncio.create_task(self._run(), name="residency")
 
     def use(self, pool: ExpertPool) -> None:
@@ -98,6 +108,8 @@ class Controller:
         self._publish()
 
     async def aclose(self) -> None:
+        for root in self._pooling:
+            HELD.pop(root, None)
         await stop_task(self._task)
         await self._actuator.aclose()
         for waiter in self._waiters:
@@ -115,6 +127,23 @@ class Controller:
             self.scheduler.ended(name)
             if self.scheduler.goal is not None:
                 self._kick.set()
+
+    @contextmanager
+    def _held(self, loop: asyncio.AbstractEventLoop, name: str) -> Iterator[None]:
+        """Keep an engine awake for a block in a thread. Raises BackendError as `wait_for`."""
+        try:
+            asyncio.run_coroutine_threadsafe(self._begin(name), loop).result()
+        except CancelledError as error:
+            raise asleep_error(name, "the gateway stops") from error
+        try:
+            yield
+        finally:
+            loop.call_soon_threadsafe(self.ended, name)
+
+    async def _begin(self, name: str) -> None:
+        self.note(f"named {name}", {name: 1.0}, None)
+        await self.wait_for(name)
+        self.started(name)
 
     @property
     def waiting(self) -> int:

@@ -152,7 +152,7 @@ class Deployment:
     @property
     def disk_gb(self) -> int:
         """Disk for the weights of all engines."""
-        entries = [self.config.experts[name] for unit in self.engines for name in unit.process.experts]
+        entries = [self.config.engine_entries[name] for unit in self.engines for name in unit.process.experts]
         sizes = {entry.model: entry.params_b for entry in entries}
         return sum(math.ceil(size_b * GB_PER_BILLION) + SPARE_GB for size_b in sizes.values())
 
@@ -163,10 +163,11 @@ class Deployment:
         for unit in self.engines:
             roots = self.roots_of(unit, target)
             for name in unit.process.experts:
-                entry = values["experts"][name]
+                section = values if name in self.config.experts else values["retrieval"]
+                entry = section["experts" if section is values else "engines"][name]
                 entry |= {
                     "url": roots if roots[1:] else roots[0],
-                    "served_model": self.config.experts[name].name_on_engine(name),
+                    "served_model": self.config.engine_entries[name].name_on_engine(name),
                 }
                 entry.pop("replicas", None)
                 entry.setdefault("api_key_env", ENGINE_KEY)
@@ -254,7 +255,8 @@ def stay_awake(values: Any) -> None:
     """Leaves out sleep mode: each engine has its GPUs to itself, and a call to one of several replicas that share an
     address would put any of them to sleep."""
     values.pop("residency", None)
-    sections = [entry.get("engine_args") for entry in values["experts"].values()]
+    entries = {**values["experts"], **(values.get("retrieval") or {}).get("engines", {})}
+    sections = [entry.get("engine_args") for entry in entries.values()]
     sections.append(values.get("vllm", {}).get("args"))
     for args in filter(None, sections):
         for flag in [key for key in args if flag_of(key) == SLEEP_FLAG]:
@@ -267,8 +269,8 @@ def refuse_local_models(config: CoeConfig, path: Path) -> None:
     for name, entry in hosted.items():
         if entry.model.startswith(("./", "../", "/", "~")):
             raise ConfigError(
-                f"{path}: experts.{name}.model: '{entry.model}' is a file of this machine; allowed in a deployment: "
-                "the name of a hub or of a package"
+                f"{path}: {config.entry_key(name)}.model: '{entry.model}' is a file of this machine; allowed in a "
+                "deployment: the name of a hub or of a package"
             )
     for family, places in config.plugins.items():
         for kind, place in places.items():
