@@ -1,4 +1,4 @@
-"""Cost of a chat behind a FastAPI route: `python -m benchmarks.chat_stack`, for docs/decisions/57-chat-checks.md.
+"""Cost of a chat behind a FastAPI route: `python -m benchmarks.chat_stack`, for docs/decisions/57-http.md.
 
 The same gateway (hashing encoder, map, echo, a log in memory) is called in this process as an ASGI application, once as
 it is and once behind a route that reads the body and streams the answer. Nothing is validated there, so what is
