@@ -25,6 +25,7 @@ import aiohttp
 import typer
 from rich.console import Console
 from sqlalchemy import select
+from sqlmodel import col
 
 from benchmarks.chaos_fleet import Child, GatewayProcess, write_config
 from benchmarks.chaos_history import WINDOW_S, Answer, Kill, Row, Verdict, Victim, check, planned_kills
@@ -33,7 +34,7 @@ from coe.decision_log.database import Database
 from coe.decision_log.default_database import default_database_url
 from coe.decision_log.doctor import Diagnosis
 from coe.decision_log.doctor_commands import drain_all, examine
-from coe.decision_log.tables import DECISIONS
+from coe.decision_log.tables.log import DecisionRow
 from coe.router.log_config import Durability, LogConfig
 from coe_offline.redis_server import RedisServer
 
@@ -191,7 +192,12 @@ async def settled(fleet: Fleet) -> tuple[list[Row], Diagnosis]:
         for data_dir in fleet.data_dirs:
             await drain_all(data_dir, config, fleet.redis.url, store)
         doctor = await examine(fleet.data_dirs[0], config, fleet.redis.url, store)
-        columns = (DECISIONS.c.decision_id, DECISIONS.c.replica, DECISIONS.c.seq, DECISIONS.c.record)
+        columns = (
+            col(DecisionRow.decision_id),
+            col(DecisionRow.replica),
+            col(DecisionRow.seq),
+            col(DecisionRow.record),
+        )
         with store.transaction("read decisions") as connection:
             found = connection.execute(select(*columns)).all()
     finally:

@@ -13,12 +13,14 @@ import time
 from pathlib import Path
 
 import typer
+from sqlalchemy import insert
 
 from coe.decision_log.database import Database
 from coe.decision_log.default_database import default_database_url
+from coe.decision_log.tables.access import KeyRow
 from coe.gateway.keys.grants import Grant
 from coe.gateway.keys.key_ring import KeyRing
-from coe.gateway.keys.key_store import KEYS, KeyStore
+from coe.gateway.keys.key_store import KeyStore
 
 TEAMS, LOOKS = 100, 100_000
 
@@ -28,7 +30,7 @@ def fill(database: Database, keys: int) -> None:
     common = {"name": "n", "grant_json": grant, "created_at": 1.0}
     rows = [{"key_id": f"team{i % TEAMS}/{i:012x}", "digest": os.urandom(32)} | common for i in range(keys)]
     with database.transaction("fill") as connection:
-        connection.execute(KEYS.insert(), rows)
+        connection.execute(insert(KeyRow), rows)
 
 
 def main(keys: int = 100_000, rounds: int = 20) -> None:

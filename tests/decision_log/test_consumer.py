@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from redis import Redis
 from sqlalchemy import select
+from sqlmodel import col
 
 from coe.base.errors import StoreError
 from coe.decision_log import stream as stream_module
@@ -25,7 +26,7 @@ from coe.decision_log.redis_client import connect
 from coe.decision_log.replica_status import ReplicaState, ReplicaStatus
 from coe.decision_log.stream import GROUP, packed
 from coe.decision_log.stream_entries import dead_stream, waiting_entries
-from coe.decision_log.tables import DECISIONS
+from coe.decision_log.tables.log import DecisionRow
 from coe.fleet.tasks import stop_task
 from coe.router.log_config import LogConfig
 from coe.router.types import QueryFacts
@@ -379,7 +380,7 @@ async def test_fields_that_only_a_later_coe_knows_are_left_out_and_kept_in_sql(
     assert await consumer.drain() == ConsumerStats(written=1)
     assert store.get_decision(record.decision_id) == record.model_copy(update={"embedding": None})
     with store.transaction("look") as connection:
-        assert json.loads(connection.execute(select(DECISIONS.c.record)).scalar_one()) == values
+        assert json.loads(connection.execute(select(col(DecisionRow.record))).scalar_one()) == values
     await consumer.aclose()
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import event, update
+from sqlmodel import col
 
 from coe.base.errors import StoreError
 from coe.decision_log.database import Database
@@ -13,7 +14,7 @@ from coe.decision_log.decision_record import DecisionRecord
 from coe.decision_log.feedback_types import Feedback, FeedbackKind
 from coe.decision_log.listing import DecisionFilter, DecisionLine, Page, Place
 from coe.decision_log.spend import SLOT_S, slots_of
-from coe.decision_log.tables import DECISIONS
+from coe.decision_log.tables.log import DecisionRow
 from tests.gateway.test_store import record
 
 TEAM = "acme"
@@ -103,7 +104,9 @@ def test_pages_have_every_decision_once_also_those_of_one_moment(store: Database
 def test_no_record_is_read_of_a_time_in_which_a_team_asked_nothing(store: Database) -> None:
     store.write_decisions([made(SLOT_S * seq, key_id=f"{TEAM if seq == 3 else 'other'}/1") for seq in range(6)])
     with store.transaction("spoil") as connection:
-        connection.execute(update(DECISIONS).where(DECISIONS.c.decision_id != f"r1-{SLOT_S * 3}").values(record="{"))
+        connection.execute(
+            update(DecisionRow).where(col(DecisionRow.decision_id) != f"r1-{SLOT_S * 3}").values(record="{")
+        )
     for wanted in ({}, {"policy": "default"}, {"since": 5.0, "until": 1e300}, {"until": 1e9}):
         assert listed(store, **wanted) == [SLOT_S * 3]
     assert listed(store, "nobody") == listed(store, "") == []
@@ -159,7 +162,7 @@ def test_a_rare_filter_reads_no_record_that_it_leaves_out(store: Database, wante
     rare = made(3, {"category": "law", "router_version": "v8"}, served_expert="other", state="timed_out")
     store.write_decisions([made(0), made(1), rare])
     with store.transaction("break what must not be read") as connection:
-        connection.execute(update(DECISIONS).where(DECISIONS.c.decision_id != "r1-3").values(record="{"))
+        connection.execute(update(DecisionRow).where(col(DecisionRow.decision_id) != "r1-3").values(record="{"))
     assert listed(store, **wanted) == [3]
 
 
@@ -185,7 +188,7 @@ def test_a_request_without_a_decision_is_listed(store: Database) -> None:
 
 def test_damaged_rows_are_named(store: Database) -> None:
     store.write_decisions([made(0), made(1)])
-    row = update(DECISIONS).where(DECISIONS.c.decision_id == "r1-1")
+    row = update(DecisionRow).where(col(DecisionRow.decision_id) == "r1-1")
     with store.transaction("test") as connection:
         connection.execute(row.values(record='{"key_id": "acme/1", "decision": null}'))
     with pytest.raises(StoreError, match="not a decision record"):

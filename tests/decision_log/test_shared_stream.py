@@ -15,7 +15,7 @@ from coe.decision_log.decision_record import DecisionRecord
 from coe.decision_log.doctor_commands import examine
 from coe.decision_log.sink import DecisionLog
 from coe.decision_log.stream import GROUP
-from coe.decision_log.tables import TABLES
+from coe.decision_log.tables import METADATA
 from coe.fleet.tasks import stop_task
 from coe.router.log_config import LogConfig
 from tests.decision_log.running_log import make_record
@@ -33,7 +33,7 @@ async def test_each_decision_is_one_row_although_a_consumer_dies(
     config = LogConfig()
     stores = [Database(database_url) for _ in range(CONSUMERS)]
     with stores[0].transaction("empty") as connection:
-        for table in TABLES:
+        for table in METADATA.sorted_tables:
             connection.execute(table.delete())
     consumers = [
         Consumer(redis_url=redis_url, stream=config.stream, database=store, name=f"c{n}", block_ms=20, min_idle_ms=200)

@@ -13,7 +13,7 @@ from coe.decision_log.database import Database
 from coe.decision_log.decision_record import DecisionRecord, TerminalState
 from coe.decision_log.spend import SLOT_S, Spend, slots_of
 from coe.decision_log.sql_removal import Removal
-from coe.decision_log.tables import DECISIONS, SPEND
+from coe.decision_log.tables.log import DecisionRow, SpendRow
 from coe.router.usage import READ, WRITTEN
 from tests.decision_log.test_listing import TEAM, made
 
@@ -103,7 +103,7 @@ def test_what_is_removed_counts_no_more_and_leaves_no_name_of_a_key(store: Datab
     Removal(store).prune(BEGIN + 5 * STEP_S, BEGIN)
     check(store, [each for each in left if each.at >= BEGIN + 5 * STEP_S])
     Removal(store).prune(9e9, BEGIN)
-    assert store.rows("read sums", select(SPEND)) == []
+    assert store.rows("read sums", select(SpendRow)) == []
 
 
 def test_several_that_write_the_same_at_once_count_it_once(store: Database) -> None:
@@ -118,7 +118,7 @@ def test_no_decision_is_read(store: Database) -> None:
     records = [asked(seq) for seq in range(24)]
     store.write_decisions(records)
     with store.transaction("spoil") as connection:
-        connection.execute(update(DECISIONS).values(record="{"))
+        connection.execute(update(DecisionRow).values(record="{"))
     check(store, records)
 
 

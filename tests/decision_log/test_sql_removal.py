@@ -5,6 +5,7 @@ from unittest.mock import Mock
 
 import pytest
 from sqlalchemy import select
+from sqlmodel import col
 
 from coe.decision_log import sql_removal as removal_module
 from coe.decision_log.database import Database
@@ -13,7 +14,7 @@ from coe.decision_log.feedback_types import DocumentFeedback, Feedback, Feedback
 from coe.decision_log.ledger import Ledger
 from coe.decision_log.replica_status import ReplicaState, ReplicaStatus
 from coe.decision_log.sql_removal import Removal, Removed, found_of
-from coe.decision_log.tables import DOCUMENT_FEEDBACK, ERASURES
+from coe.decision_log.tables.log import DocumentFeedbackRow, ErasureRow
 from coe.decision_log.tombstones import subject_hash
 from coe.router.feedback_config import FeedbackConfig
 from tests.decision_log.running_log import make_record
@@ -88,7 +89,7 @@ def test_feedback_on_an_erased_decision_is_refused(store: Database, make_of: Cal
 
 def documents(store: Database) -> list[str]:
     with store.transaction("read") as connection:
-        return list(connection.execute(select(DOCUMENT_FEEDBACK.c.decision_id)).scalars())
+        return list(connection.execute(select(col(DocumentFeedbackRow.decision_id))).scalars())
 
 
 def test_feedback_goes_with_a_decision_that_comes_after_it_was_erased(
@@ -118,7 +119,7 @@ def test_the_database_keeps_a_hash_of_whom_it_erased(store: Database) -> None:
     removal.erase({"k"}, LATER)
     removal.erase({"k"}, LATER + 5)
     removal.erase({"k"}, LATER)  # again, by a clock that is behind
-    assert store.rows("look", select(ERASURES)) == [(subject_hash("k"), LATER + 5)]
+    assert store.rows("look", select(ErasureRow)) == [(subject_hash("k"), LATER + 5)]
 
 
 def test_prune_removes_what_is_older_with_its_feedback_and_leaves_no_gap(

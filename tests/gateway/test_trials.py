@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import update
+from sqlalchemy import delete, update
+from sqlmodel import col
 
 from coe.decision_log.database import Database
 from coe.decision_log.decision_record import DecisionRecord, TerminalState
@@ -19,7 +20,7 @@ from coe.decision_log.e_process import Arm
 from coe.decision_log.feedback_types import Feedback, FeedbackKind
 from coe.decision_log.read import read_router_events
 from coe.decision_log.router_versions import RouterVersions, TrialEvidence, first_rewards, past_rewards
-from coe.decision_log.tables import DECISIONS, FEEDBACK
+from coe.decision_log.tables.log import DecisionRow, FeedbackRow
 from coe.fleet.backend import ChatBackend
 from coe.fleet.router_registry import Registry, change_pointer, withdraw
 from coe.gateway.live_router import POLL_EVERY_S, LiveRouter
@@ -152,7 +153,7 @@ def fill(
         said.append({"decision_id": name, "kind": "thumb", "value": value, "at": at + i, "key_id": ""})
     store.write_decisions(records)
     with store.transaction("write feedback") as connection:
-        connection.execute(store.insert(FEEDBACK), said)
+        connection.execute(store.insert(FeedbackRow), said)
 
 
 async def judged(folder: Path, store: Database, trial: Trial) -> tuple[LiveRouter, TrialWatch]:
@@ -235,7 +236,7 @@ def test_a_trial_is_judged_by_feedback_of_every_kind(store: Database, kind: Feed
     for at in (500.0, 1500.0):  # before the trial began, and in it
         fill(store, 20, {OLD: 0.5}, failures={}, at=at, seed=5)
     with store.transaction("write feedback") as connection:
-        connection.execute(FEEDBACK.update().values(kind=kind.value))
+        connection.execute(update(FeedbackRow).values(kind=kind.value))
     evidence = RouterVersions(store).evidence(OLD, canary(0.1))
     assert (evidence.past_reward.n, evidence.live_reward.n) == (20, 20)
 
@@ -244,7 +245,7 @@ def test_for_rewards_only_records_with_feedback_are_looked_at(tmp_path: Path) ->
     store, looked = Database(f"sqlite:///{tmp_path / 'coe.db'}"), []
     fill(store, 50, {OLD: 0.9}, failures={}, at=1500.0, seed=3)
     with store.transaction("leave one") as connection:
-        connection.execute(FEEDBACK.delete().where(FEEDBACK.c.id > 1))
+        connection.execute(delete(FeedbackRow).where(col(FeedbackRow.id) > 1))
         driver = connection.connection.driver_connection
         driver.create_function("like", 3, lambda *given: looked.append(given) or False)
         assert first_rewards(connection, (OLD,), 0.0)[OLD].n == 1
@@ -295,7 +296,7 @@ def test_no_record_of_a_category_that_named_answers_do_not_have_is_read(store: D
     fill(store, 10, {OLD: 0.5, NEW: 0.5}, failures={OLD: 0.5}, at=1500.0, seed=7)
     before = RouterVersions(store).evidence(OLD, canary(0.1))
     with store.transaction("spoil") as connection:
-        connection.execute(update(DECISIONS).values(record='{"reason":"explicit"}'))
+        connection.execute(update(DecisionRow).values(record='{"reason":"explicit"}'))
     assert RouterVersions(store).evidence(OLD, canary(0.1)) == before
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
+from sqlalchemy import select
 
 from coe.base.errors import RouterError
+from coe.decision_log.tables.files import FilePartRow
 from coe.gateway.upload import MEMORY_BYTES, Form
-from coe.retrieval.stores.tables import FILE_PARTS
 from tests.gateway.retrieval.serving import Serving, retrieval_config, serving
 from tests.waiting import until
 
@@ -139,7 +140,7 @@ async def test_a_large_file_is_never_whole_in_memory(tmp_path: Path) -> None:
         async with running.http.delete(f"{running.url}/files/{file['id']}") as answer:
             assert answer.status == 200
         with running.store.transaction("count") as connection:
-            assert connection.execute(FILE_PARTS.select()).all() == []
+            assert connection.execute(select(FilePartRow)).all() == []
 
 
 async def test_an_upload_takes_a_fixed_room_and_a_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

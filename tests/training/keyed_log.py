@@ -8,7 +8,7 @@ import numpy as np
 
 from coe.decision_log.database import Database
 from coe.decision_log.decision_record import DecisionRecord
-from coe.decision_log.tables import FEEDBACK
+from coe.decision_log.tables.log import FeedbackRow
 from tests.logged import answered, decision_of
 
 EXPERTS = ("left", "right")
@@ -41,7 +41,7 @@ def log_keyed(
     store.write_decisions(rows)
     if said:
         with store.transaction("write feedback") as connection:
-            connection.execute(store.insert(FEEDBACK), said)
+            connection.execute(store.insert(FeedbackRow), said)
     store.close()
 
 

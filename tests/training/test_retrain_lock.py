@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import delete, select
+from sqlmodel import col
 
 from coe.base.errors import DataError, StoreError
 from coe.decision_log import sql_engine
 from coe.decision_log.database import Database
-from coe.training.retrain_lock import TURNS, LockLostError, NoTurnError, Turns
+from coe.decision_log.tables.log import RetrainTurnRow
+from coe.training.retrain_lock import LockLostError, NoTurnError, Turns
 from tests.waiting import wait_until
 
 HOLDER = """
@@ -56,7 +58,7 @@ def holder(url: str, folder: Path, expires_s: float = 60.0) -> Iterator[subproce
 def until_of(url: str) -> float:
     database = Database(url)
     try:
-        return float(database.rows("read turns", select(TURNS.c.until))[0].until)
+        return float(database.rows("read turns", select(col(RetrainTurnRow.until)))[0].until)
     finally:
         database.close()
 
@@ -138,7 +140,7 @@ def test_turns_that_begin_at_once_get_different_numbers(url: str) -> None:
 def test_a_turn_whose_row_is_gone_cannot_promote(url: str, store: Database) -> None:
     """As after a database was put back to before it."""
     with Turns(url).take() as turn:
-        store.change("lose turns", delete(TURNS))
+        store.change("lose turns", delete(RetrainTurnRow))
         with pytest.raises(LockLostError, match="turn None has begun"), turn.promotion():
             pass
 

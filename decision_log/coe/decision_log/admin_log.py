@@ -11,27 +11,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import Column, Float, Integer, MetaData, Table, Text, func, select
+from sqlalchemy import func, insert, select
+from sqlmodel import col
 
 from coe.base.errors import StoreError
 from coe.base.json_text import to_json
 from coe.decision_log.connections import opened_database
 from coe.decision_log.database import Database
 from coe.decision_log.sql_engine import hold
+from coe.decision_log.tables.access import AdminLogRow
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
 LOCK_NUMBER = 0x636F6561  # "coea", for Postgres's advisory locks
-
-
-ADMIN_LOG = Table(
-    "access_log",
-    MetaData(),
-    Column("number", Integer, primary_key=True),
-    Column("at", Float, nullable=False),
-    *(Column(name, Text, nullable=False) for name in ("actor", "action", "subject", "before", "after", "link")),
-)
 
 
 class AdminAction(NamedTuple):
@@ -53,7 +46,6 @@ class AdminLog:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        database.make_tables([ADMIN_LOG])
 
     def note(self, actor: str, action: str, subject: str, before: str, after: str) -> None:
         """Adds a line for what was done elsewhere; the error says that it was done."""
@@ -67,8 +59,8 @@ class AdminLog:
     def actions(self) -> list[AdminAction]:
         """All lines, oldest first."""
         with self._database.transaction("read the admin log") as connection:
-            rows = connection.execute(select(ADMIN_LOG).order_by(ADMIN_LOG.c.number))
-            return [AdminAction(*row) for row in rows]
+            rows = connection.execute(select(AdminLogRow).order_by(col(AdminLogRow.number)))
+            return [AdminAction(**row._mapping) for row in rows]
 
 
 def note_command(data_dir: Path, action: str, subject: str, before: str, after: str) -> None:
@@ -91,14 +83,14 @@ def add_line(connection: Connection, action: tuple[str, str, str, str, str]) -> 
     """Adds the line (actor, action, subject, before, after), under `hold_log`."""
     number = newest(connection) + 1
     line = (number, time.time(), *action)
-    last = select(ADMIN_LOG.c.link).where(ADMIN_LOG.c.number == number - 1)
+    last = select(col(AdminLogRow.link)).where(col(AdminLogRow.number) == number - 1)
     link = link_of(connection.execute(last).scalar_one_or_none() or "", line)
-    connection.execute(ADMIN_LOG.insert().values((*line, link)))
+    connection.execute(insert(AdminLogRow).values((*line, link)))
 
 
 def newest(connection: Connection) -> int:
     """The number of the last line; 0 where there is none."""
-    return int(connection.execute(select(func.coalesce(func.max(ADMIN_LOG.c.number), 0))).scalar_one())
+    return int(connection.execute(select(func.coalesce(func.max(col(AdminLogRow.number)), 0))).scalar_one())
 
 
 def link_of(before: str, line: tuple[object, ...]) -> str:

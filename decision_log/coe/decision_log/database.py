@@ -12,6 +12,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, func, select
+from sqlmodel import col
 
 from coe.base.errors import StoreError
 from coe.decision_log.decision_record import DecisionRecord
@@ -34,12 +35,12 @@ from coe.decision_log.sql_engine import (
     open_engine,
     translated_errors,
 )
-from coe.decision_log.tables import DECISIONS, DOCUMENT_FEEDBACK, FEEDBACK, JUDGEMENTS, TABLES
+from coe.decision_log.tables.log import DecisionRow, DocumentFeedbackRow, FeedbackRow, JudgementRow
 from coe.decision_log.tombstones import delete_of, erased_among, lock, note_removed
 from coe.router.feedback_config import FeedbackConfig
 
 if TYPE_CHECKING:
-    from sqlalchemy import Executable, Row, Table
+    from sqlalchemy import Executable, Row
     from sqlalchemy.engine import Connection
 
 HOUR_S = 3600.0
@@ -66,15 +67,10 @@ class Database:
         try:
             with translated_errors("open"):
                 self._engine.connect().close()
-            self.make_tables(TABLES)
+                make_schema(self._engine)
         except StoreError:
             self.close()
             raise
-
-    def make_tables(self, tables: Sequence[Table]) -> None:
-        """Makes tables of another part of the gateway where they are missing. Raises StoreError."""
-        with translated_errors("open"):
-            make_schema(self._engine, tables)
 
     def write_decisions(self, records: Sequence[DecisionRecord | Logged]) -> int:
         """Inserts the records whose decision id is new, all in one transaction; returns how many were new.
@@ -91,7 +87,7 @@ class Database:
             try:
                 return self._write(rows)
             except SomeAreThereError:
-                there = select(DECISIONS.c.decision_id).where(DECISIONS.c.decision_id.in_(rows))
+                there = select(col(DecisionRow.decision_id)).where(col(DecisionRow.decision_id).in_(rows))
                 for row in self.rows("look for decisions", there):
                     del rows[row.decision_id]
         return 0
@@ -119,8 +115,8 @@ class Database:
 
     def get_decision(self, decision_id: str) -> DecisionRecord | None:
         """The record of that decision, None when there is none. Raises StoreError."""
-        columns = (DECISIONS.c.decision_id, DECISIONS.c.record, DECISIONS.c.embedding)
-        query = select(*columns).where(DECISIONS.c.decision_id == decision_id)
+        columns = (col(DecisionRow.decision_id), col(DecisionRow.record), col(DecisionRow.embedding))
+        query = select(*columns).where(col(DecisionRow.decision_id) == decision_id)
         return next(map(record_of, self.rows("read a decision", query)), None)
 
     def list_decisions(self, tenant: str, wanted: DecisionFilter, *, limit: int, after: Place | None = None) -> Page:
@@ -151,7 +147,8 @@ class Database:
             StoreError: nothing was written.
         """
         of_document = isinstance(feedback, DocumentFeedback)
-        table, subject = (DOCUMENT_FEEDBACK, "document_id") if of_document else (FEEDBACK, "kind")
+        model, subject = (DocumentFeedbackRow, "document_id") if of_document else (FeedbackRow, "kind")
+        table = model.__table__
         row = feedback.model_dump(mode="json") | {"key_id": feedback.key_id or ""}
         is_mine = and_(table.c.decision_id == feedback.decision_id, table.c.key_id == row["key_id"])
         with self.transaction("write feedback") as connection:
@@ -184,11 +181,11 @@ class Database:
             rows = [judgement.model_dump(mode="json") for judgement in judgements]
             with self.transaction("write judgements") as connection:
                 lock(connection, for_erasure=False)  # what is archived has all that was said of it
-                connection.execute(self.insert(JUDGEMENTS).on_conflict_do_nothing(), rows)
+                connection.execute(self.insert(JudgementRow).on_conflict_do_nothing(), rows)
 
     def count_compared(self, judge: str, rubric: str) -> Counter[str]:
         """Pairs of answers that a judge compared by a rubric, by each of their two experts. Raises StoreError."""
-        pairs, found = JUDGEMENTS.c, Counter[str]()
+        pairs, found = JudgementRow.__table__.c, Counter[str]()
         theirs = (pairs.judge == judge) & (pairs.rubric == rubric) & (pairs.other != "")
         query = select(pairs.expert, pairs.other, func.count()).where(theirs)
         for expert, other, n in self.rows("count judgements", query.group_by(pairs.expert, pairs.other)):
@@ -197,15 +194,19 @@ class Database:
 
     def get_feedback(self, decision_id: str) -> tuple[Feedback, ...]:
         """Feedback on that decision, oldest first. Raises StoreError."""
-        columns = [FEEDBACK.c[name] for name in Feedback.model_fields]
-        query = select(*columns).where(FEEDBACK.c.decision_id == decision_id).order_by(FEEDBACK.c.at, FEEDBACK.c.id)
+        columns = [FeedbackRow.__table__.c[name] for name in Feedback.model_fields]
+        query = (
+            select(*columns)
+            .where(col(FeedbackRow.decision_id) == decision_id)
+            .order_by(col(FeedbackRow.at), col(FeedbackRow.id))
+        )
         rows = self.rows("read feedback", query)
         return tuple(Feedback.model_validate({**row._mapping, "key_id": row.key_id or None}) for row in rows)
 
     def count(self) -> int:
         """Rows in `decisions`. Raises StoreError."""
         with self.transaction("count") as connection:
-            return connection.execute(select(func.count()).select_from(DECISIONS)).scalar_one()
+            return connection.execute(select(func.count()).select_from(DecisionRow)).scalar_one()
 
     def checkpoint(self) -> None:
         """Empties SQLite's write-ahead log, which keeps what was deleted for a while. Raises StoreError."""
@@ -242,11 +243,12 @@ def insert_rows(connection: Connection, rows: Sequence[tuple[object, ...]]) -> i
     want it.
     """
     place = "?" if connection.dialect.paramstyle == "qmark" else "%s"
-    row = f"({', '.join([place] * len(DECISIONS.c))})"
+    names = DecisionRow.__table__.c.keys()
+    row = f"({', '.join([place] * len(names))})"
     new = 0
     for part in in_parts(rows):
         statement = (
-            f"INSERT INTO decisions ({', '.join(DECISIONS.c.keys())}) VALUES {', '.join([row] * len(part))} "
+            f"INSERT INTO decisions ({', '.join(names)}) VALUES {', '.join([row] * len(part))} "
             "ON CONFLICT (decision_id) DO NOTHING"
         )
         new += connection.exec_driver_sql(statement, tuple(chain.from_iterable(part))).rowcount

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import Select, case, func, select
+from sqlmodel import col
 
 from coe.decision_log.database import Database
 from coe.decision_log.ranges import count, merged
 from coe.decision_log.replica_status import ReplicaState, ReplicaStatus
-from coe.decision_log.tables import DECISIONS, REMOVED, REPLICAS
+from coe.decision_log.tables.log import DecisionRow, RemovedRow, ReplicaRow
 
 
 @dataclass(slots=True)
@@ -43,14 +44,15 @@ class Ledger:
 
     def note_replicas(self, statuses: Sequence[ReplicaStatus]) -> None:
         """Keeps what was heard, in any order and any number of times. Raises StoreError."""
-        insert = self._database.insert(REPLICAS)
+        insert = self._database.insert(ReplicaRow)
         new = insert.excluded
-        is_over = REPLICAS.c.state != ReplicaState.RUNNING.value
-        columns = (REPLICAS.c.decisions, REPLICAS.c.settled, REPLICAS.c.at)
+        is_over = col(ReplicaRow.state) != ReplicaState.RUNNING.value
+        table = ReplicaRow.__table__.c
+        columns = (table.decisions, table.settled, table.at)
         larger = {each.name: case((new[each.name] > each, new[each.name]), else_=each) for each in columns}
         statement = insert.on_conflict_do_update(
-            index_elements=[REPLICAS.c.replica],
-            set_={**larger, "state": case((is_over, REPLICAS.c.state), else_=new.state)},
+            index_elements=["replica"],
+            set_={**larger, "state": case((is_over, col(ReplicaRow.state)), else_=new.state)},
         )
         with self._database.transaction("write replicas") as connection:
             for status in sorted(statuses, key=lambda each: each.replica):
@@ -67,13 +69,13 @@ class Ledger:
             # Every statement sees the database as it is now, whatever others remove meanwhile.
             is_sqlite = connection.dialect.name == "sqlite"
             connection.exec_driver_sql("BEGIN" if is_sqlite else "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            for row in connection.execute(select(REPLICAS)):
-                account(row.replica).status = ReplicaStatus(**row._mapping)
-            for row in connection.execute(select(REMOVED)):
-                account(row.replica).removed.append(range(row.first_seq, row.last_seq + 1))
-            for row in connection.execute(islands()):
-                account(row.replica).rows += row.rows
-                account(row.replica).written.append(range(row.first, row.last + 1))
+            for replica in connection.execute(select(ReplicaRow)):
+                account(replica.replica).status = ReplicaStatus(**replica._mapping)
+            for removed in connection.execute(select(RemovedRow)):
+                account(removed.replica).removed.append(range(removed.first_seq, removed.last_seq + 1))
+            for island in connection.execute(islands()):
+                account(island.replica).rows += island.rows
+                account(island.replica).written.append(range(island.first, island.last + 1))
         for each in found.values():
             each.removed = merged(each.removed)
         return [found[name] for name in sorted(found)]
@@ -81,7 +83,7 @@ class Ledger:
 
 def islands() -> Select[tuple[str, int, int, int]]:
     """Ranges of consecutive numbers: a number less its rank is the same within one (a gaps-and-islands query)."""
-    replica, seq = DECISIONS.c.replica, DECISIONS.c.seq
+    replica, seq = col(DecisionRow.replica), col(DecisionRow.seq)
     rank = func.dense_rank().over(partition_by=replica, order_by=seq)
     ranked = select(replica, seq, (seq - rank).label("island")).subquery()
     columns = (ranked.c.replica, func.min(ranked.c.seq).label("first"), func.max(ranked.c.seq).label("last"))

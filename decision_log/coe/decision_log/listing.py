@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from pydantic import Field
 from sqlalchemy import ColumnElement, Select, func, select, tuple_
+from sqlmodel import col
 
 from coe.base.errors import StoreError
 from coe.base.json_text import ColumnText, from_json
 from coe.decision_log.decision_record import DecisionKind, TerminalState
 from coe.decision_log.read import read_rewards
-from coe.decision_log.tables import DECISIONS, FEEDBACK, FILTERED
+from coe.decision_log.tables.log import FILTERED, DecisionRow, FeedbackRow
 from coe.router.types import DecisionReason, Record
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def list_decisions(
     Raises:
         StoreError: a row is damaged.
     """
-    columns = DECISIONS.c
+    columns = DecisionRow.__table__.c
     query = select(columns.at, columns.decision_id, columns.expert, columns.record)
     query = query.where(*conditions(connection, tenant, wanted))
     if after is not None:
@@ -141,7 +142,7 @@ def line_of(record: str, expert: str | None, feedback: float | None) -> Decision
 def conditions(connection: Connection, tenant: str, wanted: DecisionFilter) -> Iterator[ColumnElement[bool]]:
     """Conditions on columns of the team's index; that is not used where a conversation or the ids of rare feedback find
     fewer rows."""
-    columns, ids = DECISIONS.c, None
+    columns, ids = DecisionRow.__table__.c, None
     if wanted.feedback not in (None, Opinion.NONE):
         found = connection.scalars(said(wanted.feedback).limit(FEW)).all()
         ids = found if len(found) < FEW else None
@@ -161,12 +162,12 @@ def conditions(connection: Connection, tenant: str, wanted: DecisionFilter) -> I
         if value is not None:
             yield columns[name] == value
     if wanted.feedback is not None and ids is None:
-        matching = said(wanted.feedback).where(FEEDBACK.c.decision_id == columns.decision_id).exists()
+        matching = said(wanted.feedback).where(col(FeedbackRow.decision_id) == columns.decision_id).exists()
         yield ~matching if wanted.feedback is Opinion.NONE else matching
 
 
-def said(opinion: Opinion) -> Select[tuple[str]]:
+def said(opinion: Opinion) -> Select[str]:
     """Ids of decisions with such feedback; of all that have some for `NONE`."""
-    value = FEEDBACK.c.value
+    value = col(FeedbackRow.value)
     bounds = {Opinion.GOOD: (value >= 0.5,), Opinion.BAD: (value < 0.5,)}
-    return select(FEEDBACK.c.decision_id).where(*bounds.get(opinion, ()))
+    return select(col(FeedbackRow.decision_id)).where(*bounds.get(opinion, ()))

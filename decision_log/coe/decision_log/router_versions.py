@@ -7,13 +7,16 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.engine import Connection
+from sqlmodel import col
 
 from coe.decision_log.database import Database
 from coe.decision_log.decision_record import TerminalState
 from coe.decision_log.e_process import Arm
-from coe.decision_log.tables import DECISIONS, FEEDBACK, ROUTER_EVENTS
+from coe.decision_log.tables.log import DecisionRow, FeedbackRow, RouterEventRow
 from coe.router.live_pointer import LivePointer, Trial
 from coe.router.types import DecisionReason
+
+VERSION = DecisionRow.__table__.c.router_version
 
 FAILED = (TerminalState.UPSTREAM_ERROR, TerminalState.TIMED_OUT)
 ENDED = (TerminalState.ANSWERED, *FAILED)
@@ -47,7 +50,7 @@ class RouterVersions:
     def note(self, pointer: LivePointer) -> None:
         """Keeps what the pointer says, unless it is kept already."""
         with self._database.transaction("note router versions") as connection:
-            connection.execute(self._database.insert(ROUTER_EVENTS).on_conflict_do_nothing(), events_of(pointer))
+            connection.execute(self._database.insert(RouterEventRow).on_conflict_do_nothing(), events_of(pointer))
 
     def evidence(self, live: str, trial: Trial) -> TrialEvidence:
         """Evidence of the log about a trial against that live router."""
@@ -77,7 +80,7 @@ def events_of(pointer: LivePointer) -> list[dict[str, object]]:
     ]
     if (trial := pointer.trial) is not None:
         events.append((trial.started_at, trial.version, "canary", f"share {trial.share:g}"))
-    return [dict(zip(ROUTER_EVENTS.c.keys(), event, strict=True)) for event in events]
+    return [dict(zip(RouterEventRow.__table__.c.keys(), event, strict=True)) for event in events]
 
 
 def unix_seconds(text: str) -> float:
@@ -90,17 +93,23 @@ def unix_seconds(text: str) -> float:
 def decided_by(versions: tuple[str, ...], since: float) -> ColumnElement[bool]:
     """Decisions of these versions since a time, but for those whose expert the client named: neither praise nor failure
     of such an answer is the router's."""
-    is_routed = DECISIONS.c.reason != DecisionReason.EXPLICIT.value
-    return and_(DECISIONS.c.at >= since, DECISIONS.c.router_version.in_(versions), is_routed)
+    is_routed = col(DecisionRow.reason) != DecisionReason.EXPLICIT.value
+    return and_(col(DecisionRow.at) >= since, VERSION.in_(versions), is_routed)
 
 
 def first_rewards(connection: Connection, versions: tuple[str, ...], since: float) -> dict[str, Arm]:
     """The first reward of every conversation, summed by version: later ones of the same people are not independent."""
     query = (
-        select(DECISIONS.c.router_version, DECISIONS.c.session_id, DECISIONS.c.decision_id, FEEDBACK.c.value)
-        .join(FEEDBACK, FEEDBACK.c.decision_id == DECISIONS.c.decision_id)
+        select(
+            VERSION,
+            col(DecisionRow.session_id),
+            col(DecisionRow.decision_id),
+            col(FeedbackRow.value),
+        )
+        .select_from(DecisionRow)
+        .join(col(DecisionRow.feedback))
         .where(decided_by(versions, since))
-        .order_by(FEEDBACK.c.at, FEEDBACK.c.id)
+        .order_by(col(FeedbackRow.at), col(FeedbackRow.id))
     )
     seen: set[str] = set()
     sums = {version: [0, 0.0] for version in versions}
@@ -116,9 +125,10 @@ def first_rewards(connection: Connection, versions: tuple[str, ...], since: floa
 def past_rewards(connection: Connection, version: str, since: float, until: float) -> Arm:
     """Number and sum of a version's rewards between two times."""
     query = (
-        select(func.count(), func.coalesce(func.sum(FEEDBACK.c.value), 0.0))
-        .select_from(DECISIONS.join(FEEDBACK, FEEDBACK.c.decision_id == DECISIONS.c.decision_id))
-        .where(decided_by((version,), since), DECISIONS.c.at < until, FEEDBACK.c.at < until)
+        select(func.count(), func.coalesce(func.sum(col(FeedbackRow.value)), 0.0))
+        .select_from(DecisionRow)
+        .join(col(DecisionRow.feedback))
+        .where(decided_by((version,), since), col(DecisionRow.at) < until, col(FeedbackRow.at) < until)
     )
     n, total = connection.execute(query).one()
     return Arm(n, total)
@@ -129,13 +139,13 @@ def count_successes(
 ) -> dict[str, Arm]:
     """Decisions that ended well, of all that ended well or failed, by version."""
     query = (
-        select(DECISIONS.c.router_version, DECISIONS.c.state, func.count())
+        select(VERSION, col(DecisionRow.state), func.count())
         .where(decided_by(versions, since))
-        .where(DECISIONS.c.state.in_([state.value for state in ENDED]))
-        .group_by(DECISIONS.c.router_version, DECISIONS.c.state)
+        .where(col(DecisionRow.state).in_([state.value for state in ENDED]))
+        .group_by(VERSION, col(DecisionRow.state))
     )
     if until is not None:
-        query = query.where(DECISIONS.c.at < until)
+        query = query.where(col(DecisionRow.at) < until)
     arms: dict[str, Arm] = {}
     for version, state, count in connection.execute(query):
         arm = arms.get(version, Arm())

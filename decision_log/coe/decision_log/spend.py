@@ -10,10 +10,11 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, delete, func, or_, select
+from sqlmodel import col
 
 from coe.decision_log.decision_record import TerminalState
 from coe.decision_log.payloads import RecordPart
-from coe.decision_log.tables import DECISIONS, SPEND
+from coe.decision_log.tables.log import DecisionRow, SpendRow
 from coe.router.types import Record
 from coe.router.usage import READ, WRITTEN
 
@@ -65,31 +66,33 @@ def add_spend(connection: Connection, dialect_insert: Any, records: Iterable[Rec
         values = (0,) * len(SUMS) if record.state == TerminalState.REJECTED else (1, *tokens, record.cost_usd)
         sums = found.get(key, (0,) * (1 + len(SUMS)))
         found[key] = tuple(old + sign * value for old, value in zip(sums, (1, *values), strict=True))
-    new = dialect_insert(SPEND)
-    added = {name: SPEND.c[name] + new.excluded[name] for name in ("decisions", *SUMS)}
+    new = dialect_insert(SpendRow.__table__)
+    added = {name: SpendRow.__table__.c[name] + new.excluded[name] for name in ("decisions", *SUMS)}
     # In this order, so that no two writers wait for each other.
-    rows = [dict(zip(SPEND.c.keys(), (*key, *sums), strict=True)) for key, sums in sorted(found.items())]
+    rows = [dict(zip(SpendRow.__table__.c.keys(), (*key, *sums), strict=True)) for key, sums in sorted(found.items())]
     if rows:
-        connection.execute(new.on_conflict_do_update(index_elements=[SPEND.c.slot, SPEND.c.key_id], set_=added), rows)
+        connection.execute(new.on_conflict_do_update(index_elements=["slot", "key_id"], set_=added), rows)
 
 
 def forget_spend(connection: Connection, dialect_insert: Any, decision_ids: Iterable[str]) -> None:
     """Takes decisions that will be deleted out of the sums."""
-    lines = connection.scalars(select(DECISIONS.c.record).where(DECISIONS.c.decision_id.in_(decision_ids)))
+    lines = connection.scalars(select(col(DecisionRow.record)).where(col(DecisionRow.decision_id).in_(decision_ids)))
     gone = [RecordPart.model_validate_json(line) for line in lines]
     add_spend(connection, dialect_insert, gone, sign=-1)
     slots = {slot_at(record.at) for record in gone}
-    connection.execute(delete(SPEND).where(SPEND.c.slot.in_(slots), SPEND.c.decisions <= 0))  # also names of keys
+    connection.execute(
+        delete(SpendRow).where(col(SpendRow.slot).in_(slots), col(SpendRow.decisions) <= 0)
+    )  # also names of keys
 
 
 def spend_by_key(connection: Connection, tenant: str | None, slots: range) -> tuple[Spend, ...]:
     """Sums by key of the requests in some slots, dearest first; of every team where `tenant` is None."""
-    sums = [func.sum(SPEND.c[name]) for name in SUMS]
-    within = (SPEND.c.slot >= slots.start, SPEND.c.slot < slots.stop)
-    query = select(SPEND.c.key_id, *sums).where(*within).group_by(SPEND.c.key_id)
+    sums = [func.sum(SpendRow.__table__.c[name]) for name in SUMS]
+    within = (col(SpendRow.slot) >= slots.start, col(SpendRow.slot) < slots.stop)
+    query = select(col(SpendRow.key_id), *sums).where(*within).group_by(col(SpendRow.key_id))
     if tenant is not None:
-        query = query.where(is_of(func.nullif(SPEND.c.key_id, ""), tenant))
-    rows = connection.execute(query.having(func.sum(SPEND.c.requests) > 0)).all()
+        query = query.where(is_of(func.nullif(col(SpendRow.key_id), ""), tenant))
+    rows = connection.execute(query.having(func.sum(col(SpendRow.requests)) > 0)).all()
     named = (dict(zip(Spend.model_fields, row, strict=True)) for row in rows)
     spends = (Spend.model_validate({**row, "key_id": row["key_id"] or None}) for row in named)
     return tuple(sorted(spends, key=lambda spend: (-spend.cost_usd, -spend.requests)))

@@ -16,9 +16,9 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModu
 
 from coe.base.errors import ConfigError, DataError, StoreError
 from coe.base.extras import require_installed
+from coe.decision_log.tables import METADATA
 
 if TYPE_CHECKING:
-    from sqlalchemy import Table
     from sqlalchemy.engine import Connection, Engine
 
 BUSY_TIMEOUT_MS = 10_000
@@ -130,11 +130,11 @@ def checked_url(database_url: str, given_as: str = GIVEN_AS, backends: Mapping[s
     return url
 
 
-def make_schema(engine: Engine, tables: Sequence[Table]) -> None:
-    """Makes the tables that are missing. Processes that start at once wait for each other."""
+def make_schema(engine: Engine) -> None:
+    """Create the tables that are missing. Processes that start at once wait for each other."""
     with engine.begin() as connection:
         hold(connection, SCHEMA_LOCK)
-        tables[0].metadata.create_all(connection, tables=tables)
+        METADATA.create_all(connection)
 
 
 def hold(connection: Connection, *numbers: int, is_shared: bool = False) -> None:

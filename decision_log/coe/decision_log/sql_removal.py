@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from sqlalchemy import case, delete, exists, or_, select
+from sqlmodel import col
 
 from coe.base.json_text import JsonError, from_json
 from coe.decision_log.database import Database
@@ -16,7 +17,15 @@ from coe.decision_log.ranges import count, merged
 from coe.decision_log.read import BATCH_IDS
 from coe.decision_log.replica_status import ReplicaState
 from coe.decision_log.sql_engine import in_parts
-from coe.decision_log.tables import DECISIONS, DOCUMENT_FEEDBACK, ERASURES, FEEDBACK, JUDGEMENTS, REMOVED, REPLICAS
+from coe.decision_log.tables.log import (
+    DecisionRow,
+    DocumentFeedbackRow,
+    ErasureRow,
+    FeedbackRow,
+    JudgementRow,
+    RemovedRow,
+    ReplicaRow,
+)
 from coe.decision_log.tombstones import delete_of, lock, note_removed, subject_hash
 
 BATCH_ROWS = 5000
@@ -69,15 +78,15 @@ class Removal:
         """
         with self._database.transaction("erase") as connection:
             lock(connection, for_erasure=True)
-            insert = self._database.insert(ERASURES)
-            later = case((insert.excluded.at > ERASURES.c.at, insert.excluded.at), else_=ERASURES.c.at)
-            statement = insert.on_conflict_do_update(index_elements=[ERASURES.c.subject], set_={"at": later})
+            insert = self._database.insert(ErasureRow)
+            later = case((insert.excluded.at > col(ErasureRow.at), insert.excluded.at), else_=col(ErasureRow.at))
+            statement = insert.on_conflict_do_update(index_elements=[col(ErasureRow.subject)], set_={"at": later})
             connection.execute(statement, [{"subject": subject_hash(each), "at": at} for each in sorted(subjects)])
         total, found = Removed(), self.decisions_of(subjects, at)
         for some in in_parts(found, BATCH_ROWS):
             total += self.remove(some, reason="erased", at=at)
         with self._database.transaction("erase feedback") as connection:
-            for table in (FEEDBACK, DOCUMENT_FEEDBACK):
+            for table in (FeedbackRow.__table__, DocumentFeedbackRow.__table__):
                 given = delete(table).where(table.c.key_id.in_(subjects), table.c.at <= at)
                 total += Removed(feedback=connection.execute(given).rowcount)
         self._database.checkpoint()
@@ -85,18 +94,20 @@ class Removal:
 
     def prune(self, before: float, at: float) -> Removed:
         """Removes decisions made before a time (Unix seconds), and feedback from then that belongs to none."""
-        old = select(DECISIONS.c.decision_id, DECISIONS.c.replica, DECISIONS.c.seq).where(DECISIONS.c.at < before)
+        old = select(col(DecisionRow.decision_id), col(DecisionRow.replica), col(DecisionRow.seq)).where(
+            col(DecisionRow.at) < before
+        )
         total = Removed()
-        oldest = old.order_by(DECISIONS.c.at).limit(BATCH_ROWS)
+        oldest = old.order_by(col(DecisionRow.at)).limit(BATCH_ROWS)
         while found := [Found(*row) for row in self._database.rows("read old decisions", oldest)]:
             total += self.remove(found, reason="expired", at=at)
         with self._database.transaction("prune feedback") as connection:
-            for table in (FEEDBACK, DOCUMENT_FEEDBACK):
-                has_decision = exists().where(DECISIONS.c.decision_id == table.c.decision_id)
+            for table in (FeedbackRow.__table__, DocumentFeedbackRow.__table__):
+                has_decision = exists().where(col(DecisionRow.decision_id) == table.c.decision_id)
                 orphans = delete(table).where(table.c.at < before, ~has_decision)
                 total += Removed(feedback=connection.execute(orphans).rowcount)
-            was_decided = exists().where(DECISIONS.c.decision_id == JUDGEMENTS.c.decision_id)
-            connection.execute(delete(JUDGEMENTS).where(JUDGEMENTS.c.at < before, ~was_decided))
+            was_decided = exists().where(col(DecisionRow.decision_id) == col(JudgementRow.decision_id))
+            connection.execute(delete(JudgementRow).where(col(JudgementRow.at) < before, ~was_decided))
         self._forget_finished()
         self._database.checkpoint()
         return total
@@ -112,9 +123,14 @@ class Removal:
 
     def decisions_of(self, subjects: Collection[str], at: float) -> list[Found]:
         """Rows of the subjects up to `at`. All rows are looked at: what some are found by is in the record only."""
-        columns = (DECISIONS.c.decision_id, DECISIONS.c.replica, DECISIONS.c.seq, DECISIONS.c.record)
-        mentions = or_(*(DECISIONS.c.record.contains(f'"{each}"', autoescape=True) for each in sorted(subjects)))
-        query = select(*columns).where(mentions, DECISIONS.c.at <= at)
+        columns = (
+            col(DecisionRow.decision_id),
+            col(DecisionRow.replica),
+            col(DecisionRow.seq),
+            col(DecisionRow.record),
+        )
+        mentions = or_(*(col(DecisionRow.record).contains(f'"{each}"', autoescape=True) for each in sorted(subjects)))
+        query = select(*columns).where(mentions, col(DecisionRow.at) <= at)
         found = []
         with (
             self._database.transaction("find decisions") as connection,
@@ -132,5 +148,5 @@ class Removal:
             if not is_over or account.rows or count(merged(account.removed)) < account.decisions:
                 continue
             with self._database.transaction("forget a replica") as connection:
-                connection.execute(delete(REMOVED).where(REMOVED.c.replica == account.replica))
-                connection.execute(delete(REPLICAS).where(REPLICAS.c.replica == account.replica))
+                connection.execute(delete(RemovedRow).where(col(RemovedRow.replica) == account.replica))
+                connection.execute(delete(ReplicaRow).where(col(ReplicaRow.replica) == account.replica))

@@ -7,13 +7,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import delete, select
+from sqlmodel import col
 
 from coe.decision_log.decision_record import DecisionRecord
 from coe.decision_log.payloads import RecordPart
 from coe.decision_log.ranges import ranges_of
 from coe.decision_log.spend import forget_spend
 from coe.decision_log.sql_engine import hold
-from coe.decision_log.tables import DECISIONS, DOCUMENT_FEEDBACK, ERASURES, FEEDBACK, JUDGEMENTS, REMOVED
+from coe.decision_log.tables.log import (
+    DecisionRow,
+    DocumentFeedbackRow,
+    ErasureRow,
+    FeedbackRow,
+    JudgementRow,
+    RemovedRow,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -38,7 +46,9 @@ def erased_among(connection: Connection, records: Sequence[Erasable]) -> list[Er
     if not records:
         return []
     # Hardly ever has any come since, so that hardly ever a subject is hashed.
-    query = select(ERASURES.c.subject, ERASURES.c.at).where(ERASURES.c.at >= min(record.at for record in records))
+    query = select(col(ErasureRow.subject), col(ErasureRow.at)).where(
+        col(ErasureRow.at) >= min(record.at for record in records)
+    )
     erased = {row.subject: row.at for row in connection.execute(query)}
     return [record for record in records if is_erased(record, erased)] if erased else []
 
@@ -66,7 +76,7 @@ def note_removed(
         for each in ranges_of(seqs)
     ]
     if rows:
-        connection.execute(insert(REMOVED).on_conflict_do_nothing(), rows)
+        connection.execute(insert(RemovedRow).on_conflict_do_nothing(), rows)
 
 
 def delete_of(connection: Connection, insert: Any, decision_ids: Sequence[str]) -> int:
@@ -75,10 +85,10 @@ def delete_of(connection: Connection, insert: Any, decision_ids: Sequence[str]) 
     Args:
         insert: the dialect's INSERT.
     """
-    connection.execute(delete(JUDGEMENTS).where(JUDGEMENTS.c.decision_id.in_(decision_ids)))
+    connection.execute(delete(JudgementRow).where(col(JudgementRow.decision_id).in_(decision_ids)))
     forget_spend(connection, insert, decision_ids)
     feedback = 0
-    for table in (FEEDBACK, DOCUMENT_FEEDBACK):
+    for table in (FeedbackRow.__table__, DocumentFeedbackRow.__table__):
         feedback += connection.execute(delete(table).where(table.c.decision_id.in_(decision_ids))).rowcount
-    connection.execute(delete(DECISIONS).where(DECISIONS.c.decision_id.in_(decision_ids)))
+    connection.execute(delete(DecisionRow).where(col(DecisionRow.decision_id).in_(decision_ids)))
     return feedback

@@ -23,7 +23,7 @@ from coe.decision_log.connections import given_redis, opened_database, run_with_
 from coe.fleet.own_redis import running_url
 from coe.gateway.keys.counters import read_used, shown
 from coe.gateway.keys.grants import Grant, Measure, parse_caps
-from coe.gateway.keys.key_store import KeyRow, KeyStore
+from coe.gateway.keys.key_store import Key, KeyStore
 from coe.router.config import load_config
 from coe.router.types import Record
 
@@ -202,7 +202,7 @@ def grant_words(grant: Grant) -> str:
     return "; ".join(parts) or "no limits"
 
 
-def state_of(key: KeyRow, now: float) -> str:
+def state_of(key: Key, now: float) -> str:
     if key.revoked_at is not None:
         return "revoked"
     return "expired" if key.grant.expires_at is not None and key.grant.expires_at <= now else "active"

@@ -12,7 +12,15 @@ import pytest
 
 from coe.base.errors import RequestError
 from coe.decision_log.database import Database
-from coe.gateway.batches.batch_store import CANCELLED, COMPLETED, EXPIRED, MAX_UNFINISHED, VALIDATING, Batch, BatchStore
+from coe.decision_log.tables.access import BatchRow
+from coe.gateway.batches.batch_store import (
+    CANCELLED,
+    COMPLETED,
+    EXPIRED,
+    MAX_UNFINISHED,
+    VALIDATING,
+    BatchStore,
+)
 from coe.retrieval.stores.files import Files
 from coe.retrieval.stores.paging import Page
 
@@ -39,8 +47,8 @@ def store(database_url: str, tmp_path: Path, clock: Clock) -> Iterator[BatchStor
     database.close()
 
 
-def batch(name: str, owner: str = "acme") -> Batch:
-    return Batch(
+def batch(name: str, owner: str = "acme") -> BatchRow:
+    return BatchRow(
         batch_id=name,
         owner=owner,
         key_id=f"{owner}/1",

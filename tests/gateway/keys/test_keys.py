@@ -16,18 +16,20 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import select
 
 from coe.base.errors import ConfigError, StoreError
 from coe.cli import command_line
-from coe.decision_log.admin_log import ADMIN_LOG, AdminLog, first_broken
+from coe.decision_log.admin_log import AdminLog, first_broken
 from coe.decision_log.database import Database
 from coe.decision_log.privacy import tenant_of
+from coe.decision_log.tables.access import AdminLogRow, KeyRow
 from coe.gateway.auth import Auth
 from coe.gateway.http_errors import ApiError
 from coe.gateway.keys.counters import Cost
 from coe.gateway.keys.grants import Cap, Grant, Measure, Window, both, caller_of, parse_caps
 from coe.gateway.keys.key_ring import KeyRing
-from coe.gateway.keys.key_store import KEYS, Holders, KeyStore, digest_of
+from coe.gateway.keys.key_store import Holders, KeyStore, digest_of
 from coe.gateway.keys.limits import Limits
 from tests.waiting import until
 
@@ -177,7 +179,7 @@ def test_no_secret_is_kept(keys: KeyStore) -> None:
     assert len(secret) == len("sk-coe-") + 43  # 256 bits in base64
     keys.rotate(key_id, 60)
     with keys._database.transaction("look into") as connection:
-        kept = repr([*connection.execute(KEYS.select()), *connection.execute(ADMIN_LOG.select())])
+        kept = repr([*connection.execute(select(KeyRow)), *connection.execute(select(AdminLogRow))])
     assert secret not in kept
     assert secret.removeprefix("sk-coe-") not in kept
 

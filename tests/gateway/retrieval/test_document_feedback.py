@@ -10,7 +10,7 @@ from sqlalchemy import select
 from coe.decision_log.database import Database
 from coe.decision_log.feedback_types import DocumentFeedback, FeedbackStatus
 from coe.decision_log.sql_removal import Removal
-from coe.decision_log.tables import DOCUMENT_FEEDBACK
+from coe.decision_log.tables.log import DocumentFeedbackRow
 from coe.router.feedback_config import FeedbackConfig
 from tests.gateway.retrieval.serving import Serving
 
@@ -18,7 +18,7 @@ TEXTS = {"cats.txt": "The cat purrs.", "tax.txt": "The tax office opens at nine.
 
 
 def rows(running: Serving) -> list[tuple[str, str, float]]:
-    table = DOCUMENT_FEEDBACK.c
+    table = DocumentFeedbackRow.__table__.c
     with running.store.transaction("read") as connection:
         found = connection.execute(select(table.decision_id, table.document_id, table.value).order_by(table.id))
         return [tuple(row) for row in found]

@@ -15,13 +15,15 @@ from unittest.mock import Mock
 import openai
 import pytest
 import yaml
+from sqlalchemy import select, update
+from sqlmodel import col
 
 from coe.base.errors import StoreError
+from coe.decision_log.tables.files import StoreFileRow
 from coe.retrieval.stores import ingestion
 from coe.retrieval.stores.catalog import Catalog
 from coe.retrieval.stores.ingestion import MAX_ATTEMPTS
 from coe.retrieval.stores.store_records import FileStatus
-from coe.retrieval.stores.tables import STORE_FILES
 from coe.retrieval.types import BaseExpert
 from coe.router.types import FloatArray
 from tests.gateway.retrieval.serving import Serving, serving
@@ -52,7 +54,7 @@ async def until_ended(client: openai.AsyncOpenAI, file: Any) -> Any:
 
 def row_of(running: Serving, file_id: str) -> Any:
     with running.store.transaction("look") as connection:
-        return connection.execute(STORE_FILES.select().where(STORE_FILES.c.file_id == file_id)).one()
+        return connection.execute(select(StoreFileRow).where(col(StoreFileRow.file_id) == file_id)).one()
 
 
 async def until_begun(running: Serving, file_id: str) -> None:
@@ -129,7 +131,7 @@ async def test_a_file_that_ended_several_gateways_fails_and_is_not_read_again(
         await ingestion.aclose()
         file = await attached(client, "a.txt", b"a text")
         with running.store.transaction("pretend") as connection:
-            connection.execute(STORE_FILES.update().values(attempts=MAX_ATTEMPTS))
+            connection.execute(update(StoreFileRow).values(attempts=MAX_ATTEMPTS))
     async with serving(tmp_path) as running, running.openai() as client:
         read = await until_ended(client, file)
         assert (read.status, read.last_error.code) == ("failed", "server_error")

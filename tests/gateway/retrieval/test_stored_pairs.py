@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
-from coe.retrieval.stores.tables import STORE_FILES, STORES
+from coe.decision_log.tables.files import StoreFileRow, StoreRow
 from tests.gateway.retrieval.serving import Serving, serving
 
 
 def overwrite(running: Serving, store_id: str, **values: str) -> None:
-    table = STORES if "metadata_json" in values else STORE_FILES
+    table = StoreRow if "metadata_json" in values else StoreFileRow
     with running.store.transaction("overwrite") as connection:
-        connection.execute(table.update().where(table.c.store_id == store_id).values(**values))
+        connection.execute(update(table).where(table.store_id == store_id).values(**values))
 
 
 DAMAGED = ("null", '{"a": "b', '{"n": NaN}', '{"n": "\\ud800"}')

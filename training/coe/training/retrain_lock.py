@@ -16,20 +16,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Table, delete, insert, select, update
+from sqlalchemy import delete, insert, select, update
+from sqlmodel import col
 
 from coe.base.errors import RouterError, StoreError
 from coe.decision_log.sql_engine import close_engine, hold, make_schema, open_engine, open_log, translated_errors
-from coe.decision_log.tables import METADATA, number, real
+from coe.decision_log.tables.log import RetrainTurnRow
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
 
 EXPIRES_S = 60.0
 LOCK_NUMBER = 0x636F6572  # "coer", for Postgres's advisory locks
-
-TURNS = Table("retrain_turns", METADATA, number("number", primary_key=True), real("until"))
-"""One row: the number of the last turn, and until when (Unix seconds) it is its holder's."""
 
 
 class NoTurnError(RouterError):
@@ -51,7 +49,7 @@ class Turn:
     def promotion(self) -> Iterator[None]:
         """Held around a promotion: no other turn can begin meanwhile. Raises LockLostError when one has begun."""
         with held(self.engine, "promote a router under the turns of") as connection:
-            last = connection.execute(select(TURNS.c.number)).scalar()
+            last = connection.execute(select(col(RetrainTurnRow.number))).scalar()
             if last != self.number:
                 raise LockLostError(
                     f"turn {self.number} to retrain is over: turn {last} has begun, so nothing was promoted"
@@ -78,7 +76,7 @@ class Turn:
             self._keep_until(0.0)
 
     def _keep_until(self, until: float) -> None:
-        mine = update(TURNS).where(TURNS.c.number == self.number).values(until=until)
+        mine = update(RetrainTurnRow).where(col(RetrainTurnRow.number) == self.number).values(until=until)
         # One renewal may fail; when all do, the turn is over. While the database is away, it expires on its own.
         with suppress(StoreError), translated_errors("renew a turn in"), self.engine.begin() as connection:
             connection.execute(mine)
@@ -104,7 +102,7 @@ class Turns:
             engine = open_engine(self.database_url)
         try:
             with translated_errors("open"):
-                make_schema(engine, [TURNS])
+                make_schema(engine)
             turn = Turn(begin(engine, self.expires_s), engine)
             with turn.renewed(self.expires_s):
                 yield turn
@@ -115,15 +113,15 @@ class Turns:
 def begin(engine: Engine, expires_s: float) -> int:
     """Begins the next turn, which shuts out every earlier one, and returns its number. Raises NoTurnError."""
     with held(engine, "take a turn to retrain in") as connection:
-        last = connection.execute(select(TURNS)).one_or_none()
+        last = connection.execute(select(RetrainTurnRow)).one_or_none()
         now = time.time()
         if last is not None and last.until > now:
             raise NoTurnError(
                 f"another process that uses this database is retraining, or was killed in the last {expires_s:.0f} s"
             )
         following = 1 if last is None else last.number + 1
-        connection.execute(delete(TURNS))
-        connection.execute(insert(TURNS).values(number=following, until=now + expires_s))
+        connection.execute(delete(RetrainTurnRow))
+        connection.execute(insert(RetrainTurnRow).values(number=following, until=now + expires_s))
         return following
 
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
-from sqlalchemy import Boolean, Column, Float, Index, LargeBinary, Table, Text, delete, func, select
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.engine import Connection
+from sqlmodel import col
 
 from coe.base.errors import RequestError
-from coe.decision_log.tables import METADATA, number, real, text
+from coe.decision_log.tables.access import BatchResultRow, BatchRow
 from coe.retrieval.stores.files import Files, insert_file, new_file, not_found
 from coe.retrieval.stores.paging import Page, in_order, paged
 
@@ -32,74 +32,6 @@ MAX_UNFINISHED = 32
 ROWS_AT_ONCE = 100
 
 
-JOBS = Table(
-    "batches",
-    METADATA,
-    text("batch_id", primary_key=True),
-    text("owner"),
-    text("endpoint"),
-    text("input_file_id"),
-    text("completion_window"),
-    text("metadata_json"),
-    real("created_at"),
-    real("expires_at"),
-    Column("key_id", Text),
-    text("status"),
-    Column("in_progress_at", Float),
-    Column("cancelling_at", Float),
-    Column("ended_at", Float),
-    number("total"),
-    number("completed"),
-    number("failed"),
-    Column("output_file_id", Text),
-    Column("error_file_id", Text),
-    Column("problem", Text),
-    Column("runner", Text),
-    real("claimed_until"),
-    Index("batches_owner", "owner", "created_at"),
-    Index("batches_status", "status"),
-)
-RESULTS = Table(
-    "batch_results",
-    METADATA,
-    text("batch_id", primary_key=True),
-    number("number", primary_key=True),
-    Column("is_error", Boolean, nullable=False),
-    Column("line", LargeBinary, nullable=False),
-)
-"""The result of each line of a batch that runs, as it will be in the output file or the error file."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """A row of `JOBS`: a batch with the number of its lines: in all, answered, and in error. Times are Unix seconds.
-
-    While `runner` works on it, it renews `claimed_until`; afterwards anybody may take the batch over.
-    """
-
-    batch_id: str
-    owner: str
-    endpoint: str
-    input_file_id: str
-    completion_window: str
-    metadata_json: str
-    created_at: float
-    expires_at: float
-    key_id: str | None = None
-    status: str = VALIDATING
-    in_progress_at: float | None = None
-    cancelling_at: float | None = None
-    ended_at: float | None = None
-    total: int = 0
-    completed: int = 0
-    failed: int = 0
-    output_file_id: str | None = None
-    error_file_id: str | None = None
-    problem: str | None = None
-    runner: str | None = None
-    claimed_until: float = 0.0
-
-
 class BatchStore:
     """Calls block, and any number of threads may make them. All raise StoreError.
 
@@ -109,85 +41,96 @@ class BatchStore:
 
     def __init__(self, files: Files, clock: Callable[[], float] = time.time) -> None:
         self.files, self._database, self._clock = files, files.database, clock
-        self._database.make_tables([JOBS, RESULTS])
 
-    def put(self, batch: Batch) -> None:
+    def put(self, batch: BatchRow) -> None:
         """Raises RequestError 429 where the owner has too many that have not ended."""
-        is_open = (JOBS.c.owner == batch.owner, JOBS.c.status.in_(UNFINISHED))
+        is_open = (col(BatchRow.owner) == batch.owner, col(BatchRow.status).in_(UNFINISHED))
         with self._database.transaction("make a batch") as connection:
-            connection.execute(JOBS.insert().values(**asdict(batch)))
+            connection.execute(insert(BatchRow).values(**batch.model_dump()))
             count = connection.execute(select(func.count()).where(*is_open)).scalar_one()
             if count > MAX_UNFINISHED:
                 message = f"{MAX_UNFINISHED} batches have not ended, which is the limit; cancel one or try again later"
                 raise RequestError(message, status=429, code="too_many_batches")
 
-    def batch(self, owner: str, batch_id: str) -> Batch:
+    def batch(self, owner: str, batch_id: str) -> BatchRow:
         """Raises RequestError 404, also for a batch of another owner."""
-        query = select(JOBS).where(JOBS.c.batch_id == batch_id, JOBS.c.owner == owner)
+        query = select(BatchRow).where(col(BatchRow.batch_id) == batch_id, col(BatchRow.owner) == owner)
         with self._database.transaction("read a batch") as connection:
             row = connection.execute(query).one_or_none()
             if row is None:
                 raise not_found("batch", batch_id, "batch_id")
             return with_counts(connection, row)
 
-    def page(self, owner: str, page: Page) -> list[Batch]:
+    def page(self, owner: str, page: Page) -> list[BatchRow]:
         """At most one more than the page holds."""
-        query = select(JOBS).where(JOBS.c.owner == owner)
+        query = select(BatchRow).where(col(BatchRow.owner) == owner)
         with self._database.transaction("list batches") as connection:
-            rows = connection.execute(paged(connection, query, JOBS.c.created_at, JOBS.c.batch_id, page)).all()
+            rows = connection.execute(
+                paged(connection, query, col(BatchRow.created_at), col(BatchRow.batch_id), page)
+            ).all()
             return in_order([with_counts(connection, row) for row in rows], page)
 
-    def cancel(self, owner: str, batch_id: str) -> Batch:
+    def cancel(self, owner: str, batch_id: str) -> BatchRow:
         """Begins no further line; those that run are let end. Raises RequestError 404, 409 for one that has ended."""
-        is_it = (JOBS.c.batch_id == batch_id, JOBS.c.owner == owner, JOBS.c.status.in_(RUNNING))
+        is_it = (col(BatchRow.batch_id) == batch_id, col(BatchRow.owner) == owner, col(BatchRow.status).in_(RUNNING))
         values = {"status": CANCELLING, "cancelling_at": self._clock()}
-        self._database.change("cancel a batch", JOBS.update().where(*is_it).values(**values))
+        self._database.change("cancel a batch", update(BatchRow).where(*is_it).values(**values))
         batch = self.batch(owner, batch_id)
         if batch.status not in (CANCELLING, CANCELLED):
             raise RequestError(f"the batch is {batch.status}: it has ended", status=409, code="batch_ended")
         return batch
 
-    def claim(self, runner: str, seconds: float) -> Batch | None:
+    def claim(self, runner: str, seconds: float) -> BatchRow | None:
         """Takes the oldest batch that nobody works on; None when there is none."""
-        is_free = (JOBS.c.status.in_(UNFINISHED), JOBS.c.claimed_until < self._clock())
-        oldest = select(JOBS.c.batch_id).where(*is_free).order_by(JOBS.c.created_at).limit(1).scalar_subquery()
+        is_free = (col(BatchRow.status).in_(UNFINISHED), col(BatchRow.claimed_until) < self._clock())
+        oldest = (
+            select(col(BatchRow.batch_id)).where(*is_free).order_by(col(BatchRow.created_at)).limit(1).scalar_subquery()
+        )
         claimed = {"runner": runner, "claimed_until": self._clock() + seconds}
-        statement = JOBS.update().where(JOBS.c.batch_id == oldest, *is_free).values(**claimed).returning(*JOBS.c)
-        return next((Batch(**row._mapping) for row in self._database.rows("claim a batch", statement)), None)
+        statement = (
+            update(BatchRow).where(col(BatchRow.batch_id) == oldest, *is_free).values(**claimed).returning(BatchRow)
+        )
+        return next((BatchRow(**row._mapping) for row in self._database.rows("claim a batch", statement)), None)
 
     def keep(self, runner: str, batch_ids: Collection[str], seconds: float) -> set[str]:
         """Prolongs claims; returns those of the batches that are to continue."""
-        is_mine = (JOBS.c.batch_id.in_(batch_ids), JOBS.c.runner == runner)
-        statement = JOBS.update().where(*is_mine).values(claimed_until=self._clock() + seconds)
-        rows = self._database.rows("keep claims", statement.returning(JOBS.c.batch_id, JOBS.c.status))
+        is_mine = (col(BatchRow.batch_id).in_(batch_ids), col(BatchRow.runner) == runner)
+        statement = update(BatchRow).where(*is_mine).values(claimed_until=self._clock() + seconds)
+        rows = self._database.rows("keep claims", statement.returning(col(BatchRow.batch_id), col(BatchRow.status)))
         return {row.batch_id for row in rows if row.status in RUNNING}
 
     def give_back(self, runner: str) -> None:
         """Ends all claims of a runner, so that others may continue at once."""
-        released = JOBS.update().where(JOBS.c.runner == runner).values(runner=None, claimed_until=0.0)
+        released = update(BatchRow).where(col(BatchRow.runner) == runner).values(runner=None, claimed_until=0.0)
         self._database.change("give batches back", released)
 
     def begin(self, batch_id: str, total: int) -> None:
         """Notes that the lines were counted."""
-        is_it = (JOBS.c.batch_id == batch_id, JOBS.c.status == VALIDATING)
+        is_it = (col(BatchRow.batch_id) == batch_id, col(BatchRow.status) == VALIDATING)
         values = {"status": IN_PROGRESS, "in_progress_at": self._clock(), "total": total}
-        self._database.change("begin a batch", JOBS.update().where(*is_it).values(**values))
+        self._database.change("begin a batch", update(BatchRow).where(*is_it).values(**values))
 
     def done(self, batch_id: str) -> set[int]:
         """Numbers of the lines that have a result."""
-        query = select(RESULTS.c.number).where(RESULTS.c.batch_id == batch_id)
+        query = select(col(BatchResultRow.number)).where(col(BatchResultRow.batch_id) == batch_id)
         return {row.number for row in self._database.rows("read a batch", query)}
 
     def put_result(self, batch_id: str, number: int, line: bytes, *, is_error: bool) -> None:
         """Keeps the result of a line; the first one stays."""
-        insert = self._database.insert(RESULTS).values(batch_id=batch_id, number=number, line=line, is_error=is_error)
+        insert = self._database.insert(BatchResultRow).values(
+            batch_id=batch_id, number=number, line=line, is_error=is_error
+        )
         self._database.change("keep a result", insert.on_conflict_do_nothing())
 
-    def finish(self, runner: str, batch: Batch, status: str, problem: str | None = None) -> None:
+    def finish(self, runner: str, batch: BatchRow, status: str, problem: str | None = None) -> None:
         """Ends a batch: its files are there, and its rows are gone. One that is being cancelled becomes `cancelled`;
         of one that another runner has nothing changes."""
-        is_mine = (JOBS.c.batch_id == batch.batch_id, JOBS.c.runner == runner, JOBS.c.status.in_(UNFINISHED))
-        released = JOBS.update().where(*is_mine).values(runner=None).returning(JOBS.c.status)
+        is_mine = (
+            col(BatchRow.batch_id) == batch.batch_id,
+            col(BatchRow.runner) == runner,
+            col(BatchRow.status).in_(UNFINISHED),
+        )
+        released = update(BatchRow).where(*is_mine).values(runner=None).returning(col(BatchRow.status))
         # The files are written out before the transaction, during which other writers of SQLite wait.
         with (
             self._results(batch, is_error=False) as output,
@@ -202,21 +145,23 @@ class BatchStore:
             values["output_file_id"] = put_results(connection, batch, "output", output)
             values["error_file_id"] = put_results(connection, batch, "error", errors)
             values |= counts_of(connection, batch.batch_id)
-            connection.execute(delete(RESULTS).where(RESULTS.c.batch_id == batch.batch_id))
-            connection.execute(JOBS.update().where(JOBS.c.batch_id == batch.batch_id).values(**values))
+            connection.execute(delete(BatchResultRow).where(col(BatchResultRow.batch_id) == batch.batch_id))
+            connection.execute(update(BatchRow).where(col(BatchRow.batch_id) == batch.batch_id).values(**values))
 
     @contextmanager
-    def _results(self, batch: Batch, *, is_error: bool) -> Iterator[BinaryIO]:
+    def _results(self, batch: BatchRow, *, is_error: bool) -> Iterator[BinaryIO]:
         """The results of one kind, in the order of their lines."""
-        query = select(RESULTS.c.line).where(RESULTS.c.batch_id == batch.batch_id, RESULTS.c.is_error == is_error)
-        query = query.order_by(RESULTS.c.number).execution_options(yield_per=ROWS_AT_ONCE)
+        query = select(col(BatchResultRow.line)).where(
+            col(BatchResultRow.batch_id) == batch.batch_id, col(BatchResultRow.is_error) == is_error
+        )
+        query = query.order_by(col(BatchResultRow.number)).execution_options(yield_per=ROWS_AT_ONCE)
         with TemporaryFile(dir=self.files.incoming) as content:
             with self._database.transaction("read results") as connection:
                 content.writelines(line + b"\n" for line in connection.execute(query).scalars())
             yield content
 
 
-def put_results(connection: Connection, batch: Batch, kind: str, content: BinaryIO) -> str | None:
+def put_results(connection: Connection, batch: BatchRow, kind: str, content: BinaryIO) -> str | None:
     """Keeps a file of results, at whose end `content` is; None where there is none."""
     if not (size := content.tell()):
         return None
@@ -226,13 +171,13 @@ def put_results(connection: Connection, batch: Batch, kind: str, content: Binary
     return file.file_id
 
 
-def with_counts(connection: Connection, row: Any) -> Batch:
+def with_counts(connection: Connection, row: Any) -> BatchRow:
     """The batch of a row. While it runs, its results are counted again."""
     counts = counts_of(connection, row.batch_id) if row.status in UNFINISHED else {}
-    return Batch(**{**row._mapping, **counts})
+    return BatchRow(**{**row._mapping, **counts})
 
 
 def counts_of(connection: Connection, batch_id: str) -> dict[str, int]:
-    query = select(RESULTS.c.is_error, func.count()).where(RESULTS.c.batch_id == batch_id)
-    counts = {is_error: count for is_error, count in connection.execute(query.group_by(RESULTS.c.is_error))}
+    query = select(col(BatchResultRow.is_error), func.count()).where(col(BatchResultRow.batch_id) == batch_id)
+    counts = {is_error: count for is_error, count in connection.execute(query.group_by(col(BatchResultRow.is_error)))}
     return {"completed": counts.get(False, 0), "failed": counts.get(True, 0)}

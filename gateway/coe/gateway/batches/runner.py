@@ -14,9 +14,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from coe.base.errors import StoreError
+from coe.decision_log.tables.access import BatchRow
 from coe.fleet.tasks import Poller, happens, stop_task
 from coe.gateway.asgi import Message, replay
-from coe.gateway.batches.batch_store import CANCELLING, COMPLETED, EXPIRED, FAILED, VALIDATING, Batch, BatchStore
+from coe.gateway.batches.batch_store import CANCELLING, COMPLETED, EXPIRED, FAILED, VALIDATING, BatchStore
 from coe.gateway.batches.lines import LATE, MAX_LINES, Line, answer_line, error_line, raw_lines, read_lines
 from coe.gateway.http_errors import no_key
 from coe.gateway.inner_request import Answer, Inner, inner_scope
@@ -85,7 +86,7 @@ class Asker:
     places: Places
     max_bytes: int
 
-    async def ask(self, batch: Batch, line: Line) -> Answer:
+    async def ask(self, batch: BatchRow, line: Line) -> Answer:
         """The answer, however the request ends."""
         caller, answer = self.caller(batch.key_id), Answer()
         if caller is None:
@@ -109,7 +110,7 @@ class BatchRun:
         runner: the name under which it is claimed.
     """
 
-    def __init__(self, store: BatchStore, runner: str, batch: Batch, asker: Asker) -> None:
+    def __init__(self, store: BatchStore, runner: str, batch: BatchRow, asker: Asker) -> None:
         self._store, self._runner, self._batch, self._asker = store, runner, batch, asker
         self._resume_at_s = 0.0  # of the monotonic clock
         self._has_expired = False

@@ -12,7 +12,8 @@ from pydantic import Field
 
 from coe.base.json_text import Body, ColumnText
 from coe.base.period import parse_period
-from coe.gateway.batches.batch_store import CANCELLED, COMPLETED, EXPIRED, FAILED, Batch
+from coe.decision_log.tables.access import BatchRow
+from coe.gateway.batches.batch_store import CANCELLED, COMPLETED, EXPIRED, FAILED
 from coe.gateway.endpoints.access import Batches, CallerOf, Owner, api_router, part, retrieval_service
 from coe.gateway.endpoints.store_api import Json, Metadata, list_view
 from coe.gateway.http_errors import invalid
@@ -49,7 +50,7 @@ async def create_batch(
     if asked.endpoint == "/v1/embeddings":
         await retrieval_service(retrieval)
     now = time.time()
-    batch = Batch(
+    batch = BatchRow(
         batch_id=new_id("batch").replace("-", "_"),
         owner=caller.tenant,
         key_id=caller.key_id,
@@ -85,7 +86,7 @@ async def cancel_batch(job_id: str, batches: Batches, owner: Owner) -> Json:
     return batch_view(await asyncio.to_thread(batches.cancel, owner, job_id))
 
 
-def batch_view(batch: Batch) -> Json:
+def batch_view(batch: BatchRow) -> Json:
     moments = {"in_progress_at": batch.in_progress_at, "cancelling_at": batch.cancelling_at}
     moments |= {f"{each}_at": batch.ended_at if each == batch.status else None for each in ENDS}
     problem = {"code": "batch_failed", "message": batch.problem, "line": None, "param": "input_file_id"}

@@ -8,10 +8,11 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from coe.base.json_text import Body, ColumnText, from_json
+from coe.decision_log.tables.files import FileRow
 from coe.retrieval.stores.chunking import ChunkingStrategy
 from coe.retrieval.stores.filters import Scalar
 from coe.retrieval.stores.paging import Page
-from coe.retrieval.stores.store_records import FileStatus, StoredFile, StoreFile, VectorStore
+from coe.retrieval.stores.store_records import FileStatus, StoreFile, VectorStore
 
 MAX_INPUT_CHARS = 100_000
 MAX_PAIRS = 16
@@ -114,7 +115,7 @@ class TextsAdd(Body):
     chunking_strategy: ChunkingStrategy | None = Field(default=None, discriminator="type")
 
 
-def file_view(file: StoredFile) -> Json:
+def file_view(file: FileRow) -> Json:
     return {
         "id": file.file_id,
         "object": "file",

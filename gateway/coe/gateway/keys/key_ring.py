@@ -11,7 +11,7 @@ from coe.base.errors import StoreError
 from coe.decision_log.privacy import tenant_of
 from coe.fleet.tasks import Poller
 from coe.gateway.keys.grants import Caller, Grant, caller_of
-from coe.gateway.keys.key_store import Holders, KeyRow, KeyStore
+from coe.gateway.keys.key_store import Holders, Key, KeyStore
 
 POLL_S = 0.4
 """A revoked key is refused within a second."""
@@ -85,7 +85,7 @@ class KeyRing(Poller):
         self.version, self.has_keys = found.version, bool(self._by_key)
 
 
-def secrets_of(key: KeyRow, team: Grant) -> list[Secret]:
+def secrets_of(key: Key, team: Grant) -> list[Secret]:
     """The secrets of a key that work now, or did before they expired."""
     if key.revoked_at is not None:
         return []

@@ -10,14 +10,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
-from sqlalchemy import Column, Float, LargeBinary, Table, or_, select
+from sqlalchemy import insert, or_, select, update
 from sqlalchemy.engine import Connection
+from sqlmodel import col
 
 from coe.base.errors import ConfigError, allowed_values
-from coe.decision_log.admin_log import ADMIN_LOG, add_line, hold_log, newest
+from coe.decision_log.admin_log import add_line, hold_log, newest
 from coe.decision_log.database import Database
 from coe.decision_log.privacy import tenant_of
-from coe.decision_log.tables import METADATA, real, text
+from coe.decision_log.tables.access import AdminLogRow, KeyRow, TeamRow
 from coe.gateway.keys.grants import Grant, check_team
 
 SECRET_START = "sk-coe-"
@@ -25,24 +26,8 @@ SECRET_BYTES = 32
 ID_DIGITS = 12
 
 
-KEYS = Table(
-    "access_keys",
-    METADATA,
-    text("key_id", primary_key=True),
-    text("name"),
-    text("grant_json"),
-    Column("digest", LargeBinary, nullable=False, unique=True),
-    Column("old_digest", LargeBinary),
-    Column("old_until", Float),
-    real("created_at"),
-    Column("revoked_at", Float),
-)
-TEAMS = Table("access_teams", METADATA, text("team", primary_key=True), text("grant_json"))
-"""Teams with limits of their own, beside those of their keys."""
-
-
 @dataclass(frozen=True, slots=True)
-class KeyRow:
+class Key:
     """One key. `digest` is the SHA-256 of its secret; the one before a rotation works until `old_until`."""
 
     key_id: str
@@ -71,7 +56,7 @@ class Holders:
     since another version. The keys of a team that changed are among them."""
 
     version: int
-    keys: Sequence[KeyRow]
+    keys: Sequence[Key]
     teams: Mapping[str, Grant]
     is_all: bool
 
@@ -85,14 +70,13 @@ class KeyStore:
 
     def __init__(self, database: Database, actor: str = "") -> None:
         self._database, self._actor = database, actor
-        database.make_tables([KEYS, TEAMS, ADMIN_LOG])
 
     def holders(self) -> Holders:
         """All of them, by id."""
         with self._database.transaction("read keys") as connection:
             version = newest(connection)  # first: a change after it is read again
-            keys = [KeyRow(*row) for row in connection.execute(select(KEYS))]
-            teams = {row.team: grant_in(row.grant_json) for row in connection.execute(select(TEAMS))}
+            keys = [Key(**row._mapping) for row in connection.execute(select(KeyRow))]
+            teams = {row.team: grant_in(row.grant_json) for row in connection.execute(select(TeamRow))}
         return Holders(version, sorted(keys, key=lambda key: key.key_id), teams, is_all=True)
 
     def changes(self, since: int) -> Holders:
@@ -102,12 +86,12 @@ class KeyStore:
             if version == since:
                 return Holders(version, (), {}, is_all=False)
             if version > since >= 0:
-                lines = select(ADMIN_LOG.c.subject).where(ADMIN_LOG.c.number > since)
-                changed = connection.execute(select(TEAMS).where(TEAMS.c.team.in_(lines)))
+                lines = select(col(AdminLogRow.subject)).where(col(AdminLogRow.number) > since)
+                changed = connection.execute(select(TeamRow).where(col(TeamRow.team).in_(lines)))
                 teams = {row.team: grant_in(row.grant_json) for row in changed}
-                theirs = (KEYS.c.key_id.startswith(f"{team}/", autoescape=True) for team in teams)
-                query = select(KEYS).where(or_(KEYS.c.key_id.in_(lines), *theirs))
-                keys = [KeyRow(*row) for row in connection.execute(query)]
+                theirs = (col(KeyRow.key_id).startswith(f"{team}/", autoescape=True) for team in teams)
+                query = select(KeyRow).where(or_(col(KeyRow.key_id).in_(lines), *theirs))
+                keys = [Key(**row._mapping) for row in connection.execute(query)]
                 return Holders(version, keys, teams, is_all=False)
         return self.holders()
 
@@ -117,7 +101,7 @@ class KeyStore:
         key_id, secret = f"{team}/{secrets.token_hex(ID_DIGITS // 2)}", new_secret()
         with self._change("create", key_id) as connection:
             values = {"key_id": key_id, "name": name, "digest": digest_of(secret), "created_at": time.time()}
-            connection.execute(KEYS.insert().values(**values, grant_json=grant.model_dump_json()))
+            connection.execute(insert(KeyRow).values(**values, grant_json=grant.model_dump_json()))
         return key_id, secret
 
     def rotate(self, key_id: str, overlap_s: float) -> str:
@@ -127,14 +111,14 @@ class KeyStore:
             key = live_key(connection, key_id)
             old = {"old_digest": key.digest, "old_until": time.time() + overlap_s} if overlap_s else {}
             values = {"old_digest": None, "old_until": None, "digest": digest_of(secret)} | old
-            connection.execute(KEYS.update().where(KEYS.c.key_id == key_id).values(**values))
+            connection.execute(update(KeyRow).where(col(KeyRow.key_id) == key_id).values(**values))
         return secret
 
     def revoke(self, key_id: str) -> None:
         """Ends a key for good. Its row stays, because it owns what it made."""
         with self._change("revoke", key_id) as connection:
             live_key(connection, key_id)
-            connection.execute(KEYS.update().where(KEYS.c.key_id == key_id).values(revoked_at=time.time()))
+            connection.execute(update(KeyRow).where(col(KeyRow.key_id) == key_id).values(revoked_at=time.time()))
 
     def grant_of(self, subject: str) -> Grant:
         """The grant of a key `TEAM/ID` or of a team; an empty one for a team that has none."""
@@ -142,7 +126,9 @@ class KeyStore:
             if "/" in subject:
                 return live_key(connection, subject).grant
             check_team(subject)
-            found = connection.execute(select(TEAMS.c.grant_json).where(TEAMS.c.team == subject)).scalar_one_or_none()
+            found = connection.execute(
+                select(col(TeamRow.grant_json)).where(col(TeamRow.team) == subject)
+            ).scalar_one_or_none()
         return Grant() if found is None else grant_in(found)
 
     def set_grant(self, subject: str, grant: Grant) -> None:
@@ -151,10 +137,10 @@ class KeyStore:
         with self._change("limits", subject) as connection:
             if "/" in subject:
                 live_key(connection, subject)
-                connection.execute(KEYS.update().where(KEYS.c.key_id == subject).values(**values))
+                connection.execute(update(KeyRow).where(col(KeyRow.key_id) == subject).values(**values))
                 return
             check_team(subject)
-            insert = self._database.insert(TEAMS).values(team=subject, **values)
+            insert = self._database.insert(TeamRow).values(team=subject, **values)
             connection.execute(insert.on_conflict_do_update(index_elements=["team"], set_=values))
 
     @contextmanager
@@ -167,21 +153,25 @@ class KeyStore:
             add_line(connection, (self._actor, action, subject, before, state_hash(connection, subject)))
 
 
-def live_key(connection: Connection, key_id: str) -> KeyRow:
+def live_key(connection: Connection, key_id: str) -> Key:
     """Raises ConfigError: no such key, or it was revoked."""
-    row = connection.execute(select(KEYS).where(KEYS.c.key_id == key_id)).one_or_none()
+    row = connection.execute(select(KeyRow).where(col(KeyRow.key_id) == key_id)).one_or_none()
     if row is None:
         team = tenant_of(key_id)
-        known = connection.execute(select(KEYS.c.key_id).where(KEYS.c.key_id.startswith(f"{team}/"))).scalars().all()
+        known = (
+            connection.execute(select(col(KeyRow.key_id)).where(col(KeyRow.key_id).startswith(f"{team}/")))
+            .scalars()
+            .all()
+        )
         raise ConfigError(f"there is no key '{key_id}'{allowed_values(key_id, known)}")
     if row.revoked_at is not None:
         raise ConfigError(f"the key '{key_id}' is revoked; allowed: a key that is not")
-    return KeyRow(*row)
+    return Key(**row._mapping)
 
 
 def state_hash(connection: Connection, subject: str) -> str:
     """The hash of a subject's row; '' when it has none."""
-    table, column = (KEYS, KEYS.c.key_id) if "/" in subject else (TEAMS, TEAMS.c.team)
+    table, column = (KeyRow, col(KeyRow.key_id)) if "/" in subject else (TeamRow, col(TeamRow.team))
     row = connection.execute(select(table).where(column == subject)).one_or_none()
     return "" if row is None else hashlib.sha256(repr(tuple(row)).encode()).hexdigest()
 

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import faiss
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, update
+from sqlmodel import col
 
 from coe.base.errors import StoreError
 from coe.decision_log.database import Database
 from coe.decision_log.sql_engine import in_parts
-from coe.retrieval.index.vector_rows import INDEXES, VECTORS
+from coe.decision_log.tables.files import IndexRow, VectorRow
 from coe.retrieval.types import Hits, KeyArray, VectorSpace, best, is_among, require_same_space, require_vectors
 from coe.router.types import BoolArray, FloatArray
 
@@ -139,7 +140,6 @@ class LocalIndexes:
         self._database, self._prefix, self._space, self._max_bytes = database, prefix, space, max_bytes
         self._open: dict[str, LocalIndex] = {}  # the one that was asked for last is the last
         self._lock = threading.Lock()
-        database.make_tables([INDEXES, VECTORS])
 
     def open(self, name: str) -> LocalIndex:
         """The index of that name. Raises VectorSpaceError, StoreError."""
@@ -156,9 +156,9 @@ class LocalIndexes:
     def drop(self, name: str) -> None:
         with self._lock, self._database.transaction("delete an index") as connection:
             self._open.pop(name, None)
-            gone = delete(INDEXES).where(INDEXES.c.name == self._full(name)).returning(INDEXES.c.index_id)
+            gone = delete(IndexRow).where(col(IndexRow.name) == self._full(name)).returning(col(IndexRow.index_id))
             for index_id in connection.execute(gone).scalars().all():
-                connection.execute(delete(VECTORS).where(VECTORS.c.index_id == index_id))
+                connection.execute(delete(VectorRow).where(col(VectorRow.index_id) == index_id))
 
     def close(self) -> None:
         self._open.clear()
@@ -169,8 +169,8 @@ class LocalIndexes:
     def _find(self, name: str) -> LocalIndex:
         values = {"name": self._full(name), **self._space.model_dump(), "version": 0, "removed": 0, "vectors": 0}
         with self._database.transaction("open an index") as connection:
-            connection.execute(self._database.insert(INDEXES).values(values).on_conflict_do_nothing())
-            row = connection.execute(select(INDEXES).where(INDEXES.c.name == values["name"])).one()
+            connection.execute(self._database.insert(IndexRow).values(values).on_conflict_do_nothing())
+            row = connection.execute(select(IndexRow).where(col(IndexRow.name) == values["name"])).one()
         require_same_space(name, VectorSpace(fingerprint=row.fingerprint, dim=row.dim), self._space)
         return LocalIndex(self._database, row.index_id, name, self._space)
 
@@ -181,7 +181,7 @@ class LocalIndex:
 
     def __init__(self, database: Database, index_id: int, name: str, space: VectorSpace) -> None:
         self._database, self._name, self.space = database, name, space
-        self._is_it, self._is_its = INDEXES.c.index_id == index_id, VECTORS.c.index_id == index_id
+        self._is_it, self._is_its = col(IndexRow.index_id) == index_id, col(VectorRow.index_id) == index_id
         self._index_id = index_id
         self._held, self._version = HeldVectors(space.dim), 0
         self._lock = threading.Lock()
@@ -193,7 +193,7 @@ class LocalIndex:
 
     def __len__(self) -> int:
         with self._database.transaction("count vectors") as connection:
-            return int(connection.execute(select(INDEXES.c.vectors).where(self._is_it)).scalar_one_or_none() or 0)
+            return int(connection.execute(select(col(IndexRow.vectors)).where(self._is_it)).scalar_one_or_none() or 0)
 
     def add(self, keys: KeyArray, vectors: FloatArray) -> None:
         """As `VectorIndex.add`. A key that is given twice takes its last vector."""
@@ -201,7 +201,7 @@ class LocalIndex:
         rows = dict(zip(keys.tolist(), vectors.astype("<f2"), strict=True))
         if not rows:
             return
-        insert = self._database.insert(VECTORS)
+        insert = self._database.insert(VectorRow)
         changed = {name: insert.excluded[name] for name in ("version", "vector")}
         insert = insert.on_conflict_do_update(index_elements=["key", "index_id"], set_=changed)
         with self._database.transaction("add vectors") as connection:
@@ -214,8 +214,10 @@ class LocalIndex:
         with self._database.transaction("remove vectors") as connection:
             version = self._next_version(connection)
             for some in in_parts(gone, NAMED_AT_ONCE):
-                count += connection.execute(delete(VECTORS).where(self._is_its, VECTORS.c.key.in_(some))).rowcount
-            connection.execute(INDEXES.update().where(self._is_it).values(removed=version))
+                count += connection.execute(
+                    delete(VectorRow).where(self._is_its, col(VectorRow.key).in_(some))
+                ).rowcount
+            connection.execute(update(IndexRow).where(self._is_it).values(removed=version))
             self._count(connection)
         return count
 
@@ -227,15 +229,15 @@ class LocalIndex:
             return self._held.nearest(query, limit, among)
 
     def _next_version(self, connection: Connection) -> int:
-        counted = INDEXES.update().where(self._is_it).values(version=INDEXES.c.version + 1)
-        version = connection.execute(counted.returning(INDEXES.c.version)).scalar_one_or_none()
+        counted = update(IndexRow).where(self._is_it).values(version=col(IndexRow.version) + 1)
+        version = connection.execute(counted.returning(col(IndexRow.version))).scalar_one_or_none()
         if version is None:
             raise StoreError(f"cannot change index {self._name}: it was deleted")
         return int(version)
 
     def _count(self, connection: Connection) -> None:
         count = select(func.count()).where(self._is_its).scalar_subquery()
-        connection.execute(INDEXES.update().where(self._is_it).values(vectors=count))
+        connection.execute(update(IndexRow).where(self._is_it).values(vectors=count))
 
     def _follow(self) -> None:
         """Takes in what has changed since the version that is held.
@@ -243,16 +245,16 @@ class LocalIndex:
         What is committed between the statements is read again by the next search, since the version is that of before.
         """
         with self._database.transaction("read vectors") as connection:
-            row = connection.execute(select(INDEXES).where(self._is_it)).one_or_none()
+            row = connection.execute(select(IndexRow).where(self._is_it)).one_or_none()
             if row is None:
                 raise StoreError(f"cannot search index {self._name}: it was deleted")
             if row.version == self._version:
                 return
             if row.removed > self._version > 0:
-                there = connection.execute(select(VECTORS.c.key).where(self._is_its)).scalars().all()
+                there = connection.execute(select(col(VectorRow.key)).where(self._is_its)).scalars().all()
                 self._held.remove(~np.isin(self._held.keys, np.array(there, dtype=np.int64)))
-            columns = select(VECTORS.c.key, VECTORS.c.vector)
-            newer = columns.where(self._is_its, VECTORS.c.version > self._version)
+            columns = select(col(VectorRow.key), col(VectorRow.vector))
+            newer = columns.where(self._is_its, col(VectorRow.version) > self._version)
             rows = connection.execution_options(stream_results=True).execute(newer)
             for some in rows.partitions(READ_AT_ONCE):
                 self._take_in(some)

@@ -10,24 +10,26 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, func, or_, select
+from sqlalchemy import delete, func, insert, or_, select, update
+from sqlmodel import col
 
 from coe.base.errors import RequestError
+from coe.decision_log.tables.files import ChunkRow, FileRow, StoreBatchRow, StoreFileRow, StoreRow
+from coe.retrieval.stores.chunk_table import delete_chunks
 from coe.retrieval.stores.chunking import StaticChunking
 from coe.retrieval.stores.files import Files
 from coe.retrieval.stores.filters import Scalar
 from coe.retrieval.stores.paging import Page, in_order, paged
 from coe.retrieval.stores.store_records import DAY_S, Addition, FileStatus, StoreFile, VectorStore, pairs_of
-from coe.retrieval.stores.tables import BATCHES, CHUNKS, FILES, STORE_FILES, STORES, TABLES, delete_chunks, is_file
 
 if TYPE_CHECKING:
-    from sqlalchemy import Row, Select, Update
+    from sqlalchemy import ColumnElement, Row, Select, Update
     from sqlalchemy.engine import Connection
 
 MAX_STORE_FILES = 10_000
 CLAIM = ("claimed_until", "attempts")  # columns of the queue
-WAITS = STORE_FILES.c.status == FileStatus.IN_PROGRESS.value
-STORE_FILE_COLUMNS = (*(column for column in STORE_FILES.c if column.name not in CLAIM), FILES.c.filename)
+WAITS = col(StoreFileRow.status) == FileStatus.IN_PROGRESS.value
+STORE_FILE_COLUMNS = [column for column in StoreFileRow.__table__.c if column.name not in CLAIM]
 
 
 class Catalog:
@@ -35,58 +37,59 @@ class Catalog:
 
     def __init__(self, files: Files) -> None:
         self.files, self._database = files, files.database
-        self._database.make_tables(TABLES)
 
     def stores_of(self, file_id: str) -> list[str]:
         """Stores that a file is in."""
-        query = select(STORE_FILES.c.store_id).where(STORE_FILES.c.file_id == file_id)
+        query = select(col(StoreFileRow.store_id)).where(col(StoreFileRow.file_id) == file_id)
         return [row.store_id for row in self._database.rows("find a file's stores", query)]
 
     def put_store(self, store: VectorStore) -> None:
-        names = [column.name for column in STORES.c if column.name != "metadata_json"]
+        names = [column.name for column in StoreRow.__table__.c if column.name != "metadata_json"]
         values = {name: getattr(store, name) for name in names}
-        insert = STORES.insert().values(metadata_json=json.dumps(store.metadata), **values)
-        self._database.change("make a vector store", insert)
+        new = insert(StoreRow).values(metadata_json=json.dumps(store.metadata), **values)
+        self._database.change("make a vector store", new)
 
     def store(self, store_id: str, owner: str | None) -> VectorStore | None:
         """A store with its counts. `owner` None: of any owner."""
-        query = select(STORES).where(STORES.c.store_id == store_id)
+        query = select(StoreRow).where(col(StoreRow.store_id) == store_id)
         if owner is not None:
-            query = query.where(STORES.c.owner == owner)
+            query = query.where(col(StoreRow.owner) == owner)
         with self._database.transaction("read a vector store") as connection:
             row = connection.execute(query).one_or_none()
             return None if row is None else with_counts(connection, [row])[0]
 
     def stores(self, owner: str, page: Page) -> list[VectorStore]:
         """At most one more than the page holds."""
-        query = select(STORES).where(STORES.c.owner == owner)
+        query = select(StoreRow).where(col(StoreRow.owner) == owner)
         with self._database.transaction("list vector stores") as connection:
-            rows = connection.execute(paged(connection, query, STORES.c.created_at, STORES.c.store_id, page)).all()
+            rows = connection.execute(
+                paged(connection, query, col(StoreRow.created_at), col(StoreRow.store_id), page)
+            ).all()
             return in_order(with_counts(connection, rows), page)
 
     def stores_in(self, space: str) -> list[tuple[str, str]]:
         """Ids of every owner's stores that a base encoder has encoded, each with its owner."""
-        query = select(STORES.c.store_id, STORES.c.owner).where(STORES.c.space == space)
+        query = select(col(StoreRow.store_id), col(StoreRow.owner)).where(col(StoreRow.space) == space)
         rows = self._database.rows("list vector stores", query)
         return [(row.store_id, row.owner) for row in rows]
 
     def expired_stores(self) -> list[str]:
         """Stores past their time."""
-        is_expired = STORES.c.last_active_at + STORES.c.expires_days * DAY_S < time.time()
-        query = select(STORES.c.store_id).where(STORES.c.expires_days.is_not(None), is_expired)
+        is_expired = col(StoreRow.last_active_at) + col(StoreRow.expires_days) * DAY_S < time.time()
+        query = select(col(StoreRow.store_id)).where(col(StoreRow.expires_days).is_not(None), is_expired)
         return [row.store_id for row in self._database.rows("find expired vector stores", query)]
 
     def change_store(self, store_id: str, values: Mapping[str, object]) -> None:
         """Sets columns of a store."""
-        statement = STORES.update().where(STORES.c.store_id == store_id).values(**values)
+        statement = update(StoreRow).where(col(StoreRow.store_id) == store_id).values(**values)
         self._database.change("change a vector store", statement)
 
     def delete_store(self, store_id: str) -> None:
         """Deletes a store with its chunks. The uploaded files stay."""
         with self._database.transaction("delete a vector store") as connection:
-            for table in (STORES, STORE_FILES, BATCHES):  # the store first, as `attach` does: no deadlock
-                connection.execute(delete(table).where(table.c.store_id == store_id))
-            delete_chunks(connection, CHUNKS.c.store_id == store_id)
+            for model in (StoreRow, StoreFileRow, StoreBatchRow):  # the store first, as `attach` does: no deadlock
+                connection.execute(delete(model).where(col(model.store_id) == store_id))
+            delete_chunks(connection, col(ChunkRow.store_id) == store_id)
 
     def attach(
         self, store_id: str, files: Sequence[Addition], default: StaticChunking, batch_id: str | None = None
@@ -99,14 +102,14 @@ class Catalog:
         now = time.time()
         keys = ("store_id", "file_id")
         rows = [new_row(store_id, each, default, batch_id, now) for each in files]
-        insert = self._database.insert(STORE_FILES)
-        changed = {name: insert.excluded[name] for name in rows[0] if name not in keys}
-        held = select(func.count()).where(STORE_FILES.c.store_id == store_id)
+        upsert = self._database.insert(StoreFileRow)
+        changed = {name: upsert.excluded[name] for name in rows[0] if name not in keys}
+        held = select(func.count()).where(col(StoreFileRow.store_id) == store_id)
         with self._database.transaction("attach files") as connection:
             # Changing the store's row first keeps others from attaching until the files are counted.
             if not connection.execute(next_version(store_id).values(last_active_at=now)).rowcount:
                 return False
-            connection.execute(insert.on_conflict_do_update(index_elements=list(keys), set_=changed), rows)
+            connection.execute(upsert.on_conflict_do_update(index_elements=list(keys), set_=changed), rows)
             count = connection.execute(held).scalar_one()
             if count > MAX_STORE_FILES:
                 raise RequestError(
@@ -115,7 +118,7 @@ class Catalog:
                     param="file_id",
                 )
             if batch_id is not None:
-                connection.execute(BATCHES.insert().values(store_id=store_id, batch_id=batch_id, created_at=now))
+                connection.execute(insert(StoreBatchRow).values(store_id=store_id, batch_id=batch_id, created_at=now))
         return True
 
     def store_file(self, store_id: str, file_id: str) -> StoreFile | None:
@@ -127,23 +130,25 @@ class Catalog:
         self, store_id: str, page: Page, status: FileStatus | None = None, batch_id: str | None = None
     ) -> list[StoreFile]:
         """At most one more than the page holds."""
-        query = store_files_query().where(STORE_FILES.c.store_id == store_id)
+        query = store_files_query().where(col(StoreFileRow.store_id) == store_id)
         if status is not None:
-            query = query.where(STORE_FILES.c.status == status.value)
+            query = query.where(col(StoreFileRow.status) == status.value)
         if batch_id is not None:
-            query = query.where(STORE_FILES.c.batch_id == batch_id)
+            query = query.where(col(StoreFileRow.batch_id) == batch_id)
         with self._database.transaction("list a store's files") as connection:
-            ordered = paged(connection, query, STORE_FILES.c.created_at, STORE_FILES.c.file_id, page)
+            ordered = paged(connection, query, col(StoreFileRow.created_at), col(StoreFileRow.file_id), page)
             rows = connection.execute(ordered).all()
         return in_order([store_file_of(row) for row in rows], page)
 
     def batch(self, store_id: str, batch_id: str) -> tuple[dict[FileStatus, int], float] | None:
         """Files of a batch by status, and when it was made; None when there is no such batch."""
-        made = select(BATCHES.c.created_at).where(BATCHES.c.store_id == store_id, BATCHES.c.batch_id == batch_id)
+        made = select(col(StoreBatchRow.created_at)).where(
+            col(StoreBatchRow.store_id) == store_id, col(StoreBatchRow.batch_id) == batch_id
+        )
         files = (
-            select(STORE_FILES.c.status, func.count())
-            .where(STORE_FILES.c.store_id == store_id, STORE_FILES.c.batch_id == batch_id)
-            .group_by(STORE_FILES.c.status)
+            select(col(StoreFileRow.status), func.count())
+            .where(col(StoreFileRow.store_id) == store_id, col(StoreFileRow.batch_id) == batch_id)
+            .group_by(col(StoreFileRow.status))
         )
         with self._database.transaction("read a batch") as connection:
             created_at = connection.execute(made).scalar_one_or_none()
@@ -152,7 +157,7 @@ class Catalog:
 
     def change_store_file(self, store_id: str, file_id: str, values: Mapping[str, object]) -> bool:
         """Sets columns of a store's file; False when it is gone."""
-        statement = STORE_FILES.update().where(*is_file(store_id, file_id)).values(**values)
+        statement = update(StoreFileRow).where(*is_file(store_id, file_id)).values(**values)
         with self._database.transaction("change a store's file") as connection:
             if values.keys() & {"status", "attributes_json"}:
                 connection.execute(next_version(store_id))
@@ -160,11 +165,11 @@ class Catalog:
 
     def cancel_batch(self, store_id: str, batch_id: str) -> None:
         """Cancels the files of a batch that no reader has begun."""
-        statement = STORE_FILES.update().where(
-            STORE_FILES.c.store_id == store_id,
-            STORE_FILES.c.batch_id == batch_id,
+        statement = update(StoreFileRow).where(
+            col(StoreFileRow.store_id) == store_id,
+            col(StoreFileRow.batch_id) == batch_id,
             WAITS,
-            STORE_FILES.c.claimed_until.is_(None),
+            col(StoreFileRow.claimed_until).is_(None),
         )
         self._database.change("cancel a batch", statement.values(status=FileStatus.CANCELLED.value))
 
@@ -172,13 +177,13 @@ class Catalog:
         """Takes a file out of a store with its chunks; False when it was not in it."""
         with self._database.transaction("detach a file") as connection:
             connection.execute(next_version(store_id))
-            delete_chunks(connection, CHUNKS.c.store_id == store_id, CHUNKS.c.file_id == file_id)
-            return bool(connection.execute(delete(STORE_FILES).where(*is_file(store_id, file_id))).rowcount)
+            delete_chunks(connection, col(ChunkRow.store_id) == store_id, col(ChunkRow.file_id) == file_id)
+            return bool(connection.execute(delete(StoreFileRow).where(*is_file(store_id, file_id))).rowcount)
 
     def attributes(self, store_id: str) -> dict[str, dict[str, Scalar]]:
         """Attributes of every file of a store that can be found."""
-        query = select(STORE_FILES.c.file_id, STORE_FILES.c.attributes_json).where(
-            STORE_FILES.c.store_id == store_id, STORE_FILES.c.status == FileStatus.COMPLETED.value
+        query = select(col(StoreFileRow.file_id), col(StoreFileRow.attributes_json)).where(
+            col(StoreFileRow.store_id) == store_id, col(StoreFileRow.status) == FileStatus.COMPLETED.value
         )
         rows = self._database.rows("read attributes", query)
         return {row.file_id: pairs_of(row.attributes_json, row.file_id) for row in rows}
@@ -187,46 +192,47 @@ class Catalog:
         """Counts an attempt at reading the file, before it begins, and returns its number from 1; 0 when the file does
         not wait or another process has it in hand."""
         now = time.time()
-        is_free = or_(STORE_FILES.c.claimed_until.is_(None), STORE_FILES.c.claimed_until < now)
+        is_free = or_(col(StoreFileRow.claimed_until).is_(None), col(StoreFileRow.claimed_until) < now)
         statement = (
-            STORE_FILES.update()
+            update(StoreFileRow)
             .where(*is_file(store_id, file_id), WAITS, is_free)
-            .values(claimed_until=now + seconds, attempts=STORE_FILES.c.attempts + 1)
-            .returning(STORE_FILES.c.attempts)
+            .values(claimed_until=now + seconds, attempts=col(StoreFileRow.attempts) + 1)
+            .returning(col(StoreFileRow.attempts))
         )
         return next((row.attempts for row in self._database.rows("claim a file", statement)), 0)
 
     def give_back(self, store_id: str, file_id: str) -> None:
         """Undoes a claim, so that another attempt may follow at once: what ended this one was not the file."""
-        values = {"claimed_until": None, "attempts": STORE_FILES.c.attempts - 1}
-        is_claimed = STORE_FILES.c.claimed_until.is_not(None)
-        statement = STORE_FILES.update().where(*is_file(store_id, file_id), is_claimed).values(**values)
+        values = {"claimed_until": None, "attempts": col(StoreFileRow.attempts) - 1}
+        is_claimed = col(StoreFileRow.claimed_until).is_not(None)
+        statement = update(StoreFileRow).where(*is_file(store_id, file_id), is_claimed).values(**values)
         self._database.change("give a file back", statement)
 
     def owners_waiting(self) -> list[str]:
         """Owners of files that are to be read, that of the oldest file first."""
         query = (
-            select(STORES.c.owner)
-            .join(STORE_FILES, STORE_FILES.c.store_id == STORES.c.store_id)
+            select(col(StoreRow.owner))
+            .select_from(StoreFileRow)
+            .join(col(StoreFileRow.store))
             .where(WAITS)
-            .group_by(STORES.c.owner)
-            .order_by(func.min(STORE_FILES.c.created_at))
+            .group_by(col(StoreRow.owner))
+            .order_by(func.min(col(StoreFileRow.created_at)))
         )
         return [row.owner for row in self._database.rows("find files to read", query)]
 
     def waiting_of_owner(self, owner: str) -> list[tuple[str, str]]:
         """(store, file) of what is to be read of an owner, oldest first."""
         query = (
-            select(STORE_FILES.c.store_id, STORE_FILES.c.file_id)
-            .join(STORES, STORES.c.store_id == STORE_FILES.c.store_id)
-            .where(WAITS, STORES.c.owner == owner)
-            .order_by(STORE_FILES.c.created_at)
+            select(col(StoreFileRow.store_id), col(StoreFileRow.file_id))
+            .join(col(StoreFileRow.store))
+            .where(WAITS, col(StoreRow.owner) == owner)
+            .order_by(col(StoreFileRow.created_at))
         )
         return [(row.store_id, row.file_id) for row in self._database.rows("find files to read", query)]
 
     def waiting_of_store(self, store_id: str) -> set[str]:
         """Files of a store that are to be read."""
-        query = select(STORE_FILES.c.file_id).where(STORE_FILES.c.store_id == store_id, WAITS)
+        query = select(col(StoreFileRow.file_id)).where(col(StoreFileRow.store_id) == store_id, WAITS)
         return {row.file_id for row in self._database.rows("find files to read", query)}
 
     def keep_claim(self, store_id: str, file_id: str, seconds: float) -> bool:
@@ -236,7 +242,12 @@ class Catalog:
 
 def next_version(store_id: str) -> Update:
     """Counts a change of a store's files. It comes first in a transaction, so that writers wait for each other."""
-    return STORES.update().where(STORES.c.store_id == store_id).values(version=STORES.c.version + 1)
+    return update(StoreRow).where(col(StoreRow.store_id) == store_id).values(version=col(StoreRow.version) + 1)
+
+
+def is_file(store_id: str, file_id: str) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions on a file of a store."""
+    return col(StoreFileRow.store_id) == store_id, col(StoreFileRow.file_id) == file_id
 
 
 def new_row(
@@ -260,7 +271,7 @@ def new_row(
 
 
 def store_files_query() -> Select[Any]:
-    return select(*STORE_FILE_COLUMNS).join(FILES, FILES.c.file_id == STORE_FILES.c.file_id)
+    return select(*STORE_FILE_COLUMNS, col(FileRow.filename)).select_from(StoreFileRow).join(col(StoreFileRow.file))
 
 
 def store_file_of(row: Row[Any]) -> StoreFile:
@@ -273,9 +284,11 @@ def with_counts(connection: Connection, rows: Sequence[Row[Any]]) -> list[Vector
     """Stores of rows, with what they hold."""
     ids = [row.store_id for row in rows]
     query = (
-        select(STORE_FILES.c.store_id, STORE_FILES.c.status, func.count(), func.sum(STORE_FILES.c.usage_bytes))
-        .where(STORE_FILES.c.store_id.in_(ids))
-        .group_by(STORE_FILES.c.store_id, STORE_FILES.c.status)
+        select(
+            col(StoreFileRow.store_id), col(StoreFileRow.status), func.count(), func.sum(col(StoreFileRow.usage_bytes))
+        )
+        .where(col(StoreFileRow.store_id).in_(ids))
+        .group_by(col(StoreFileRow.store_id), col(StoreFileRow.status))
     )
     counts: dict[str, dict[FileStatus, int]] = {each: {} for each in ids}
     usage = dict.fromkeys(ids, 0)

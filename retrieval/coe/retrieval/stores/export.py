@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 from sqlalchemy import select
+from sqlmodel import col
 
 from coe.base.errors import DataError
 from coe.base.json_text import to_json
@@ -21,8 +22,8 @@ from coe.decision_log.connections import opened_database
 from coe.decision_log.database import Database
 from coe.decision_log.decision_record import DecisionKind, DecisionRecord
 from coe.decision_log.read import read_judged_searches
+from coe.decision_log.tables.files import ChunkRow, StoreFileRow
 from coe.retrieval.stores.chunk_table import ChunkTable
-from coe.retrieval.stores.tables import CHUNKS, STORE_FILES, TABLES
 
 DEV_PERCENT = 20
 RELEVANT = 0.5
@@ -72,7 +73,6 @@ def export_all(
     """
     if folder.exists() and any(folder.iterdir()):
         raise DataError(f"{folder}: is not empty; name a new folder")
-    database.make_tables(TABLES)
     stores: dict[str, Exported] = {}
     with database.transaction("read searches with feedback") as connection:
         for record, values in read_judged_searches(connection, since, unheard):
@@ -100,13 +100,17 @@ def write_collection(database: Database, store_id: str, exported: Exported, fold
 
 def files_of(database: Database, store_id: str) -> list[str]:
     """Ids of the files of a store; none where it is gone."""
-    query = select(STORE_FILES.c.file_id).where(STORE_FILES.c.store_id == store_id).order_by(STORE_FILES.c.file_id)
+    query = (
+        select(col(StoreFileRow.file_id))
+        .where(col(StoreFileRow.store_id) == store_id)
+        .order_by(col(StoreFileRow.file_id))
+    )
     return [row.file_id for row in database.rows("read a vector store", query)]
 
 
 def document_ids(database: Database, store_id: str, files: list[str]) -> set[str]:
     """Ids of the chunks of those files."""
-    query = select(CHUNKS.c.file_id, CHUNKS.c.position).where(CHUNKS.c.store_id == store_id)
+    query = select(col(ChunkRow.file_id), col(ChunkRow.position)).where(col(ChunkRow.store_id) == store_id)
     kept = set(files)
     return {f"{row.file_id}#{row.position}" for row in database.rows("read chunks", query) if row.file_id in kept}
 

@@ -11,13 +11,13 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, insert, select
+from sqlmodel import col
 
 from coe.base.errors import RequestError, shorten
 from coe.decision_log.database import Database
+from coe.decision_log.tables.files import FilePartRow, FileRow
 from coe.retrieval.stores.paging import Page, in_order, paged
-from coe.retrieval.stores.store_records import StoredFile
-from coe.retrieval.stores.tables import FILE_PARTS, FILES
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -35,17 +35,16 @@ class Files:
     def __init__(self, database: Database, incoming: Path) -> None:
         self.database, self.incoming = database, incoming
         self._keeping = asyncio.Lock()
-        database.make_tables([FILES, FILE_PARTS])
         incoming.mkdir(parents=True, exist_ok=True)
 
-    async def upload(self, owner: str, filename: str, purpose: str, content: BinaryIO, size_bytes: int) -> StoredFile:
+    async def upload(self, owner: str, filename: str, purpose: str, content: BinaryIO, size_bytes: int) -> FileRow:
         """Keeps a file, one at a time: SQLite has one writer, and others wait for it."""
         file = new_file(owner, filename, purpose, size_bytes)
         async with self._keeping:
             await asyncio.to_thread(self._put, file, content)
         return file
 
-    async def file(self, owner: str, file_id: str) -> StoredFile:
+    async def file(self, owner: str, file_id: str) -> FileRow:
         """Raises RequestError 404, also for a file of another owner."""
         file = await asyncio.to_thread(self.find, owner, file_id)
         if file is None:
@@ -66,7 +65,9 @@ class Files:
     def parts(self, file_id: str) -> Iterator[bytes]:
         """The bytes of a file in parts of `PART_BYTES`; none when it is gone. Check its owner before."""
         for number in count():
-            query = select(FILE_PARTS.c.content).where(FILE_PARTS.c.file_id == file_id, FILE_PARTS.c.number == number)
+            query = select(col(FilePartRow.content)).where(
+                col(FilePartRow.file_id) == file_id, col(FilePartRow.number) == number
+            )
             found = self.database.rows("read a file", query)
             if not found or not found[0].content:
                 return
@@ -77,39 +78,50 @@ class Files:
         out.writelines(self.parts(file_id))
         return out.tell()
 
-    def find(self, owner: str, file_id: str) -> StoredFile | None:
-        query = select(FILES).where(FILES.c.file_id == file_id, FILES.c.owner == owner)
-        return next((StoredFile(**row._mapping) for row in self.database.rows("read a file", query)), None)
+    def find(self, owner: str, file_id: str) -> FileRow | None:
+        query = select(FileRow).where(col(FileRow.file_id) == file_id, col(FileRow.owner) == owner)
+        return next((FileRow(**row._mapping) for row in self.database.rows("read a file", query)), None)
 
-    def page(self, owner: str, page: Page, purpose: str | None = None) -> list[StoredFile]:
+    def page(self, owner: str, page: Page, purpose: str | None = None) -> list[FileRow]:
         """At most one more than the page holds, so that the caller sees whether more follow."""
-        query = select(FILES).where(FILES.c.owner == owner)
+        query = select(FileRow).where(col(FileRow.owner) == owner)
         if purpose is not None:
-            query = query.where(FILES.c.purpose == purpose)
+            query = query.where(col(FileRow.purpose) == purpose)
         with self.database.transaction("list files") as connection:
-            rows = connection.execute(paged(connection, query, FILES.c.created_at, FILES.c.file_id, page)).all()
-        return in_order([StoredFile(**row._mapping) for row in rows], page)
+            rows = connection.execute(
+                paged(connection, query, col(FileRow.created_at), col(FileRow.file_id), page)
+            ).all()
+        return in_order([FileRow(**row._mapping) for row in rows], page)
 
-    def _put(self, file: StoredFile, content: BinaryIO) -> None:
+    def _put(self, file: FileRow, content: BinaryIO) -> None:
         with self.database.transaction("keep a file") as connection:
             insert_file(connection, file, content)
 
     def _delete(self, owner: str, file_id: str) -> None:
         with self.database.transaction("delete a file") as connection:
-            gone = connection.execute(delete(FILES).where(FILES.c.file_id == file_id, FILES.c.owner == owner))
+            gone = connection.execute(
+                delete(FileRow).where(col(FileRow.file_id) == file_id, col(FileRow.owner) == owner)
+            )
             if gone.rowcount:
-                connection.execute(delete(FILE_PARTS).where(FILE_PARTS.c.file_id == file_id))
+                connection.execute(delete(FilePartRow).where(col(FilePartRow.file_id) == file_id))
 
 
-def insert_file(connection: Connection, file: StoredFile, content: BinaryIO) -> None:
+def insert_file(connection: Connection, file: FileRow, content: BinaryIO) -> None:
     """Adds a file with its bytes, read to their end; one part of them is in memory at a time."""
-    connection.execute(FILES.insert().values(**vars(file)))
+    connection.execute(insert(FileRow).values(**file.model_dump()))
     for number, part in enumerate(iter(partial(content.read, PART_BYTES), b"")):
-        connection.execute(FILE_PARTS.insert().values(file_id=file.file_id, number=number, content=part))
+        connection.execute(insert(FilePartRow).values(file_id=file.file_id, number=number, content=part))
 
 
-def new_file(owner: str, filename: str, purpose: str, size_bytes: int) -> StoredFile:
-    return StoredFile(new_id("file"), owner, filename, purpose, size_bytes, time.time())
+def new_file(owner: str, filename: str, purpose: str, size_bytes: int) -> FileRow:
+    return FileRow(
+        file_id=new_id("file"),
+        owner=owner,
+        filename=filename,
+        purpose=purpose,
+        size_bytes=size_bytes,
+        created_at=time.time(),
+    )
 
 
 def new_id(kind: str) -> str:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy import tuple_
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Select
+    from sqlalchemy import Select
     from sqlalchemy.engine import Connection
+    from sqlalchemy.orm import Mapped
 
 T = TypeVar("T")
 
@@ -28,9 +29,7 @@ class Page:
         return self.before is not None and self.after is None
 
 
-def paged(
-    connection: Connection, query: Select[Any], at: ColumnElement[float], name: ColumnElement[str], page: Page
-) -> Select[Any]:
+def paged(connection: Connection, query: Select[Any], at: Mapped[float], name: Mapped[str], page: Page) -> Select[Any]:
     """The rows of a page and one more; rows before a given one are taken backwards from it."""
     is_ascending = page.is_ascending != page.is_backwards
     cursor = page.before if page.is_backwards else page.after

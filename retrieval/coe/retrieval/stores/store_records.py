@@ -28,18 +28,6 @@ class FileStatus(StrEnum):
 
 
 @dataclass(frozen=True)
-class StoredFile:
-    """An uploaded file, without its bytes. Times are Unix seconds."""
-
-    file_id: str
-    owner: str
-    filename: str
-    purpose: str
-    size_bytes: int
-    created_at: float
-
-
-@dataclass(frozen=True)
 class VectorStore:
     """A vector store with the number of its files per status."""
 
