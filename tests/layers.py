@@ -41,6 +41,7 @@ PROCESS_FILES = frozenset(
         "decision_log/test_kill_9",
         "decision_log/test_redis_kinds",
         "decision_log/test_erase_command",
+        "decision_log/test_schema",
         "decision_log/test_sink",
         "decision_log/test_sink_limits",
         "decision_log/test_stream",

@@ -26,12 +26,12 @@ from coe.decision_log.feedback_types import (
 from coe.decision_log.listing import DecisionFilter, Page, Place, list_decisions
 from coe.decision_log.payloads import Logged, from_payload, to_payload
 from coe.decision_log.read import implicit_kinds, read_reasked, record_of
+from coe.decision_log.schema import upgrade
 from coe.decision_log.spend import Spend, add_spend, spend_by_key
 from coe.decision_log.sql_engine import (
     close_engine,
     hold,
     in_parts,
-    make_schema,
     open_engine,
     translated_errors,
 )
@@ -66,8 +66,7 @@ class Database:
         self.insert: Any = import_module(f"sqlalchemy.dialects.{self._engine.dialect.name}").insert
         try:
             with translated_errors("open"):
-                self._engine.connect().close()
-                make_schema(self._engine)
+                upgrade(self._engine)
         except StoreError:
             self.close()
             raise

@@ -16,7 +16,6 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModu
 
 from coe.base.errors import ConfigError, DataError, StoreError
 from coe.base.extras import require_installed
-from coe.decision_log.tables import METADATA
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
@@ -44,7 +43,6 @@ T = TypeVar("T")
 
 GIVEN_AS = "the database URL (DATABASE_URL)"
 FORMS = {"sqlite": "sqlite:///FILE", "postgresql": "postgresql://USER@HOST/DATABASE"}
-SCHEMA_LOCK = 0x636F6573  # "coes", for Postgres's advisory locks
 
 
 def open_engine(database_url: str) -> Engine:
@@ -128,13 +126,6 @@ def checked_url(database_url: str, given_as: str = GIVEN_AS, backends: Mapping[s
     if backend == "sqlite" and url.database in (None, "", ":memory:"):
         raise ConfigError(f"{given_as} is an SQLite database in memory, which a restart would lose; {allowed}")
     return url
-
-
-def make_schema(engine: Engine) -> None:
-    """Create the tables that are missing. Processes that start at once wait for each other."""
-    with engine.begin() as connection:
-        hold(connection, SCHEMA_LOCK)
-        METADATA.create_all(connection)
 
 
 def hold(connection: Connection, *numbers: int, is_shared: bool = False) -> None:

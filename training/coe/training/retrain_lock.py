@@ -20,7 +20,8 @@ from sqlalchemy import delete, insert, select, update
 from sqlmodel import col
 
 from coe.base.errors import RouterError, StoreError
-from coe.decision_log.sql_engine import close_engine, hold, make_schema, open_engine, open_log, translated_errors
+from coe.decision_log.schema import upgrade
+from coe.decision_log.sql_engine import close_engine, hold, open_engine, open_log, translated_errors
 from coe.decision_log.tables.log import RetrainTurnRow
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class Turns:
             engine = open_engine(self.database_url)
         try:
             with translated_errors("open"):
-                make_schema(engine)
+                upgrade(engine)
             turn = Turn(begin(engine, self.expires_s), engine)
             with turn.renewed(self.expires_s):
                 yield turn
