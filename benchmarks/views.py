@@ -1,5 +1,6 @@
 """Reads requests as a whole and by their views: `python -m benchmarks.views --data DIR [--out docs/results/views.md]`.
 
+Material of other kinds and asks about it (pasted/) were written before any fit, and are not shipped either.
 Asks are the fresh prompts and the held-out fifth of the seed set, on which nothing was fitted. Material is of retrieval
 collections (BEIR layout, in DIR) and of Python's library, none of it shipped. System prompts and asks that mean the
 material are of system_prompts.jsonl and asks_about_material.jsonl, written before any run. Both ways are of one fit of
@@ -12,12 +13,13 @@ import gzip
 import json
 import platform
 import random
+import re
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, cast
 
 import numpy as np
 import typer
@@ -25,20 +27,24 @@ import typer
 from benchmarks.encoders import labelled, read_parts
 from benchmarks.uncertainty import fit_request
 from coe.base.shares import wilson_interval
-from coe.base.shipped import DEFAULT_CONFIG, shipped_root
+from coe.base.shipped import DEFAULT_CONFIG, seed_folder, shipped_root
 from coe.cli.progress import silent
+from coe.router import plugins
 from coe.router.build import build_encoder
 from coe.router.config import load_config
 from coe.router.features import MAX_ASK_CHARS, Reading, read_ask, read_task, under_task
+from coe.router.protocols import ClassifierOf
 from coe.router.section import PluginConfig
-from coe.router.types import GENERAL, FloatArray
-from coe.router.uncertainty import Uncertainty
+from coe.router.types import GENERAL, FloatArray, View
+from coe.router.uncertainty import Uncertainty, apply_temperature
 from coe.training.composites import read_composites
-from coe.training.stage_one import embed, fit_stage_one
+from coe.training.fit_inputs import ABOUT_MATERIAL, read_seed
+from coe.training.stage_one import LabelledEmbeddings, embed, fit_stage_one
 
 COLLECTIONS = ("covidqa", "medquad", "cosqa", "counsel", "attack", "boolq")
 PER_SOURCE, LEAST_CHARS, MOST_CHARS = 150, 300, 3000
 SAMPLE, MATERIALS_PER_TASK = 500, 6
+PASTED = Path(__file__).with_name("pasted")
 SYSTEM_PROMPTS = Path(__file__).with_name("system_prompts.jsonl")
 ASKS_ABOUT_MATERIAL = Path(__file__).with_name("asks_about_material.jsonl")
 GAPS = ("\n\n", "\n", "\n\n---\n\n", '\n\n"""\n')
@@ -98,6 +104,19 @@ def read_cases(path: Path) -> list[Case]:
     return [Case(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def ask_about_other_kinds(rng: random.Random) -> list[Case]:
+    """Asks of pasted/asks.jsonl before, after and amid material of a kind that each can mean."""
+    kinds: dict[str, list[str]] = {}
+    for kind, text in re.findall(r"(?ms)^%% (\w+)\n(.*?)(?=^%% |\Z)", (PASTED / "material.txt").read_text("utf-8")):
+        kinds.setdefault(kind, []).append(text.strip())
+    asks = [json.loads(line) for line in (PASTED / "asks.jsonl").read_text("utf-8").splitlines()]
+    return [
+        Case(pasted(ask["text"], rng.choice(kinds[rng.choice(ask["material"].split())]), place, rng), ask["category"])
+        for place in ("before", "after", "between")
+        for ask in asks
+    ]
+
+
 def groups(asks: Sequence[Case], pieces: Sequence[str], rng: random.Random) -> dict[str, list[Case]]:
     """The requests of each kind."""
     prompts = [json.loads(line) for line in SYSTEM_PROMPTS.read_text(encoding="utf-8").splitlines()]
@@ -127,6 +146,7 @@ def groups(asks: Sequence[Case], pieces: Sequence[str], rng: random.Random) -> d
             for place in ("before", "after")
             for piece in rng.sample(pieces, MATERIALS_PER_TASK // 2)
         ],
+        "ask about material of another kind": ask_about_other_kinds(rng),
         "task in the system prompt, long material": under(pieces),
         "task in the system prompt, one sentence": under(lines),
     }
@@ -138,12 +158,21 @@ def main(
 ) -> None:
     rng, parts = random.Random(SEED), read_parts(with_fresh=True)
     encoder = build_encoder(load_config(shipped_root() / DEFAULT_CONFIG).router.encoder)
-    categories = parts.categories
-    texts = [query.text for query in parts.learned]
+    categories, asked = parts.categories, read_seed(seed_folder() / ABOUT_MATERIAL)
+    texts, about_texts = ([query.text for query in queries] for queries in (parts.learned, asked))
     taught = labelled(parts.learned, embed(encoder, texts, silent), categories)
-    detector, made = read_composites(encoder.encode, texts, taught.embeddings, np.random.default_rng(SEED))
+    labels = np.array([categories.index(query.category) for query in asked], dtype=np.int64)
+    about = LabelledEmbeddings(embed(encoder, about_texts, silent), labels)
+    detector, made = read_composites(
+        encoder.encode,
+        [*texts, *about_texts],
+        taught.joined(about).embeddings,
+        np.random.default_rng(SEED),
+        len(about_texts),
+    )
     request = replace(fit_request(categories), classifier=PluginConfig(kind="logistic"))
-    stage = fit_stage_one(taught, request, np.random.default_rng(SEED), made)
+    stage = fit_stage_one(taught, request, np.random.default_rng(SEED), made, about)
+    of_parts = cast(ClassifierOf, plugins.build("router.classifiers", "logistic", {}))(categories, stage.part_state)
     doubt = Uncertainty.from_state(stage.uncertainty, alpha=ALPHA)
 
     def whole(case: Case) -> Reading:
@@ -160,7 +189,10 @@ def main(
         """(n,) right, and sent to `general`."""
         readings = [read(case) for case in cases]
         vectors = np.concatenate([reading.vector for reading in readings])
+        is_part = np.array([reading.view is not View.WHOLE for reading in readings], dtype=bool)
         probs = stage.probs(vectors)
+        if is_part.any():
+            probs[is_part] = apply_temperature(of_parts.predict_proba(vectors[is_part]).probs, stage.temperature)
         likely = [categories[int(row)] for row in probs.argmax(axis=1)]
         right = np.array([name == case.category for name, case in zip(likely, cases, strict=True)], dtype=np.float32)
         views = [reading.view for reading in readings]

@@ -32,7 +32,7 @@ from coe.router.features import (
     under_task,
     unknown_language,
 )
-from coe.router.types import DecisionReason, FloatArray, Query, QueryBatch, QueryFacts, View
+from coe.router.types import CategoryProbs, DecisionReason, FloatArray, Query, QueryBatch, QueryFacts, View
 from tests.gateway.small_router import small_router
 
 ODDS_ALONE = np.array([0, 1, *[0] * 7], dtype=np.float32)
@@ -193,3 +193,23 @@ def test_a_policy_names_who_serves_unknown_languages() -> None:
     batch = QueryBatch((query.read_from(view, language),), vector)
     assert router.decide_batch(batch, rng=rng)[0].expert == found.expert
     assert router.decide(Query("a", "red"), rng=rng).category == "red"
+
+
+def test_a_part_of_a_request_is_classified_by_what_learned_parts() -> None:
+    plain = small_router()
+    order = plain.classifier.categories_
+    reverse = np.eye(len(order), dtype=np.float32)[::-1]
+
+    class Reversed:
+        categories_ = order
+
+        def predict_proba(self, embeddings: FloatArray) -> CategoryProbs:
+            return CategoryProbs(order, plain.classifier.predict_proba(embeddings).probs @ reverse)
+
+    router = replace(plain, part_classifier=Reversed())
+    vectors = np.concatenate([plain.embed("red")] * 2)
+    whole, part = router.predict_categories(vectors, [View.WHOLE, View.ASK]).probs
+    assert np.allclose(whole, plain.predict_categories(vectors).probs[0])
+    assert np.allclose(part, whole[::-1], atol=1e-6)
+    for view, probs in ((View.WHOLE, whole), (View.TASK, part)):
+        assert np.allclose(router.judge_one(vectors[:1], view).probs, probs, atol=1e-6)

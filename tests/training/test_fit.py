@@ -13,7 +13,7 @@ from coe.router.features import known_letters
 from coe.router.quality import QualityMatrix
 from coe.router.section import PluginConfig
 from coe.training.fit import fit_router, without_secrets
-from coe.training.fit_inputs import read_seed
+from coe.training.fit_inputs import ABOUT_MATERIAL, read_seed
 from coe.training.stage_one import FitRequest, stratified_folds
 from coe.training.types import split_of
 
@@ -57,6 +57,16 @@ def test_the_same_seed_gives_the_same_router_and_it_learned_the_categories(tmp_p
     assert metrics["category_accuracy"].n == len(held_out)
     assert metrics["category_accuracy"].interval.low > 0.5  # hashed words alone; a constant router has a third
     assert metrics["ece"].value < 0.15
+
+
+def test_asks_that_mean_their_material_teach_only_what_reads_parts(tmp_path, queries):
+    asked = read_seed(seed_folder() / ABOUT_MATERIAL)
+    about = tuple(query for query in asked if query.category in CATEGORIES)
+    plain, taught = fit(tmp_path / "a", request(), queries), fit(tmp_path / "b", request(about_material=about), queries)
+    assert plain.part("part_classifier") == {}
+    for name, array in plain.part("classifier").items():
+        assert np.array_equal(taught.part("classifier")[name], array)
+        assert not np.array_equal(taught.part("part_classifier")[name], array)
 
 
 def test_without_holding_out_there_are_no_figures(tmp_path, queries):

@@ -88,7 +88,10 @@ def why_table(router: Router, policy: str, decision: RoutingDecision, vector: Fl
     from coe.fleet.explain import reason_in_words
 
     table = Grid(show_header=False, title=f"{decision.category} -> {decision.expert}", title_justify="left")
-    probs, threshold = router.predict_categories(vector), router.uncertainty.threshold
+    probs, threshold = (
+        router.predict_categories(vector, [decision.view]),
+        router.uncertainty.threshold_of(decision.view),
+    )
     likely = sorted(zip(probs.categories, probs.probs[0], strict=True), key=lambda pair: -pair[1])[:TOP_CATEGORIES]
     quality = sorted(zip(decision.eligible, decision.predicted_quality, strict=True), key=lambda pair: -pair[1])
     table.add_row("why", reason_in_words(decision, threshold))

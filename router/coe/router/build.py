@@ -161,10 +161,11 @@ def assemble(
             f"({manifest.encoder.fingerprint[:12]}), this one is {encoder.fingerprint[:12]}: "
             "its vectors mean something else; run `coe train`"
         )
-    classifier = cast(
+    classifier_of = cast(
         ClassifierOf,
         plugins.build("router.classifiers", manifest.classifier.kind, manifest.classifier.options),
-    )(manifest.categories, artifact.part("classifier"))
+    )
+    of_parts = artifact.part("part_classifier")
     columns = [manifest.experts.index(name) for name in experts.names]
     fitted = build_scorer(artifact, scorer, experts, columns)
     choice = learned_choice(artifact, columns) if fitted.decides_by_query else None
@@ -177,7 +178,8 @@ def assemble(
         version=manifest.version,
         encoder=encoder,
         detector=ask_detector(artifact),
-        classifier=classifier,
+        classifier=classifier_of(manifest.categories, artifact.part("classifier")),
+        part_classifier=classifier_of(manifest.categories, of_parts) if of_parts else None,
         temperature=manifest.temperature,
         uncertainty=Uncertainty.from_state(artifact.part("uncertainty"), alpha=alpha),
         scorer=fitted,

@@ -29,10 +29,12 @@ def read_from(router: Router, query: Query) -> ReadFrom:
     Raises:
         BackendError: a remote encoder does not answer.
     """
-    text = router.read(query).part or shortened(query.text.strip())
+    reading = router.read(query)
+    text = reading.part or shortened(query.text.strip())
     words = list(dict.fromkeys(WORD.findall(text)))[:MAX_WORDS]
     without = [" ".join(re.sub(rf"\b{re.escape(word)}\b", " ", text).split()) for word in words]
-    probs = router.predict_categories(router.encoder.encode([text, *without])).probs
+    views = [reading.view] * (1 + len(words))
+    probs = router.predict_categories(router.encoder.encode([text, *without]), views).probs
     likely = int(probs[0].argmax())
     falls = {word: float(probs[0, likely] - rest[likely]) for word, rest in zip(words, probs[1:], strict=True)}
     decided = sorted((word for word, fall in falls.items() if fall > 0), key=lambda word: -falls[word])

@@ -70,6 +70,7 @@ class Router:
     queries; None: as frequent.
     `ways` is None where training knew no answers: then every policy asks one expert. `letters` are those of the
     labelled queries, as `known_letters` numbers them; none where training did not look.
+    `part_classifier` reads asks and tasks beside material; None: `classifier` does.
     """
 
     version: str
@@ -86,6 +87,7 @@ class Router:
     ways: Ways | None = None
     mix: FloatArray | None = None
     detector: AskDetector | None = None
+    part_classifier: CategoryClassifier | None = None
     letters: frozenset[int] = frozenset()
 
     @cached_property
@@ -199,8 +201,9 @@ class Router:
         """Decides n queries in order; as deciding one by one with the same `rng`, but for the last digits of
         probabilities. Raises as `decide` does."""
         self.policy(policy)
-        probs = self.predict_categories(batch.embeddings)
-        judged = self.judge(batch.embeddings, probs, [query.facts.view for query in batch.queries])
+        views = [query.facts.view for query in batch.queries]
+        probs = self.predict_categories(batch.embeddings, views)
+        judged = self.judge(batch.embeddings, probs, views)
         placed = [
             self._in_language(policy, query.facts, each) for query, each in zip(batch.queries, judged, strict=True)
         ]
@@ -211,10 +214,13 @@ class Router:
             found.append(self.decision(query, classified, cached, rng))
         return tuple(found)
 
-    def predict_categories(self, embeddings: FloatArray) -> CategoryProbs:
-        """Calibrated probabilities (n, k)."""
+    def predict_categories(self, embeddings: FloatArray, views: Sequence[View] | None = None) -> CategoryProbs:
+        """Calibrated probabilities (n, k). `views` (n,) are what the embeddings were read from; None: whole."""
         raw = self.classifier.predict_proba(embeddings)
-        return CategoryProbs(raw.categories, calibrated(raw.probs, self.temperature, self.mix))
+        probs, is_part = raw.probs, np.array([view is not View.WHOLE for view in views or ()], dtype=bool)
+        if self.part_classifier is not None and is_part.any():
+            probs[is_part] = self.part_classifier.predict_proba(embeddings[is_part]).probs
+        return CategoryProbs(raw.categories, calibrated(probs, self.temperature, self.mix))
 
     def judge(
         self, embeddings: FloatArray, probs: CategoryProbs, views: Sequence[View] | None = None
@@ -230,7 +236,7 @@ class Router:
 
     def judge_one(self, embedding: FloatArray, view: View = View.WHOLE) -> Classification:
         """`judge` for one embedding (1, d)."""
-        probs = self._row_of_probs(embedding)
+        probs = self._row_of_probs(embedding, view)
         confidence, uncertainty = max(probs), self.uncertainty.score_row(embedding, probs, view)
         likely = probs.index(confidence)
         row = len(probs) if uncertainty > self.uncertainty.threshold_of(view) else likely
@@ -244,9 +250,10 @@ class Router:
         pin = None if facts.unknown_language is None else self.policy(policy).unknown_languages
         return (classified, None) if pin is None else (classified._replace(row=len(classified.probs)), pin)
 
-    def _row_of_probs(self, embedding: FloatArray) -> list[float]:
+    def _row_of_probs(self, embedding: FloatArray, view: View = View.WHOLE) -> list[float]:
         """`predict_categories` (k,) for one embedding (1, d)."""
-        return calibrated_row(self.classifier.predict_proba(embedding).probs[0].tolist(), self.temperature, self.mix)
+        classifier = self.classifier if view is View.WHOLE else self.part_classifier or self.classifier
+        return calibrated_row(classifier.predict_proba(embedding).probs[0].tolist(), self.temperature, self.mix)
 
     def _quality(self, query: Query, embedding: FloatArray, classified: Classification) -> FloatArray:
         """(m,) predicted quality of one query with an embedding (1, d)."""

@@ -94,10 +94,13 @@ def logistic(rows: NDArray[np.floating], labels: IntArray, **options: Any) -> tu
 
 
 def read_composites(
-    encode: Encode, texts: Sequence[str], embeddings: FloatArray, rng: np.random.Generator
+    encode: Encode, texts: Sequence[str], embeddings: FloatArray, rng: np.random.Generator, about: int = 0
 ) -> tuple[AskDetector | None, Composites | None]:
     """The detector of asks of labelled queries with embeddings (n, d), and requests made of them; None where too few of
     them are short.
+
+    Args:
+        about: how many of the texts, the last ones, mean the material around them; all of these are pasted into some.
 
     Requests are read by a detector that has not seen their material, so nothing is calibrated on what it was fitted on.
     """
@@ -105,18 +108,24 @@ def read_composites(
     if len(short) < MIN_ASKS:
         return None, None
     pieces, personas = material()
-    content = fit_content(encode, embeddings[short], pieces[::2], personas)
-    requests = [
-        Pasted.of(texts[row], pieces[1::2], encode, rng, row) for row in rng.permutation(short)[:COMPOSITES].tolist()
-    ]
+    plain = short[short < len(texts) - about]  # with the others, orders in personas would be taken for tasks
+    content = fit_content(encode, embeddings[plain], pieces[::2], personas)
+    rows = rows_to_paste(short, len(texts) - about, rng)
+    requests = [Pasted.of(texts[row], pieces[1::2], encode, rng, row) for row in rows.tolist()]
     if not any(each.ask in each.candidates for each in requests):
         return None, None
     strange = AskDetector(*content, *fit_shape(requests, content))
     read = [(each.source, reading_of(each.text, each.candidates, each.vectors, strange)) for each in requests]
-    read += make_tasked(encode, strange, texts, rng.permutation(short)[:COMPOSITES], pieces[1::2], rng)
-    final = fit_content(encode, embeddings[short], pieces, personas)
+    rows = rows_to_paste(short, len(texts) - about, rng)
+    read += make_tasked(encode, strange, texts, rows, pieces[1::2], rng)
+    final = fit_content(encode, embeddings[plain], pieces, personas)
     detector = AskDetector(*final, strange.shape, strange.shape_offset)
     return detector, composites_of([(row, reading) for row, reading in read if reading.view is not View.WHOLE])
+
+
+def rows_to_paste(short: IntArray, plain: int, rng: np.random.Generator) -> IntArray:
+    """Some short texts of the first `plain`, in random order, and all that follow them."""
+    return np.concatenate([rng.permutation(short[short < plain])[:COMPOSITES], short[short >= plain]])
 
 
 class Pasted(NamedTuple):

@@ -128,12 +128,20 @@ def prepare(
     held_out = np.array([request.is_holding_out and split_of(query.text) == "test" for query in queries], dtype=bool)
     held_out &= ~np.append(new_categories_of(request, data.labels), False)[data.labels]  # a few examples are all needed
     learned = [query.text for query, is_out in zip(queries, held_out, strict=True) if not is_out]
+    number = {name: i for i, name in enumerate(request.categories)}
+    about = LabelledEmbeddings(
+        embed(encoder, [query.text for query in request.about_material], progress),
+        np.array([number[query.category] for query in request.about_material], dtype=np.int64),
+    )
     progress("telling asks from material")
     with one_thread():
-        detector, made = read_composites(encoder.encode, learned, data.embeddings[~held_out], rng)
+        taught, texts = data.take(~held_out), [query.text for query in request.about_material]
+        detector, made = read_composites(
+            encoder.encode, [*learned, *texts], taught.joined(about).embeddings, rng, len(texts)
+        )
     progress("fitting the category classifier")
     with one_thread():
-        stage = fit_stage_one(data.take(~held_out), request, rng, made)
+        stage = fit_stage_one(taught, request, rng, made, about)
         metrics = stage_one_metrics(stage, data.take(held_out), request.alpha)  # as labelled, not as asked
         metrics |= recognised_shares(stage, data.take(~held_out), request)
         stage = following_traffic(stage, data.take(~held_out), request, rng)
@@ -180,6 +188,7 @@ def artifact_of(
         "asks": detector_arrays(prepared.detector),
         "letters": {"known": prepared.letters},
         "classifier": stage.state,
+        "part_classifier": stage.part_state,
         "uncertainty": stage.uncertainty,
         "map": evidence.arrays(),
         "scorer": scorer.arrays,

@@ -141,6 +141,21 @@ def labelled_queries(config: CoeConfig, folder: Path) -> tuple[LabelledQuery, ..
     return queries
 
 
+ABOUT_MATERIAL = "about_material"
+"""Folder beside labelled queries, of asks that mean the material around them."""
+
+
+def read_about_material(config: CoeConfig, folder: Path) -> tuple[LabelledQuery, ...]:
+    """Read the asks of learned categories that mean the material around them; none if the folder has no such folder.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    about = folder / ABOUT_MATERIAL
+    found = read_seed(about) if about.is_dir() else ()
+    return tuple(query for query in found if query.category in config.learned_categories)
+
+
 def opened_encoder(config: PluginConfig, cache: Path | None) -> Encoder:
     """The encoder, behind the cache if there is one."""
     return cached(build_encoder(config), cache)
@@ -176,7 +191,8 @@ def fit_configured(root: Path, request: TrainRequest, *, now: datetime, progress
     config, options = load_config(request.config), request.options
     queries = labelled_queries(config, request.queries)
     table = outcomes_or_published(config, request.outcomes)
-    wanted = fit_request(config, table, queries, options)
+    about = read_about_material(config, request.queries)
+    wanted = fit_request(config, table, queries, options, about)
     encoder = opened_encoder(wanted.encoder_config, request.cache)
     rng = np.random.default_rng(options.seed)
     return fit_router(root, wanted, encoder, queries, now=now, rng=rng, progress=progress)
@@ -187,9 +203,10 @@ def fit_request(
     table: OutcomeTable,
     queries: tuple[LabelledQuery, ...],
     options: FitOptions = NO_OPTIONS,
+    about_material: tuple[LabelledQuery, ...] = (),
 ) -> FitRequest:
     """Request that experts.yaml and the options make."""
-    labelled = data_fingerprint([f"{query.category}\t{query.text}" for query in queries])
+    labelled = data_fingerprint([f"{query.category}\t{query.text}" for query in (*queries, *about_material)])
     return FitRequest(
         encoder_config=PluginConfig(kind=options.encoder) if options.encoder else config.router.encoder,
         classifier=PluginConfig(kind=options.classifier) if options.classifier else config.router.classifier,
@@ -198,6 +215,7 @@ def fit_request(
         experts=table.experts,
         evidence=measure_quality(table, config.learned_categories, published(config, table.experts)),
         alpha=config.router.alpha,
+        about_material=about_material,
         data_fingerprints={"queries": labelled, "outcomes": fingerprint_outcomes(table)},
         outcomes=replace(table, active_params_b={name: config.experts[name].active_b for name in table.experts}),
     )
@@ -230,6 +248,7 @@ class RetrainInputs:
     request: RetrainRequest
     config: CoeConfig
     queries: tuple[LabelledQuery, ...]
+    about_material: tuple[LabelledQuery, ...]
     outcomes: OutcomeTable
     log: LogTable
     changes: tuple[ChangePoint, ...]
@@ -281,6 +300,7 @@ def read_inputs(
         request=request,
         config=config,
         queries=queries,
+        about_material=read_about_material(config, request.queries),
         outcomes=graded,
         log=log,
         # An outage does not change what an expert can do, and would make all that came before it worthless.

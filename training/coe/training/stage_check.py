@@ -19,7 +19,7 @@ from coe.training.resampling import paired_means
 from coe.training.stage_one import embed
 from coe.training.types import split_of
 
-PARTS = ("asks.", "classifier.", "uncertainty.", "mix.")
+PARTS = ("asks.", "classifier.", "part_classifier.", "uncertainty.", "mix.")
 OF_STAGE = ("encoder", "classifier", "temperature", "data_fingerprints", "metrics")
 
 LEAST_DIFFERENCE = 0.01
@@ -59,7 +59,7 @@ def new_stage(
 
 def fitted_stage(inputs: RetrainInputs, evidence: Evidence) -> RouterArtifact:
     """A router of which only stage 1 is meant."""
-    plain = fit_request(inputs.config, evidence.outcomes, inputs.queries)
+    plain = fit_request(inputs.config, evidence.outcomes, inputs.queries, about_material=inputs.about_material)
     wanted = replace(plain, outcomes=None, evidence=evidence.matrix, asked=inputs.asked())
     prepared = prepare(wanted, inputs.encoder, inputs.queries, inputs.rng, inputs.progress)
     return finish(wanted, inputs.encoder, prepared, inputs.now)

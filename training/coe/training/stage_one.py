@@ -6,7 +6,7 @@ Shapes: n labelled queries, d dimensions, k categories.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import numpy as np
@@ -56,6 +56,9 @@ class FitRequest:
     """Graded queries that a learned scorer is fitted on; None leaves the map."""
     asked: AskedQueries | None = None
     """Queries of the log, whose mix of categories stage 1's prior follows; None: that of the labelled queries."""
+    about_material: tuple[LabelledQuery, ...] = ()
+    """Asks that mean the material around them, such as "tldr". Alone they belong to `general`, so they teach only what
+    reads an ask or a task beside material."""
     is_traffic: bool = False
     """The labelled queries are a sample of the traffic: a category's mass is the share of them that is served as it."""
 
@@ -85,6 +88,7 @@ class LabelledEmbeddings:
 class StageOne:
     """A fitted classifier with its calibration. `state` are its arrays, `uncertainty` those of the uncertainty.
 
+    `part_state` are the arrays of the classifier of asks and tasks beside material; empty: `classifier` reads those.
     `unseen` (n, k) are calibrated probabilities of all queries by classifiers that were not fitted on them; `mix` is
     what the traffic's categories say, where its queries were looked at.
     """
@@ -95,6 +99,7 @@ class StageOne:
     uncertainty: dict[str, NDArray[np.generic]]
     unseen: FloatArray
     mix: CategoryMix | None = None
+    part_state: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
 
     def probs(self, embeddings: FloatArray) -> FloatArray:
         """Calibrated probabilities (n, k), for the traffic's mix where it has moved."""
@@ -165,13 +170,18 @@ def recognised_shares(stage: StageOne, data: LabelledEmbeddings, request: FitReq
 
 
 def fit_stage_one(
-    data: LabelledEmbeddings, request: FitRequest, rng: np.random.Generator, made: Composites | None = None
+    data: LabelledEmbeddings,
+    request: FitRequest,
+    rng: np.random.Generator,
+    made: Composites | None = None,
+    about: LabelledEmbeddings | None = None,
 ) -> StageOne:
     """Classifier on all of `data`; temperature and uncertainty from out-of-fold probabilities, so nothing is calibrated
     on what it was fitted on.
 
     Args:
-        made: requests of rows of `data`, on which the thresholds of their views are found.
+        made: requests of rows of `data`, then of `about`, on which the thresholds of their views are found.
+        about: asks that mean the material around them.
     """
     known = data.labels < len(request.categories)
     inside = data.take(known)
@@ -199,11 +209,18 @@ def fit_stage_one(
     )
     unseen = apply_temperature(unseen, temperature)
     uncertainty = beside_strangers(uncertainty, unseen, data.labels, new_categories_of(request, data.labels))
+    judges, labels, part_state = np.full(len(known), FOLDS), data.labels, dict[str, NDArray[np.generic]]()
+    judges[known] = folds
+    readers = [*parts, classifier]
+    if about is not None and len(about.labels):
+        folds_about = stratified_folds(about.labels, rng)
+        taught = [inside.take(folds != fold).joined(about.take(folds_about != fold)) for fold in range(FOLDS)]
+        fitted = [fit_classifier(request, options, each, grown) for each in (*taught, inside.joined(about))]
+        readers, part_state = [each for each, _ in fitted], fitted[-1][1]
+        judges, labels = np.append(judges, folds_about), np.append(labels, about.labels)
     if made is not None:
-        judges = np.full(len(known), FOLDS)
-        judges[known] = folds
-        uncertainty |= composite_scores(made, [*parts, classifier], judges, data.labels, temperature, uncertainty)
-    return StageOne(classifier, state, temperature, uncertainty, unseen)
+        uncertainty |= composite_scores(made, readers, judges, labels, temperature, uncertainty)
+    return StageOne(classifier, state, temperature, uncertainty, unseen, part_state=part_state)
 
 
 def composite_scores(
