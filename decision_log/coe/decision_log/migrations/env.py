@@ -4,5 +4,7 @@ from alembic import context
 
 from coe.decision_log.tables import METADATA
 
-context.configure(connection=context.config.attributes["connection"], target_metadata=METADATA, render_as_batch=True)
-context.run_migrations()
+if hasattr(context, "config"):  # Alembic sets it while it runs this file; a plain import does nothing
+    connection = context.config.attributes["connection"]
+    context.configure(connection=connection, target_metadata=METADATA, render_as_batch=True)
+    context.run_migrations()
