@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from coe.training.bets import ENOUGH, MOST_STAKE, OWN, SHARES_OF_LEAD, Bets, bets_on, capital_of, means_before
 from coe.training.change_points import ChangePoint
@@ -53,6 +55,41 @@ def test_bets_have_their_reference_values() -> None:
     assert found.growth == pytest.approx(growth)
     assert found.capital == pytest.approx(np.exp(growth.sum(axis=0)).mean())
     assert found.own == {(0, EMERALD): pytest.approx(found.capital)}
+
+
+def test_a_price_and_a_weight_have_their_reference_values() -> None:
+    """The price is taken off the gain and off the lead, and the most that a bet can lose counts price and weight."""
+    prices = FREE.copy()
+    prices[0, EMERALD] = 0.06
+    found = bets(log_table(["red"], ["emerald"], [0.0], weight=np.array([3.0])), prices=prices)
+    gain, most_lost = -3 * 0.5 / 0.5 - 0.06, 3 * 0.5 / 0.5 + 0.06
+    stakes = np.minimum((0.1 - 0.06) * SHARES_OF_LEAD / 1.0, MOST_STAKE / most_lost)
+    assert found.gain == pytest.approx([gain])
+    assert found.growth == pytest.approx(np.log1p(stakes * gain)[None])
+
+
+@given(st.integers(0, 2**32))
+def test_no_bet_loses_more_than_half_of_the_capital(seed: int) -> None:
+    """Whatever the weights, chances, prices and predicted leads are."""
+    rng, n = np.random.default_rng(seed), 30
+    chance, prices = rng.uniform(0.1, 0.9, n), FREE.copy()
+    prices[0, EMERALD] = rng.uniform(-0.02, 1.0)
+    chances = {"rival_chance": chance, "planned_chance": 1 - chance}
+    log = drawn(rng, n, (0.5, 0.5), weight=rng.uniform(0, 10, n), lead=rng.uniform(-1, 5, n), **chances)
+    assert bets(log, prices=prices).growth.min() >= np.log(0.5) - 1e-9
+
+
+@given(st.integers(0, 2**32), st.integers(0, 39))
+def test_a_stake_follows_from_what_came_before_its_answer(seed: int, at: int) -> None:
+    """Another reward of an answer changes its gain, and neither its stakes nor any bet before it."""
+    log = drawn(np.random.default_rng(seed), 40, (0.5, 0.6))
+    other = log.reward.copy()
+    other[at] = 1.0 - other[at]
+    one, two = bets(log), bets(replace(log, reward=other))
+    assert one.growth[:at].tolist() == two.growth[:at].tolist()
+    assert one.gain[at] != two.gain[at]
+    stakes = [np.expm1(each.growth[at]) / each.gain[at] for each in (one, two)]
+    assert stakes[0] == pytest.approx(stakes[1])
 
 
 def test_means_are_of_what_came_before_in_the_same_group() -> None:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -92,6 +93,21 @@ async def test_a_rotated_key_keeps_its_id_and_the_old_secret_ends(keys: KeyStore
     assert not await keeps_in(auth, second)
     assert (await auth.caller(bearer(third))).key_id == key_id
     await auth.ring.aclose()
+
+
+async def test_secrets_end_with_their_overlap_and_their_key(keys: KeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first secret ends with its overlap, and the key with its expiry, by its secret and by its id."""
+    now, ring = time.time(), KeyRing(keys)
+    key_id, first = keys.create("acme", "app", Grant(expires_at=now + 86_400))
+    second = keys.rotate(key_id, overlap_s=3600)
+    await ring.look()
+    found = []
+    for later in (0, 3500, 3700, 86_300, 86_500):
+        monkeypatch.setattr("coe.gateway.keys.key_ring.time", SimpleNamespace(time=partial(float, now + later)))
+        callers = (ring.caller(digest_of(first)), ring.caller(digest_of(second)), ring.known(key_id))
+        found.append([caller is not None for caller in callers])
+    overlap, after, ended = [True] * 3, [False, True, True], [False] * 3
+    assert found == [overlap, overlap, after, after, ended]
 
 
 def administer(database_url: str, count: int) -> None:

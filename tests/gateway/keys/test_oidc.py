@@ -102,6 +102,7 @@ async def test_a_token_gives_the_caller_of_its_team(provider: Provider) -> None:
     ("changes", "status", "said"),
     [
         ({"exp": 1}, 401, "has expired"),
+        ({"exp": time.time() - 60}, 401, "has expired"),
         ({"exp": None}, 401, "is not valid here"),
         ({"nbf": 4e9}, 401, "is not valid here"),
         ({"aud": "another"}, 401, "is for another audience"),
@@ -242,6 +243,16 @@ async def test_a_discovery_document_of_another_issuer_is_not_believed(provider: 
     with pytest.raises(ApiError) as refused:
         await oidc(provider).caller(provider.token())
     assert (refused.value.status, provider.reads) == (503, 0)
+
+
+def test_a_caller_of_before_is_known_until_its_team_ends(provider: Provider) -> None:
+    checked = oidc(provider)
+    assert [checked.known(f"{team}/oidc-0123456789abcdef") is not None for team in ("acme", "gone", "rival")] == [
+        True,
+        False,
+        False,
+    ]
+    assert checked.known("acme/0123456789ab") is None, "no token had that id"
 
 
 def test_keys_are_read_over_tls_alone() -> None:
