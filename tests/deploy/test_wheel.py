@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import packages_distributions
+from email.message import Message
+from importlib.metadata import PackageNotFoundError, packages_distributions
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -13,6 +14,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from coe.base import extras
+from coe.base.errors import ConfigError
+from coe.base.extras import MissingExtraError
 from coe.fleet.setup.composition import Found, composition_text
 from coe.router import plugins
 from coe.router.config import load_config, parse_text
@@ -82,6 +86,55 @@ def test_a_distribution_imports_with_what_it_names_alone(name: str) -> None:
             allowed |= {canonicalize_name(other.name) for other in requirements(each.name, frozenset(each.extras))[1]}
     lacking = {each: {*map(canonicalize_name, owners.get(each, [each]))} for each in done.stdout.split()}
     assert {each: own for each, own in lacking.items() if not own & allowed} == {}
+
+
+LOAD = """
+import sys
+absent, *places, file, data = sys.argv[1:]
+sys.modules.update(dict.fromkeys(absent.split(",")))
+import coe
+coe.__path__ = [f"{place}/coe" for place in places]
+from coe.router import Router, RouterError
+try:
+    Router.load(file, data)
+except RouterError as error:
+    print(type(error).__name__, error)
+"""
+"""Loads a router as if the distributions of some places were installed alone; prints the documented error."""
+
+
+def test_the_library_reads_the_shipped_composition_and_names_what_its_experts_need(tmp_path: Path) -> None:
+    """Its experts of kind `plugin` are of a family that coe-fleet brings, and its encoder of coe-offline."""
+    places, others = requirements("coe-router")
+    words = [sys.executable, "-c", LOAD, absent_beside(brought(others)), *map(str, places)]
+    file = ROOT / "experts.yaml"
+    done = subprocess.run([*words, str(file), str(tmp_path)], cwd="/", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.startswith("ArtifactError ")
+    assert "there is no live router yet" in done.stdout
+
+
+def test_a_plugin_that_needs_another_part_of_coe_names_it(tmp_path: Path) -> None:
+    (tmp_path / "needy.py").write_text("import coe.absent_part\n")
+    plugins.declare({"router.encoders": {"needy": str(tmp_path / "needy.py")}})
+    with pytest.raises(
+        ConfigError, match=r"\(No module named 'coe.absent_part'\); it needs the distribution coe-absent-part"
+    ):
+        plugins.load("router.encoders", "needy")
+
+
+def test_an_extra_is_named_of_the_distribution_that_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "pip install 'composition-of-experts[encoders]'" in str(MissingExtraError("x", "encoders"))
+
+    def alone(name: str) -> Message:
+        if name != "coe-router":
+            raise PackageNotFoundError(name)
+        found = Message()
+        found["Provides-Extra"] = "encoders"
+        return found
+
+    monkeypatch.setattr(extras, "metadata", alone)
+    assert "pip install 'coe-router[encoders]', or in the project's folder" in str(MissingExtraError("x", "encoders"))
 
 
 def test_the_whole_has_the_versions_and_needs_of_its_parts() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, metadata
 from importlib.util import find_spec
 from typing import Final
 
@@ -34,11 +35,25 @@ class MissingExtraError(RouterError):
         quoted = [f"'{extra}'" for extra in extras]
         noun = f"the {quoted[0]} extra" if len(extras) == 1 else f"the extras {' and '.join(quoted)}"
         listed = ",".join(extras)
+        name, folder = distribution_of(extras)
         super().__init__(
-            f"{feature} needs {noun}: pip install 'composition-of-experts[{listed}]', "
-            f"or in the project's folder pip install -e '.[{listed}]'"
+            f"{feature} needs {noun}: pip install '{name}[{listed}]', "
+            f"or in the project's folder pip install -e '{folder}[{listed}]'"
         )
         self.extras = extras
+
+
+DISTRIBUTIONS: Final = {"composition-of-experts": ".", "coe-router": "./router"}
+"""Distribution -> its folder in the project. The second is the library, which installs without the first."""
+
+
+def distribution_of(extras: Iterable[str]) -> tuple[str, str]:
+    """Return the installed distribution that has these extras, and its folder; the first where none is installed."""
+    for name, folder in DISTRIBUTIONS.items():
+        with suppress(PackageNotFoundError):
+            if {*extras} <= {*(metadata(name).get_all("Provides-Extra") or ())}:
+                return name, folder
+    return next(iter(DISTRIBUTIONS.items()))
 
 
 def missing(packages: Iterable[str]) -> set[str]:

@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coe.base.errors import RouterError
+from coe.base.errors import RequestError, RouterError
 from coe.router.types import QueryFacts, RoutingDecision
 
 if TYPE_CHECKING:
@@ -63,14 +63,27 @@ class Router:
             facts: what the request needs (images, tools, JSON, tokens); the default needs nothing but the text.
 
         Raises:
-            RouterError: unknown policy, or no expert can take the request.
+            RouterError: unknown policy, no expert can take the request, or the text is not Unicode.
         """
         from coe.router.types import Query
 
         known = facts or QueryFacts(prompt_chars=len(text))
-        return self._loaded.decide(Query(id="library", text=text.strip(), facts=known), policy=policy, rng=self._rng)
+        query = Query(id="library", text=checked_text(text), facts=known)
+        return self._loaded.decide(query, policy=policy, rng=self._rng)
 
     def categories(self, text: str) -> Mapping[str, float]:
-        """The calibrated probability of each learned category for a query; they sum to 1."""
-        found = self._loaded.predict_categories(self._loaded.encoder.encode([text.strip()]))
+        """The calibrated probability of each learned category for a query; they sum to 1. Raises RouterError where the
+        text is not Unicode."""
+        found = self._loaded.predict_categories(self._loaded.encoder.encode([checked_text(text)]))
         return dict(zip(found.categories, (float(prob) for prob in found.probs[0]), strict=True))
+
+
+def checked_text(text: str) -> str:
+    """Return a text without spaces around it. Raises RequestError for half of a surrogate pair, which no encoder
+    takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        problem = f"text: character {error.start} is half of a surrogate pair; allowed: Unicode text"
+        raise RequestError(problem, code="invalid_value", param="text") from error
+    return text.strip()

@@ -92,9 +92,14 @@ def inner_of(plugin: ModuleType, options: BaseModel) -> tuple[Inner, ...]:
 
 @cache
 def own_modules(family: str) -> dict[str, str]:
-    """Kind -> module of each file of a family's package."""
+    """Kind -> module of each file of a family's package; none where its distribution is not installed."""
     package = f"coe.{family}"
-    found = pkgutil.iter_modules(importlib.import_module(package).__path__)
+    try:
+        found = pkgutil.iter_modules(importlib.import_module(package).__path__)
+    except ModuleNotFoundError as error:
+        if not f"{package}.".startswith(f"{error.name}."):
+            raise
+        return {}
     return {each.name: f"{package}.{each.name}" for each in found if not each.name.startswith("_")}
 
 
@@ -127,7 +132,15 @@ def load(family: str, kind: str) -> ModuleType:
     try:
         return module_at(Path(place)) if place.endswith(".py") else importlib.import_module(place)
     except (ImportError, SyntaxError) as error:
-        raise ConfigError(f"kind '{kind}' of {family}: {place} cannot be imported ({error})") from error
+        hint = part_hint(str(getattr(error, "name", "")))
+        raise ConfigError(f"kind '{kind}' of {family}: {place} cannot be imported ({error}){hint}") from error
+
+
+def part_hint(module: str) -> str:
+    """Return a hint at a part of coe that is not installed; empty for modules of others."""
+    owner, _, part = module.partition(".")
+    name = f"coe-{part.partition('.')[0].replace('_', '-')}"
+    return f"; it needs the distribution {name}, see 'As a library' in README.md" if owner == "coe" and part else ""
 
 
 def module_at(path: Path) -> ModuleType:
