@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import Any
 
@@ -151,3 +152,32 @@ def test_the_system_prompt_is_read_up_to_a_bound(role: str) -> None:
     assert (asked.system, asked.text) == ("Translate.", "three")
     assert len(decoded([{"role": role, "content": "x" * 10_000}, user("three")]).system) == MAX_SYSTEM_CHARS
     assert decoded([user("three")]).system == ""
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"temperature": 2.5}, "'temperature' is 2.5; allowed: a number from 0 to 2"),
+        ({"temperature": "hot"}, "'temperature' is 'hot'; allowed: a number from 0 to 2"),
+        ({"temperature": True}, "'temperature' is True; allowed: a number from 0 to 2"),
+        ({"top_p": -0.1}, "'top_p' is -0.1; allowed: a number from 0 to 1"),
+        ({"presence_penalty": 3}, "'presence_penalty' is 3; allowed: a number from -2 to 2"),
+        ({"tools": [None]}, "'tools[0]' must be an object, got null"),
+        ({"functions": ["f"]}, "'functions[0]' must be an object, got a string"),
+        (
+            {"stream_options": {"include_usage": "yes"}},
+            "'stream_options.include_usage' must be true or false, got a string",
+        ),
+        ({"stream_options": [1]}, "'stream_options' is a list; allowed: an object"),
+    ],
+)
+def test_a_field_out_of_its_bounds_is_refused_by_its_name(fields: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ApiError, match=re.escape(complaint)):
+        decoded([user("x")], **fields)
+
+
+def test_a_part_of_an_unknown_type_is_refused_by_its_place_and_null_fields_pass() -> None:
+    with pytest.raises(ApiError, match=r"'messages\[0\].content\[1\].type' is 'hologram'; allowed: .*text"):
+        decoded([user([{"type": "text", "text": "x"}, {"type": "hologram"}])])
+    fields = {"temperature": None, "top_p": 1, "stream_options": {"include_usage": True}, "tools": None}
+    assert decoded([user("x")], **fields).text == "x"

@@ -335,3 +335,17 @@ def test_an_expert_whose_cached_tokens_have_no_price_is_named(check):
     said = "experts.generalist.price.cache_read is missing, so prompt tokens that its provider had cached cost as much"
     assert said in check(price).stderr
     assert said not in check(lambda values: price(values, cache_read=0.5)).stderr
+
+
+def test_addresses_with_passwords_and_of_a_clouds_metadata_are_named_without_the_password(check):
+    def change(values):
+        values["experts"]["own"] = {"engine": "openai", "model": "m", "url": "http://me:hunter22@10.0.0.7:8000/v1"}
+        values["experts"]["cloud"] = {"engine": "openai", "model": "m", "url": "http://169.254.169.254/v1"}
+        values["retrieval"]["encoder"] = {"kind": "openai", "url": "http://[fe80::1]/v1", "model": "e", "dim": 8}
+
+    done = check(change)
+    assert "experts.own.url: has a password in it" in done.stderr
+    assert "experts.cloud.url: '169.254.169.254' is a link-local address or a cloud's metadata" in done.stderr
+    assert "retrieval.encoder.url: 'fe80::1' is a link-local address" in done.stderr
+    assert "http://***@10.0.0.7:8000/v1" in done.stdout
+    assert "hunter22" not in done.stdout + done.stderr

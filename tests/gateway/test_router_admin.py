@@ -169,6 +169,8 @@ async def test_spend_is_added_up_by_key_and_a_team_sees_its_own(tmp_path: Path, 
         _, everything = await ask(gateway, "GET", "/v1/spend", admin)
         _, older = await ask(gateway, "GET", "/v1/spend?since=0", secret)
         refused, _ = await ask(gateway, "GET", "/v1/spend?until=inf", secret)
+        unknown, said = await ask(gateway, "GET", "/v1/spend?untill=1", secret)
+        assert (unknown, "untill" in str(said)) == (400, True)
         assert refused == 400
         status, _ = await ask(gateway, "GET", ADMIN, secret)
     mine = {

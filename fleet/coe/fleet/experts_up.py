@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from coe.base.errors import ConfigError, EngineError
 from coe.cli.terminal import Grid, Terminal
@@ -104,10 +105,16 @@ def experts_table(config: CoeConfig, urls: Mapping[str, Sequence[str]]) -> Grid:
             f"{entry.params_b:g}B" if entry.params_b else "",
             f"{entry.active_b:g}B" if entry.active_b else "",
             "" if is_pooling(entry) and "context_tokens" not in entry.model_fields_set else str(entry.context_tokens),
-            "\n".join(urls.get(name, entry.roots)) or address_hint(entry.engine),
+            "\n".join(map(without_password, urls.get(name, entry.roots))) or address_hint(entry.engine),
             entry.model if entry.adapter is None else f"{entry.model} + {entry.adapter}",
         )
     return table
+
+
+def without_password(url: str) -> str:
+    """Return a URL as a list may show it."""
+    parts = urlsplit(url)
+    return url if parts.password is None else parts._replace(netloc=f"***@{parts.netloc.rpartition('@')[2]}").geturl()
 
 
 def address_hint(engine: Engine) -> str:

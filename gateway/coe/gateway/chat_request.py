@@ -18,6 +18,7 @@ from coe.router.gateway_config import (
     ENTRIES,
     FIELDS,
     GUIDED,
+    NUMBERS,
     OPENAI,
     SAMPLING,
     WHOLE_NUMBERS,
@@ -32,6 +33,26 @@ BEGIN = "begin:"
 
 IMAGE_PARTS = frozenset({"image_url", "input_image", "image"})
 AUDIO_PARTS = frozenset({"input_audio", "audio_url"})
+PART_TYPES = (
+    IMAGE_PARTS
+    | AUDIO_PARTS
+    | {
+        *(
+            "text",
+            "input_text",
+            "refusal",
+            "file",
+            "input_file",
+            "video_url",
+            "thinking",
+            "redacted_thinking",
+            "reasoning",
+        ),
+        *("image_embeds", "audio_embeds", "document"),
+    }
+)
+"""Parts of messages in OpenAI's API, and those that vLLM and litellm take beside them."""
+
 SYSTEM_ROLES = frozenset({"system", "developer"})
 MAX_SYSTEM_CHARS = 4000
 """Of a system prompt, in which a task is looked for."""
@@ -181,6 +202,8 @@ def check_content(message: Mapping[str, object], where: str, max_parts: int) -> 
     for k, part in enumerate(content):
         if not isinstance(part, dict) or not isinstance(part.get("type"), str):
             raise invalid(f"'{where}[{k}]' must be an object with a 'type'", f"{where}[{k}]")
+        if part["type"] not in PART_TYPES:
+            raise unknown_kind(part["type"], f"{where}[{k}].type", ", ".join(sorted(PART_TYPES)))
         if part["type"] == "text" and not isinstance(part.get("text"), str):
             raise wrong_type(part.get("text"), f"{where}[{k}].text", "a string")
 
@@ -320,6 +343,15 @@ def count(body: Mapping[str, object], name: str, *, least: int = 1, most: int) -
     return value
 
 
+def number(body: Mapping[str, object], name: str, least: float, most: float) -> None:
+    """Refuses a value that is neither null nor a number within bounds."""
+    value = body[name]
+    if value is None:
+        return
+    if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:
+        wrong(name, body, f"a number from {least} to {most}")
+
+
 def few(body: Mapping[str, object], name: str, most: int) -> None:
     """Refuses a list or an object with more entries than that."""
     value = body.get(name)
@@ -366,15 +398,29 @@ def checked_fields(body: Mapping[str, object], limits: GatewayConfig) -> Mapping
         if name in WHOLE_NUMBERS:
             least, limit = WHOLE_NUMBERS[name]
             count(body, name, least=least, most=getattr(limits, limit))
+        elif name in NUMBERS:
+            number(body, name, *NUMBERS[name])
         elif name in ENTRIES:
             few(body, name, getattr(limits, ENTRIES[name]))
         elif name in GUIDED:
             return checked_fields(with_structured_outputs(body), limits)
         elif name not in FIELDS and name not in limits.extra_fields:
             raise unknown_field(name, limits)
+    check_entries(body)
     if not isinstance(body.get("logprobs"), bool):  # some engines take how many
         count(body, "logprobs", least=0, most=limits.max_top_logprobs)
     return body
+
+
+def check_entries(body: Mapping[str, object]) -> None:
+    """Refuses tools that are no objects, and options of a stream that are no switches. Raises ApiError."""
+    for name in ("tools", "functions"):
+        for i, tool in enumerate(typed(body, name, list, "a list") or ()):
+            if not isinstance(tool, dict):
+                raise wrong_type(tool, f"{name}[{i}]", "an object")
+    for name, value in (typed(body, "stream_options", dict, "an object") or {}).items():
+        if value is not None and not isinstance(value, bool):
+            raise wrong_type(value, f"stream_options.{name}", "true or false")
 
 
 def with_structured_outputs(body: Mapping[str, object]) -> dict[str, object]:

@@ -7,7 +7,9 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -210,6 +212,47 @@ def resolved_lines(config: CoeConfig) -> list[str]:
         where = "in Postgres" if config.retrieval.pgvector_url_env else "in memory"
         lines.append(f"retrieval: experts {', '.join(named)}; vectors {where}")
     return lines
+
+
+METADATA_HOSTS = frozenset({"metadata.google.internal", "metadata", "100.100.100.200", "fd00:ec2::254"})
+"""Hosts beside the link-local ones at which a cloud gives a machine its credentials."""
+
+
+def address_warnings(config: CoeConfig) -> Iterator[str]:
+    """Yield a warning for each URL with a password in it, and for each that leads to a cloud's metadata. No password is
+    shown."""
+    urls = {config.entry_key(name): entry.roots for name, entry in config.engine_entries.items()}
+    urls |= {key: tuple(url_options(plugin.options)) for key, (_, plugin) in config.every_plugin.items()}
+    if config.retrieval is not None and config.retrieval.reranker is not None:
+        urls["retrieval.reranker"] = (config.retrieval.reranker.url,)
+    for key, roots in urls.items():
+        for parts in map(urlsplit, roots):
+            if parts.password is not None:
+                yield f"{key}.url: has a password in it, which logs and lists may show; allowed: api_key_env"
+            if is_metadata(parts.hostname or ""):
+                yield (
+                    f"{key}.url: '{parts.hostname}' is a link-local address or a cloud's metadata; allowed, if that is "
+                    "meant: an expert there can read what it tells, such as keys of this machine"
+                )
+
+
+def url_options(options: Mapping[str, object]) -> Iterator[str]:
+    """Yield the URLs among a plugin's options, nested plugins included."""
+    for key, value in options.items():
+        if isinstance(value, Mapping):
+            yield from url_options(value)
+        elif key == "url" and isinstance(value, str):
+            yield value
+
+
+def is_metadata(host: str) -> bool:
+    """Return whether a host is link-local, or one of a cloud's for its metadata."""
+    if host in METADATA_HOSTS:
+        return True
+    try:
+        return ip_address(host.partition("%")[0]).is_link_local
+    except ValueError:
+        return False
 
 
 def floor_lines(policies: Mapping[str, SolvedPolicy]) -> Iterator[str]:

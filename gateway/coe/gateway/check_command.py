@@ -32,7 +32,14 @@ def check(
     from coe.fleet.figures import read_figures
     from coe.fleet.vllm_addresses import read_vllm
     from coe.fleet.vllm_gpus import placed_processes, plan_lines
-    from coe.gateway.check import engine_problems, find_problems, floor_lines, not_asked, resolved_lines
+    from coe.gateway.check import (
+        address_warnings,
+        engine_problems,
+        find_problems,
+        floor_lines,
+        not_asked,
+        resolved_lines,
+    )
     from coe.gateway.start import unstated
     from coe.router.build import live_router
     from coe.router.config import load_config
@@ -58,7 +65,8 @@ def check(
     placed = placed_processes(loaded, config.parent, os.environ, figures)
     for line in [*resolved_lines(loaded), *plan_lines(placed)]:
         console.print(line, soft_wrap=True)
-    warnings = unstated(loaded) + ([] if manifest is None else category_warnings(loaded, manifest))
+    warnings = [*address_warnings(loaded), *unstated(loaded)]
+    warnings += [] if manifest is None else category_warnings(loaded, manifest)
     if (data_dir / ROUTERS_FOLDER / LIVE_FILE).exists():  # its manifest may be what cannot be read
         try:
             for line in floor_lines(live_router(loaded, data_dir).policies):

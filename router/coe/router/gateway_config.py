@@ -79,6 +79,15 @@ WHOLE_NUMBERS = {
 }
 """Least value of a field, and the limit that is its largest."""
 
+NUMBERS = {
+    "temperature": (0, 2),
+    "top_p": (0, 1),
+    "min_p": (0, 1),
+    "presence_penalty": (-2, 2),
+    "frequency_penalty": (-2, 2),
+}
+"""Least and largest value of a field, as OpenAI's API and vLLM take it."""
+
 ENTRIES = {
     "messages": "max_messages",
     "tools": "max_tools",

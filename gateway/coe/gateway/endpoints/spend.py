@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import FiniteFloat
+from fastapi import Query
+from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from coe.decision_log.privacy import tenant_of
 from coe.decision_log.spend import SLOT_S, Spend, slots_of
@@ -35,11 +36,18 @@ class SpendList(Record):
     data: tuple[KeySpend, ...]
 
 
+class SpendQuery(BaseModel):
+    """The span of time, in Unix seconds."""
+
+    model_config = ConfigDict(extra="forbid")
+    since: FiniteFloat | None = None
+    until: FiniteFloat | None = None
+
+
 @api.get("/v1/spend")
-async def show_spend(
-    database: LogDatabase, caller: CallerOf, since: FiniteFloat | None = None, until: FiniteFloat | None = None
-) -> SpendList:
+async def show_spend(database: LogDatabase, caller: CallerOf, wanted: Annotated[SpendQuery, Query()]) -> SpendList:
     """Sums over the logged requests with since <= at < until (Unix seconds; by default the last 30 days)."""
+    since, until = wanted.since, wanted.until
     begin = time.time() - DEFAULT_DAYS * DAY_S if since is None else since
     team = None if caller.is_admin else caller.tenant
     slots = slots_of(begin, until)
