@@ -40,7 +40,9 @@ def output(*command: str, folder: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("config", ["experts.yaml", "deploy/experts.gpu.yaml", "deploy/experts.paper.yaml"])
+@pytest.mark.parametrize(
+    "config", ["experts.yaml", "deploy/experts.gpu.yaml", "deploy/experts.paper.yaml", "deploy/experts.retrieval.yaml"]
+)
 def test_docker_compose_takes_the_project(config: str, tmp_path: Path) -> None:
     file = shipped_models(tmp_path) if config == "experts.yaml" else ROOT / config
     out = rendered("compose", file, tmp_path / "out")
@@ -50,8 +52,9 @@ def test_docker_compose_takes_the_project(config: str, tmp_path: Path) -> None:
     assert {"gateway", "first-router", "valkey", "postgres"} <= set(output(*command, folder=out).split())
 
 
-def test_kubernetes_takes_the_manifests(tmp_path: Path) -> None:
-    out = rendered("kubernetes", ROOT / "deploy" / "experts.gpu.yaml", tmp_path)
+@pytest.mark.parametrize("config", ["experts.gpu.yaml", "experts.retrieval.yaml"])
+def test_kubernetes_takes_the_manifests(config: str, tmp_path: Path) -> None:
+    out = rendered("kubernetes", ROOT / "deploy" / config, tmp_path)
     for file, wanted in (
         ("gateway.yaml", {"ConfigMap", "Job", "Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget"}),
         ("engines.yaml", {"PersistentVolumeClaim", "NetworkPolicy", "Service", "Deployment"}),
