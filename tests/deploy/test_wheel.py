@@ -114,7 +114,8 @@ def test_the_library_reads_the_shipped_composition_and_names_what_its_experts_ne
     assert "there is no live router yet" in done.stdout
 
 
-def test_a_plugin_that_needs_another_part_of_coe_names_it(tmp_path: Path) -> None:
+def test_a_plugin_that_needs_another_part_of_coe_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "_declared", {})
     (tmp_path / "needy.py").write_text("import coe.absent_part\n")
     plugins.declare({"router.encoders": {"needy": str(tmp_path / "needy.py")}})
     with pytest.raises(

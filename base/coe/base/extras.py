@@ -24,6 +24,7 @@ EXTRAS: Final = {
     "otel": ("opentelemetry", "opentelemetry.proto", "opentelemetry.sdk", "google"),
     "adapters": ("gguf", "peft", "torch", "transformers"),
     "retrieval": ("accelerate", "datasets", "ir_measures", "peft", "sentence_transformers", "torch"),
+    "vllm": ("vllm",),
 }
 """Extra -> packages as they are imported. Of several extras that would do, the first here is named."""
 
