@@ -16,6 +16,7 @@ UNIT_FOLDERS = (
     "fleet/coe/fleet/residency",
     "gateway/judging",
     "gateway/replay",
+    "lint",
     "retrieval",
     "router",
     "training",
