@@ -7,7 +7,7 @@ import sys
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Run the command line."""
     try:
         from coe.cli.command_line import main as run_command_line
 

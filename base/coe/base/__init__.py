@@ -1,4 +1,4 @@
-"""Text, files, errors and the terminal: what every room uses, and nothing of routing.
+"""Text, files, errors and the terminal: what every package uses, and nothing about routing.
 
-Imports no other room. Begin with `errors.py`, `json_text.py` and `terminal.py`.
+It imports no other package. Begin with `errors.py`, `json_text.py` and `record_files.py`.
 """

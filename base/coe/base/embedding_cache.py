@@ -1,7 +1,7 @@
-"""Embeddings kept on disk by content, so that a text is encoded once per encoder, whatever command asks.
+"""A cache of embeddings on disk, so that every command encodes a text once per encoder.
 
-One SQLite file: the key is the SHA-256 of encoder fingerprint and text, the value the vector in float32, exactly as the
-encoder returned it. Texts are not stored.
+It is one SQLite file. The key is the SHA-256 of encoder fingerprint and text. The value is the vector in float32,
+exactly as the encoder returned it. Texts are not stored.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ FloatArray = NDArray[np.float32]
 
 CACHE_FILE = "embeddings.db"
 BUSY_S = 60.0
+"""Seconds to wait for another process that writes to the cache, before the call fails with DataError."""
 READ_ROWS = 500
-"""Keys asked for at once; SQLite allows at least 999 parameters."""
+"""Number of keys in one query; SQLite allows at least 999 parameters."""
 
 
 class TextEncoder(Protocol):
-    """An encoder as far as the cache knows one; `router.protocols.Encoder` says what each means."""
+    """The part of `router.protocols.Encoder` that the cache uses; the members are documented there."""
 
     @property
     def dim(self) -> int: ...
@@ -44,7 +45,7 @@ class TextEncoder(Protocol):
 
 @dataclass(frozen=True)
 class CachedEncoder:
-    """An encoder that remembers its vectors in a folder. Safe for several processes: SQLite locks the file."""
+    """An encoder that caches its vectors in a folder. Several processes may share it, because SQLite locks the file."""
 
     encoder: TextEncoder
     folder: Path
@@ -61,11 +62,15 @@ class CachedEncoder:
 
     @property
     def is_inline(self) -> bool:
-        """False: the cache waits for a disk."""
+        """False, because the cache waits for a disk."""
         return False
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
-        """(n, d). Raises what the encoder raises, and DataError when the cache cannot be used."""
+        """Return the vectors of texts as an array of shape (n, d), and encode only those that are not cached.
+
+        Raises:
+            DataError: the cache cannot be used. Errors of the encoder pass through.
+        """
         keys = [self.key(text) for text in texts]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +95,7 @@ class CachedEncoder:
         return found
 
     def add(self, db: sqlite3.Connection, missing: dict[bytes, str], known: dict[bytes, FloatArray]) -> None:
-        """Encodes what is missing, batch by batch, each kept at once: an interrupted run continues where it was."""
+        """Encode the missing texts and store each batch at once, so that an interrupted run can resume."""
         names = list(missing)
         for start in range(0, len(names), self.batch_size):
             part = names[start : start + self.batch_size]

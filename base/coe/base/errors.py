@@ -1,4 +1,4 @@
-"""One error tree. Every message holds the offending value and what was allowed; none holds prompt text or a key."""
+"""One error tree. Every message has the offending value and what is allowed; none has prompt text or a key."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class RouterError(Exception):
 
 
 class ConfigError(RouterError):
-    """experts.yaml, an option or an environment variable is wrong.
+    """An invalid value in experts.yaml, an option or an environment variable.
 
-    `problems` holds one line per fault, each naming file, key path, value and allowed values.
+    `problems` has one line per fault, each with file, key path, value and allowed values.
     """
 
     def __init__(self, message: str, problems: Iterable[str] = ()) -> None:
@@ -23,7 +23,7 @@ class ConfigError(RouterError):
 
 
 class MissingWeightsError(RouterError):
-    """Model weights named by configuration are not on this machine."""
+    """Model weights that the configuration names are not on this machine."""
 
 
 class DataError(RouterError):
@@ -45,7 +45,7 @@ class InfeasibleBudgetError(RouterError):
 
 
 class NoEligibleExpertError(RouterError):
-    """Every expert was ruled out for a query; `reasons` says what each lacks."""
+    """No expert can serve a query; `reasons` maps each expert to what rules it out."""
 
     def __init__(self, reasons: Mapping[str, str]) -> None:
         listed = "; ".join(f"{expert}: {reason}" for expert, reason in reasons.items())
@@ -58,10 +58,10 @@ class RequestError(RouterError):
 
     Args:
         message: safe to show to the client: no key, no prompt text.
-        status: HTTP status that says the same.
-        code: stable, for programs.
-        param: field of the request that is wrong.
-        retry_after_s: seconds after which another try may succeed.
+        status: HTTP status of the response.
+        code: stable identifier for programs.
+        param: field of the request that is invalid.
+        retry_after_s: seconds after which a retry may succeed.
     """
 
     def __init__(
@@ -96,18 +96,17 @@ class StoreError(RouterError):
 
 
 class VectorSpaceError(RouterError):
-    """Vectors of one encoder were about to meet those of another, or have another number of dimensions."""
+    """Vectors of different encoders, or of different dimensions, that were about to be mixed."""
 
 
 class BackendError(RouterError):
-    """An expert did not give a usable answer.
+    """An expert's failure to return a usable answer.
 
     Args:
         message: what happened, safe to show to a client.
-        status: HTTP status the client should see (429 rate limit, 502 broken answer, 503 unreachable, 504 too
-            late).
-        is_retryable: true when nothing was generated yet, so another try cannot bill or act twice.
-        retry_after_s: seconds to wait before another try, when the expert named them.
+        status: HTTP status for the client: 429 rate limit, 502 broken answer, 503 unreachable, 504 timeout.
+        is_retryable: true if nothing was generated yet, so that a retry cannot bill or act twice.
+        retry_after_s: seconds to wait before a retry, if the expert named them.
     """
 
     def __init__(
@@ -120,29 +119,30 @@ class BackendError(RouterError):
 
 
 class BusyError(BackendError):
-    """An expert has all the requests that it may have, and as many wait as may. It says nothing against the expert."""
+    """An expert whose request slots and waiting queue are both full. It does not count against the expert's health."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, status=503, is_retryable=True, retry_after_s=1.0)
 
 
 ABSTAINED_STATUS, ABSTAINED = 422, "expert_abstained"
+"""HTTP status and code of an answer by which an expert declines a request."""
 
 
 class AbstainedError(BackendError):
-    """An expert leaves a request to others, without any work on it. It says nothing against the expert."""
+    """An expert's refusal of a request, which another one may take. It does not count against the expert's health."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, status=ABSTAINED_STATUS, is_retryable=True)
 
 
 def reason_of(error: BaseException) -> str:
-    """One line about an error, for logs and metrics."""
+    """Return one line about an error, for logs and metrics, of at most 200 characters."""
     return f"{type(error).__name__}: {error}".split("\n", maxsplit=1)[0][:200]
 
 
 def allowed_values(value: str, allowed: Iterable[str]) -> str:
-    """`"; did you mean 'x'? allowed: x, y, z"`: the tail of every message about a name that does not resolve."""
+    """Return the end of a message about an unknown name: `"; did you mean 'x'? allowed: x, y, z"`."""
     names = sorted(allowed)
     close = get_close_matches(value, names, n=1)
     hint = f"; did you mean '{close[0]}'?" if close else ";"
@@ -150,8 +150,7 @@ def allowed_values(value: str, allowed: Iterable[str]) -> str:
 
 
 def got_value(fault: Mapping[str, Any]) -> str:
-    """`" (got x)"`: the tail of every message about a pydantic fault; empty where x may be a secret: people often put a
-    key where the name of its variable belongs."""
+    """Return the end of a message about a pydantic fault: `" (got x)"`, or "" if x may be a misplaced key."""
     if any(str(part).startswith(("api_key", "index_url")) for part in fault["loc"]):
         return ""
     value = fault["input"]
@@ -159,5 +158,6 @@ def got_value(fault: Mapping[str, Any]) -> str:
 
 
 def shorten(value: object) -> str:
+    """Return a value's repr, cut to 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,4 +1,4 @@
-"""Which extra of the distribution installs a package, and the complaint where one is not there."""
+"""The extra that installs a package, and the error if a package is missing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EXTRAS: Final = {
     "retrieval": ("accelerate", "datasets", "ir_measures", "peft", "sentence_transformers", "torch"),
     "vllm": ("vllm",),
 }
-"""Extra -> packages as they are imported. Of several extras that would do, the first here is named."""
+"""Import names of the packages of each extra. Errors about a package name the first extra that has it."""
 
 
 class MissingExtraError(RouterError):
@@ -45,11 +45,11 @@ class MissingExtraError(RouterError):
 
 
 DISTRIBUTIONS: Final = {"composition-of-experts": ".", "coe-router": "./router"}
-"""Distribution -> its folder in the project. The second is the library, which installs without the first."""
+"""Folder of each distribution in the project. The second one is the library, which installs without the first."""
 
 
 def distribution_of(extras: Iterable[str]) -> tuple[str, str]:
-    """Return the installed distribution that has these extras, and its folder; the first where none is installed."""
+    """Return the installed distribution that has these extras, and its folder; the first one if none is installed."""
     for name, folder in DISTRIBUTIONS.items():
         with suppress(PackageNotFoundError):
             if {*extras} <= {*(metadata(name).get_all("Provides-Extra") or ())}:
@@ -58,12 +58,12 @@ def distribution_of(extras: Iterable[str]) -> tuple[str, str]:
 
 
 def missing(packages: Iterable[str]) -> set[str]:
-    """Those that are not installed. Imports nothing, but the parents of names with dots."""
+    """Return the packages that are not installed. It imports only the parents of dotted names."""
     return {name for name in packages if find_spec(name.partition(".")[0]) is None or find_spec(name) is None}
 
 
 def extras_of(packages: Iterable[str]) -> tuple[str, ...]:
-    """Few extras that bring all these packages; none for packages that no extra brings."""
+    """Return a small set of extras that together install these packages; empty for packages that no extra installs."""
     wanted, found = {*packages}, list[str]()
     while wanted:
         best = max(EXTRAS, key=lambda extra: len(wanted & {*EXTRAS[extra]}))
@@ -75,20 +75,28 @@ def extras_of(packages: Iterable[str]) -> tuple[str, ...]:
 
 
 def require_installed(feature: str, *packages: str) -> None:
-    """Raises MissingExtraError, which names all extras that are lacking, when one of the packages is not there."""
+    """Check that packages are installed.
+
+    Raises:
+        MissingExtraError: a package is missing; the message names the extras that install it.
+    """
     if lacking := missing(packages):
         raise MissingExtraError(feature, *extras_of(lacking))
 
 
 def require_extras(feature: str, extras: Iterable[str]) -> None:
-    """Raises MissingExtraError, which names those of the extras of which a package is not installed."""
+    """Check that every package of the extras is installed.
+
+    Raises:
+        MissingExtraError: a package is missing; the message names its extra.
+    """
     if lacking := [extra for extra in extras if missing(EXTRAS[extra])]:
         raise MissingExtraError(feature, *lacking)
 
 
 @contextmanager
 def needing(feature: str, extras: Iterable[str]) -> Iterator[None]:
-    """Requires extras before the block; a package of another one that the block does not find gives the same error."""
+    """Require extras before a block, and raise MissingExtraError for a failed import of another extra's package too."""
     require_extras(feature, extras)
     try:
         yield

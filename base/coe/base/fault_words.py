@@ -1,4 +1,4 @@
-"""A fault that pydantic found, in our words. Its own ("String should match pattern ...") are for programmers."""
+"""Messages for pydantic's faults, for users. Pydantic's own ("String should match pattern ...") address programmers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHOICES = ("enum", "literal_error")
 
 
 def fault_words(fault: Mapping[str, Any]) -> str:
-    """Describes a fault of a value without showing the value."""
+    """Describe a fault of a value without showing the value."""
     kind, context = fault["type"], fault.get("ctx", {})
     if kind in CHOICES:
         allowed = re.findall(r"'([^']*)'", str(context.get("expected", "")))

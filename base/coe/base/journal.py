@@ -1,4 +1,4 @@
-"""Files of answers that cost something, written as they come."""
+"""Append-only files for results that cost something, such as answers of paid experts."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ Line = TypeVar("Line", bound=BaseModel)
 
 
 class Journal(Generic[Line]):
-    """An append-only file of JSON lines. A last line that was cut short by a crash is dropped."""
+    """An append-only file of JSON lines. A last line that a crash cut short is dropped."""
 
     def __init__(self, path: Path, kind: type[Line]) -> None:
         self._path, self._kind = path, kind
 
     def read(self) -> list[Line]:
-        """Every line, oldest first; an empty list without a file.
+        """Return every line, oldest first; an empty list if there is no file.
 
         Raises:
-            DataError: a line other than a cut last one is not of that kind; with file and line.
+            DataError: a line other than a cut last one is invalid; the message names file and line.
         """
         try:
             content = self._path.read_bytes()

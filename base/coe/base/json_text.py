@@ -1,8 +1,7 @@
-"""JSON from outside: one decoder, with bounds on nesting and on the number of values, the encoder of what it gave, and
-the base of every object that a client may send.
+"""JSON from outside: a decoder with limits on nesting and number of values, an encoder, and a base for request objects.
 
-orjson (3.13.0 and older) writes past its buffer when lists are nested some 245 deep, which ends the process. So nothing
-else in the project imports it, and nothing nested deeper than `MAX_DEPTH` is decoded.
+orjson (3.13.0 and older) writes past its buffer when lists are nested about 245 deep, which ends the process. No other
+module imports it, and nothing nested deeper than `MAX_DEPTH` is decoded.
 """
 
 from __future__ import annotations
@@ -17,23 +16,26 @@ import pydantic_core
 from pydantic import AfterValidator, BaseModel, model_validator
 
 MAX_DEPTH = 64
+"""Levels of nesting that are decoded; orjson 3.13.0 crashed at about 245."""
 MAX_VALUES = 50_000
-"""A body has few values besides its texts; so many are decoded in about 0.05 s, however they are arranged."""
+"""Values in one text. Decoding this many took 0.05 s in the worst arrangement; bodies have few values besides texts."""
 MAX_KEYS = 100
+"""Keys of one request object; each unknown key would be an error of its own."""
 
 
 class JsonError(ValueError):
-    """A text that is not JSON or exceeds a bound. The message continues a sentence: `is not valid JSON: ...`."""
+    """A text that is not JSON or exceeds a limit. The message continues a sentence: `is not valid JSON: ...`."""
 
 
 def from_json(text: bytes | str, *, max_values: int = MAX_VALUES, has_unique_keys: bool = True) -> Any:
-    """The value of a JSON text, its whole numbers to the last digit (of at most 4,300).
+    """Parse a JSON text; whole numbers keep every digit, up to 4,300.
 
-    Lone surrogates, NaN and numbers that overflow a float are refused: neither an encoder nor an answer can hold them.
+    Lone surrogates, NaN and numbers that overflow a float are rejected, because neither an encoder nor an answer can
+    hold them.
 
     Args:
-        max_values: strings, numbers, lists, ... and objects in the whole text, counted before anything is decoded.
-        has_unique_keys: refuse an object that has a key twice, which two readers could read as two values.
+        max_values: values in the whole text, nested ones and containers included, counted before decoding.
+        has_unique_keys: reject an object with a repeated key, which two readers could read as two values.
 
     Raises:
         JsonError: not JSON, too many values, or nested deeper than `MAX_DEPTH`.
@@ -55,10 +57,10 @@ def from_json(text: bytes | str, *, max_values: int = MAX_VALUES, has_unique_key
 
 
 def to_json(value: object, plain: Callable[[Any], object] | None = None) -> bytes:
-    """The JSON of a value that `from_json` gave or that this project made, never of one of unbounded depth.
+    """Return the JSON of a value from `from_json` or of this project; its nesting must be bounded.
 
     Args:
-        plain: the fields of a model of pydantic's, which writes them itself where this is None.
+        plain: returns the fields of a pydantic model; None lets pydantic serialize models.
     """
     try:
         return orjson.dumps(value, plain)
@@ -67,9 +69,9 @@ def to_json(value: object, plain: Callable[[Any], object] | None = None) -> byte
 
 
 def has_more_values(raw: bytes, most: int) -> bool:
-    """Returns True when a JSON text holds more than `limit` values, by its commas and brackets outside strings. Linear.
+    """Return whether a JSON text has more than `most` values, in linear time, by commas and brackets outside strings.
 
-    An empty list or object with a space inside counts as two; of what is not JSON the answer is a guess.
+    An empty list or object with a space inside counts as two. The result for a text that is not JSON is a guess.
     """
     if b"\\" in raw:
         raw = raw.replace(b"\\\\", b"").replace(b'\\"', b"")  # from here on every quote begins or ends a string
@@ -83,7 +85,7 @@ def has_more_values(raw: bytes, most: int) -> bool:
 
 
 def check_values(values: Any, depth: int = 0) -> None:
-    """Raises JsonError where an object or a list holds a value nested too deep, or a number that became infinite."""
+    """Raise JsonError if a value is nested deeper than `MAX_DEPTH`, or a number overflowed to infinity."""
     for value in values.values() if type(values) is dict else values:
         kind = type(value)
         if kind is str:  # most are
@@ -101,7 +103,7 @@ def too_deep() -> JsonError:
 
 
 class Body(BaseModel, frozen=True, extra="forbid"):
-    """An object of a request. Each unknown key is a fault of its own, so one with very many is refused before."""
+    """An object in a request. It rejects too many keys first, because each unknown key is a fault of its own."""
 
     @model_validator(mode="before")
     @classmethod
@@ -112,11 +114,11 @@ class Body(BaseModel, frozen=True, extra="forbid"):
 
 
 def without_nul(text: str) -> str:
-    """Refuses what Postgres keeps in no text."""
+    """Reject the NUL character, which Postgres cannot store in a text."""
     if "\0" in text:
         raise ValueError("holds a NUL character; allowed: any other")
     return text
 
 
 ColumnText = Annotated[str, AfterValidator(without_nul)]
-"""A text that becomes a column, or is compared with one."""
+"""A text that is stored in a column or compared with one."""

@@ -1,9 +1,10 @@
-"""Ties a command to the life of its parent, then becomes that command.
+"""A launcher that ties a command to the life of its parent, then becomes that command.
 
     python -I -S parent_death.py PARENT_PID COMMAND ARGUMENT...
 
-On Linux the kernel sends SIGTERM when the parent dies, however it dies; elsewhere this only runs the command. A file of
-its own, run by path, because code between fork and exec is unsafe in a process with threads. Standard library only.
+On Linux the kernel sends SIGTERM when the parent dies, for any reason; elsewhere the launcher only runs the command. It
+is a file of its own, run by path, because code between fork and exec is unsafe in a process with threads. It uses only
+the standard library.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ COMMAND_NOT_FOUND = 127  # as a shell says it
 
 
 def tie_to_parent(parent_pid: int) -> None:
-    """Asks the kernel for SIGTERM at the parent's death; ends at once when it died before we asked."""
+    """Ask the kernel for SIGTERM at the parent's death; exit if the parent has died already."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent_pid:
@@ -26,14 +27,14 @@ def tie_to_parent(parent_pid: int) -> None:
 
 
 def dying_with_parent(*argv: str) -> tuple[str, ...]:
-    """A command line that ends when this process does; start it from a thread that lives as long as the command."""
+    """Return a command line that ends with this process; start it from a thread that lives as long as the command."""
     return (sys.executable, "-I", "-S", __file__, str(os.getpid()), *argv)
 
 
 def coe_words(*arguments: str) -> tuple[str, ...]:
-    """The argument vector of `coe ARGUMENTS` with this interpreter.
+    """Return the command line of `coe ARGUMENTS` with this interpreter.
 
-    `-P` keeps the working directory, where a user may have a `coe` of their own, off the path.
+    `-P` excludes the working directory from the path, because a user may have a `coe` of their own there.
     """
     return sys.executable, "-P", "-m", "coe", *arguments
 

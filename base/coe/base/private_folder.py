@@ -1,4 +1,4 @@
-"""The data folder is for its owner alone: it holds what people asked, and the key that their hashes were made with."""
+"""Permissions of the data folder: for its owner alone, because it has prompts and the key of their hashes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ OURS = (
     *("coe.db*", "coe.log*", "log.key*", "spool", "redis", "routers", "outcomes", "pilots"),
     *("retrieval", "cache", "adapters", "engines", "run"),
 )
-"""Names of the files that coe writes there. A folder named by mistake may hold other things, which are left alone."""
+"""Names of the files that coe writes there. A folder named by mistake may have other files, which are left alone."""
 
 
 def data_folder_of(arguments: Sequence[str]) -> Path:
-    """The data folder that a command works on: by its option, else COE_DATA_DIR, else `data`."""
+    """Return the data folder of a command line: its option, else COE_DATA_DIR, else `data`."""
     for place, argument in enumerate(arguments):
         if argument.startswith(f"{DATA_OPTION}="):
             return Path(argument.removeprefix(f"{DATA_OPTION}="))
@@ -30,11 +30,11 @@ def data_folder_of(arguments: Sequence[str]) -> Path:
 
 
 def make_private(folder: Path) -> None:
-    """Makes the folder, or takes what others may do from it and from what coe wrote there.
+    """Create the folder, or remove the permissions that other users have on it and on coe's files in it.
 
     Raises:
-        ConfigError: it belongs to somebody else and is open to others.
-        OSError: it cannot be made.
+        ConfigError: it belongs to another user and is open to others.
+        OSError: it cannot be created.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if (loose := close_to_others(folder)) is not None:
@@ -45,8 +45,7 @@ def make_private(folder: Path) -> None:
 
 
 def close_to_others(folder: Path) -> Path | None:
-    """Takes all permissions from other users. Returns the first path that belongs to somebody else and stays open to
-    them. Links are not followed."""
+    """Remove all permissions of other users; return the first path that cannot be closed. Links are not followed."""
     stays_open = None
     for path in (folder, *written_in(folder)):
         try:
@@ -60,7 +59,7 @@ def close_to_others(folder: Path) -> Path | None:
 
 
 def written_in(folder: Path) -> Iterator[Path]:
-    """Files and folders that coe wrote into its data folder."""
+    """Yield the files and folders that coe wrote into its data folder."""
     for pattern in OURS:
         for top in folder.glob(pattern):
             if top.is_symlink():

@@ -1,7 +1,7 @@
 """Rows of JSON lines, JSON, CSV and Parquet files, read as pydantic models; each fault names file, row and field.
 
-Text files may be compressed (.gz). Rows are counted from 1; blank lines count, the header of a CSV file does not.
-pyarrow reads Parquet alone: its readers of JSON and CSV guess one type for a column, and people's logs hold several.
+Text files may be compressed (.gz). Rows are counted starting at 1; blank lines count, the header of a CSV file does
+not. pyarrow reads only Parquet: its JSON and CSV readers guess one type per column, and users' logs mix types.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from coe.base.errors import DataError, allowed_values
 from coe.base.fault_words import fault_words
 
 LARGEST_AMOUNT = 3.4028234663852886e38
-"""The largest 32-bit float: an outcome table holds its amounts in these."""
+"""The largest 32-bit float, the type of amounts in outcome tables."""
 
 ABSENT = object()
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-"""A JSON escape of half a character."""
+"""A JSON escape of one half of a surrogate pair."""
 
 ROUTER_ARENA = frozenset(("global index", "global_index", "Global Index", "Global_Index"))
-"""Names of a field that all rows of RouterArena have."""
+"""Spellings of a field that every row of RouterArena has."""
 
 M = TypeVar("M", bound=BaseModel)
 Values = Mapping[str, Any]
 
 
 def as_number(value: Any) -> Any:
-    """True and false as texts, too, are 1 and 0; an empty text and NaN are no number."""
+    """Convert "true" and "false" to booleans, and an empty text or NaN to None."""
     if isinstance(value, str):
         value = {"true": True, "false": False, "": None, "nan": None}.get(value.strip().lower(), value)
     return None if value != value else value
 
 
 class Row(BaseModel):
-    """Fields of a row. Others are not looked at; whole numbers count as texts, since ids often are."""
+    """The fields of a row. Others are ignored; whole numbers are accepted as texts, because ids often are numbers."""
 
     model_config = ConfigDict(frozen=True, coerce_numbers_to_str=True)
 
@@ -55,12 +55,12 @@ OptionalText = Annotated[str, BeforeValidator(lambda value: "" if value is None 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Number = Annotated[Finite | None, BeforeValidator(as_number)]
 Amount = Annotated[Annotated[Finite, Field(ge=0, le=LARGEST_AMOUNT)] | None, BeforeValidator(as_number)]
-"""A cost, a count, a time; None where it is not known."""
+"""A cost, count or duration; None if unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One object of a file. `place` is "file: row 3"."""
+    """One object of a file; `place` reads "file: row 3"."""
 
     place: str
     values: Values
@@ -69,7 +69,7 @@ class Record:
         return DataError(f"{self.place}, field '{name}': {problem}")
 
     def get(self, name: str) -> Any:
-        """The value, or `ABSENT`. A name with dots leads into objects: `metadata.subject`."""
+        """Return a field's value, or `ABSENT`. A dotted name leads into objects: `metadata.subject`."""
         found: Any = self.values
         for part in (name,) if name in self.values else name.split("."):
             if not isinstance(found, Mapping) or part not in found:
@@ -78,14 +78,14 @@ class Record:
         return found
 
     def read(self, row: type[M], names: Mapping[str, str] = MappingProxyType({}), **given: object) -> M:
-        """The fields of a kind of row.
+        """Validate the record as a row.
 
         Args:
-            names: the row's name of a field -> the file's, where it is another.
-            given: values of fields that the file does not have.
+            names: the file's name of each field whose name differs from the row's.
+            given: values of fields that the file lacks.
 
         Raises:
-            DataError: with the field, what it has and what is allowed.
+            DataError: a field is missing, unknown or invalid; the message has its value and what is allowed.
         """
         values: Values = self.values
         if names or given:
@@ -107,7 +107,7 @@ class Record:
 
 
 def kind_of(value: Any) -> str:
-    """Describes a value by its JSON type, with a short one itself; nothing of a long text, which may be a prompt."""
+    """Describe a value by its JSON type, or by itself if it is short. Long texts are not shown: they may be prompts."""
     names = {dict: "an object", list: "a list", bool: "true or false", type(None): "null", bytes: "bytes"}
     if isinstance(value, str):
         return f"'{value}'" if len(value) <= 20 else "a text"
@@ -115,8 +115,11 @@ def kind_of(value: Any) -> str:
 
 
 def parse_json(text: str | bytes, place: str) -> Any:
-    """A value whose texts can be written again: half a character (a surrogate without its other half, which JSON can
-    name and UTF-8 cannot) becomes U+FFFD. Raises DataError with the place."""
+    """Parse a JSON text; a lone surrogate, which UTF-8 cannot express, becomes U+FFFD.
+
+    Raises:
+        DataError: not JSON; the message starts with `place`.
+    """
     try:
         text = text if isinstance(text, str) else text.decode(json.detect_encoding(text))
         value = json.loads(text)
@@ -129,8 +132,11 @@ def parse_json(text: str | bytes, place: str) -> Any:
 
 
 def as_record(values: Any, place: str) -> Record:
-    """Raises DataError when the value is not an object, or is a row of RouterArena: who fits on that test proves
-    nothing."""
+    """Return an object as a record.
+
+    Raises:
+        DataError: not an object, or a row of RouterArena, a test that fitting on it would invalidate.
+    """
     if not isinstance(values, dict):
         raise DataError(f"{place}: expected an object; got {kind_of(values)}")
     if not ROUTER_ARENA.isdisjoint(values):
@@ -141,15 +147,15 @@ def as_record(values: Any, place: str) -> Record:
 
 
 def ending_of(path: Path) -> str:
-    """`.csv` of `x.csv` and of `x.csv.gz`."""
+    """Return the suffix of a file name without compression: `.csv` for `x.csv` and for `x.csv.gz`."""
     return path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
 
 
 def read_records(path: Path) -> Iterator[Record]:
-    """The rows of a file, by its ending: .csv, .parquet, .jsonl, or JSON, which may be lines as well.
+    """Yield the rows of a file by its suffix: .csv, .parquet, .jsonl, else JSON or JSON lines.
 
     Raises:
-        DataError: with the row; a file that cannot be read, holds half a row, or none.
+        DataError: the file cannot be read, a row is incomplete, or there is no row; the message names the row.
         MissingExtraError: pyarrow is not installed.
     """
     yield from numbered(
@@ -158,12 +164,12 @@ def read_records(path: Path) -> Iterator[Record]:
 
 
 def json_records(path: Path) -> Iterator[Record]:
-    """The rows of JSON lines. Raises DataError as `read_records` does."""
+    """Yield the rows of a file of JSON lines; errors as in `read_records`."""
     return numbered(path, json_lines)
 
 
 def numbered(path: Path, rows_of: Callable[[Path], Iterable[Any]], *, may_be_empty: bool = False) -> Iterator[Record]:
-    """Rows with their places; None is a blank one. Raises DataError as `read_records` does."""
+    """Yield rows with their places and skip blank ones (None); errors as in `read_records`."""
     number, is_empty = 0, True
     if not path.is_file():
         raise DataError(f"{path}: no such file")
@@ -186,6 +192,7 @@ def numbered(path: Path, rows_of: Callable[[Path], Iterable[Any]], *, may_be_emp
 
 
 def open_text(path: Path, newline: str = "") -> IO[str]:
+    """Open a text file, compressed or not; a byte order mark is skipped."""
     opener = gzip.open if path.suffix == ".gz" else open
     return cast(IO[str], opener(path, "rt", encoding="utf-8-sig", newline=newline))
 
@@ -196,7 +203,7 @@ def json_lines(path: Path) -> Iterator[str | None]:
 
 
 def json_rows(path: Path) -> Iterable[Any]:
-    """The objects of a JSON list, of the list `data` of one object, or of JSON lines."""
+    """Return the objects of a JSON list, of the list `data` of one object, or of JSON lines."""
     with open_text(path) as stream:
         text = stream.read()
     try:
@@ -208,6 +215,7 @@ def json_rows(path: Path) -> Iterable[Any]:
 
 
 def csv_rows(path: Path) -> Iterator[Values]:
+    """Yield the rows of a CSV file by column name; raise csv.Error for a repeated column or a row of another length."""
     csv.field_size_limit(sys.maxsize)  # the default refuses prompts of more than 131,072 characters
     with open_text(path) as stream:
         rows = csv.DictReader(stream, strict=True)
@@ -222,6 +230,7 @@ def csv_rows(path: Path) -> Iterator[Values]:
 
 
 def parquet_rows(path: Path) -> Iterator[Values]:
+    """Yield the rows of a Parquet file by column name; raise OSError for another format."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

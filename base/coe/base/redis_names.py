@@ -1,21 +1,21 @@
-"""The names of all that the project keeps in Redis, so that no two parts share one and `coe:*` is a rule for all.
+"""Names of everything that the project stores in Redis. All begin with `coe:`, so that one access rule covers them.
 
-What one script changes together has the same part in braces, which a cluster keeps in one place.
+Keys that one script changes together share the part in braces, so that a cluster stores them on one node.
 """
 
 from __future__ import annotations
 
 DECISIONS = "coe:decisions"
-"""The stream of the decision log, unless experts.yaml names it otherwise."""
+"""Stream of the decision log, unless experts.yaml gives another name."""
 
 DEAD_LETTERS = ":dead"
-"""End of the name of the stream of records that were given up."""
+"""Suffix of the stream of records that could not be stored."""
 
 CONVERSATIONS = "coe:conversation:"
-"""Before a conversation's hash: its expert."""
+"""Prefix of a conversation's hash; the value is its expert."""
 
 CACHED_ANSWERS, CACHED_FROM = "coe:cache:answer:", "coe:cache:of:"
-"""Before the hash of a request: its answer; before a decision's id: the hash."""
+"""Prefixes: of a request's hash, for its answer; and of a decision's id, for that hash."""
 
 LIMITS = "coe:limits"
-"""Before a team in braces: what its keys have used of their caps."""
+"""Prefix of a team in braces, for what its keys have used of their limits."""

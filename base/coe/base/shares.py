@@ -1,4 +1,4 @@
-"""Statistics of shares: Wilson's interval, and the calibration of predictions, by bins of those that hold any."""
+"""Statistics of shares: Wilson's interval, and the calibration of predictions by non-empty bins."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Z_95 = 1.959964
-"""97.5% quantile of the standard normal."""
+"""97.5% quantile of the standard normal, for two-sided 95% intervals."""
 
 
 def wilson_interval(share: float, n: float) -> tuple[float, float]:
-    """Score interval of a share of n independent draws (Wilson 1927). `n` may be an effective number of draws.
+    """Return the 95% score interval of a share of `n` independent draws (Wilson 1927); `n` may be an effective count.
 
     Raises:
         ValueError: n is not positive.
@@ -29,12 +29,12 @@ def wilson_interval(share: float, n: float) -> tuple[float, float]:
 Shares = NDArray[np.floating]
 
 BINS = 15
-"""As Guo et al. 2017 (arXiv 1706.04599)."""
+"""Number of bins, as in Guo et al. 2017 (arXiv 1706.04599)."""
 
 
 @dataclass(frozen=True)
 class ReliabilityBins:
-    """Bins of equal width that hold any prediction: mean prediction, mean outcome and count, each (r,)."""
+    """Non-empty bins of equal width: mean prediction, mean outcome and count, each of shape (r,)."""
 
     predicted: NDArray[np.float64]
     observed: NDArray[np.float64]
@@ -42,11 +42,11 @@ class ReliabilityBins:
 
 
 def reliability_bins(predicted: Shares, observed: Shares, bins: int = BINS) -> ReliabilityBins:
-    """`bins` bins of equal width over [0, 1], the last one closed at 1.
+    """Sort predictions into `bins` bins of equal width over [0, 1], the last one closed at 1.
 
     Args:
-        predicted: (n,) in [0, 1].
-        observed: (n,) what came of it: 0 or 1, or a score in [0, 1].
+        predicted: probabilities in [0, 1], shape (n,).
+        observed: outcomes, 0 or 1 or a score in [0, 1], shape (n,).
 
     Raises:
         ValueError: a prediction outside [0, 1].
@@ -64,8 +64,10 @@ def reliability_bins(predicted: Shares, observed: Shares, bins: int = BINS) -> R
 
 
 def calibration_error(predicted: Shares, observed: Shares, bins: int = BINS) -> float | None:
-    """ECE: mean distance of mean prediction and mean outcome over 15 bins of equal width, weighted by their counts
-    (Guo et al. 2017, eq. 3). None without predictions."""
+    """Return the expected calibration error (Guo et al. 2017, eq. 3); None without predictions.
+
+    It is the mean distance between mean prediction and mean outcome over the bins, weighted by their counts.
+    """
     if len(predicted) == 0:
         return None
     found = reliability_bins(predicted, observed, bins)

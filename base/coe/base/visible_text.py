@@ -1,4 +1,4 @@
-"""Text of others (prompts, answers, names, errors of servers) before it reaches a terminal, a log or a spreadsheet."""
+"""Escapes for foreign text (prompts, answers, names, server errors) before a terminal, log or spreadsheet shows it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ BREAKS = re.compile("[\t\n]")
 
 
 def visible(text: str) -> str:
-    """The text with what could drive a terminal or reorder a line as escapes, `\\u001b`; of JSON, the same JSON."""
+    """Escape characters that could drive a terminal or reorder a line, as in JSON; JSON keeps its meaning."""
     return UNSAFE.sub(escaped, text)
 
 
 def visible_line(text: str) -> str:
-    """The same on one line: breaks and tabs become escapes, too, so that a text cannot forge a line of a log."""
+    """Escape breaks and tabs as well, so that a text cannot forge a line of a log."""
     return BREAKS.sub(escaped, visible(text))
 
 
@@ -25,7 +25,7 @@ def escaped(found: re.Match[str]) -> str:
 
 
 def echo(text: str, *, to_stderr: bool = False) -> None:
-    """Prints lines as they are but for unsafe characters."""
+    """Print text with unsafe characters escaped."""
     import typer
 
     typer.echo(visible(text), err=to_stderr)

@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all, what outlives a power cut, and locks between processes."""
+"""Atomic file replacement, writes that survive a power cut, and locks between processes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 
 def write_whole(path: Path, content: str | bytes, mode: int | None = None, *, is_synced: bool = False) -> None:
-    """Replaces a file, so that a reader finds the old content or the new one.
+    """Replace a file atomically: a reader sees the old content or the new one.
 
     Args:
-        mode: its permissions; None: those of a new file.
-        is_synced: the new content outlives a power cut.
+        mode: permission bits; None for those of a new file.
+        is_synced: return only when the new content would survive a power cut.
     """
     staged = path.with_name(f".{path.name}.{os.getpid()}")
     staged.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -29,7 +29,7 @@ def write_whole(path: Path, content: str | bytes, mode: int | None = None, *, is
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds the lock of a file, which is made with its folder where there is none; waits for its holder."""
+    """Hold the lock of a file during a block; wait for its holder. The file and its folder are created if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -37,14 +37,14 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def write_all(descriptor: int, block: bytes) -> None:
-    """Writes every byte. Raises OSError; some bytes may be written then."""
+    """Write every byte. On OSError, some bytes may have been written."""
     view = memoryview(block)
     while view:
         view = view[os.write(descriptor, view) :]
 
 
 def sync_path(path: Path) -> None:
-    """Makes a file's content, or the names in a folder, outlive a power cut. Raises OSError."""
+    """Flush a file, or the names in a folder, to disk, so that they survive a power cut; may raise OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

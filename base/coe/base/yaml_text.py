@@ -1,5 +1,4 @@
-"""YAML as people write it, under limits: a key that appears twice in a mapping is an error, because one value would be
-lost."""
+"""A YAML reader with limits. A repeated key in a mapping is an error, because one of its values would be lost."""
 
 from __future__ import annotations
 
@@ -17,18 +16,19 @@ from coe.base.errors import ConfigError
 MERGE_TAG = "tag:yaml.org,2002:merge"
 
 MOST_CHARACTERS = 4 << 20
-"""Of a text, also when every alias in it is written out: a few aliases to aliases can mean billions of values."""
+"""Characters in a text with all aliases expanded: a few nested aliases can expand to billions of values."""
 
 VALUE_CHARACTERS = 40
-"""Each key and value counts at least so much, so that a text has about 100,000 of them at most (half a second)."""
+"""Characters that each key or value counts at least, so that a text has at most about 100,000 (half a second)."""
 
 MOST_LEVELS = 64
+"""Levels of nesting."""
 
 
 class StrictLoader(Composer, CParser, SafeConstructor, Resolver):
-    """Plain values only, each key once. Keys merged by `<<` are not repeats: a mapping's own keys replace them.
+    """A loader of plain values with unique keys. A key merged by `<<` is no repeat: the mapping's own key replaces it.
 
-    The limits end a text where it exceeds them, before the rest is parsed.
+    The limits stop a text where it exceeds them, before the rest is parsed.
     """
 
     def __init__(self, text: str) -> None:
@@ -79,7 +79,7 @@ class StrictLoader(Composer, CParser, SafeConstructor, Resolver):
         return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """PyYAML trusts a tag, so `!!bool maybe` ends in a KeyError, `!!int ''` in an IndexError and so on."""
+        """Build a value. PyYAML trusts its tag: `!!bool maybe` ends in a KeyError, `!!int ''` in an IndexError."""
         try:
             return super().construct_object(node, deep)
         except (ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:
@@ -90,10 +90,10 @@ class StrictLoader(Composer, CParser, SafeConstructor, Resolver):
 
 
 def read_yaml(text: str, *, file: str) -> object:
-    """The plain values of one document.
+    """Return the plain values of one document.
 
     Raises:
-        ConfigError: it is not YAML, exceeds a limit, has a key twice, or a value that is not what its tag says.
+        ConfigError: not YAML, over a limit, a repeated key, or a value that does not match its tag.
     """
     if len(text) > MOST_CHARACTERS:
         raise ConfigError(f"{file}: has {len(text):,} characters; allowed: up to {MOST_CHARACTERS:,}")

@@ -1,1 +1,1 @@
-"""The `coe` command, which finds those of all distributions by name. Imports none of them before it is called."""
+"""The `coe` command. It finds the sub-commands of all packages by name, and imports one only when it is called."""

@@ -1,4 +1,4 @@
-"""The `coe` command. Of its sub-commands only the one that is called is imported."""
+"""The `coe` command. It imports only the sub-command that is called."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ UsageError: Any = next(each for each in typer.BadParameter.__mro__ if each.__nam
 
 
 class Group(TyperGroup):
-    """The commands whose names begin with `words`. Others than the one that is called are a name and a summary."""
+    """The commands whose names begin with `words`. A command that is not called is only a name and a summary."""
 
     words: tuple[str, ...] = ()
 
@@ -73,7 +73,7 @@ class Group(TyperGroup):
 
 
 def command_of(name: str) -> Any:
-    """The command with its options."""
+    """Return a command with its options."""
     module, function = COMMANDS[name].target.split(":")
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     app.command(epilog=PLACES)(getattr(import_module(module), function))
@@ -81,7 +81,7 @@ def command_of(name: str) -> Any:
 
 
 def places_before(ctx: Any, command: Any, rest: Sequence[str]) -> list[str]:
-    """The options of `coe` itself that were given before the name of a command that takes them, and not after it."""
+    """Return the options of `coe` before a command's name, if the command takes them and none follows the name."""
     given = ctx.find_root().params
     options = {each.opts[0]: given[each.name] for each in command.params if given.get(each.name) is not None}
     after = {word.partition("=")[0] for word in rest}
@@ -104,14 +104,17 @@ def coe(
         Path | None, typer.Option(help="folder of everything that is kept; else COE_DATA_DIR, or data")
     ] = None,
 ) -> None:
-    """A composition of experts: one OpenAI-compatible endpoint that routes each query to the expert that answers it
-    best within a budget. `coe up` starts one here, `coe init URL` writes an experts.yaml for endpoints that you have.
+    """Route each query to the expert LLM that answers it best within a budget, behind one OpenAI-compatible endpoint.
+
+    `coe up` starts one here, `coe init URL` writes an experts.yaml for endpoints that you have.
     """
 
 
 def run(name: str, arguments: Sequence[str]) -> int:
-    """Runs one command; an error that we raise on purpose, or a file that the system refuses, becomes one line on
-    standard error and exit status 1. A command may return others to run after it, as lists of words."""
+    """Run one command and return its exit status; return values that are lists of words are run as further commands.
+
+    An error of this project, or a file that the system refuses, becomes one line on standard error and exit status 1.
+    """
     # Every matrix of a router is small (see base.blas); numpy reads this when it is imported, which is after this.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
@@ -134,7 +137,7 @@ def run(name: str, arguments: Sequence[str]) -> int:
 
 
 def usage_lines(error: Any) -> list[str]:
-    """Says what is wrong with an option or argument, and where its help is, in the words of our other errors."""
+    """Describe an invalid option or argument, and name the command that shows its help."""
     from pydantic import ValidationError
 
     said = error.format_message()  # names the option as well
@@ -147,9 +150,11 @@ def usage_lines(error: Any) -> list[str]:
 
 
 def keep_private(name: str, arguments: list[str]) -> None:
-    """Makes a command's files readable by its user alone, unless they are meant to be shown, and also the files that
-    the data folder already holds. A folder of another user is left as it is: `coe up` and `coe serve` refuse one that
-    is open. A process that crashes leaves no core, which would hold prompts and keys."""
+    """Restrict the files that a command writes, unless they are reports, and those in the data folder to their owner.
+
+    A folder of another user is left as it is: `coe up` and `coe serve` refuse one that is open. A process that crashes
+    leaves no core dump, which would hold prompts and keys.
+    """
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     if not COMMANDS[name].is_shown:
         os.umask(PRIVATE_UMASK)
@@ -158,6 +163,7 @@ def keep_private(name: str, arguments: list[str]) -> None:
 
 
 def complain(lines: Sequence[str], status: int = 1) -> int:
+    """Print errors, one line each, and return the exit status."""
     for line in lines:
         # What is in a file may hold line breaks; a complaint is one line all the same.
         sys.stderr.write(f"coe: {visible(' '.join(line.splitlines()))}\n")

@@ -1,4 +1,4 @@
-"""The table of sub-commands of `coe`, from commands.toml, which says what each field means."""
+"""The table of sub-commands of `coe`, from commands.toml, which documents the fields."""
 
 from __future__ import annotations
 

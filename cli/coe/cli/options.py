@@ -1,4 +1,4 @@
-"""Options that several commands share, options that a record describes, and the check of `--out` before any work."""
+"""Options that several commands share, options from the fields of a model, and an early check of `--out`."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ from coe.base.errors import ConfigError
 from coe.base.fault_words import fault_words
 
 GATEWAY_URL = f"http://127.0.0.1:{os.environ.get('COE_PORT') or 8000}/v1"
-"""API root of the gateway of this host, on the port that `coe serve` and `coe up` take without `--port`."""
+"""API root of this host's gateway, on the default port of `coe serve` and `coe up`."""
 
 
 def api_key() -> str | None:
-    """The key of the gateway or API, if it wants one: an option would show it to whoever lists processes."""
+    """Return the API key from COE_API_KEY, if any. An option would show it in lists of processes."""
     return os.environ.get("COE_API_KEY") or None
 
 
 def unix_time(value: str | float, option: str = "--since") -> float:
-    """Unix seconds of an ISO date or time, taken as UTC where it names no zone; a number (an option's default) is
-    already that. Raises ConfigError, naming `option`."""
+    """Return the Unix seconds of an ISO date or time, in UTC if it names no zone; numbers pass unchanged.
+
+    Raises:
+        ConfigError: not an ISO date or time; the message names `option`.
+    """
     if isinstance(value, float):
         return value
     try:
@@ -42,13 +45,13 @@ def unix_time(value: str | float, option: str = "--since") -> float:
 
 
 def cache_folder(default: Path) -> Path:
-    """The folder that keeps embeddings by content: COE_CACHE_DIR, or a command's own."""
+    """Return the folder of the embedding cache: COE_CACHE_DIR, else the command's default."""
     return Path(os.environ.get("COE_CACHE_DIR") or default)
 
 
 ConfigOption = Annotated[Path, typer.Option("--config", envvar="COE_CONFIG", hidden=True)]
 DataOption = Annotated[Path, typer.Option("--data-dir", envvar="COE_DATA_DIR", hidden=True)]
-"""Options of `coe` itself, whose help has them; each command that reads one takes it too."""
+"""Options of `coe` itself, which has their help; each command that reads one accepts it too."""
 JsonOption = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="seed of every random draw")]
 SinceOption = Annotated[
@@ -64,10 +67,13 @@ SinceOption = Annotated[
 
 
 def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Gives a command one option per described field of each parameter that is a pydantic model.
+    """Give a command one option for each described field of its parameters that are pydantic models.
 
-    Name, type, default, bounds and help text of the option are those of the field; a field without a description is
-    not one. The command is called with the model, or refuses what the model refuses.
+    The option takes name, type, default, bounds and help from the field; a field without a description is no option.
+    The command is called with the model.
+
+    Raises:
+        ConfigError: when the command runs, for a value that the model rejects.
     """
     parameters: list[inspect.Parameter] = []
     models: dict[str, tuple[type[BaseModel], list[str]]] = {}
@@ -99,7 +105,7 @@ def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def options_of(model: type[BaseModel]) -> Iterator[inspect.Parameter]:
-    """Options of the described fields of a record."""
+    """Yield an option for each described field of a model."""
     for name, field in model.model_fields.items():
         if field.description is not None:
             names = [f"--{name.replace('_', '-')}"] if field.default is False else []  # no --no-NAME
@@ -113,7 +119,7 @@ def options_of(model: type[BaseModel]) -> Iterator[inspect.Parameter]:
 
 
 def bounds_of(field: FieldInfo) -> dict[str, Any]:
-    """Least and greatest value that a field allows, those included, as a typer option takes them."""
+    """Return the smallest and greatest allowed value of a field, inclusive, as arguments of a typer option."""
     names: dict[type, str] = {Ge: "min", Le: "max"}
     return {
         names[type(rule)]: getattr(rule, "ge", getattr(rule, "le", None))
@@ -123,7 +129,11 @@ def bounds_of(field: FieldInfo) -> dict[str, Any]:
 
 
 def require_folder(out: Path) -> None:
-    """Raises ConfigError when `out` is not a folder and cannot become one, or is not writable."""
+    """Check that a folder for output exists or can be created, and is writable.
+
+    Raises:
+        ConfigError: it is not; the message names what prevents it.
+    """
     for place in (out, *out.absolute().parents):
         if place.is_dir():
             if not os.access(place, os.W_OK | os.X_OK):

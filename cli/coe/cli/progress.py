@@ -1,4 +1,4 @@
-"""Progress of a command on standard error: a bar on a terminal, a line every ten seconds or so in a pipe or a file."""
+"""Progress of a command on standard error: a bar on a terminal, a line about every ten seconds in a pipe or a file."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from contextlib import contextmanager
 from coe.cli.terminal import Terminal
 
 Progress = Callable[[str], None]
-"""Told what is being done now; "12 of 80" in it is drawn as a bar."""
+"""A callback for the current step of the work; "12 of 80" in its text is drawn as a bar."""
 
 
 def silent(_: str) -> None:
-    """Shows nothing."""
+    """Ignore progress."""
 
 
 PART_OF_WHOLE = re.compile(r"(\d+) of (\d+)")
 NUMBERS = re.compile(r"\d+")
 EVERY_S = 10.0
+"""Seconds between two lines about the same step."""
 
 
 def plain_lines(write: Progress, clock: Callable[[], float] = time.monotonic) -> Progress:
-    """Progress where no terminal shows a bar: writes every new step, and of a long one a line every `EVERY_S`."""
+    """Return a progress callback for plain output: it writes each new step, and a long one every `EVERY_S`."""
     step, said_at_s = "", 0.0
 
     def show(message: str) -> None:
@@ -38,7 +39,7 @@ def plain_lines(write: Progress, clock: Callable[[], float] = time.monotonic) ->
 
 @contextmanager
 def console_progress() -> Iterator[Progress]:
-    """Shows progress while a block runs. Standard output stays free for results."""
+    """Show progress during a block, on standard error; standard output stays free for results."""
     console = Terminal(stderr=True)
     if not console.is_terminal:
         yield plain_lines(lambda line: console.print(line, soft_wrap=True))
@@ -60,7 +61,7 @@ def console_progress() -> Iterator[Progress]:
 
 @contextmanager
 def working(message: str) -> Iterator[None]:
-    """Shows that one thing is being done while a block runs."""
+    """Show one step as in progress during a block."""
     with console_progress() as show:
         show(message)
         yield

@@ -1,6 +1,6 @@
-"""Terminal output of every command: a console and tables in which no foreign text can drive the terminal.
+"""Terminal output of every command: a console and tables in which foreign text cannot drive the terminal.
 
-ruff keeps other modules from rich's own, and from typer.echo; `base.visible_text.echo` prints plain lines.
+Ruff bans rich's own classes and typer.echo elsewhere; `base.visible_text.echo` prints plain lines.
 """
 
 from __future__ import annotations
@@ -20,33 +20,39 @@ if TYPE_CHECKING:
 
 
 class Terminal(Console):
-    """rich's console over text that others wrote: unsafe characters are shown as escapes, and neither markup nor names
-    of emoji are read, nor numbers coloured, unless a call asks for it. Takes what `rich.console.Console` takes."""
+    """A rich console for foreign text: unsafe characters are escaped.
+
+    Markup and emoji names are not interpreted, and numbers not coloured, unless a call asks for it. It takes the
+    arguments of `rich.console.Console`.
+    """
 
     def __init__(self, *, markup: bool = False, emoji: bool = False, highlight: bool = False, **options: Any) -> None:
         super().__init__(markup=markup, emoji=emoji, highlight=highlight, **options)
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Cuts nothing off at the width of the terminal."""
+        """Print without cutting lines at the width of the terminal."""
         super().print(*objects, **{"crop": False, **options})
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Before it is measured, so that cells and wraps fit what is shown."""
+        """Escape a text before it is measured, so that cells and line breaks fit what is shown."""
         return super().render_str(visible(text), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Also what never was a string: texts with a style of their own, spinners, columns of progress."""
+        """Escape rendered segments as well: styled texts, spinners and progress columns never were strings."""
         for segment in super().render(renderable, options):
             text = segment.text if segment.control else visible(segment.text)
             yield segment if text is segment.text else Segment(text, segment.style)
 
 
 WIDEST = 10_000
+"""Columns of text that a table may use."""
 
 
 class Grid(Table):
-    """rich's table with one line a cell, so that no foreign text looks like a row of its own. One that is wider than
-    the terminal goes on beyond it: names stay whole, so that they can be copied."""
+    """A rich table with one line per row, so that foreign text cannot look like a row.
+
+    A table that is wider than the terminal goes on beyond it: names stay whole, so that they can be copied.
+    """
 
     def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
         super().add_row(*(visible_line(cell) if isinstance(cell, str) else cell for cell in cells), **options)

@@ -1,1 +1,1 @@
-"""Runs code that a model wrote. `runner.run_tests` is the way in; its docstring says what is guarded and what not."""
+"""A sandbox for code that a model wrote. Begin with `runner.run_tests`, which says what is guarded and what is not."""

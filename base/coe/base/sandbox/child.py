@@ -1,9 +1,9 @@
-"""The program inside the sandbox, started as a script by `runner.run_tests`, apart from site-packages and environment.
+"""The program inside the sandbox, started as a script by `runner.run_tests`, without site-packages or environment.
 
-Standard input holds a JSON object: code, tests, calls, nonce, filter (hex), and the limits. Standard output, a regular
-file, gets one byte ("K" the kernel filter is on, "-" it is not) before the code runs; after the tests passed it gets
-the nonce, and a line with the result of each call.
-Whatever the code raises ends the interpreter before that, so no handler is needed here.
+Standard input is a JSON object: code, tests, calls, nonce, filter (hex) and limits. Standard output is a regular file.
+It gets one byte before the code runs: "K" if the kernel filter is on, "-" if not. After the tests pass it gets the
+nonce, and a line with the result of each call. An exception of the code ends the interpreter earlier, so no handler is
+needed.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ _WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 class _FilterProgram(ctypes.Structure):
-    """struct sock_fprog of linux/filter.h."""
+    """The C type `struct sock_fprog` of linux/filter.h."""
 
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
 
 
 class _PathBeneath(ctypes.Structure):
-    """struct landlock_path_beneath_attr of linux/landlock.h."""
+    """The C type `struct landlock_path_beneath_attr` of linux/landlock.h."""
 
     _pack_ = 1
     _fields_ = (("allowed", ctypes.c_uint64), ("folder", ctypes.c_int32))
 
 
 def limit(kind: int, soft: int, hard: int) -> None:
-    """A resource limit, not above the hard limit that is already there."""
+    """Set a resource limit, at most the current hard limit."""
     ceiling = resource.getrlimit(kind)[1]
     if ceiling != resource.RLIM_INFINITY:
         soft, hard = min(soft, ceiling), min(hard, ceiling)
@@ -63,7 +63,7 @@ def _set_limits(cpu_s: int, memory_bytes: int, file_bytes: int) -> None:
 
 
 def _filter_system_calls(program: bytes) -> bool:
-    """Installs the filter. Returns True where the kernel took it; it stays for the rest of the process."""
+    """Install the filter for the rest of the process. Return whether the kernel accepted it."""
     if not program:
         return False
     libc = ctypes.CDLL(None)
@@ -75,7 +75,7 @@ def _filter_system_calls(program: bytes) -> bool:
 
 
 def _close_files(libc: ctypes.CDLL) -> None:
-    """Leaves to read what Python and libraries are made of, where the kernel has Landlock (Linux 5.13 and newer)."""
+    """Restrict reading to Python's files and libraries, if the kernel has Landlock (Linux 5.13 and newer)."""
     reading = ctypes.c_uint64(_READ_FILE_OR_FOLDER)
     rules = libc.syscall(_CREATE_RULESET, ctypes.byref(reading), ctypes.sizeof(reading), 0)
     if rules < 0:
@@ -92,7 +92,7 @@ def _close_files(libc: ctypes.CDLL) -> None:
 
 
 def die_with(parent_pid: int) -> None:
-    """Asks the kernel for SIGKILL at the parent's death; on Linux only. The code may sleep, which no limit ends."""
+    """Ask the kernel for SIGKILL at the parent's death, on Linux only: sleeping code would reach no CPU limit."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent_pid:
@@ -100,7 +100,7 @@ def die_with(parent_pid: int) -> None:
 
 
 def _guard_interpreter() -> None:
-    """The second fence, and the only one where the kernel has no filter: an audit hook, which cannot be removed."""
+    """Add an audit hook, which cannot be removed. It is the second guard, and the only one without a kernel filter."""
     denied, write_flags = _DENIED_EVENTS, _WRITE_FLAGS
 
     def refuse(event: str, arguments: tuple[object, ...]) -> None:
@@ -112,7 +112,7 @@ def _guard_interpreter() -> None:
 
 
 def _result(call: str, namespace: dict[str, object]) -> str:
-    """The value of a call, or the exception that it raises."""
+    """Return the value of a call as text, or the name of the exception that it raises."""
     try:
         return _shown(eval(call, namespace))  # noqa: S307
     except Exception as error:  # noqa: BLE001
@@ -120,7 +120,7 @@ def _result(call: str, namespace: dict[str, object]) -> str:
 
 
 def _shown(value: object) -> str:
-    """A value as text, equal for equal values of plain types."""
+    """Return a value as text; equal values of plain types have equal texts."""
     if isinstance(value, dict):
         return "{" + ", ".join(sorted(f"{_shown(key)}: {_shown(part)}" for key, part in value.items())) + "}"
     if isinstance(value, (set, frozenset)):
@@ -131,7 +131,7 @@ def _shown(value: object) -> str:
 
 
 def main() -> None:
-    """Read the job, lock the door, run the code, then the tests and the calls."""
+    """Read the job, apply the guards, run the code, then the tests and the calls."""
     job = json.load(sys.stdin)
     die_with(job["parent_pid"])
     verdict = os.dup(1)

@@ -1,4 +1,4 @@
-"""Runs code and its tests in a process that can do nothing but compute."""
+"""Runs of code and its tests in a process that can do nothing but compute."""
 
 from __future__ import annotations
 
@@ -24,8 +24,13 @@ _FILE_BYTES: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class SandboxLimits:
-    """`cpu_s`: processor seconds. `wall_s`: seconds by the clock, start of the interpreter (about 50 ms) included.
-    `memory_bytes`: address space, of which the interpreter takes about 30 MiB."""
+    """Limits of one run.
+
+    Args:
+        cpu_s: CPU seconds.
+        wall_s: wall-clock seconds, including the start of the interpreter (about 50 ms).
+        memory_bytes: address space, of which the interpreter takes about 30 MiB.
+    """
 
     cpu_s: int = 2
     wall_s: float = 6.0
@@ -34,8 +39,14 @@ class SandboxLimits:
 
 @dataclass(frozen=True, slots=True)
 class SandboxOutcome:
-    """`has_passed`: the code and every test ran to the end. `is_filtered`: the kernel filter was on; None when the
-    process ended before it could say. `is_timed_out`: the wall clock ended it. `results`: one of each call, as text."""
+    """The outcome of one run.
+
+    Args:
+        has_passed: the code and every test ran to the end.
+        is_filtered: the kernel filter was on; None if the process ended before it reported.
+        is_timed_out: the wall clock ended it.
+        results: the result of each call, as text.
+    """
 
     has_passed: bool
     is_filtered: bool | None
@@ -46,31 +57,33 @@ class SandboxOutcome:
 def run_tests(
     code: str, tests: str, limits: SandboxLimits, calls: Sequence[str] = (), *, needs_filter: bool = False
 ) -> SandboxOutcome:
-    """Runs `code`, then `tests` and `calls` in the same namespace, in a new interpreter (`python -I -S -B`).
+    """Run `code`, then `tests` and `calls` in the same namespace, in a new interpreter (`python -I -S -B`).
 
-    Of each call, an expression, its value or the exception that it raises comes back as text of at most 200 characters;
-    true and 1 are the same, a list and a tuple are not.
+    Each call is an expression. Its value or exception comes back as text of at most 200 characters. True and 1 give the
+    same text; a list and a tuple do not.
 
-    Guarded on every POSIX system: no site-packages, no environment variables, no inherited file but the verdict file,
-    an empty temporary working folder that is removed afterwards, its own session and process group (killed at the end),
-    CPU seconds, wall-clock seconds, 32 open files, 4 KiB per written file, no new processes for users other than root,
-    and an audit hook that refuses sockets, processes, signals, ctypes and changes to files from Python code.
+    Guarded on every POSIX system: no site-packages, environment variables or inherited files but the verdict file. The
+    working folder is empty, temporary and removed afterwards. The session and process group are new, and are killed at
+    the end. CPU seconds, wall-clock seconds, open files (32) and bytes per written file (4 KiB) are limited. Users
+    other than root can start no process. An audit hook denies Python code sockets, processes, signals, ctypes and
+    changes to files.
 
     Guarded by the kernel on Linux (x86_64, aarch64), also against native code and for root: address space, and a
-    seccomp list of allowed calls without sockets (local ones too), new processes or threads, exec, signals to others,
-    files opened for writing, and every call that renames, removes or changes a file, a limit or another process.
+    seccomp list of allowed calls. It excludes sockets (local ones too), new processes or threads, exec and signals to
+    others. It also excludes opening files for writing, and renaming, removing or changing a file, a limit or another
+    process.
 
-    With Landlock (Linux 5.13 and newer, unless its administrator left it out) the code can read the files of Python and
-    of libraries alone.
+    With Landlock (Linux 5.13 and newer, unless its administrator left it out) the code can read only the files of
+    Python and of libraries.
 
-    Not guarded: without Landlock the code can read any file that this user can read. What comes back is one bit, and
-    the results of calls, of which a client may learn whether those of two experts are equal. It can search the
-    interpreter for the secret word that reports success, so an answer made to cheat this sandbox can fake a pass; it
-    can make values that equal everything. Without the kernel filter, code that sets out to get round an audit hook gets
-    round it. It is not a virtual machine: a kernel bug is a way out.
+    Not guarded: without Landlock the code can read any file that this user can read. The caller receives one bit and
+    the results of calls; a client may learn whether the results of two experts are equal. The code can search the
+    interpreter for the nonce that reports success, so an answer written to cheat this sandbox can fake a pass. It can
+    also make values that equal everything. Without the kernel filter, determined code can evade the audit hook. This is
+    not a virtual machine: a kernel bug is a way out.
 
     Args:
-        needs_filter: runs nothing where the kernel takes no filter.
+        needs_filter: run nothing if the kernel accepts no filter.
 
     Raises:
         OSError: the interpreter could not be started.
@@ -104,8 +117,7 @@ def run_tests(
 
 
 def _run_child(folder: str, given: IO[bytes], verdict: IO[bytes], wall_s: float) -> bool:
-    """Runs the child; True where the clock ended it. Files rather than pipes: nothing can block, and the size limit
-    bounds the output."""
+    """Run the child; return whether it timed out. Files, unlike pipes, never block and have a size limit."""
     process = subprocess.Popen(
         [sys.executable, "-I", "-S", "-B", "-X", "utf8", str(_CHILD)],
         stdin=given,

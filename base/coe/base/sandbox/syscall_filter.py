@@ -1,4 +1,4 @@
-"""A seccomp filter for a process that only computes: the system calls it may make, as a classic BPF program.
+"""A seccomp filter for a process that only computes: the allowed system calls, as a classic BPF program.
 
 The calls are in system_calls.toml; the instructions and `struct seccomp_data` are from `linux/bpf_common.h` and
 `linux/seccomp.h`.
@@ -31,14 +31,15 @@ _WRITE_FLAGS: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_A
 
 
 def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
-    """struct sock_filter: u16 code, u8 jump if true, u8 jump if false, u32 value."""
+    """Pack one `struct sock_filter`: u16 code, u8 jump if true, u8 jump if false, u32 value."""
     return struct.pack("=HBBI", code, if_true, if_false, value)
 
 
 @cache
 def filter_program(platform: str, machine: str) -> bytes:
-    """The filter as an array of `struct sock_filter`; empty where there is none (not Linux, another processor, a
-    32-bit interpreter). Calls that are not listed fail with EPERM.
+    """Return the filter as an array of `struct sock_filter`; calls that are not listed fail with EPERM.
+
+    It is empty outside Linux, on other processors, and in a 32-bit interpreter.
 
     Args:
         platform: `sys.platform`.
