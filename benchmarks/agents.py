@@ -23,12 +23,12 @@ from rich.console import Console
 from benchmarks.uncertainty import DATA
 from coe.base.shares import Z_95
 from coe.gateway.chat_request import chat_request
-from coe.router.cost import Price, cost
-from coe.router.gateway_config import GatewayConfig
+from coe.router.config.gateway import GatewayConfig
 from coe.router.loop import SETTLED_AFTER, STALLED_AT, LoopState
-from coe.router.moves import MAX_MOVES, Move, escalation, price_of_move, stay
+from coe.router.policy.moves import MAX_MOVES, Move, escalation, price_of_move, stay
+from coe.router.prices.cost import Price, cost
+from coe.router.prices.usage import Usage
 from coe.router.types import DecisionReason, QueryFacts, StayRule
-from coe.router.usage import Usage
 
 CHEAP, STRONG = 0, 1
 SCAFFOLD, MODELS = "orchestrator", ("qwen-3-coder-480B", "claude-4.1-opus")
@@ -123,7 +123,7 @@ def escalates_for_good(last: int, state: LoopState, facts: QueryFacts) -> tuple[
 
 
 def ours(last: int, state: LoopState, facts: QueryFacts, gap: float = 0.0) -> tuple[int, str | None]:
-    """The rule of router/moves.py, where the cheap one is planned and worse by `gap`, as far as a router saw."""
+    """The rule of router/policy/moves.py, where the cheap one is planned and worse by `gap`, as far as a router saw."""
     facts = QueryFacts(**{name: getattr(facts, name) for name in facts.__slots__ if name != "loop"}, loop=state)
     if state.is_stalled:
         held, other = escalation(facts, gap * (last == CHEAP)), STRONG
@@ -176,7 +176,7 @@ ARMS: dict[str, Rule | None] = {
     "always cheap": keeps,
     "router of tasks, first turn only": None,
     "a repetition moves for good (LiteLLM)": escalates_for_good,
-    "router/moves.py": ours,
+    "router/policy/moves.py": ours,
 }
 
 
@@ -274,10 +274,10 @@ over tasks.
 
 - With few failures that show, a rule of repetitions gains next to nothing: the expert of the first turn decides.
   Failed tests of the agent's own are in the state, and no move uses them yet.
-- `router/moves.py` and LiteLLM's rule do nearly the same here: it escalates at the third repetition instead of the
-  second. An earlier version returned to the cheap model after {settled} good turns whatever it lost, and solved 0.250
-  instead of 0.46 in the last table: a loop that stalled is on a task that the cheap model does not solve. So a way
-  back now has to save more than it loses. At most {moves} moves are allowed.
+- `router/policy/moves.py` and LiteLLM's rule do nearly the same here: ours escalates at the third repetition instead
+  of the second. An earlier version returned to the cheap model after {settled} good turns whatever it lost, and solved
+  0.250 instead of 0.46 in the last table: a loop that stalled is on a task that the cheap model does not solve. So a
+  way back now has to save more than it loses. At most {moves} moves are allowed.
 - The goal of 30% less cost at no more than a point less (95%) is not reached in the first three tables. In the last
   one the cost is lower by a third, and the lower end of the interval is 1.2 points below always strong.
 """

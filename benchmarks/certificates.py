@@ -30,10 +30,10 @@ from coe.eval.certify.ladder import Choices, Ladder, build_ladder
 from coe.eval.certify.units import Drawn, chances, easier_only, graded, units_of
 from coe.eval.routing.routing_run import encode, load
 from coe.eval.routing.table_fit import TableRequest, fit_table
-from coe.router.artifact import RouterArtifact
 from coe.router.build import table_router
+from coe.router.config.policy import Budgets, PolicyConfig, QualityFloor
+from coe.router.model_files.artifact import RouterArtifact
 from coe.router.pipeline import Router
-from coe.router.policy_config import Budgets, PolicyConfig, QualityFloor
 from coe.router.strategies.agree import StrategyName
 from coe.router.types import CategoryProbs
 from coe.training.datasets.outcomes import read_outcomes

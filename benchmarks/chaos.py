@@ -35,7 +35,7 @@ from coe.decision_log.default_database import default_database_url
 from coe.decision_log.doctor import Diagnosis
 from coe.decision_log.doctor_commands import drain_all, examine
 from coe.decision_log.tables.log import DecisionRow
-from coe.router.log_config import Durability, LogConfig
+from coe.router.config.log import Durability, LogConfig
 from coe_offline.redis_server import RedisServer
 
 CLIENTS = 8

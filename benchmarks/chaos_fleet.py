@@ -15,7 +15,7 @@ from pathlib import Path
 import aiohttp
 import yaml
 
-from coe.fleet.engine_plans import free_port
+from coe.fleet.hosts.engine_plans import free_port
 
 START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 60.0

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, TypeVar
 
-from coe.router.log_config import Durability
+from coe.router.config.log import Durability
 
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import StreamingResponse
 
 from benchmarks.house import small_gateway
-from coe.gateway.asgi import Application, Message
+from coe.gateway.http.asgi import Application, Message
 
 PATH = "/v1/chat/completions"
 CALLS, ROUNDS = 200, 21

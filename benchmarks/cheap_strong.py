@@ -26,8 +26,8 @@ from coe.eval.routing.routing_run import load, run_trial, table_request
 from coe.eval.routing.table_fit import fit_methods
 from coe.eval.routing.trial import Trial
 from coe.eval.routing.trial_tables import read_tables
+from coe.router.config.policy import Budgets
 from coe.router.pipeline import Router
-from coe.router.policy_config import Budgets
 from coe.router.types import Float64Array, IntArray, QueryBatch, Record
 
 CPT_LEVELS = (50, 80)

@@ -2,10 +2,11 @@
 
     python -m benchmarks.conversations [--data DIR] [--part test] [--out docs/results/conversations.md]
 
-Follow-ups were written by hand (benchmarks/follow_ups): `dev.jsonl` to choose the rule of router/conversation.py,
-`test.jsonl` at the same time, and no choice looked at it. Switches are the fresh prompts, each after a conversation
-of another category. Public second turns (MT-Bench in Korean, LogicKor) come from the shared tables, with a router
-fitted on their single-turn prompts; MT-Bench in English was looked at while the rule was chosen.
+Follow-ups were written by hand (benchmarks/follow_ups): `dev.jsonl` to choose the rule of
+router/reading/conversation.py, `test.jsonl` at the same time, and no choice looked at it. Switches are the fresh
+prompts, each after a conversation of another category. Public second turns (MT-Bench in Korean, LogicKor) come from
+the shared tables, with a router fitted on their single-turn prompts; MT-Bench in English was looked at while the rule
+was chosen.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ from coe.base.shares import Z_95
 from coe.base.shipped import DEFAULT_CONFIG, shipped_root
 from coe.cli.progress import silent
 from coe.router.build import build_encoder
-from coe.router.config import load_config
-from coe.router.conversation import in_context
+from coe.router.config.composition import load_config
 from coe.router.protocols import Encoder
+from coe.router.reading.conversation import in_context
+from coe.router.reading.uncertainty import Uncertainty, apply_temperature
 from coe.router.section import PluginConfig
 from coe.router.types import GENERAL, FloatArray
-from coe.router.uncertainty import Uncertainty, apply_temperature
 from coe.training.stage_one import StageOne, embed, fit_stage_one
 from coe.training.types import LabelledQuery
 

@@ -27,7 +27,7 @@ from coe.decision_log.default_database import default_database_url
 from coe.decision_log.feedback_types import Feedback, FeedbackKind
 from coe.decision_log.listing import DecisionFilter, Opinion
 from coe.decision_log.payloads import Logged, from_payload, json_line, to_payload
-from coe.gateway.chat_log import record_of
+from coe.gateway.chat.log import record_of
 
 TEAM, EVERY, BATCH, PAGE = "acme", 100_000, 2000, 50
 MONTH_S, NOW = 30 * 86_400.0, 1_764_000_000.0

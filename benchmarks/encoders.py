@@ -27,7 +27,7 @@ from coe.base.shares import Z_95
 from coe.base.shipped import DEFAULT_CONFIG, seed_folder, shipped_root
 from coe.cli.progress import silent
 from coe.router.build import build_encoder
-from coe.router.config import load_config
+from coe.router.config.composition import load_config
 from coe.router.protocols import Encoder
 from coe.router.section import PluginConfig
 from coe.router.types import GENERAL, FloatArray, Metric

@@ -25,15 +25,15 @@ import numpy as np
 
 from benchmarks.chat_stack import call
 from coe.decision_log.privacy import load_key
-from coe.fleet.pool import ExpertPool
+from coe.fleet.calls.pool import ExpertPool
 from coe.fleet.providers import vllm
 from coe.fleet.providers._post import Posts
-from coe.gateway.asgi import Application
-from coe.gateway.live_router import live_router
+from coe.gateway.http.asgi import Application
+from coe.gateway.lifecycle.serve import Gateway
 from coe.gateway.parts import Parts
-from coe.gateway.serve import Gateway
+from coe.gateway.routers.live_router import live_router
 from coe.gateway.settings import Settings
-from coe.router.config import load_config
+from coe.router.config.composition import load_config
 from coe.router.types import FloatArray
 from tests.gateway.running import MemoryStore
 from tests.memory_log import MemoryLog

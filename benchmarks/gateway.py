@@ -36,7 +36,7 @@ from benchmarks.gateway_subjects import (
     running,
 )
 from benchmarks.gateway_texts import described, texts_file
-from coe.fleet.engine_plans import free_port
+from coe.fleet.hosts.engine_plans import free_port
 
 QUICK_S, WARM_UP_S = 1.0, 1.0
 

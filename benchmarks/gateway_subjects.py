@@ -24,7 +24,7 @@ import yaml
 from benchmarks.gateway_load import PATH
 from coe.base.shipped import DEFAULT_CONFIG, shipped_root
 from coe.eval.probe_set import load_probes
-from coe.fleet.engine_plans import free_port
+from coe.fleet.hosts.engine_plans import free_port
 from coe.training.datasets.outcome_rows import write_outcomes
 from coe.training.types import OutcomeTable
 

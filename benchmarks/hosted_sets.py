@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coe.base.errors import InfeasibleBudgetError
-from coe.router.price import SLACK
+from coe.router.policy.budget_price import SLACK
 from coe.router.types import BoolArray, Float64Array
 
 EXHAUSTIVE_EXPERTS = 12

@@ -27,13 +27,13 @@ from pydantic import BaseModel
 from coe.cli.command_line import APP
 from coe.cli.commands import COMMANDS
 from coe.decision_log.privacy import load_key
-from coe.fleet.pool import ExpertPool
+from coe.fleet.calls.pool import ExpertPool
 from coe.fleet.providers import echo
-from coe.gateway.live_router import live_router
+from coe.gateway.lifecycle.serve import Gateway
 from coe.gateway.parts import Parts
-from coe.gateway.serve import Gateway
+from coe.gateway.routers.live_router import live_router
 from coe.gateway.settings import Settings
-from coe.router.config import CoeConfig, load_config
+from coe.router.config.composition import CoeConfig, load_config
 from coe.training.retrain import run_retrain
 from tests.gateway.retrieval.serving import serving
 from tests.gateway.running import MemoryStore
@@ -54,11 +54,11 @@ RUNS = 10
 
 SINCE = {
     "keys, teams and their caps": """
-        gateway/keys/* gateway/key_commands.py gateway/chat_limits.py decision_log/admin_log.py
+        gateway/keys/* gateway/commands/keys.py gateway/chat/limits.py decision_log/admin_log.py
         gateway/endpoints/spend.py
     """,
     "three more client APIs": """
-        gateway/adapters/*
+        gateway/chat/adapters/*
     """,
     "batches": """
         gateway/batches/* gateway/endpoints/batches.py
@@ -67,14 +67,14 @@ SINCE = {
         gateway/console/* gateway/endpoints/admin.py gateway/endpoints/experts.py decision_log/listing.py
     """,
     "changes without a restart": """
-        gateway/changes/* gateway/swap.py
+        gateway/changes/* gateway/lifecycle/swap.py
     """,
     "fleet: residency, replicas, GPUs": """
-        fleet/residency* fleet/replicas.py fleet/vllm_[ghs]*.py fleet/desired_state.py
-        gateway/reach.py
+        fleet/residency* fleet/calls/replicas.py fleet/hosts/vllm_*.py fleet/vllm/desired_state.py
+        gateway/experts/availability.py
     """,
     "strategies": """
-        router/strateg* training/strategies/* gateway/strategy_run.py
+        router/strateg* training/strategies/* gateway/chat/strategy_run.py
         eval/routing/strategy_arms.py router/answers/*
     """,
     "answer cache": """
@@ -90,18 +90,18 @@ SINCE = {
         gateway/deploy/* eval/ray_engine.py
     """,
     "conversations": """
-        router/conversation.py gateway/conversations.py
+        router/reading/conversation.py gateway/chat/conversations.py
     """,
     "from other gateways: settings, logs, savings": """
-        fleet/setup/* fleet/price_list.py eval/log/foreign_logs.py eval/log/savings.py
+        fleet/setup/* router/prices/price_list.py eval/log/foreign_logs.py eval/log/savings.py
     """,
     "certificates": """
-        router/floor.py eval/metrics/betting.py eval/certify/* fleet/certificate.py
+        router/policy/floor.py eval/metrics/betting.py eval/certify/* fleet/certificate.py
     """,
     "learning: exploration, takeovers, worth": """
         training/bets.py training/learned_map.py training/change_points.py training/category_mix.py
         eval/log/*worth*.py
-        training/feedback_bias.py router/exploration.py
+        training/feedback_bias.py router/policy/exploration.py
     """,
 }
 """Capabilities that were asked for after the rooms were planned, and the files that came with each: none was in commit
@@ -125,7 +125,7 @@ def lines_of(texts: Iterable[str]) -> int:
 
 
 def module_of(path: str) -> str:
-    """Module of a file such as `gateway/coe/gateway/chat.py`."""
+    """Module of a file such as `gateway/coe/gateway/chat/chat.py`."""
     return path.partition("/")[2][:-3].replace("/", ".").removesuffix(".__init__")
 
 
@@ -313,7 +313,7 @@ def measured(texts: dict[str, str], commands: list[str]) -> dict[str, Measured]:
         "commands": Measured(len(commands)),
         "options": Measured(sum(map(options_of, commands)) + len(typer.main.get_command(APP).params)),
         "keys": Measured(keys_of(CoeConfig, set())),
-        "closure_of_chat": Measured(len(closure("coe.gateway.chat", texts))),
+        "closure_of_chat": Measured(len(closure("coe.gateway.chat.chat", texts))),
         "files_of_a_chat": Measured(len(chat), chat),
         "files_of_a_search": Measured(len(search), search),
         "files_of_a_retrain": Measured(len(retrain), retrain),

@@ -38,7 +38,7 @@ from benchmarks.loop_page import (
 )
 from benchmarks.loop_stage import Settings, Stage, fit_stage
 from coe.router.build import build_encoder
-from coe.router.config import load_config
+from coe.router.config.composition import load_config
 from coe.router.protocols import Encoder
 from coe.router.section import PluginConfig
 from coe.training.fit import one_thread

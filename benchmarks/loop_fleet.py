@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coe.base.embedding_cache import CachedEncoder
-from coe.router.features import features_of
 from coe.router.protocols import Encoder
+from coe.router.reading.features import features_of
 from coe.router.types import FloatArray
 from coe.training.datasets.outcomes import read_outcomes
 from coe.training.types import LabelledQuery, OutcomeTable

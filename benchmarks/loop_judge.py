@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.loop_fleet import Float64Array, IntArray, Moment, draw_experts
-from coe.gateway.judge import ENOUGH
+from coe.gateway.chat.judge import ENOUGH
 
 
 @dataclass(frozen=True)

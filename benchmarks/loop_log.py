@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.loop_fleet import Float64Array, IntArray
-from coe.router.feedback_config import FeedbackConfig
+from coe.router.config.feedback import FeedbackConfig
 from coe.training.feedback_bias import ReplyBin, ReplyRates
 from coe.training.log_table import LogTable
 

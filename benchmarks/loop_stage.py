@@ -22,9 +22,9 @@ from benchmarks.loop_judge import Opinions
 from coe.cli.progress import silent
 from coe.router.build import MeasuredExperts, assemble, build_encoder, solved_policy
 from coe.router.capabilities import Capabilities
-from coe.router.map_solver import ExpertCosts
+from coe.router.config.policy import PolicyConfig
 from coe.router.pipeline import Router
-from coe.router.policy_config import PolicyConfig
+from coe.router.policy.map_solver import ExpertCosts
 from coe.router.quality import Measured, QualityMatrix
 from coe.router.scorers.map import MapScorer
 from coe.router.section import PluginConfig

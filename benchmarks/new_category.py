@@ -20,7 +20,7 @@ from rich.console import Console
 from benchmarks.uncertainty import fit_request, mean_interval
 from coe.base.shipped import seed_folder
 from coe.router.build import build_encoder
-from coe.router.config import load_config
+from coe.router.config.composition import load_config
 from coe.training.fit import one_thread
 from coe.training.fit_inputs import labelled_queries
 from coe.training.stage_one import LabelledEmbeddings, StageOne, embed, fit_stage_one, label_numbers

@@ -30,14 +30,14 @@ from coe.decision_log.decision_record import DecisionInputs, TerminalState
 from coe.decision_log.default_database import default_database_url
 from coe.decision_log.privacy import new_decision_id
 from coe.decision_log.sink import DecisionLog
-from coe.gateway.chat_log import record_of
+from coe.gateway.chat.log import record_of
 from coe.gateway.chat_request import ChatRequest
-from coe.gateway.composition import spare_what_is_there
 from coe.gateway.exchange import AnswerFacts, Calls, ChatRow, Decided, Ending, RequestContext
 from coe.gateway.keys.grants import EVERYBODY
-from coe.router.log_config import Durability, LogConfig
+from coe.gateway.lifecycle.composition import spare_what_is_there
+from coe.router.config.log import Durability, LogConfig
+from coe.router.prices.usage import Usage
 from coe.router.types import DecisionReason, QueryFacts, RoutingDecision
-from coe.router.usage import Usage
 from coe_offline.redis_server import RedisServer
 
 GROUP, PERIOD_S = 20, 0.02

@@ -15,10 +15,10 @@ from contextlib import AsyncExitStack
 
 from aiohttp import web
 
-from coe.fleet.backend import BackendRequest
-from coe.fleet.pool import ExpertPool
+from coe.fleet.calls.backend import BackendRequest
+from coe.fleet.calls.pool import ExpertPool
+from coe.fleet.calls.replicas import Replicas
 from coe.fleet.providers import vllm
-from coe.fleet.replicas import Replicas
 from tests.fake_vllm.command import FakeOptions
 from tests.fake_vllm.engine import FakeEngine
 from tests.fake_vllm.server import FakeServer

@@ -22,7 +22,7 @@ from coe.retrieval.training.labels import Labelled
 from coe.retrieval.training.routing_tuning import chosen_scores, columns_of
 from coe.retrieval.training.searcher import Searcher
 from coe.retrieval.types import BASE, Arm
-from coe.router.features import unit_rows
+from coe.router.reading.features import unit_rows
 from coe.router.types import FloatArray, IntArray
 
 TIE = 1e-6

@@ -27,9 +27,9 @@ import yaml
 from rich.console import Console
 
 from coe.base.shipped import seed_folder
-from coe.router.artifact import load_artifact
 from coe.router.build import load_router
-from coe.router.config import CoeConfig, parse_config
+from coe.router.config.composition import CoeConfig, parse_config
+from coe.router.model_files.artifact import load_artifact
 from coe.router.types import Query, QueryFacts
 from coe.training.datasets.outcome_rows import write_outcomes
 from coe.training.datasets.outcomes import read_outcomes

@@ -38,7 +38,7 @@ from coe.retrieval.stores.filters import Comparison
 from coe.retrieval.stores.ingestion import completed
 from coe.retrieval.stores.store_records import Addition, VectorStore
 from coe.retrieval.stores.store_search import SearchRequest, StoreSearch
-from coe.router.retrieval_config import RetrievalConfig
+from coe.router.config.retrieval import RetrievalConfig
 from tests.postgres import running_postgres
 
 CHUNKS_OF_A_FILE, WORDS_OF_A_CHUNK, VOCABULARY = 100, 40, 20_000

@@ -33,8 +33,8 @@ from coe.eval.routing.strategy_arms import planned
 from coe.eval.routing.table_fit import TableRequest, fit_table
 from coe.eval.routing.trial import Trial
 from coe.eval.routing.trial_tables import Tables
-from coe.router.normalise import normalised_text
-from coe.router.policy_config import Budgets, PolicyConfig
+from coe.router.config.policy import Budgets, PolicyConfig
+from coe.router.reading.normalise import normalised_text
 from coe.router.strategies.agree import StrategyName
 from coe.training.datasets.outcomes import read_outcomes
 from coe.training.types import OutcomeTable

@@ -28,8 +28,8 @@ from coe.eval.routing.routing_run import load, run_trial
 from coe.eval.routing.strategy_arms import planned
 from coe.eval.routing.table_fit import TableRequest, fit_table
 from coe.eval.routing.trial_tables import Tables
-from coe.router import strategy_plan
-from coe.router.policy_config import Budgets, PolicyConfig
+from coe.router.config.policy import Budgets, PolicyConfig
+from coe.router.policy import strategy_plan
 from coe.router.strategies.agree import StrategyName
 from coe.router.types import Float64Array
 from coe.training.datasets.outcomes import read_outcomes

@@ -21,16 +21,16 @@ from pathlib import Path
 import aiohttp
 import uvloop
 
-from coe.fleet.pool import ExpertPool
-from coe.fleet.program_log import JsonFormatter
+from coe.fleet.calls.pool import ExpertPool
+from coe.fleet.processes.program_log import JsonFormatter
 from coe.fleet.providers import vllm
-from coe.gateway.live_router import live_router
+from coe.gateway.lifecycle.serve import Gateway
 from coe.gateway.parts import Parts
-from coe.gateway.serve import Gateway
+from coe.gateway.routers.live_router import live_router
 from coe.gateway.settings import Settings
 from coe.gateway.telemetry.request_spans import Exporting
 from coe.gateway.telemetry.telemetry import Telemetry
-from coe.router.config import parse_config
+from coe.router.config.composition import parse_config
 from tests.gateway.running import MemoryStore
 from tests.memory_log import MemoryLog
 

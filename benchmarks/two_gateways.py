@@ -42,7 +42,7 @@ from benchmarks.gateway_subjects import (
     wait_until_answered,
 )
 from benchmarks.gateway_texts import texts_file
-from coe.fleet.engine_plans import free_port
+from coe.fleet.hosts.engine_plans import free_port
 from coe_offline.redis_server import RedisServer
 from tests.postgres import running_postgres
 

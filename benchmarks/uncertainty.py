@@ -26,9 +26,9 @@ from coe.base.shares import calibration_error
 from coe.router import plugins
 from coe.router.protocols import Encoder
 from coe.router.quality import QualityMatrix
+from coe.router.reading.uncertainty import apply_temperature
 from coe.router.section import PluginConfig
 from coe.router.types import GENERAL, FloatArray
-from coe.router.uncertainty import apply_temperature
 from coe.training.fit import one_thread
 from coe.training.stage_one import (
     FitRequest,

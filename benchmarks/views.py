@@ -31,12 +31,12 @@ from coe.base.shipped import DEFAULT_CONFIG, seed_folder, shipped_root
 from coe.cli.progress import silent
 from coe.router import plugins
 from coe.router.build import build_encoder
-from coe.router.config import load_config
-from coe.router.features import MAX_ASK_CHARS, Reading, read_ask, read_task, under_task
+from coe.router.config.composition import load_config
 from coe.router.protocols import ClassifierOf
+from coe.router.reading.features import MAX_ASK_CHARS, Reading, read_ask, read_task, under_task
+from coe.router.reading.uncertainty import Uncertainty, apply_temperature
 from coe.router.section import PluginConfig
 from coe.router.types import GENERAL, FloatArray, View
-from coe.router.uncertainty import Uncertainty, apply_temperature
 from coe.training.composites import read_composites
 from coe.training.fit_inputs import ABOUT_MATERIAL, read_seed
 from coe.training.stage_one import LabelledEmbeddings, embed, fit_stage_one

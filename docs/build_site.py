@@ -45,8 +45,8 @@ def help_of(name: str) -> str:
 
 def api_page() -> str:
     """Every route of the gateway with the first sentence of its description."""
-    from coe.gateway.plain import PLAIN
-    from coe.gateway.rest import MODULES
+    from coe.gateway.endpoints.fastapi_app import MODULES
+    from coe.gateway.endpoints.status import PLAIN
 
     said = "A running gateway describes all but chats in `/openapi.json`."
     parts = ["# API", "", said, "", "| call | purpose |", "| --- | --- |"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from coe.router.config import CoeConfig, parse_config
+from coe.router.config.composition import CoeConfig, parse_config
 
 
 def composition_of(experts: Mapping[str, object], **sections: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from coe.router.weights import resolve_weights
+from coe.router.model_files.weights import resolve_weights
 
 ROOT = Path(__file__).parents[1]
 READY_S = 400.0

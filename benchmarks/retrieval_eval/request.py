@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coe.base.errors import ConfigError
-from coe.router.config import load_config
-from coe.router.retrieval_config import RetrievalConfig
+from coe.router.config.composition import load_config
+from coe.router.config.retrieval import RetrievalConfig
 from coe.router.section import PluginConfig
 
 BM25 = "bm25"

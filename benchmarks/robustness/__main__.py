@@ -18,7 +18,7 @@ from coe.base.shipped import seed_folder
 from coe.cli.options import ConfigOption, DataOption, SeedOption
 from coe.eval.probe_set import load_probes
 from coe.router.build import live_router
-from coe.router.config import load_config
+from coe.router.config.composition import load_config
 from coe.router.pipeline import Router
 from coe.router.types import QueryBatch, RoutingDecision
 from coe.training.datasets.outcomes import read_outcomes

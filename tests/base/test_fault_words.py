@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from coe.base.errors import ConfigError
 from coe.base.fault_words import PATTERNS
 from coe.router import plugins
-from coe.router.config import parse_config
+from coe.router.config.composition import parse_config
 
 ROOT = Path(__file__).parents[2]
 PYDANTIC = re.compile(

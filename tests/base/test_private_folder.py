@@ -16,8 +16,8 @@ import pytest
 from coe.base.errors import ConfigError
 from coe.base.private_folder import close_to_others, data_folder_of, make_private
 from coe.decision_log.database import Database
+from coe.gateway.lifecycle.start import make_data_folder
 from coe.gateway.settings import Settings
-from coe.gateway.start import make_data_folder
 from tests.small_composition import composition_of
 
 CONFIG = composition_of({"coder": {"engine": "echo", "model": "m"}})

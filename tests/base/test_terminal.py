@@ -15,7 +15,7 @@ from rich.text import Text
 from coe.base.visible_text import echo, visible, visible_line
 from coe.cli.command_line import complain
 from coe.cli.terminal import Grid, Terminal
-from coe.fleet.program_log import FORMAT, SafeFormatter
+from coe.fleet.processes.program_log import FORMAT, SafeFormatter
 
 DRIVES = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 HOSTILE = (

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.chaos import run_chaos
 from benchmarks.chaos_history import PAUSE_S, WINDOW_S, Answer, Kill, Row, Victim, check, planned_kills
-from coe.router.log_config import Durability
+from coe.router.config.log import Durability
 
 
 def answer(number: int, ended_at_s: float, gateway: Victim = Victim.GATEWAY_0) -> Answer:

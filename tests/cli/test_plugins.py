@@ -16,7 +16,7 @@ import yaml
 from coe.base.errors import ConfigError
 from coe.router import plugins
 from coe.router.build import build_encoder, load_router
-from coe.router.config import load_config, parse_config
+from coe.router.config.composition import load_config, parse_config
 from coe.router.protocols import Encoder
 from coe.training.fit_inputs import TrainRequest, fit_configured
 from tests.training.trained_folder import CONFIG, EXPERTS, NOW, make_trained

@@ -11,7 +11,7 @@ import pytest
 
 from coe.decision_log.database import Database
 from coe.fleet.router_registry import Registry
-from coe.router.artifact import load_artifact, save_artifact
+from coe.router.model_files.artifact import load_artifact, save_artifact
 from coe.router.pipeline import Router
 from tests.clients.test_clients import CLIENTS, KEY, SCRIPTS
 from tests.gateway.running import running

@@ -7,7 +7,7 @@ import importlib.util
 import pytest
 
 from coe.base.errors import BackendError
-from coe.fleet.backend import BackendRequest, ChatBackend
+from coe.fleet.calls.backend import BackendRequest, ChatBackend
 from coe.router import plugins
 from tests.contracts.examples import cases_of
 

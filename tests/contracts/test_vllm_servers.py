@@ -17,11 +17,11 @@ import httpx
 import orjson
 import pytest
 
-from coe.fleet.engine_plans import free_port
+from coe.fleet.hosts.engine_plans import free_port
 from coe.fleet.residency.fingerprints import is_same
 from coe.fleet.residency.types import SLEEPS, Residency, SleepLevel
 from coe.fleet.residency.vllm_actuator import VllmActuator
-from coe.fleet.vllm_command import read_adapter_ranks, vllm_processes
+from coe.fleet.vllm.command import read_adapter_ranks, vllm_processes
 from tests.fake_vllm.interpreter import fake_interpreter
 from tests.small_composition import config_of
 from tests.vllm_build import ENVIRONMENT, READY_S, ROOT, vllm_interpreter, write_base

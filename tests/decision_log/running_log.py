@@ -17,8 +17,8 @@ from coe.decision_log.sink import DecisionLog
 from coe.decision_log.spool import Spool, spool_folders, unsent_payloads
 from coe.decision_log.stream import RECORD_FIELD
 from coe.decision_log.stream_entries import entries_of
-from coe.router.log_config import LogConfig
-from coe.router.usage import Usage
+from coe.router.config.log import LogConfig
+from coe.router.prices.usage import Usage
 from tests.logged import answered, decision_of
 from tests.waiting import DEADLINE_S
 

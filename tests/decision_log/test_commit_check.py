@@ -17,7 +17,7 @@ from coe.base.errors import StoreError
 from coe.decision_log import spool_writer
 from coe.decision_log.sink import DecisionLog
 from coe.decision_log.spool import Spool
-from coe.router.log_config import LogConfig
+from coe.router.config.log import LogConfig
 from tests.decision_log.running_log import evicting_redis, make_record, running_log
 from tests.waiting import DEADLINE_S, until
 

@@ -27,8 +27,8 @@ from coe.decision_log.replica_status import ReplicaState, ReplicaStatus
 from coe.decision_log.stream import GROUP, packed
 from coe.decision_log.stream_entries import dead_stream, waiting_entries
 from coe.decision_log.tables.log import DecisionRow
-from coe.fleet.tasks import stop_task
-from coe.router.log_config import LogConfig
+from coe.fleet.processes.tasks import stop_task
+from coe.router.config.log import LogConfig
 from coe.router.types import QueryFacts
 from coe_offline.redis_server import RedisServer
 from tests.decision_log.running_log import append_new, make_record, running_log

@@ -21,7 +21,7 @@ from coe.decision_log.replica_status import DecisionCount, ReplicaState, Replica
 from coe.decision_log.spool import Spool
 from coe.decision_log.stream import GROUP
 from coe.decision_log.stream_entries import dead_stream
-from coe.router.log_config import LogConfig
+from coe.router.config.log import LogConfig
 from tests.decision_log.running_log import evicting_redis, make_record
 from tests.small_composition import composition_of
 from tests.waiting import until

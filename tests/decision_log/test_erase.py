@@ -22,13 +22,13 @@ from coe.decision_log.sink import DecisionLog
 from coe.decision_log.spool import Spool
 from coe.decision_log.stream import packed
 from coe.decision_log.stream_entries import dead_stream
-from coe.fleet.pool import ExpertPool
+from coe.fleet.calls.pool import ExpertPool
 from coe.gateway.chat_request import chat_request
-from coe.gateway.live_router import live_router
 from coe.gateway.parts import Parts
+from coe.gateway.routers.live_router import live_router
 from coe.gateway.settings import read_settings
-from coe.router.gateway_config import GatewayConfig
-from coe.router.log_config import LogConfig, PrivacyLevel
+from coe.router.config.gateway import GatewayConfig
+from coe.router.config.log import LogConfig, PrivacyLevel
 from coe_offline.redis_server import RedisServer
 from tests.decision_log.running_log import make_record
 from tests.gateway.running import MemoryStore, config_of

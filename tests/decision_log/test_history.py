@@ -18,8 +18,8 @@ from coe.decision_log.decision_record import DecisionRecord
 from coe.decision_log.doctor_commands import examine
 from coe.decision_log.replica_status import ReplicaState
 from coe.decision_log.sink import DecisionLog
-from coe.fleet.tasks import stop_task
-from coe.router.log_config import LogConfig
+from coe.fleet.processes.tasks import stop_task
+from coe.router.config.log import LogConfig
 from coe_offline.redis_server import RedisServer
 from tests.decision_log.running_log import make_record
 from tests.waiting import until

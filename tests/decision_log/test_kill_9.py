@@ -14,7 +14,7 @@ from coe.decision_log.database import Database
 from coe.decision_log.doctor import Diagnosis
 from coe.decision_log.doctor_commands import drain_all, examine
 from coe.decision_log.payloads import json_line
-from coe.router.log_config import LogConfig
+from coe.router.config.log import LogConfig
 from tests.decision_log.running_log import spooled
 from tests.waiting import until
 

@@ -13,7 +13,7 @@ from coe.base.errors import ConfigError
 from coe.decision_log.decision_record import DecisionInputs, DecisionRecord, read_record
 from coe.decision_log.payloads import to_payload
 from coe.decision_log.privacy import kept_fields, load_key, passes_luhn, private_fields, redact, session_hash
-from coe.router.log_config import PrivacyLevel
+from coe.router.config.log import PrivacyLevel
 from coe.router.loop import LoopState
 from coe.router.types import QueryFacts
 from tests.decision_log.running_log import make_record

@@ -17,7 +17,7 @@ from coe.decision_log.doctor import Diagnosis
 from coe.decision_log.doctor_commands import examine
 from coe.decision_log.sink import DecisionLog
 from coe.decision_log.stream_entries import dead_stream
-from coe.router.log_config import LogConfig
+from coe.router.config.log import LogConfig
 from tests.decision_log.redis_kinds import Server, Watched, cluster
 from tests.decision_log.running_log import make_record
 from tests.waiting import until

@@ -16,8 +16,8 @@ from coe.decision_log.doctor_commands import examine
 from coe.decision_log.sink import DecisionLog
 from coe.decision_log.stream import GROUP
 from coe.decision_log.tables import METADATA
-from coe.fleet.tasks import stop_task
-from coe.router.log_config import LogConfig
+from coe.fleet.processes.tasks import stop_task
+from coe.router.config.log import LogConfig
 from tests.decision_log.running_log import make_record
 from tests.waiting import until
 

@@ -22,7 +22,7 @@ from coe.decision_log.replica_status import ReplicaState, ReplicaStatus, read_st
 from coe.decision_log.sink import DecisionLog, LogStats, new_replica
 from coe.decision_log.spool import Spool
 from coe.decision_log.stream import GROUP, DecisionStream
-from coe.router.log_config import LogConfig, PrivacyLevel
+from coe.router.config.log import LogConfig, PrivacyLevel
 from coe_offline.redis_server import RedisServer
 from tests.decision_log.running_log import append_new, make_record, running_log, streamed
 from tests.waiting import until
@@ -159,7 +159,7 @@ async def test_kill_9_of_the_gateway_loses_nothing_that_was_spooled(tmp_path: Pa
     program = (
         "import asyncio, os, pathlib, signal, sys\n"
         "from coe.decision_log.sink import DecisionLog\n"
-        "from coe.router.config import LogConfig\n"
+        "from coe.router.config.composition import LogConfig\n"
         "from coe.decision_log.decision_record import DecisionRecord\n"
         "async def main():\n"
         "    log = DecisionLog(data_dir=pathlib.Path(sys.argv[1]), redis_url='unix:///none.sock', config=LogConfig())\n"

@@ -9,7 +9,7 @@ import pytest
 from coe.decision_log import sink as sink_module
 from coe.decision_log import stream as stream_module
 from coe.decision_log.sink import DecisionLog, LogStats
-from coe.router.log_config import LogConfig
+from coe.router.config.log import LogConfig
 from coe_offline.redis_server import RedisServer
 from tests.decision_log.running_log import FullDisk, append_new, make_record, running_log, streamed
 from tests.waiting import until

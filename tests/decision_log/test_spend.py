@@ -14,7 +14,7 @@ from coe.decision_log.decision_record import DecisionRecord, TerminalState
 from coe.decision_log.spend import SLOT_S, Spend, slots_of
 from coe.decision_log.sql_removal import Removal
 from coe.decision_log.tables.log import DecisionRow, SpendRow
-from coe.router.usage import READ, WRITTEN
+from coe.router.prices.usage import READ, WRITTEN
 from tests.decision_log.test_listing import TEAM, made
 
 OWNERS = (f"{TEAM}/1", f"{TEAM}/2", f"{TEAM}x/1", None)

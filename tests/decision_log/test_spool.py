@@ -11,7 +11,7 @@ import pytest
 
 from coe.base.errors import StoreError
 from coe.decision_log.spool import FILE_NAME, Spool, scrub, unsent_payloads
-from coe.fleet.folder_lock import FolderLock
+from coe.fleet.processes.folder_lock import FolderLock
 
 
 def opened(folder: Path, **options: int) -> Spool:

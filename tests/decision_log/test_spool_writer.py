@@ -14,7 +14,7 @@ from coe.decision_log import spool_writer as writer_module
 from coe.decision_log.privacy import kept_fields
 from coe.decision_log.sink import DecisionLog
 from coe.decision_log.spool import Spool
-from coe.router.log_config import LogConfig
+from coe.router.config.log import LogConfig
 from tests.decision_log.running_log import FullDisk, make_record, spooled
 from tests.decision_log.running_log import running_log as usual_log
 from tests.waiting import until

@@ -16,7 +16,7 @@ from coe.decision_log.replica_status import ReplicaState, ReplicaStatus
 from coe.decision_log.sql_removal import Removal, Removed, found_of
 from coe.decision_log.tables.log import DocumentFeedbackRow, ErasureRow
 from coe.decision_log.tombstones import subject_hash
-from coe.router.feedback_config import FeedbackConfig
+from coe.router.config.feedback import FeedbackConfig
 from tests.decision_log.running_log import make_record
 
 AT = 1_700_000_000.25  # when make_record's number 0 was made; number n is n seconds later

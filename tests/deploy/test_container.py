@@ -10,9 +10,9 @@ import pytest
 
 from coe.base.extras import extras_of
 from coe.gateway.settings import environment_settings
-from coe.router.config import load_config
+from coe.router.config.composition import load_config
+from coe.router.model_files.weights import PACKAGE_SCHEME
 from coe.router.plugins import parts_of
-from coe.router.weights import PACKAGE_SCHEME
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

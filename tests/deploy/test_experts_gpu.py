@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from coe.fleet.vllm_command import vllm_processes
-from coe.fleet.vllm_gpus import on_gpus
+from coe.fleet.hosts.vllm_gpus import on_gpus
+from coe.fleet.vllm.command import vllm_processes
 from coe.gateway.check import find_problems
 from coe.gateway.deploy.deployment import Target, plan_deployment, rendered
-from coe.router.config import CoeConfig, load_config, parse_config
-from coe.router.expert_config import Engine
+from coe.router.config.composition import CoeConfig, load_config, parse_config
+from coe.router.config.expert import Engine
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "deploy" / "experts.gpu.yaml"

@@ -13,9 +13,9 @@ import yaml
 
 from coe.base.errors import ConfigError
 from coe.cli.commands import COMMANDS
-from coe.fleet.vllm_pull import SCRIPT
+from coe.fleet.vllm.pull import SCRIPT
 from coe.gateway.deploy.deployment import Deployment, Target, plan_deployment, rendered
-from coe.router.config import CoeConfig, load_config, parse_text
+from coe.router.config.composition import CoeConfig, load_config, parse_text
 
 ROOT = Path(__file__).parents[2]
 LLAMA = {"engine": "vllm", "model": "meta/Llama", "params_b": 8, "context_tokens": 8192}

@@ -19,7 +19,7 @@ from coe.base.errors import ConfigError
 from coe.base.extras import MissingExtraError
 from coe.fleet.setup.composition import Found, composition_text
 from coe.router import plugins
-from coe.router.config import load_config, parse_text
+from coe.router.config.composition import load_config, parse_text
 from tests.installed import absent_beside, brought
 
 ROOT = Path(__file__).parents[2]

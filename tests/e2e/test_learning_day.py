@@ -13,11 +13,11 @@ from coe.base.shipped import seed_folder
 from coe.decision_log.database import Database
 from coe.decision_log.decision_record import DecisionInputs
 from coe.decision_log.feedback_types import Feedback, FeedbackKind
+from coe.gateway.lifecycle.up import run_coe
 from coe.gateway.settings import Settings, on_folder
-from coe.gateway.up import run_coe
 from coe.router.build import live_router
-from coe.router.config import load_config
-from coe.router.features import to_bytes
+from coe.router.config.composition import load_config
+from coe.router.reading.features import to_bytes
 from coe.router.types import GENERAL, Query, QueryFacts
 from coe.training.datasets.outcome_rows import write_outcomes
 from coe.training.fit_inputs import labelled_queries, opened_encoder

@@ -23,8 +23,8 @@ from coe.eval.collect_request import CollectOptions, CollectRequest
 from coe.eval.grading import cost_usd
 from coe.eval.probe_set import GraderSpec, Probe
 from coe.fleet.expert_fingerprint import expert_fingerprint
-from coe.router.cost import Price
-from coe.router.expert_config import Engine, ExpertConfig
+from coe.router.config.expert import Engine, ExpertConfig
+from coe.router.prices.cost import Price
 from coe.training.datasets.outcomes import read_outcomes
 from coe.training.types import ModelFacts
 from tests.waiting import until

@@ -8,7 +8,7 @@ from coe.base.journal import Journal
 from coe.base.shipped import answers_file
 from coe.eval.answers import Answer, answer_key
 from coe.eval.collect_command import load_request
-from coe.router.config import load_config
+from coe.router.config.composition import load_config
 
 ROOT = Path(__file__).parents[2]
 RENEW = (

@@ -8,7 +8,7 @@ import sys
 from aiohttp import web
 
 from coe.base.errors import EngineError
-from coe.fleet.stop_signal import stop_on_signal
+from coe.fleet.processes.stop_signal import stop_on_signal
 from tests.fake_vllm.command import FakeOptions, parse_command
 from tests.fake_vllm.engine import FakeEngine
 from tests.fake_vllm.server import FakeServer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from coe.fleet.model_sizes import Model, model_of
+from coe.fleet.vllm.model_sizes import Model, model_of
 
 
 def config(layers: int, hidden: int, inner: int, heads: int, kv_heads: int, vocabulary: int, **more: object) -> Any:

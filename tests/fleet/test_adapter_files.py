@@ -11,7 +11,7 @@ from gguf import GGUFReader, GGUFWriter
 from safetensors.numpy import save_file
 
 from coe.base.errors import ArtifactError, MissingWeightsError
-from coe.fleet.adapter_files import converted_adapters
+from coe.fleet.hosts.adapter_files import converted_adapters
 
 WIDTH, RANK = 8, 2
 PEFT_NAME = "base_model.model.model.layers.0.mlp.up_proj"

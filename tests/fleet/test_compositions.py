@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from coe.base.errors import ConfigError
-from coe.fleet.model_sizes import model_of
-from coe.fleet.vllm_command import each_replica, vllm_processes
-from coe.fleet.vllm_gpus import on_gpus
-from coe.fleet.vllm_memory import need_of, quantised, setup_of
+from coe.fleet.hosts.vllm_gpus import on_gpus
+from coe.fleet.vllm.command import each_replica, vllm_processes
+from coe.fleet.vllm.memory import need_of, quantised, setup_of
+from coe.fleet.vllm.model_sizes import model_of
 from tests.fleet.published_models import MODELS, model
 from tests.small_composition import config_of
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 import orjson
 import pytest
 
-from coe.fleet.backend import BackendRequest, BackendResponse, Unconnected, chunks_of, read_all
-from coe.fleet.pool import ExpertPool
+from coe.fleet.calls.backend import BackendRequest, BackendResponse, Unconnected, chunks_of, read_all
+from coe.fleet.calls.pool import ExpertPool
 
 Body = Mapping[str, object]
 HINTS = {"metadata": {}, "temperature": 0.5, "user": "u"}

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from coe.base.errors import EngineError, MissingWeightsError
-from coe.fleet.engine_plans import llamacpp_plans, refuse_taken_ports, secrets_of, vllm_plans
-from coe.fleet.llamacpp import EngineOptions
+from coe.fleet.hosts.engine_plans import llamacpp_plans, refuse_taken_ports, secrets_of, vllm_plans
+from coe.fleet.hosts.llamacpp import EngineOptions
 from tests.small_composition import config_of
 
 
@@ -31,7 +31,7 @@ def test_one_llamacpp_process_per_base_model(tmp_path: Path) -> None:
     )
     one, two = llamacpp_plans(config, tmp_path, tmp_path / "data", {"HOME": "/root"})
     assert (one.experts, two.experts) == (("a", "c"), ("b",))
-    assert one.spec.argv[:-1] == (sys.executable, "-P", "-m", "coe.fleet.llamacpp")
+    assert one.spec.argv[:-1] == (sys.executable, "-P", "-m", "coe.fleet.hosts.llamacpp")
     options = EngineOptions(str(tmp_path / "one.gguf"), (), one.port, 3, 512, 5)
     assert json.loads(one.spec.argv[-1]) == {**asdict(options), "adapters": []}
     assert one.spec.is_ready.args == (f"http://127.0.0.1:{one.port}/health",)

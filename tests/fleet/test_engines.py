@@ -15,13 +15,13 @@ import pytest
 
 from coe.base.errors import ConfigError, EngineError
 from coe.cli.terminal import Terminal
-from coe.fleet.engine_plans import free_port
-from coe.fleet.engines import Fleet
-from coe.fleet.experts_up import run_experts
-from coe.fleet.process import ProcessState
-from coe.fleet.vllm_addresses import claim_vllm, read_vllm, write_vllm
-from coe.router.config import CoeConfig, parse_config
-from coe.router.expert_config import Engine
+from coe.fleet.hosts.engine_plans import free_port
+from coe.fleet.hosts.engines import Fleet
+from coe.fleet.hosts.experts_up import run_experts
+from coe.fleet.processes.process import ProcessState
+from coe.fleet.vllm.addresses import claim_vllm, read_vllm, write_vllm
+from coe.router.config.composition import CoeConfig, parse_config
+from coe.router.config.expert import Engine
 from tests.fleet.test_vllm_addresses import engine_record
 from tests.small_composition import composition_of
 from tests.waiting import DEADLINE_S, until

@@ -17,21 +17,21 @@ import pytest
 
 from coe.base.errors import BackendError, EngineError
 from coe.cli.terminal import Terminal
-from coe.fleet.connect import build_backends
-from coe.fleet.desired_state import DesiredProcesses
-from coe.fleet.engine_plans import free_port
-from coe.fleet.engines import Fleet
-from coe.fleet.experts_up import engine_lines, run_experts, watch
-from coe.fleet.orphans import OWNER, end_orphans, orphans
-from coe.fleet.process import ProcessState, ProcessStatus
-from coe.fleet.replicas import Replicas
+from coe.fleet.calls.connect import build_backends
+from coe.fleet.calls.replicas import Replicas
+from coe.fleet.hosts.engine_plans import free_port
+from coe.fleet.hosts.engines import Fleet
+from coe.fleet.hosts.experts_up import engine_lines, run_experts, watch
+from coe.fleet.hosts.orphans import OWNER, end_orphans, orphans
+from coe.fleet.hosts.vllm_host import hosted_vllm
+from coe.fleet.processes.process import ProcessState, ProcessStatus
 from coe.fleet.residency.types import Residency
 from coe.fleet.residency.vllm_actuator import VllmActuator
-from coe.fleet.vllm_addresses import EngineRecord, read_vllm
-from coe.fleet.vllm_host import hosted_vllm
-from coe.gateway.composition import engines_of
+from coe.fleet.vllm.addresses import EngineRecord, read_vllm
+from coe.fleet.vllm.desired_state import DesiredProcesses
+from coe.gateway.lifecycle.composition import engines_of
 from coe.gateway.settings import Settings
-from coe.router.config import CoeConfig, parse_config
+from coe.router.config.composition import CoeConfig, parse_config
 from tests.fake_vllm.interpreter import fake_interpreter
 from tests.gateway.running import echoes, running
 from tests.small_composition import composition_of

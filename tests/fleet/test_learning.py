@@ -12,7 +12,7 @@ import pytest
 from coe.base.extras import MissingExtraError
 from coe.fleet import learning
 from coe.fleet.learning import Learning, run_quietly
-from coe.fleet.process import end_child
+from coe.fleet.processes.process import end_child
 from coe.router.live_pointer import LIVE_FILE
 from tests.waiting import until
 

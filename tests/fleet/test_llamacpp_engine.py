@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 
 from coe.base.shipped import EXAMPLE, shipped_root
-from coe.fleet.adapter_files import convert_adapter, read_heads
-from coe.fleet.connect import lora_selection
-from coe.fleet.engine_plans import free_port, is_healthy
-from coe.fleet.llamacpp import EngineOptions
-from coe.fleet.process import TAIL_LINES
+from coe.fleet.calls.connect import lora_selection
+from coe.fleet.hosts.adapter_files import convert_adapter, read_heads
+from coe.fleet.hosts.engine_plans import free_port, is_healthy
+from coe.fleet.hosts.llamacpp import EngineOptions
+from coe.fleet.processes.process import TAIL_LINES
 from coe.fleet.providers import vllm
 from tests.fleet.test_lora_gguf import write_adapter
 from tests.gateway.running import echoes, running
@@ -37,7 +37,7 @@ REQUESTS = [(expert, prompt) for prompt in PROMPTS for expert in (None, *EXPERTS
 
 
 def command(options: EngineOptions) -> list[str]:
-    return [sys.executable, "-m", "coe.fleet.llamacpp", json.dumps(asdict(options))]
+    return [sys.executable, "-m", "coe.fleet.hosts.llamacpp", json.dumps(asdict(options))]
 
 
 @pytest.fixture(scope="module")

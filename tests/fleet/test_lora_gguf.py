@@ -10,7 +10,7 @@ from gguf import GGUFReader, GGUFWriter
 from safetensors.numpy import save_file
 
 from coe.base.errors import ArtifactError
-from coe.fleet.adapter_files import convert_adapter, permute_rows, read_heads
+from coe.fleet.hosts.adapter_files import convert_adapter, permute_rows, read_heads
 
 RANK = 2
 HEADS = {"attn_q": 2, "attn_k": 1}

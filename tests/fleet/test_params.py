@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from coe.base.errors import ConfigError
-from coe.fleet.backend import BackendRequest, with_params
-from coe.router.config import parse_config
+from coe.fleet.calls.backend import BackendRequest, with_params
+from coe.router.config.composition import parse_config
 
 pytestmark = pytest.mark.unit
 

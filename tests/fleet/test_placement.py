@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from coe.base.errors import ConfigError
 from coe.fleet.figures import USUAL
-from coe.fleet.vllm_gpus import Needs, place
+from coe.fleet.hosts.vllm_gpus import Needs, place
 
 GPUS = st.lists(st.sampled_from([24.0, 40.0, 80.0]), min_size=1, max_size=4).map(
     lambda sizes: {str(number): size for number, size in enumerate(sizes)}

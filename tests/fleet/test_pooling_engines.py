@@ -16,21 +16,21 @@ import pytest
 
 from coe.base.errors import ConfigError
 from coe.cli.terminal import Terminal
+from coe.fleet.calls.pool import ExpertPool
 from coe.fleet.encoders import openai
-from coe.fleet.engine_plans import free_port
-from coe.fleet.experts_up import run_experts
-from coe.fleet.pool import ExpertPool
+from coe.fleet.hosts.engine_plans import free_port
+from coe.fleet.hosts.experts_up import run_experts
 from coe.fleet.residency.controller import Controller
 from coe.fleet.residency.memory import Memory
 from coe.fleet.residency.scheduler import ResidencyPolicy, Scheduler
 from coe.fleet.residency.types import Residency
 from coe.fleet.residency.vllm_actuator import VllmActuator
-from coe.fleet.vllm_addresses import read_vllm
-from coe.fleet.vllm_command import vllm_processes
+from coe.fleet.vllm.addresses import read_vllm
+from coe.fleet.vllm.command import vllm_processes
 from coe.gateway.settings import secret_variables
 from coe.retrieval.reranker import Reranker
-from coe.router.config import CoeConfig
-from coe.router.residency_config import ResidencyConfig
+from coe.router.config.composition import CoeConfig
+from coe.router.config.residency import ResidencyConfig
 from tests.fake_vllm.command import FakeOptions
 from tests.fake_vllm.engine import FakeEngine
 from tests.fake_vllm.interpreter import fake_interpreter

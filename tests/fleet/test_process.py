@@ -15,7 +15,14 @@ from pathlib import Path
 import pytest
 
 from coe.base.errors import EngineError
-from coe.fleet.process import ProcessSpec, ProcessState, RestartPolicy, SupervisedProcess, answers, keep_bounded
+from coe.fleet.processes.process import (
+    ProcessSpec,
+    ProcessState,
+    RestartPolicy,
+    SupervisedProcess,
+    answers,
+    keep_bounded,
+)
 from tests.processes import is_running
 from tests.waiting import DEADLINE_S, until
 
@@ -172,8 +179,8 @@ async def test_a_full_disk_does_not_end_a_child_that_serves(tmp_path: Path, monk
         asked.set()
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("coe.fleet.process.shutil.copyfile", copyfile)
-    monkeypatch.setattr("coe.fleet.process.LOG_CHECK_S", 0.01)
+    monkeypatch.setattr("coe.fleet.processes.process.shutil.copyfile", copyfile)
+    monkeypatch.setattr("coe.fleet.processes.process.LOG_CHECK_S", 0.01)
     async with running(spec_of(tmp_path, "print('loaded', flush=True);" + SERVE, max_log_bytes=1)) as process:
         await process.wait_ready()
         await asyncio.wait_for(asked.wait(), DEADLINE_S)
@@ -253,7 +260,7 @@ async def test_stop_while_starting_ends_the_child(tmp_path: Path) -> None:
 async def test_the_child_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     parent_code = f"""
 import asyncio, pathlib, sys
-from coe.fleet.process import ProcessSpec, SupervisedProcess
+from coe.fleet.processes.process import ProcessSpec, SupervisedProcess
 async def is_ready():
     return pathlib.Path({str(tmp_path / "ready")!r}).exists()
 async def main():

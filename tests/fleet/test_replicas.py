@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coe.base.errors import BusyError, ConfigError
-from coe.fleet.backend import BackendRequest, read_all, retry_after_s
-from coe.fleet.connect import build_backends
-from coe.fleet.pool import ExpertPool
+from coe.fleet.calls.backend import BackendRequest, read_all, retry_after_s
+from coe.fleet.calls.connect import build_backends
+from coe.fleet.calls.pool import ExpertPool
+from coe.fleet.calls.replicas import FIRST_BACKOFF_S, LOAD_BOUND, Queue, Replica, Replicas, chosen
 from coe.fleet.providers import echo
-from coe.fleet.replicas import FIRST_BACKOFF_S, LOAD_BOUND, Queue, Replica, Replicas, chosen
 from tests.fake_vllm.command import FakeOptions
 from tests.fake_vllm.engine import FakeEngine
 from tests.fake_vllm.server import FakeServer

@@ -8,7 +8,7 @@ import pytest
 
 from coe.cli import command_line as cli
 from coe.router.build import live_router
-from coe.router.config import load_config
+from coe.router.config.composition import load_config
 from tests.training.trained_folder import make_trained
 
 

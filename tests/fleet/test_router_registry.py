@@ -9,8 +9,8 @@ from coe.cli.command_line import run
 from coe.decision_log.admin_log import AdminLog
 from coe.decision_log.database import Database
 from coe.fleet.router_registry import Registry
-from coe.router.artifact import save_artifact
 from coe.router.live_pointer import Trial
+from coe.router.model_files.artifact import save_artifact
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -21,7 +21,7 @@ from coe.fleet.setup.litellm_file import litellm_experts
 from coe.retrieval.build_experts import build_expert
 from coe.retrieval.experts.encoder import EncoderExpert
 from coe.retrieval.reranker import Reranker
-from coe.router.config import load_config, parse_text
+from coe.router.config.composition import load_config, parse_text
 from coe.router.encoders import hashing
 from coe.router.section import check_name
 from tests.json_server import JsonHandler, answering

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from coe.fleet.stop_signal import Life, live_until_signal, stop_on_signal
+from coe.fleet.processes.stop_signal import Life, live_until_signal, stop_on_signal
 from tests.waiting import until
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from coe.fleet import tasks
-from coe.fleet.tasks import Poller, stop_task
+from coe.fleet.processes import tasks
+from coe.fleet.processes.tasks import Poller, stop_task
 
 
 class Looks(Poller):

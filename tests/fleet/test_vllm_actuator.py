@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from coe.base.errors import BackendError
-from coe.fleet.desired_state import DesiredProcesses
-from coe.fleet.folder_lock import FolderLock
-from coe.fleet.process import ProcessState
+from coe.fleet.processes.folder_lock import FolderLock
+from coe.fleet.processes.process import ProcessState
 from coe.fleet.residency.types import Residency, SleepLevel
 from coe.fleet.residency.vllm_actuator import VllmActuator
-from coe.fleet.vllm_addresses import EngineRecord, vllm_file, write_vllm
+from coe.fleet.vllm.addresses import EngineRecord, vllm_file, write_vllm
+from coe.fleet.vllm.desired_state import DesiredProcesses
 from tests.fake_vllm.command import Bug, FakeOptions
 from tests.fake_vllm.engine import FakeEngine, Generation
 from tests.fake_vllm.server import FakeServer

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from coe.base.errors import DataError, EngineError
-from coe.fleet.process import ProcessState
-from coe.fleet.vllm_addresses import (
+from coe.fleet.processes.process import ProcessState
+from coe.fleet.vllm.addresses import (
     Desired,
     EngineRecord,
     claim_vllm,
@@ -76,7 +76,7 @@ def test_an_engine_keeps_the_expert_that_it_loaded_later_until_it_starts_again(t
 def test_the_file_of_a_dead_process_counts_for_nothing_though_another_has_its_id(tmp_path: Path) -> None:
     program = (
         "import os, pathlib, sys\n"
-        "from coe.fleet.vllm_addresses import claim_vllm, write_vllm\n"
+        "from coe.fleet.vllm.addresses import claim_vllm, write_vllm\n"
         "from tests.fleet.test_vllm_addresses import FIRST, engine_record\n"
         "lock = claim_vllm(pathlib.Path(sys.argv[1]))\n"
         "write_vllm(pathlib.Path(sys.argv[1]), [engine_record('coder', FIRST)])\n"

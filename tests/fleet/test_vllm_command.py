@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from coe.base.errors import ArtifactError, ConfigError
-from coe.fleet.vllm_command import each_replica, read_adapter_ranks, served_rank, vllm_processes
+from coe.fleet.vllm.command import each_replica, read_adapter_ranks, served_rank, vllm_processes
 from tests.small_composition import config_of
 
 FOLDER = Path("/srv/coe")

@@ -14,16 +14,16 @@ import orjson
 import pytest
 
 from coe.cli.terminal import Terminal
-from coe.fleet.backend import BackendRequest, ChatBackend
-from coe.fleet.connect import build_backends
-from coe.fleet.desired_state import DesiredProcesses
+from coe.fleet.calls.backend import BackendRequest, ChatBackend
+from coe.fleet.calls.connect import build_backends
 from coe.fleet.encoders import openai
-from coe.fleet.engine_plans import free_port
-from coe.fleet.experts_up import engine_lines, run_experts
+from coe.fleet.hosts.engine_plans import free_port
+from coe.fleet.hosts.experts_up import engine_lines, run_experts
 from coe.fleet.residency.vllm_actuator import VllmActuator
-from coe.fleet.vllm_addresses import read_vllm
-from coe.fleet.vllm_command import DEV_ENV
-from coe.router.config import CoeConfig, parse_config
+from coe.fleet.vllm.addresses import read_vllm
+from coe.fleet.vllm.command import DEV_ENV
+from coe.fleet.vllm.desired_state import DesiredProcesses
+from coe.router.config.composition import CoeConfig, parse_config
 from tests.small_composition import composition_of
 from tests.vllm_build import ENVIRONMENT, ROOT, vllm_interpreter, write_base, write_small
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from coe.fleet.engine_plans import free_port
-from coe.fleet.vllm_faults import cause_in
+from coe.fleet.hosts.engine_plans import free_port
+from coe.fleet.vllm.faults import cause_in
 from tests.vllm_build import ENVIRONMENT, vllm_interpreter, write_base
 
 LAST = "\nRuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"

@@ -11,9 +11,9 @@ import pytest
 from coe.base.errors import ConfigError
 from coe.fleet import gpus
 from coe.fleet.gpus import visible_gpus
-from coe.fleet.vllm_command import VllmProcess, each_replica, vllm_processes
-from coe.fleet.vllm_gpus import Placed, gpus_needed, on_gpus, placed_processes, sized
-from coe.router.config import CoeConfig
+from coe.fleet.hosts.vllm_gpus import Placed, gpus_needed, on_gpus, placed_processes, sized
+from coe.fleet.vllm.command import VllmProcess, each_replica, vllm_processes
+from coe.router.config.composition import CoeConfig
 from tests.small_composition import config_of
 
 NVIDIA_SMI = """#!/bin/sh

@@ -11,11 +11,11 @@ import pytest
 
 from coe.base.errors import ConfigError, DataError
 from coe.fleet.figures import USUAL, Figures, figures_file, read_figures, write_figures
-from coe.fleet.model_sizes import model_of, read_model
+from coe.fleet.hosts.vllm_gpus import Placed, on_gpus, placed_processes, plan_lines
 from coe.fleet.residency.types import published_times
-from coe.fleet.vllm_command import each_replica, vllm_processes
-from coe.fleet.vllm_gpus import Placed, on_gpus, placed_processes, plan_lines
-from coe.fleet.vllm_memory import Setup, cache_bytes, longest_context, need_of, pinned_gib, setup_of, size_of
+from coe.fleet.vllm.command import each_replica, vllm_processes
+from coe.fleet.vllm.memory import Setup, cache_bytes, longest_context, need_of, pinned_gib, setup_of, size_of
+from coe.fleet.vllm.model_sizes import model_of, read_model
 from coe.gateway.check import find_problems
 from tests.fleet.published_models import MODELS, model
 from tests.small_composition import config_of

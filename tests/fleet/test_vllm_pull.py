@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from coe.base.errors import ConfigError, EngineError
-from coe.fleet.vllm_pull import SCRIPT, pull_models
-from coe.router.config import CoeConfig, parse_config
+from coe.fleet.vllm.pull import SCRIPT, pull_models
+from coe.router.config.composition import CoeConfig, parse_config
 from tests.small_composition import composition_of
 from tests.vllm_build import vllm_interpreter
 

@@ -14,8 +14,8 @@ from tests.waiting import DEADLINE_S
 PATIENCES = (
     "coe.fleet.providers.vllm.PROBE_TIMEOUT_S",
     "coe.gateway.answer_cache.TIMEOUT_S",
-    "coe.gateway.conversations.TIMEOUT_S",
-    "coe.gateway.admission.PATIENCE_S",
+    "coe.gateway.chat.conversations.TIMEOUT_S",
+    "coe.gateway.http.admission.PATIENCE_S",
     "coe.gateway.keys.limits.TIMEOUT_S",
 )
 

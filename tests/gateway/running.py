@@ -14,18 +14,18 @@ import aiohttp
 from coe.decision_log.database import Database
 from coe.decision_log.decision_record import DecisionRecord
 from coe.decision_log.feedback_types import Feedback, FeedbackStatus, ImplicitKind, JudgedAnswer
-from coe.fleet.backend import ChatBackend
-from coe.fleet.pool import ExpertPool
+from coe.fleet.calls.backend import ChatBackend
+from coe.fleet.calls.pool import ExpertPool
 from coe.fleet.providers import echo, vllm
 from coe.fleet.residency.controller import Controller
-from coe.gateway.auth import Auth
 from coe.gateway.batches.batch_store import BatchStore
-from coe.gateway.live_router import LiveRouter
+from coe.gateway.http.auth import Auth
+from coe.gateway.lifecycle.serve import Gateway
 from coe.gateway.parts import Parts
-from coe.gateway.serve import Gateway
+from coe.gateway.routers.live_router import LiveRouter
 from coe.gateway.telemetry.telemetry import Telemetry
-from coe.router.config import CoeConfig, parse_config
-from coe.router.feedback_config import FeedbackConfig
+from coe.router.config.composition import CoeConfig, parse_config
+from coe.router.config.feedback import FeedbackConfig
 from coe.router.pipeline import Router
 from tests.gateway.fault_upstream import FaultUpstream, fault_upstream
 from tests.gateway.small_router import EXPERTS, small_router

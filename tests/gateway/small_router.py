@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from coe.router.capabilities import Capabilities
-from coe.router.map_solver import MapSolution
 from coe.router.pipeline import Router
+from coe.router.policy.map_solver import MapSolution
+from coe.router.policy.solved_policy import SolvedPolicy
 from coe.router.quality import Measured, QualityMatrix
 from coe.router.scorers.map import MapScorer
-from coe.router.solved_policy import SolvedPolicy
 from coe.router.types import CategoryProbs, FloatArray, View
 from tests.router.exploring import explored
 

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coe.base.errors import ConfigError
-from coe.gateway import admission
-from coe.gateway.admission import COPIES, SMALL_BODY_BYTES, Admission, BodyLimits, senders
+from coe.gateway.http import admission
+from coe.gateway.http.admission import COPIES, SMALL_BODY_BYTES, Admission, BodyLimits, senders
 from coe.gateway.http_errors import ApiError
 from coe.router.capabilities import Capabilities
-from coe.router.config import parse_config
+from coe.router.config.composition import parse_config
 from tests.gateway.running import Running, config_of, faulty, running
 from tests.gateway.small_router import EXPERTS, small_router
 from tests.waiting import DEADLINE_S, until

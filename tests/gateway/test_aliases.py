@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from coe.base.errors import ConfigError
+from coe.fleet.calls.replicas import FAILURES_TO_OPEN
 from coe.fleet.explain import reason_in_words
-from coe.fleet.replicas import FAILURES_TO_OPEN
 from coe.router.types import DecisionReason
 from tests.gateway.fault_upstream import FaultUpstream, fault_upstream
 from tests.gateway.keys.test_allowed import caller

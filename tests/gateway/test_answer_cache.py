@@ -13,7 +13,7 @@ from coe.base.redis_names import CACHED_ANSWERS, CACHED_FROM
 from coe.decision_log.read import why_dropped
 from coe.gateway.chat_request import chat_request
 from coe.gateway.keys.grants import Caller
-from coe.router.gateway_config import GatewayConfig
+from coe.router.config.gateway import GatewayConfig
 from coe.router.types import DecisionReason
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import Running, provider, running

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coe.base.json_text import to_json
-from coe.fleet.backend import MAX_EVENT_BYTES, WholeLines
-from coe.gateway.answer_reader import StreamReader, answer_text, read_answer
-from coe.gateway.event_edits import USAGE as USAGE_EVENT
-from coe.gateway.event_edits import Edit, EventEdits, without_usage
-from coe.router.usage import Usage, usage_of
+from coe.fleet.calls.backend import MAX_EVENT_BYTES, WholeLines
+from coe.gateway.chat.event_edits import USAGE as USAGE_EVENT
+from coe.gateway.chat.event_edits import Edit, EventEdits, without_usage
+from coe.gateway.experts.answer_reader import StreamReader, answer_text, read_answer
+from coe.router.prices.usage import Usage, usage_of
 from tests.gateway.fault_upstream import CRLF_STREAM, LARGE_STREAM, STREAM, WORDS, delta, events
 
 
@@ -72,7 +72,7 @@ def test_what_is_no_count_of_tokens_is_none(count: object) -> None:
 
 
 def test_an_event_without_an_end_is_not_held_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coe.gateway.answer_reader.MAX_EVENT_BYTES", 100)
+    monkeypatch.setattr("coe.gateway.experts.answer_reader.MAX_EVENT_BYTES", 100)
     reader = StreamReader()
     for _ in range(15):
         assert not reader.is_broken

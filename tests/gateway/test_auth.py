@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from coe.gateway.auth import Auth
+from coe.gateway.http.auth import Auth
 from coe.gateway.http_errors import ApiError
 
 KEY = "correct-horse-battery-staple"

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from coe.gateway import deciding
-from coe.gateway.deciding import MOST_AT_ONCE, BatchedCalls, Outcome, Waiting
+from coe.gateway.chat import deciding
+from coe.gateway.chat.deciding import MOST_AT_ONCE, BatchedCalls, Outcome, Waiting
 from coe.router.types import Query
 from tests.waiting import DEADLINE_S
 

@@ -7,10 +7,10 @@ import json
 
 import pytest
 
-from coe.gateway.adapters.adapter import PassedOn, Translated
-from coe.gateway.answer_reader import StreamReader
-from coe.gateway.chat import ChatExchange
+from coe.gateway.chat.adapters.adapter import PassedOn, Translated
+from coe.gateway.chat.chat import ChatExchange
 from coe.gateway.exchange import ChatRow
+from coe.gateway.experts.answer_reader import StreamReader
 from tests.gateway.running import Running, faulty, running
 from tests.waiting import until
 

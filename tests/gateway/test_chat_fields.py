@@ -12,8 +12,8 @@ from coe.base.errors import ConfigError
 from coe.fleet.providers.litellm import FORWARDED
 from coe.gateway.chat_request import checked_fields
 from coe.gateway.http_errors import ApiError
-from coe.router.config import parse_config
-from coe.router.gateway_config import ENTRIES, FIELDS, OPENAI, WHOLE_NUMBERS, GatewayConfig
+from coe.router.config.composition import parse_config
+from coe.router.config.gateway import ENTRIES, FIELDS, OPENAI, WHOLE_NUMBERS, GatewayConfig
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import Running, config_of, echoes, faulty, provider, running
 
@@ -206,7 +206,7 @@ async def test_check_29_without_keys_there_is_one_caller() -> None:
 
 
 def test_check_29_vllm_alone_is_salted() -> None:
-    from coe.fleet.connect import build_backends
+    from coe.fleet.calls.connect import build_backends
 
     values = config_of().model_dump(mode="json", exclude_none=True)
     url = "http://127.0.0.1:1/v1"

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from coe.base.json_text import to_json
-from coe.gateway.asgi import decode_json
 from coe.gateway.chat_request import MAX_SYSTEM_CHARS, ChatRequest, chat_request, json_object, last_asks
+from coe.gateway.http.asgi import decode_json
 from coe.gateway.http_errors import ApiError
 from coe.router.capabilities import resolve_model
-from coe.router.gateway_config import GatewayConfig
+from coe.router.config.gateway import GatewayConfig
 from coe.router.types import CUT_MARK, cap, unwrap
 
 

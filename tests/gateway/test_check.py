@@ -13,9 +13,9 @@ from coe.cli.command_line import run as run_command
 from coe.fleet.router_registry import change_pointer
 from coe.gateway.check import find_problems
 from coe.router import plugins
-from coe.router.artifact import save_artifact
-from coe.router.config import parse_config
+from coe.router.config.composition import parse_config
 from coe.router.live_pointer import LivePointer
+from coe.router.model_files.artifact import save_artifact
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from coe.base.errors import ConfigError
-from coe.fleet.backend import BackendRequest, BackendResponse, Unconnected
-from coe.gateway.expert_answer import JSON
-from coe.gateway.listener import check_exposure, check_strength
+from coe.fleet.calls.backend import BackendRequest, BackendResponse, Unconnected
+from coe.gateway.experts.answer import JSON
+from coe.gateway.http.listener import check_exposure, check_strength
 from coe.gateway.settings import read_settings
 from coe.router.capabilities import Capabilities
 from tests.gateway.fault_upstream import fault_upstream

@@ -30,7 +30,7 @@ async def test_check_16_body_limit() -> None:
 
 @pytest.mark.parametrize("sent", [b"", b"{"])
 async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
-    monkeypatch.setattr("coe.gateway.asgi.BODY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("coe.gateway.http.asgi.BODY_TIMEOUT_S", 0.1)
     async with running() as gateway:
         for path in ("chat/completions", "feedback"):
             head = f"POST /v1/{path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n".encode()

@@ -10,10 +10,10 @@ import openai
 import orjson
 import pytest
 
+from coe.fleet.calls.replicas import FIRST_BACKOFF_S, Breaker
 from coe.fleet.providers import vllm
-from coe.fleet.replicas import FIRST_BACKOFF_S, Breaker
-from coe.gateway.answer_reader import read_tail
-from coe.gateway.expert_call import RETRY_BURST
+from coe.gateway.experts.answer_reader import read_tail
+from coe.gateway.experts.call import RETRY_BURST
 from tests.gateway.fault_upstream import (
     ANSWER,
     CRLF_STREAM,
@@ -165,7 +165,7 @@ async def test_a_client_that_leaves_at_the_end_mark_was_answered() -> None:
 
 @pytest.mark.parametrize("has_end", [True, False])
 async def test_what_follows_the_end_mark_is_read_for_a_moment(monkeypatch: pytest.MonkeyPatch, has_end: bool) -> None:
-    monkeypatch.setattr("coe.gateway.answer_reader.MAX_TAIL_S", 0.05)
+    monkeypatch.setattr("coe.gateway.experts.answer_reader.MAX_TAIL_S", 0.05)
     tail = Tail(has_end)
     await read_tail(tail)
     assert (tail.was_read, tail.is_closed) == (has_end, True)
@@ -198,7 +198,7 @@ async def test_an_unforeseen_fault_ends_the_trial_of_a_half_open_expert(monkeypa
         breaker.open(0.0)
         breaker.probed(True, 1.0)
         with monkeypatch.context() as patched:
-            patched.setattr("coe.gateway.expert_call.read_beginning", unforeseen)
+            patched.setattr("coe.gateway.experts.call.read_beginning", unforeseen)
             async with gateway.chat("red", model="ruby") as answer:
                 assert answer.status == 500
         assert breaker.admits

@@ -13,10 +13,10 @@ from tests.gateway.served import environment_of
 
 PROGRAM = """
 import asyncio, gc, time
-from coe.gateway.composition import running_composition
-from coe.fleet.program_log import LogReporter
+from coe.gateway.lifecycle.composition import running_composition
+from coe.fleet.processes.program_log import LogReporter
 from coe.gateway.settings import environment_settings
-from coe.router.config import load_config
+from coe.router.config.composition import load_config
 
 async def main():
     settings = environment_settings()

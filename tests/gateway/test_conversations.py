@@ -20,16 +20,16 @@ from coe.base.errors import NoEligibleExpertError
 from coe.base.redis_names import CONVERSATIONS
 from coe.decision_log.decision_record import TerminalState
 from coe.decision_log.read import has_failed, why_dropped
-from coe.gateway.conversations import Conversations, Last
-from coe.gateway.replay import replay
+from coe.gateway.chat.conversations import Conversations, Last
+from coe.gateway.routers.replay import replay
 from coe.router.capabilities import Capabilities
-from coe.router.cost import Price
+from coe.router.config.policy import GAIN_FOR_DOUBLE_COST
 from coe.router.loop import LoopState
-from coe.router.moves import MAX_MOVES, UNPRICED, Move, price_of_move, stay
 from coe.router.pipeline import Router
-from coe.router.policy_config import GAIN_FOR_DOUBLE_COST
+from coe.router.policy.moves import MAX_MOVES, UNPRICED, Move, price_of_move, stay
+from coe.router.prices.cost import Price
+from coe.router.prices.usage import Usage
 from coe.router.types import DecisionReason, Query, QueryFacts, StayRule
-from coe.router.usage import Usage
 from tests.gateway.running import Running, running
 from tests.gateway.small_router import EXPERTS, small_router
 from tests.waiting import until
@@ -178,7 +178,7 @@ async def test_a_long_conversation_stays_and_a_short_one_moves(monkeypatch: pyte
         assert "stays with ruby" in receipt["why"]
         assert receipt["record"]["decision"]["stay"]["kept"] is True
         assert receipt["record"]["decision"]["propensity"] == 1
-        monkeypatch.setattr("coe.gateway.deciding.CACHE_S", 0.0)
+        monkeypatch.setattr("coe.gateway.chat.deciding.CACHE_S", 0.0)
         await asked(it, [long], user="ann")
         assert await asked(it, [long, ANSWER, GREEN], user="ann") == ("emerald", "moved; gain=0.7000; price=0.0000")
     assert not replay(router, record, b"0" * 32).differences
@@ -371,12 +371,12 @@ async def test_without_redis_a_gateway_knows_its_own_conversations(tmp_path: Pat
 async def test_redis_that_stays_away_is_logged_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("coe.gateway.conversations.PAUSE_S", 0.0)
+    monkeypatch.setattr("coe.gateway.chat.conversations.PAUSE_S", 0.0)
     nobody = Conversations(f"unix://{tmp_path}/nobody.sock")
     for name in ("a", "b", "c"):
         assert await nobody.last(name, 1) is None
     await nobody.aclose()
-    assert [record.name for record in caplog.records] == ["coe.gateway.conversations"]
+    assert [record.name for record in caplog.records] == ["coe.gateway.chat.conversations"]
 
 
 async def test_a_note_that_was_not_sent_yet_is_sent_at_the_end(redis_url: str) -> None:

@@ -31,15 +31,15 @@ from coe.decision_log.database import Database
 from coe.decision_log.decision_record import DecisionRecord
 from coe.decision_log.privacy import load_key
 from coe.decision_log.sink import DecisionLog
-from coe.fleet.pool import ExpertPool
+from coe.fleet.calls.pool import ExpertPool
 from coe.fleet.providers import vllm
-from coe.gateway.live_router import live_router
+from coe.gateway.lifecycle.serve import Gateway
 from coe.gateway.parts import Parts
-from coe.gateway.serve import Gateway
+from coe.gateway.routers.live_router import live_router
 from coe.gateway.settings import Settings
 from coe.router.build import build_encoder
-from coe.router.config import load_config
-from coe.router.log_config import LogConfig
+from coe.router.config.composition import load_config
+from coe.router.config.log import LogConfig
 from tests.gateway.running import MemoryStore
 from tests.memory_log import MemoryLog
 from tests.training.trained_folder import EXPERTS, make_trained

@@ -14,10 +14,10 @@ import openai
 import pytest
 
 from coe.base.errors import ArtifactError
-from coe.fleet.connect import DisabledBackend
+from coe.fleet.calls.connect import DisabledBackend
 from coe.fleet.providers import echo
-from coe.router.features import features_hash, to_bytes
 from coe.router.pipeline import Router
+from coe.router.reading.features import features_hash, to_bytes
 from coe.router.types import Query
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import Running, faulty, provider, running

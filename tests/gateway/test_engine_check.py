@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from coe.gateway.check import engine_problems, not_asked
-from coe.gateway.check_command import troubles
+from coe.gateway.commands.check import troubles
 from tests.served_app import app_of, serving
 from tests.small_composition import config_of
 

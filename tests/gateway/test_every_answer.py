@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from coe.gateway.chat_log import cost_usd
-from coe.router.expert_config import ExpertConfig
-from coe.router.usage import Usage
+from coe.gateway.chat.log import cost_usd
+from coe.router.config.expert import ExpertConfig
+from coe.router.prices.usage import Usage
 from tests.gateway.running import running
 from tests.memory_log import MemoryLog
 from tests.waiting import until

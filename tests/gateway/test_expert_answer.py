@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from coe.base.errors import BackendError
-from coe.gateway.expert_answer import AnswerTime, GuardedChunks
+from coe.gateway.experts.answer import AnswerTime, GuardedChunks
 
 
 async def pieces(*given: bytes, must_wait: bool = False) -> AsyncGenerator[bytes, None]:

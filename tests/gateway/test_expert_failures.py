@@ -12,14 +12,15 @@ from openai import AsyncOpenAI
 
 from coe.base.errors import RouterError
 from coe.decision_log.read import has_failed
-from coe.fleet.backend import BackendResponse, chunks_of
-from coe.fleet.replicas import FAILURES_TO_OPEN, BreakerState
-from coe.gateway import expert_answer, expert_call
-from coe.gateway.expert_answer import key_pattern
-from coe.gateway.expert_errors import MASK, upstream_error, without_keys
+from coe.fleet.calls.backend import BackendResponse, chunks_of
+from coe.fleet.calls.replicas import FAILURES_TO_OPEN, BreakerState
+from coe.gateway.experts import answer as expert_answer
+from coe.gateway.experts import call as expert_call
+from coe.gateway.experts.answer import key_pattern
+from coe.gateway.experts.errors import MASK, upstream_error, without_keys
 from coe.gateway.http_errors import TOO_LONG
 from coe.gateway.settings import expert_keys
-from coe.router.expert_config import ExpertConfig
+from coe.router.config.expert import ExpertConfig
 from tests.gateway.fault_upstream import ERROR_EVENT, STREAM, WORDS, events, fault_upstream
 from tests.gateway.running import Running, config_of, echoes, faulty, provider, running
 from tests.waiting import until
@@ -162,7 +163,7 @@ async def test_errors_name_the_experts_that_failed() -> None:
 
 
 async def test_the_log_says_why_an_expert_is_failing_and_for_how_long_it_is_skipped(caplog) -> None:
-    caplog.set_level(logging.INFO, "coe.fleet.pool")
+    caplog.set_level(logging.INFO, "coe.fleet.calls.pool")
     async with running() as gateway:
         gateway.parts.pool._prober.cancel()
         now = 0.0
@@ -172,7 +173,7 @@ async def test_the_log_says_why_an_expert_is_failing_and_for_how_long_it_is_skip
         now = 1.0
         await gateway.parts.pool.probe_due()
         (await gateway.parts.pool.call("ruby")).succeeded()
-    assert [line.message for line in caplog.records if line.name == "coe.fleet.pool"] == [
+    assert [line.message for line in caplog.records if line.name == "coe.fleet.calls.pool"] == [
         "expert ruby is failing (504 expert_timeout) and is skipped for 1 s",
         "expert ruby answers a probe; the next request tries it",
         "expert ruby is tried with one request",

@@ -7,9 +7,9 @@ import logging
 import orjson
 import pytest
 
-from coe.fleet.replicas import FAILURES_TO_OPEN, Replicas
-from coe.gateway import check_command
-from coe.gateway.expert_errors import upstream_error
+from coe.fleet.calls.replicas import FAILURES_TO_OPEN, Replicas
+from coe.gateway.commands import check as check_command
+from coe.gateway.experts.errors import upstream_error
 from coe.gateway.http_errors import OUT_OF_QUOTA
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import echoes, faulty, provider, running
@@ -45,7 +45,7 @@ async def test_an_expert_that_asks_for_a_rest_gets_it_and_the_receipt_says_so(mo
 async def test_an_expert_without_quota_rests_for_long_and_everyone_is_told(
     has_places: bool, caplog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    caplog.set_level(logging.INFO, "coe.fleet.pool")
+    caplog.set_level(logging.INFO, "coe.fleet.calls.pool")
     async with fault_upstream("spent") as upstream:
         backend = provider(upstream.url)
         backend = Replicas("ruby", {upstream.url: backend}, 4) if has_places else backend

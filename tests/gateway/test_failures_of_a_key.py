@@ -7,9 +7,9 @@ from itertools import count
 
 import pytest
 
-from coe.fleet.pool import ExpertPool
-from coe.fleet.replicas import FAILURES_TO_OPEN, Breaker, BreakerState, Replicas
-from coe.gateway.expert_call import RETRY_BURST
+from coe.fleet.calls.pool import ExpertPool
+from coe.fleet.calls.replicas import FAILURES_TO_OPEN, Breaker, BreakerState, Replicas
+from coe.gateway.experts.call import RETRY_BURST
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import Running, echoes, faulty, provider, running
 
@@ -144,7 +144,7 @@ async def test_further_tries_of_one_key_are_taken_from_no_other(monkeypatch: pyt
 
 
 async def test_the_log_says_that_an_expert_fails_for_one_key_and_why(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "coe.fleet.pool")
+    caplog.set_level(logging.INFO, "coe.fleet.calls.pool")
     pool = Pool()
     for _ in range(FAILURES_TO_OPEN):
         await pool.fail("bad")

@@ -15,7 +15,7 @@ from coe.decision_log.database import Database
 from coe.decision_log.feedback_types import Feedback, FeedbackKind, FeedbackStatus
 from coe.decision_log.sql_removal import Removal
 from coe.router.capabilities import Capabilities
-from coe.router.feedback_config import FeedbackConfig
+from coe.router.config.feedback import FeedbackConfig
 from tests.gateway.changes.test_swap import swap
 from tests.gateway.running import Running, echoes, running
 from tests.gateway.small_router import EXPERTS, small_router

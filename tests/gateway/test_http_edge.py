@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from coe.gateway.http_limits import MAX_HEAD_BYTES, FullNotice, without_offer
+from coe.gateway.http.protocol import MAX_HEAD_BYTES, FullNotice, without_offer
 from tests.gateway.running import Running, faulty, running
 from tests.waiting import DEADLINE_S
 
@@ -178,12 +178,12 @@ ASKED = request(line="GET /healthz HTTP/1.1")
 async def test_a_head_that_does_not_end_is_not_waited_for(
     gateway: Running, before: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("coe.gateway.http_limits.HEAD_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("coe.gateway.http.protocol.HEAD_TIMEOUT_S", 0.2)
     assert (await answer_to(gateway, before + ASKED[:-2])).count(b"HTTP/1.1 200 ") == len(before[:1])
 
 
 async def test_a_refused_body_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coe.gateway.http_limits.LINGER_S", 0.05)
+    monkeypatch.setattr("coe.gateway.http.protocol.LINGER_S", 0.05)
     async with running(max_body_bytes=2000) as gateway:
         reader, writer = await asyncio.open_connection("127.0.0.1", gateway.gateway.port)
         writer.write(request("content-length: 3000") + b"x")
@@ -226,7 +226,7 @@ def test_that_there_are_too_many_connections_is_said_again_with_how_many(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_s = [5.0]
-    monkeypatch.setattr("coe.gateway.http_limits.time", SimpleNamespace(monotonic=lambda: now_s[0]))
+    monkeypatch.setattr("coe.gateway.http.protocol.time", SimpleNamespace(monotonic=lambda: now_s[0]))
     on_full = FullNotice(2, lambda: None)
     for now_s[0] in (5.0, 6.0, 64.9, 65.0, 66.0):
         on_full()

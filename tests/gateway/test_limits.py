@@ -8,12 +8,19 @@ from pathlib import Path
 import pytest
 
 from coe.base.errors import ConfigError
-from coe.fleet.replicas import FAILURES_TO_OPEN, FIRST_BACKOFF_S, MAX_BACKOFF_S, MAX_COOLDOWN_S, Breaker, BreakerState
-from coe.gateway.admission import ConcurrencyLimit
-from coe.gateway.expert_call import RetryBudget
+from coe.fleet.calls.replicas import (
+    FAILURES_TO_OPEN,
+    FIRST_BACKOFF_S,
+    MAX_BACKOFF_S,
+    MAX_COOLDOWN_S,
+    Breaker,
+    BreakerState,
+)
+from coe.gateway.experts.call import RetryBudget
+from coe.gateway.http.admission import ConcurrencyLimit
 from coe.gateway.http_errors import ApiError
 from coe.gateway.settings import read_secrets, read_settings
-from coe.router.config import parse_config
+from coe.router.config.composition import parse_config
 
 
 def test_breaker_opens_after_failures_in_a_row_only() -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from coe.fleet.router_registry import Registry
-from coe.gateway import live_router
-from coe.gateway.live_router import LiveRouter
-from coe.router.artifact import load_artifact, save_artifact
+from coe.gateway.routers import live_router
+from coe.gateway.routers.live_router import LiveRouter
+from coe.router.model_files.artifact import load_artifact, save_artifact
 from coe.router.pipeline import Router
 from tests.gateway.running import config_of
 from tests.gateway.small_router import MANIFEST, small_router

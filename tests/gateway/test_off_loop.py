@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from coe.base.json_text import from_json, to_json
-from coe.fleet.backend import BackendRequest, BackendResponse, Unconnected, reply_json
-from coe.fleet.chat_completions import completion
-from coe.gateway import answer_reader, asgi
-from coe.gateway.asgi import LARGE_BYTES, MANY_VALUES, Application
+from coe.fleet.calls.backend import BackendRequest, BackendResponse, Unconnected, reply_json
+from coe.fleet.calls.chat_completions import completion
 from coe.gateway.console.app import Console
+from coe.gateway.endpoints.fastapi_app import create_rest
+from coe.gateway.experts import answer_reader
+from coe.gateway.http import asgi
+from coe.gateway.http.asgi import LARGE_BYTES, MANY_VALUES, Application
 from coe.gateway.parts import Parts
-from coe.gateway.rest import create_rest
 from tests.gateway.running import echoes, running
 from tests.waiting import DEADLINE_S
 

@@ -12,7 +12,7 @@ resource = pytest.importorskip("resource")
 
 PROGRAM = """
 import json, resource, sys
-from coe.gateway.serve import clients_that_fit
+from coe.gateway.lifecycle.serve import clients_that_fit
 for soft, hard, wanted in json.loads(sys.argv[1]):
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     print(clients_that_fit(wanted), resource.getrlimit(resource.RLIMIT_NOFILE)[0])

@@ -8,9 +8,9 @@ import aiohttp
 import pytest
 
 from coe.base.errors import ConfigError
-from coe.gateway.auth import OriginCheck
+from coe.gateway.http.auth import OriginCheck
 from coe.gateway.http_errors import ApiError
-from coe.router.config import parse_config
+from coe.router.config.composition import parse_config
 from tests.gateway.running import Running, config_of, running
 
 KEY = "canary-7f3a9c51e2b84d06"

@@ -8,7 +8,7 @@ import json
 import pytest
 from aiohttp import web
 
-from coe.fleet.backend import MAX_ANSWER_BYTES
+from coe.fleet.calls.backend import MAX_ANSWER_BYTES
 from tests.gateway.fault_upstream import ANSWER, STREAM
 from tests.gateway.running import echoes, provider, running
 from tests.served_app import app_of, serving

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from coe.fleet.backend import BackendRequest
-from coe.fleet.chat_completions import TextBackend, last_question
-from coe.fleet.connect import build_backends
+from coe.fleet.calls.backend import BackendRequest
+from coe.fleet.calls.chat_completions import TextBackend, last_question
+from coe.fleet.calls.connect import build_backends
 from tests.gateway.running import Running, config_of, echoes, running
 from tests.gateway.small_router import EXPERTS
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from coe.router.capabilities import Capabilities
-from coe.router.map_solver import ExpertCosts, solve_map
+from coe.router.config.policy import Budgets
 from coe.router.pipeline import Router
-from coe.router.policy_config import Budgets
-from coe.router.solved_policy import SolvedPolicy
+from coe.router.policy.map_solver import ExpertCosts, solve_map
+from coe.router.policy.solved_policy import SolvedPolicy
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import Running, echoes, provider, running
 from tests.gateway.small_router import EXPERTS, QUALITY, small_router

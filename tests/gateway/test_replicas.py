@@ -8,8 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
+from coe.fleet.calls.replicas import FAILURES_TO_OPEN, FIRST_BACKOFF_S, BreakerState, Replicas
 from coe.fleet.providers import echo
-from coe.fleet.replicas import FAILURES_TO_OPEN, FIRST_BACKOFF_S, BreakerState, Replicas
 from tests.gateway.fault_upstream import FaultUpstream, fault_upstream
 from tests.gateway.running import Running, echoes, provider, running
 from tests.waiting import until

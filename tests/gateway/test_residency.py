@@ -18,13 +18,13 @@ from coe.fleet.residency.controller import Controller
 from coe.fleet.residency.memory import Memory
 from coe.fleet.residency.policies import Regret, Terms
 from coe.fleet.residency.scheduler import ResidencyPolicy, Scheduler
+from coe.fleet.residency.setup import controller_of
 from coe.fleet.residency.types import Residency
 from coe.fleet.residency.vllm_actuator import VllmActuator
-from coe.fleet.residency_setup import controller_of
-from coe.gateway.replay import replay
+from coe.gateway.routers.replay import replay
 from coe.router.capabilities import Capabilities
-from coe.router.config import parse_config
-from coe.router.residency_config import ResidencyConfig
+from coe.router.config.composition import parse_config
+from coe.router.config.residency import ResidencyConfig
 from coe.router.types import DecisionReason
 from tests.fake_vllm.command import Bug, FakeOptions
 from tests.fake_vllm.engine import FakeEngine

@@ -11,15 +11,15 @@ import numpy as np
 from coe.base.errors import ConfigError
 from coe.decision_log.admin_log import AdminLog
 from coe.decision_log.database import Database
-from coe.fleet.connect import DisabledBackend
+from coe.fleet.calls.connect import DisabledBackend
 from coe.fleet.router_registry import KEPT_ROUNDS, Registry
-from coe.fleet.vllm_addresses import claim_vllm, write_vllm
-from coe.gateway.auth import Auth
+from coe.fleet.vllm.addresses import claim_vllm, write_vllm
+from coe.gateway.http.auth import Auth
 from coe.gateway.keys.grants import Grant
 from coe.gateway.keys.key_ring import KeyRing
 from coe.gateway.keys.key_store import KeyStore
-from coe.router.artifact import load_artifact, save_artifact
 from coe.router.live_pointer import Trial
+from coe.router.model_files.artifact import load_artifact, save_artifact
 from coe.router.pipeline import Router
 from tests.decision_log.test_listing import made
 from tests.fleet.test_vllm_actuator import served

@@ -10,7 +10,7 @@ import pytest
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from coe.gateway.http_limits import Sender
+from coe.gateway.http.protocol import Sender
 
 DATE = (b"date", b"Fri, 27 Nov 2026 12:00:00 GMT")
 JSON = (b"content-type", b"application/json")

@@ -17,10 +17,10 @@ import pytest
 import uvloop
 
 from coe.base.errors import ConfigError
-from coe.fleet.backend import BackendRequest, BackendResponse
-from coe.fleet.chat_completions import TextBackend, last_question
-from coe.gateway.listener import bind
-from coe.gateway.serve import Gateway
+from coe.fleet.calls.backend import BackendRequest, BackendResponse
+from coe.fleet.calls.chat_completions import TextBackend, last_question
+from coe.gateway.http.listener import bind
+from coe.gateway.lifecycle.serve import Gateway
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import faulty, running
 from tests.gateway.small_router import EXPERTS
@@ -29,15 +29,15 @@ from tests.waiting import DEADLINE_S, until
 PROGRAM = """
 import asyncio, sys
 from pathlib import Path
-from coe.fleet.stop_signal import stop_on_signal
-from coe.fleet.pool import ExpertPool
+from coe.fleet.processes.stop_signal import stop_on_signal
+from coe.fleet.calls.pool import ExpertPool
 from coe.gateway.parts import Parts
-from coe.gateway.live_router import live_router
-from coe.gateway.serve import Gateway
+from coe.gateway.routers.live_router import live_router
+from coe.gateway.lifecycle.serve import Gateway
 from coe.gateway.settings import environment_settings
 from coe.base.errors import RouterError
 from tests.gateway import running as support
-import coe.gateway.live_router
+import coe.gateway.routers.live_router
 
 class Log(support.MemoryLog):
     async def aclose(self):
@@ -56,7 +56,7 @@ async def serve(settings, config, experts):
             await served.stop()
             await sink.aclose()
 
-coe.gateway.live_router.load_router = lambda config, folder, encoder: support.small_router(version=folder.name)
+coe.gateway.routers.live_router.load_router = lambda config, folder, encoder: support.small_router(version=folder.name)
 experts = support.echoes(ruby=support.provider(sys.argv[1], "ruby"))
 config = support.config_of(shutdown_grace_s=float(sys.argv[2]), drain_s=float(sys.argv[3]))
 try:
@@ -301,7 +301,7 @@ async def test_slow_reader_bounds_what_is_read_ahead() -> None:
 
 
 async def test_a_client_that_takes_nothing_of_its_answer_loses_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coe.gateway.http_limits.STALL_S", 0.5)
+    monkeypatch.setattr("coe.gateway.http.protocol.STALL_S", 0.5)
     async with faulty("endless", max_concurrency=1) as (gateway, upstream):
         async with gateway.chat("red", stream=True) as answer:
             assert answer.status == 200

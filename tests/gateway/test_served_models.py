@@ -6,12 +6,12 @@ import logging
 
 import pytest
 
-from coe.fleet.backend import BackendRequest, BackendResponse, Unconnected
+from coe.fleet.calls.backend import BackendRequest, BackendResponse, Unconnected
 from coe.fleet.providers import echo
-from coe.gateway.chat_log import ServedModels, priced
+from coe.gateway.chat.log import ServedModels, priced
 from coe.gateway.metrics import Metrics
-from coe.router.expert_config import ExpertConfig
-from coe.router.price_list import entry_prices, price_entry
+from coe.router.config.expert import ExpertConfig
+from coe.router.prices.price_list import entry_prices, price_entry
 from tests.gateway.running import Running, echoes, running
 
 OLD, NEW = "gpt-4o-2024-08-06", "gpt-4o-mini-2024-07-18"
@@ -38,7 +38,7 @@ async def ask(gateway: Running, number: int, *, is_stream: bool = False) -> tupl
 
 
 async def test_a_redirect_is_told_once_and_billed_at_the_price_of_what_serves(caplog) -> None:
-    caplog.set_level(logging.WARNING, "coe.gateway.chat_log")
+    caplog.set_level(logging.WARNING, "coe.gateway.chat.log")
     backend = Redirecting()
     async with running(echoes(ruby=backend), entries={"ruby": ENTRY}) as gateway:
         first = [await ask(gateway, 0), await ask(gateway, 1, is_stream=True)]

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from coe.fleet.process import ProcessSpec, SupervisedProcess
+from coe.fleet.processes.process import ProcessSpec, SupervisedProcess
 from coe.gateway.settings import engine_environment, secret_variables, without_secrets
-from coe.router.config import CoeConfig
+from coe.router.config.composition import CoeConfig
 from tests.small_composition import config_of
 
 SECRET = {

@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coe.gateway.adapters.adapter import CHAT_END, BufferedTerminator
+from coe.gateway.chat.adapters.adapter import CHAT_END, BufferedTerminator
 
 MARK = re.compile(rb"^data:[ \t]*\[DONE\]", re.MULTILINE)
 STREAMS = st.sampled_from(

@@ -26,9 +26,9 @@ from coe.decision_log.database import Database
 from coe.decision_log.doctor_commands import drain_all, examine
 from coe.decision_log.privacy import load_key, session_hash
 from coe.fleet.router_registry import Registry
-from coe.router.artifact import load_artifact, save_artifact
+from coe.router.config.log import LogConfig
 from coe.router.live_pointer import Trial
-from coe.router.log_config import LogConfig
+from coe.router.model_files.artifact import load_artifact, save_artifact
 from tests.training.trained_folder import NOW, make_trained
 from tests.waiting import until
 

@@ -21,15 +21,15 @@ from coe.decision_log.feedback_types import Feedback, FeedbackKind
 from coe.decision_log.read import read_router_events
 from coe.decision_log.router_versions import RouterVersions, TrialEvidence, first_rewards, past_rewards
 from coe.decision_log.tables.log import DecisionRow, FeedbackRow
-from coe.fleet.backend import ChatBackend
+from coe.fleet.calls.backend import ChatBackend
 from coe.fleet.router_registry import Registry, change_pointer, withdraw
-from coe.gateway.live_router import POLL_EVERY_S, LiveRouter
-from coe.gateway.trial_watch import TrialFinding, TrialWatch, find, reason_to_withdraw
-from coe.router.artifact import load_artifact, save_artifact
+from coe.gateway.routers.live_router import POLL_EVERY_S, LiveRouter
+from coe.gateway.routers.trial_watch import TrialFinding, TrialWatch, find, reason_to_withdraw
 from coe.router.build import load_router
 from coe.router.capabilities import explicit_decision
-from coe.router.config import load_config
+from coe.router.config.composition import load_config
 from coe.router.live_pointer import LivePointer, Trial, read_pointer
+from coe.router.model_files.artifact import load_artifact, save_artifact
 from coe.router.pipeline import Router
 from coe.router.types import CategoryProbs, FloatArray, Query, QueryFacts
 from tests.gateway.running import Running, echoes, running

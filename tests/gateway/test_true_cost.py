@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from coe.gateway.adapters import messages_answer, responses_answer
-from coe.gateway.answer_reader import StreamReader, read_answer
-from coe.router.cost import Price, cost
-from coe.router.expert_config import ExpertConfig
-from coe.router.price_list import entry_prices, price_entry, price_table
-from coe.router.usage import Usage, chat_usage, usage_of
+from coe.gateway.chat.adapters import messages_answer, responses_answer
+from coe.gateway.experts.answer_reader import StreamReader, read_answer
+from coe.router.config.expert import ExpertConfig
+from coe.router.prices.cost import Price, cost
+from coe.router.prices.price_list import entry_prices, price_entry, price_table
+from coe.router.prices.usage import Usage, chat_usage, usage_of
 
 Json = dict[str, Any]
 N = 1000

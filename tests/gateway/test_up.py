@@ -21,23 +21,23 @@ import yaml
 from coe.base.errors import ArtifactError, ConfigError, EngineError
 from coe.cli.terminal import Terminal
 from coe.decision_log.connections import opened_database
-from coe.fleet.program_log import LogReporter
+from coe.fleet.processes.program_log import LogReporter
 from coe.fleet.router_registry import change_pointer
 from coe.gateway.changes.in_force import Start
+from coe.gateway.commands.run import settings_of
 from coe.gateway.keys.grants import Grant
 from coe.gateway.keys.key_store import KeyStore
-from coe.gateway.run_commands import settings_of
-from coe.gateway.settings import Settings, on_folder, read_settings
-from coe.gateway.start import agreed_config, noted_start, require_keys, run_serve
-from coe.gateway.up import (
+from coe.gateway.lifecycle.start import agreed_config, noted_start, require_keys, run_serve
+from coe.gateway.lifecycle.up import (
     UpView,
     collect_words,
     run_coe,
     run_up,
     with_own_key,
 )
-from coe.router.artifact import save_artifact
+from coe.gateway.settings import Settings, on_folder, read_settings
 from coe.router.live_pointer import LivePointer
+from coe.router.model_files.artifact import save_artifact
 from tests.gateway.running import config_of
 from tests.gateway.small_router import MANIFEST
 from tests.waiting import DEADLINE_S, until
@@ -126,7 +126,7 @@ async def test_a_signal_while_it_measures_ends_it(settings: Settings, monkeypatc
     async def slow(*_: object) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("coe.gateway.up.run_coe", slow)
+    monkeypatch.setattr("coe.gateway.lifecycle.up.run_coe", slow)
     run = asyncio.create_task(run_up(settings, UpView(Terminal(file=out)), once=True))
     await until(lambda: "coe eval collect" in out.getvalue() or run.done(), "the first measurement")
     os.kill(os.getpid(), signal.SIGINT)

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from coe.cli.terminal import Terminal
-from coe.gateway.up import UpView
+from coe.gateway.lifecycle.up import UpView
 
 
 def test_the_ending_gives_a_command_to_copy() -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from coe.base.errors import RouterError
 from coe.decision_log.tables.files import FilePartRow
-from coe.gateway.upload import MEMORY_BYTES, Form
+from coe.gateway.http.upload import MEMORY_BYTES, Form
 from tests.gateway.retrieval.serving import Serving, retrieval_config, serving
 from tests.waiting import until
 
@@ -144,7 +144,7 @@ async def test_a_large_file_is_never_whole_in_memory(tmp_path: Path) -> None:
 
 
 async def test_an_upload_takes_a_fixed_room_and_a_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coe.gateway.admission.MAX_LARGE", 2)
+    monkeypatch.setattr("coe.gateway.http.admission.MAX_LARGE", 2)
     gate = asyncio.Event()
 
     async def held_back() -> AsyncIterator[bytes]:

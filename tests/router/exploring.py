@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from coe.router.exploration import Exploration
+from coe.router.policy.exploration import Exploration
 
 
 def explored(share: float, k: int = 3, m: int = 3) -> Exploration | None:

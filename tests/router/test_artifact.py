@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from coe.base.errors import ArtifactError
-from coe.router.artifact import load_artifact, require_array, save_artifact
+from coe.router.model_files.artifact import load_artifact, require_array, save_artifact
 
 MANIFEST = {
     "created_at": "2026-01-01T00:00:00+00:00",

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from coe.base.errors import ArtifactError, BackendError, ConfigError
-from coe.fleet.backend import BackendRequest
-from coe.fleet.connect import build_backends, ids_on_base, lora_selection
-from coe.fleet.pool import ExpertPool
-from coe.router.artifact import load_artifact, save_artifact
+from coe.fleet.calls.backend import BackendRequest
+from coe.fleet.calls.connect import build_backends, ids_on_base, lora_selection
+from coe.fleet.calls.pool import ExpertPool
 from coe.router.build import build_encoder, expert_costs, load_router, table_router
 from coe.router.capabilities import capabilities
-from coe.router.config import parse_config
-from coe.router.expert_config import ExpertConfig
-from coe.router.policy_config import Budgets
+from coe.router.config.composition import parse_config
+from coe.router.config.expert import ExpertConfig
+from coe.router.config.policy import Budgets
+from coe.router.model_files.artifact import load_artifact, save_artifact
 from coe.router.quality import CAUTION, UNPROVEN, QualityMatrix, cautious_quality, quality_from_arrays
 from coe.router.section import PluginConfig
 from tests.gateway.fault_upstream import fault_upstream

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from coe.base.errors import ConfigError
-from coe.router.config import load_config, parse_config, parse_text
+from coe.router.config.composition import load_config, parse_config, parse_text
 
 ROOT = Path(__file__).parents[2]
 HOSTED = {"engine": "litellm", "model": "azure/m"}

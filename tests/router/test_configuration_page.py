@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from coe.router import plugins
-from coe.router.config import CoeConfig
+from coe.router.config.composition import CoeConfig
 from coe.router.section import Section
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coe.router.conversation import LEAST_SHARE, SELF_CONTAINED_BYTES, in_context, own_share
+from coe.router.reading.conversation import LEAST_SHARE, SELF_CONTAINED_BYTES, in_context, own_share
 from coe.router.types import FloatArray
 from tests.gateway.small_router import small_router
 

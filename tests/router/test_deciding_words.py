@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coe.router.deciding_words import SHOWN, read_from
-from coe.router.normalise import shortened
+from coe.router.reading.normalise import shortened
 from coe.router.types import Query
 from tests.gateway.small_router import small_router
 from tests.router.test_request_views import ROUTER, STORY

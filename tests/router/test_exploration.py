@@ -13,8 +13,9 @@ from scipy.stats import norm
 from coe.base.errors import ConfigError
 from coe.router.build import MeasuredExperts, solved_policy
 from coe.router.capabilities import Capabilities
-from coe.router.config import parse_config
-from coe.router.exploration import (
+from coe.router.config.composition import parse_config
+from coe.router.config.policy import PolicyConfig
+from coe.router.policy.exploration import (
     MOST_EXPLORED,
     MOST_OF_CHALLENGER,
     MOST_SAVED,
@@ -23,11 +24,10 @@ from coe.router.exploration import (
     scale_within,
     value_of_knowing,
 )
-from coe.router.map_solver import ExpertCosts
-from coe.router.policy_config import PolicyConfig
-from coe.router.preference import LearnedChoice
+from coe.router.policy.map_solver import ExpertCosts
+from coe.router.policy.preference import LearnedChoice
+from coe.router.policy.solved_policy import SolvedPolicy, action_distribution
 from coe.router.quality import QualityMatrix
-from coe.router.solved_policy import SolvedPolicy, action_distribution
 
 ROWS = ("one", "two", "three", "general")
 K, M = len(ROWS), 5

@@ -10,11 +10,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from coe.base.errors import InfeasibleBudgetError, NoEligibleExpertError
-from coe.router.hosting import Memory, kept_in_memory
-from coe.router.map_solver import ExpertCosts, solve_map
-from coe.router.policy_config import Budgets
-from coe.router.preference import LearnedChoice, Preference, solve_preference
-from coe.router.solved_policy import SolvedPolicy, action_distribution
+from coe.router.config.policy import Budgets
+from coe.router.policy.hosting import Memory, kept_in_memory
+from coe.router.policy.map_solver import ExpertCosts, solve_map
+from coe.router.policy.preference import LearnedChoice, Preference, solve_preference
+from coe.router.policy.solved_policy import SolvedPolicy, action_distribution
 from coe.router.types import DecisionReason
 from tests.router.exploring import explored
 

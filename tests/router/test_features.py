@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from coe.base.errors import DataError
-from coe.router.features import features_hash, features_of, from_bytes, to_bytes
+from coe.router.reading.features import features_hash, features_of, from_bytes, to_bytes
 
 UNIT = st.floats(-1, 1, width=32)
 

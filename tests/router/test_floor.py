@@ -15,11 +15,11 @@ from hypothesis.extra.numpy import arrays
 from coe.base.errors import ConfigError, InfeasibleBudgetError
 from coe.gateway.check import floor_lines, resolved_lines
 from coe.router.build import MeasuredExperts, solved_policy
-from coe.router.config import parse_config
-from coe.router.map_solver import ExpertCosts, solve_map
-from coe.router.policy_config import Budgets, Floor, PolicyConfig, QualityFloor
+from coe.router.config.composition import parse_config
+from coe.router.config.policy import Budgets, Floor, PolicyConfig, QualityFloor
+from coe.router.policy.map_solver import ExpertCosts, solve_map
+from coe.router.policy.solved_policy import SolvedPolicy
 from coe.router.quality import QualityMatrix, cautious_quality
-from coe.router.solved_policy import SolvedPolicy
 from coe.router.strategies.agree import StrategyName
 from coe.router.strategies.learned import NEVER, Ways
 from coe.router.types import GENERAL

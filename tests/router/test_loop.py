@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coe.gateway.adapters.messages import MessagesAdapter
-from coe.gateway.adapters.responses import ResponsesAdapter
+from coe.gateway.chat.adapters.messages import MessagesAdapter
+from coe.gateway.chat.adapters.responses import ResponsesAdapter
 from coe.gateway.chat_request import chat_request
-from coe.router.gateway_config import GatewayConfig
+from coe.router.config.gateway import GatewayConfig
 from coe.router.loop import STALLED_AT, WINDOW, LoopState, Phase, error_of
 
 Done = tuple[str, dict[str, Any], str]

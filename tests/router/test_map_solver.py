@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from coe.base.errors import InfeasibleBudgetError
-from coe.router.map_solver import ExpertCosts, frontier, solve_map
-from coe.router.policy_config import Budgets
+from coe.router.config.policy import Budgets
+from coe.router.policy.map_solver import ExpertCosts, frontier, solve_map
 
 K, M = 3, 4
 shares = st.floats(0, 1, width=32).map(lambda x: round(x, 3))

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coe.router.features import CACHED_TEXTS, NormalisedEncoder
-from coe.router.normalise import HEAD_CHARS, SENTENCE_END, TAIL_CHARS, courtesy_words, normalise
+from coe.router.reading.features import CACHED_TEXTS, NormalisedEncoder
+from coe.router.reading.normalise import HEAD_CHARS, SENTENCE_END, TAIL_CHARS, courtesy_words, normalise
 
 ASK = "Translate to German: where is the station"
 

@@ -10,19 +10,19 @@ from hypothesis import strategies as st
 from coe.base.errors import ConfigError, NoEligibleExpertError
 from coe.router.capabilities import Capabilities, explicit_decision
 from coe.router.classifiers.logistic import LogisticClassifier
+from coe.router.config.policy import Budgets
 from coe.router.encoders.hashing import Options as HashingOptions
 from coe.router.encoders.hashing import build as build_hashing
-from coe.router.features import features_of
-from coe.router.map_solver import ExpertCosts, solve_map
 from coe.router.pipeline import Router
-from coe.router.policy_config import Budgets
-from coe.router.preference import Preference
+from coe.router.policy.map_solver import ExpertCosts, solve_map
+from coe.router.policy.preference import Preference
+from coe.router.policy.solved_policy import SolvedPolicy
 from coe.router.quality import Measured, QualityMatrix
+from coe.router.reading.features import features_of
+from coe.router.reading.uncertainty import Uncertainty
 from coe.router.scorers.map import MapScorer
 from coe.router.scorers.soft_map import SoftMapScorer
-from coe.router.solved_policy import SolvedPolicy
 from coe.router.types import DecisionReason, Query, QueryBatch, QueryFacts, RoutingDecision
-from coe.router.uncertainty import Uncertainty
 from tests.router.exploring import explored
 
 EXPERTS = ("small", "coder", "vision")

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from coe.base.errors import InfeasibleBudgetError
-from coe.router.map_solver import ExpertCosts, solve_map
-from coe.router.policy_config import Budgets
-from coe.router.preference import (
+from coe.router.config.policy import Budgets
+from coe.router.policy.budget_price import budget_price
+from coe.router.policy.map_solver import ExpertCosts, solve_map
+from coe.router.policy.preference import (
     LearnedChoice,
     Preference,
     amounts_by_row,
@@ -23,7 +24,6 @@ from coe.router.preference import (
     share_of_rows,
     solve_preference,
 )
-from coe.router.price import budget_price
 from coe.router.types import FloatArray
 
 MASS = np.array([0.5, 0.5], np.float32)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from coe.base.errors import InfeasibleBudgetError
-from coe.router.price import budget_price
+from coe.router.policy.budget_price import budget_price
 
 Float64Array = NDArray[np.float64]
 SIZE = np.array([10.0, 70.0])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coe.router.features import (
+from coe.router.reading.features import (
     ASK_ODDS,
     ASK_SLOPE,
     CLEAR_ODDS,

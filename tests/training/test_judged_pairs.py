@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from coe.router.feedback_config import FeedbackConfig
+from coe.router.config.feedback import FeedbackConfig
 from coe.training.evidence import gather_evidence
 from coe.training.log_table import LogTable, collect
 from tests.gateway.small_router import EXPERTS

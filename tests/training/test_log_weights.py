@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from coe.decision_log.decision_record import TerminalState
-from coe.router.feedback_config import FeedbackConfig
+from coe.router.config.feedback import FeedbackConfig
 from coe.training.log_table import NOTHING_TO_WEIGH, collect
 from tests.training.log_records import record
 

@@ -18,9 +18,9 @@ from coe.cli.command_line import run
 from coe.eval.probe_command import probes_by_row
 from coe.eval.probe_set import Probe
 from coe.fleet.router_registry import Registry
-from coe.router.artifact import load_artifact
 from coe.router.build import evidence_of, load_router
-from coe.router.config import load_config
+from coe.router.config.composition import load_config
+from coe.router.model_files.artifact import load_artifact
 from coe.router.quality import QualityMatrix
 from coe.training.onboarding import CategoryOutlook, Onboarding, joined_evidence, onboard
 from tests.training.trained_folder import CONFIG, EXPERTS, NOW, make_trained, outcome_table

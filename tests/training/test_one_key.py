@@ -15,10 +15,10 @@ from scipy.stats import beta
 from sqlalchemy import create_engine, text
 
 from coe.cli.progress import silent
-from coe.router.artifact import load_artifact
 from coe.router.build import configured_router
-from coe.router.config import load_config
+from coe.router.config.composition import load_config
 from coe.router.live_pointer import required_pointer
+from coe.router.model_files.artifact import load_artifact
 from coe.training.datasets.outcome_rows import write_outcomes
 from coe.training.fit_inputs import RetrainRequest, read_inputs
 from coe.training.retrain import RetrainResult, run_retrain

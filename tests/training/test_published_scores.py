@@ -12,7 +12,7 @@ import yaml
 
 from coe.fleet.router_registry import Registry
 from coe.router.build import load_router
-from coe.router.config import load_config
+from coe.router.config.composition import load_config
 from coe.router.types import Query
 from coe.training.expert_map import ASSUMED_OUTPUT, measure_quality, shrink
 from coe.training.published_scores import (

@@ -18,10 +18,10 @@ from coe.base.shipped import seed_folder
 from coe.decision_log.database import Database
 from coe.decision_log.decision_record import DecisionRecord, TerminalState
 from coe.fleet.router_registry import Registry
-from coe.router.artifact import load_artifact
 from coe.router.build import load_router
-from coe.router.config import load_config
+from coe.router.config.composition import load_config
 from coe.router.live_pointer import Trial
+from coe.router.model_files.artifact import load_artifact
 from coe.router.types import DecisionReason, Verdict
 from coe.training.datasets.outcome_rows import write_outcomes
 from coe.training.fit_inputs import RetrainRequest, TrainRequest, fit_configured, labelled_queries

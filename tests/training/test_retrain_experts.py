@@ -11,9 +11,9 @@ from coe.base.errors import DataError
 from coe.decision_log.database import Database
 from coe.decision_log.feedback_types import JudgedAnswer
 from coe.fleet.router_registry import Registry
-from coe.router.artifact import load_artifact
 from coe.router.build import load_router
-from coe.router.config import load_config
+from coe.router.config.composition import load_config
+from coe.router.model_files.artifact import load_artifact
 from coe.router.types import Query
 from coe.training.datasets.outcome_rows import write_outcomes
 from coe.training.learned_map import exploration_moved, explored_shares

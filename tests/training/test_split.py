@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coe.router.normalise import normalised_text
+from coe.router.reading.normalise import normalised_text
 from coe.training.types import split_of
 
 WORDS = st.lists(st.sampled_from(["add", "two", "numbers", "7", "Paris", "why", "is", "über"]), min_size=1, max_size=8)

@@ -14,14 +14,14 @@ from coe.base.errors import ArtifactError
 from coe.decision_log.decision_record import DecisionRecord, TerminalState
 from coe.fleet.router_registry import Registry
 from coe.router.build import expert_costs, load_router
-from coe.router.config import load_config
-from coe.router.cost import KINDS, cost
-from coe.router.expert_config import ExpertConfig
-from coe.router.map_solver import solve_map
-from coe.router.policy_config import Budgets
+from coe.router.config.composition import load_config
+from coe.router.config.expert import ExpertConfig
+from coe.router.config.policy import Budgets
+from coe.router.policy.map_solver import solve_map
+from coe.router.prices.cost import KINDS, cost
+from coe.router.prices.usage import Usage
 from coe.router.quality import QualityMatrix, quality_from_arrays
 from coe.router.types import DecisionReason, Query
-from coe.router.usage import Usage
 from coe.training.evidence import gather_evidence
 from coe.training.expert_map import ENOUGH, TrafficTokens, measure_quality, with_traffic
 from coe.training.log_table import collect

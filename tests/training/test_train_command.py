@@ -14,7 +14,7 @@ from coe.base.shipped import query_folder, seed_folder
 from coe.cli.command_line import run
 from coe.fleet.router_registry import Registry
 from coe.router.build import load_router
-from coe.router.config import load_config
+from coe.router.config.composition import load_config
 from coe.router.live_pointer import LIVE_FILE, Trial
 from coe.router.types import Query
 from coe.training.datasets.outcome_rows import write_outcomes

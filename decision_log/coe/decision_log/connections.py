@@ -13,7 +13,7 @@ from coe.base.errors import DataError, StoreError, reason_of
 from coe.decision_log.database import Database
 from coe.decision_log.default_database import database_url_of
 from coe.decision_log.redis_client import RedisClusterException, RedisError, connect
-from coe.fleet.own_redis import redis_plugin
+from coe.fleet.processes.own_redis import redis_plugin
 
 if TYPE_CHECKING:
     from coe.decision_log.redis_client import RedisClient

@@ -23,7 +23,7 @@ from coe.decision_log.redis_client import REDIS_ERRORS, ResponseError, connect
 from coe.decision_log.replica_status import ReplicaStatus
 from coe.decision_log.stream import GROUP, Backoff
 from coe.decision_log.stream_entries import Content, Entry, content_of, dead_stream, entries_of
-from coe.fleet.tasks import stop_task
+from coe.fleet.processes.tasks import stop_task
 
 if TYPE_CHECKING:
     from redis.typing import EncodableT, FieldT

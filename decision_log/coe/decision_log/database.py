@@ -37,7 +37,7 @@ from coe.decision_log.sql_engine import (
 )
 from coe.decision_log.tables.log import DecisionRow, DocumentFeedbackRow, FeedbackRow, JudgementRow
 from coe.decision_log.tombstones import delete_of, erased_among, lock, note_removed
-from coe.router.feedback_config import FeedbackConfig
+from coe.router.config.feedback import FeedbackConfig
 
 if TYPE_CHECKING:
     from sqlalchemy import Executable, Row

@@ -9,8 +9,8 @@ from enum import StrEnum
 from pydantic import Field
 
 from coe.router.loop import LoopState
+from coe.router.prices.usage import Usage
 from coe.router.types import QueryFacts, Record, RoutingDecision
-from coe.router.usage import Usage
 
 RETRIEVAL = ":retrieval"
 """Category of a retrieval decision; no category of experts.yaml can have this name."""

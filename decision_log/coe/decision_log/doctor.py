@@ -20,7 +20,7 @@ from coe.decision_log.replica_status import BEAT_S, ReplicaState, ReplicaStatus,
 from coe.decision_log.spool import spool_folders, unsent_payloads
 from coe.decision_log.stream import RECORD_FIELD, eviction_policy
 from coe.decision_log.stream_entries import dead_entries, waiting_entries
-from coe.fleet.folder_lock import is_held
+from coe.fleet.processes.folder_lock import is_held
 
 if TYPE_CHECKING:
     from coe.decision_log.redis_client import RedisClient

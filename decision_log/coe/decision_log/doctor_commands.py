@@ -28,9 +28,9 @@ from coe.decision_log.ranges import count, named
 from coe.decision_log.replica_status import ReplicaState, ReplicaStatus
 from coe.decision_log.sink import SPOOL_FOLDER, new_replica
 from coe.decision_log.stream import DecisionStream, evicting
-from coe.fleet.stop_signal import stop_on_signal
-from coe.router.config import load_config
-from coe.router.log_config import LogConfig
+from coe.fleet.processes.stop_signal import stop_on_signal
+from coe.router.config.composition import load_config
+from coe.router.config.log import LogConfig
 
 if TYPE_CHECKING:
     from coe.cli.terminal import Grid
@@ -110,7 +110,7 @@ def drain(
     """Write what waits in spools and stream to SQL; exit status 1 when a record could not be written."""
     from coe.cli.progress import working
     from coe.cli.terminal import Terminal
-    from coe.fleet.program_log import log_to_stderr
+    from coe.fleet.processes.program_log import log_to_stderr
 
     if follow:
         log_to_stderr("info")

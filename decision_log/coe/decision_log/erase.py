@@ -43,9 +43,9 @@ from coe.decision_log.sink import SPOOL_FOLDER
 from coe.decision_log.spool import scrub, spool_folders, unsent_payloads
 from coe.decision_log.sql_removal import Found, Removal, Removed, found_of
 from coe.decision_log.stream_entries import dead_entries, dead_stream
-from coe.router.config import load_config
-from coe.router.gateway_config import GatewayConfig
-from coe.router.log_config import LogConfig
+from coe.router.config.composition import load_config
+from coe.router.config.gateway import GatewayConfig
+from coe.router.config.log import LogConfig
 from coe.router.types import ask_in, cap
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import time
 from coe.base.errors import StoreError
 from coe.decision_log.database import Database
 from coe.decision_log.sql_removal import Removal
-from coe.fleet.tasks import Poller
+from coe.fleet.processes.tasks import Poller
 
 LOOK_EVERY_S = 600.0
 DAY_S = 86_400.0

@@ -22,7 +22,7 @@ from pathlib import Path
 from coe.base.errors import ConfigError
 from coe.decision_log.decision_record import DecisionRecord
 from coe.router.brief_decision import brief
-from coe.router.log_config import PrivacyLevel
+from coe.router.config.log import PrivacyLevel
 
 MAX_SESSION_BYTES = 256
 MAX_SEARCH_CHARS = 4000

@@ -31,8 +31,8 @@ from coe.decision_log.replica_status import BEAT_S, DecisionCount, ReplicaState,
 from coe.decision_log.spool import Spool, spooled_bytes
 from coe.decision_log.spool_writer import SpoolWriter
 from coe.decision_log.stream import STATUS_FIELD, Backoff, DecisionStream
-from coe.fleet.tasks import stop_task
-from coe.router.log_config import Durability, LogConfig
+from coe.fleet.processes.tasks import stop_task
+from coe.router.config.log import Durability, LogConfig
 
 SEND_LINGER_S = 0.1
 LEFTOVERS_EVERY_S = 30.0

@@ -15,8 +15,8 @@ from sqlmodel import col
 from coe.decision_log.decision_record import TerminalState
 from coe.decision_log.payloads import RecordPart
 from coe.decision_log.tables.log import DecisionRow, SpendRow
+from coe.router.prices.usage import READ, WRITTEN
 from coe.router.types import Record
-from coe.router.usage import READ, WRITTEN
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection

@@ -18,7 +18,7 @@ from urllib.parse import quote
 from coe.base.errors import StoreError
 from coe.base.whole_files import sync_path
 from coe.decision_log.replica_status import MARK_NAME
-from coe.fleet.folder_lock import LOCK_NAME, FolderLock, holder_of
+from coe.fleet.processes.folder_lock import LOCK_NAME, FolderLock, holder_of
 
 HIDDEN = "."
 """Begins the name of a spool's folder that is being made."""

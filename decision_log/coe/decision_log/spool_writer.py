@@ -25,8 +25,8 @@ from coe.decision_log.privacy import kept_fields
 from coe.decision_log.replica_status import DecisionCount
 from coe.decision_log.spool import Spool
 from coe.decision_log.stream import Backoff, DecisionStream
-from coe.fleet.tasks import resolve
-from coe.router.log_config import Durability, LogConfig, PrivacyLevel
+from coe.fleet.processes.tasks import resolve
+from coe.router.config.log import Durability, LogConfig, PrivacyLevel
 
 LINGER_S = 0.02
 SLOW_S = 2.0

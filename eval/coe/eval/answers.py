@@ -20,8 +20,8 @@ from pydantic import Field
 from coe.base.errors import ABSTAINED, ABSTAINED_STATUS
 from coe.eval.chat_client import SAMPLING, CallError, ChatClient, Fault
 from coe.eval.probe_set import Probe
+from coe.router.prices.usage import usage_of
 from coe.router.types import Record
-from coe.router.usage import usage_of
 
 RETRY_WAITS_S = (0.5, 1.0, 2.0, 4.0)
 _ABSTAINED: Final = f"HTTP {ABSTAINED_STATUS} ({ABSTAINED})"

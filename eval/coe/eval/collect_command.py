@@ -24,7 +24,7 @@ from coe.eval.command_options import ExpertsOption, split_names
 from coe.eval.probe_set import load_probe_file, load_probes
 from coe.eval.ray_engine import EngineOption, WorkEngine, cores_of
 from coe.fleet.expert_fingerprint import expert_fingerprint
-from coe.router.config import load_config
+from coe.router.config.composition import load_config
 from coe.router.section import PluginConfig
 from coe.training.datasets.outcomes import facts_of_config
 from coe.training.types import ModelFacts

@@ -11,9 +11,9 @@ from coe.eval.collect_request import CollectRequest, Show, pairs_of
 from coe.eval.probe_set import GraderSpec, Probe
 from coe.eval.ray_engine import spread
 from coe.router.answers import AnswerKind, compares_none, declared_kind
-from coe.router.cost import cost
+from coe.router.prices.cost import cost
+from coe.router.prices.usage import Usage
 from coe.router.section import PluginConfig
-from coe.router.usage import Usage
 from coe.training.datasets.outcome_rows import PromptRow, ScoreRow, table_of
 from coe.training.datasets.outcomes import numbered_answers
 from coe.training.types import ModelFacts, OutcomeTable

@@ -24,10 +24,10 @@ from coe.eval.command_options import split_names
 from coe.eval.probe_plan import bars_of, chances_of_luck, run_plan
 from coe.eval.probe_set import Probe
 from coe.fleet.router_registry import Registry
-from coe.router.artifact import load_artifact
 from coe.router.build import configured_router, evidence_of
-from coe.router.config import load_config
+from coe.router.config.composition import load_config
 from coe.router.live_pointer import required_pointer
+from coe.router.model_files.artifact import load_artifact
 from coe.router.types import GENERAL, Float64Array
 from coe.training.datasets.outcomes import read_outcome_folders, read_outcomes
 from coe.training.expert_map import cell_sums, row_numbers

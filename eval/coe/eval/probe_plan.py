@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from coe.router.build import expert_costs
-from coe.router.config import CoeConfig
-from coe.router.map_solver import solve_map
+from coe.router.config.composition import CoeConfig
 from coe.router.pipeline import Router
+from coe.router.policy.map_solver import solve_map
 from coe.router.quality import OF_EXPERTS, QualityMatrix, cautious_quality
 from coe.router.types import Float64Array, IntArray
 

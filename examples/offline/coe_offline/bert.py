@@ -16,10 +16,10 @@ from pydantic import BaseModel, Field
 from safetensors import safe_open
 
 from coe.base.errors import ConfigError
-from coe.router.features import fingerprint
-from coe.router.tokenizer_files import open_tokenizer
+from coe.router.model_files.tokenizer_files import open_tokenizer
+from coe.router.model_files.weights import file_sha256, resolve_weights
+from coe.router.reading.features import fingerprint
 from coe.router.types import Record
-from coe.router.weights import file_sha256, resolve_weights
 from coe_offline.onnx_graph import Graph
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from coe.base.errors import EngineError
-from coe.fleet.folder_lock import FolderLock, holder_of
-from coe.fleet.process import ProcessSpec, RestartPolicy, SupervisedProcess
+from coe.fleet.processes.folder_lock import FolderLock, holder_of
+from coe.fleet.processes.process import ProcessSpec, RestartPolicy, SupervisedProcess
 
 POLL_S = 0.02
 PING_TIMEOUT_S = 1.0

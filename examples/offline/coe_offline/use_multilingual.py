@@ -22,10 +22,10 @@ from pydantic import Field
 
 from coe.base.errors import ConfigError
 from coe.router.encoders.onnx import open_session
-from coe.router.features import fingerprint
-from coe.router.tokenizer_files import head_and_tail
+from coe.router.model_files.tokenizer_files import head_and_tail
+from coe.router.model_files.weights import file_sha256, resolve_weights
+from coe.router.reading.features import fingerprint
 from coe.router.types import FloatArray, Record
-from coe.router.weights import file_sha256, resolve_weights
 from coe_offline.onnx_graph import Graph
 from coe_offline.sentencepiece_files import open_sentencepiece
 from coe_offline.use_weights import TOKENIZER, WEIGHTS, TokenTable, read_arrays

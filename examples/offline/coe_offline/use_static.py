@@ -6,9 +6,9 @@ from __future__ import annotations
 from pydantic import Field
 
 from coe.router.encoders.static import StaticEncoder
-from coe.router.features import fingerprint
+from coe.router.model_files.weights import file_sha256, resolve_weights
+from coe.router.reading.features import fingerprint
 from coe.router.types import Record
-from coe.router.weights import file_sha256, resolve_weights
 from coe_offline.sentencepiece_files import open_sentencepiece
 from coe_offline.use_weights import TOKENIZER, WEIGHTS, read_table
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import cast
 
-from coe.fleet.chat_completions import TextBackend, last_question
+from coe.fleet.calls.chat_completions import TextBackend, last_question
 
 HARMLESS = frozenset(
     [

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 
-from coe.fleet.chat_completions import TextBackend
+from coe.fleet.calls.chat_completions import TextBackend
 from coe.router.section import Section
 
 from ._frame import core_of, number_of, shown

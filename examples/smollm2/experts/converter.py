@@ -10,7 +10,7 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
-from coe.fleet.chat_completions import TextBackend
+from coe.fleet.calls.chat_completions import TextBackend
 from coe.router.section import Section
 
 from ._frame import core_of, number_of, shown

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from coe.fleet.chat_completions import TextBackend
+from coe.fleet.calls.chat_completions import TextBackend
 from coe.router.section import Section
 
 from ._text_expert import text_expert

@@ -1,5 +1,4 @@
-"""Experts and routers as running things: providers that call them, the pool with its breakers, the processes that we
-start, and which router is live.
+"""Experts and routers as running things: providers, the pool with its breakers, engine processes, the live router.
 
-May import router. Begin with `pool.py`, `providers/vllm.py` and `engines.py`.
+It may import router, cli and base. Begin with `calls/pool.py`, then `providers/vllm.py` and `hosts/engines.py`.
 """

@@ -20,8 +20,8 @@ from coe.base.json_text import to_json
 from coe.base.whole_files import write_whole
 from coe.fleet.expert_fingerprint import expert_fingerprint
 from coe.fleet.router_registry import Registry
-from coe.router.config import CoeConfig
-from coe.router.expert_config import ExpertConfig
+from coe.router.config.composition import CoeConfig
+from coe.router.config.expert import ExpertConfig
 from coe.router.live_pointer import ROUTERS_FOLDER
 from coe.router.pipeline import Router
 from coe.router.types import Metric, Record

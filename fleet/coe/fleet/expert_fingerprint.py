@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from coe.base.errors import MissingWeightsError
-from coe.fleet.adapter_files import adapter_digest
-from coe.fleet.connect import PROVIDERS
-from coe.fleet.vllm_command import adapter_folder
+from coe.fleet.calls.connect import PROVIDERS
+from coe.fleet.hosts.adapter_files import adapter_digest
+from coe.fleet.vllm.command import adapter_folder
 from coe.router import plugins
-from coe.router.expert_config import Engine, ExpertConfig
-from coe.router.features import fingerprint
-from coe.router.weights import file_sha256, resolve_weights
+from coe.router.config.expert import Engine, ExpertConfig
+from coe.router.model_files.weights import file_sha256, resolve_weights
+from coe.router.reading.features import fingerprint
 
 
 def expert_fingerprint(entry: ExpertConfig, folder: Path) -> str:

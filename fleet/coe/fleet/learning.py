@@ -16,9 +16,9 @@ from pathlib import Path
 from coe.base.errors import reason_of
 from coe.base.extras import MissingExtraError, require_extras
 from coe.base.parent_death import coe_words, dying_with_parent
-from coe.fleet.process import end_child
+from coe.fleet.processes.process import end_child
+from coe.fleet.processes.tasks import stop_task
 from coe.fleet.router_registry import Registry
-from coe.fleet.tasks import stop_task
 from coe.router.live_pointer import LIVE_FILE
 
 LIMIT_S = 3600.0

@@ -36,7 +36,7 @@ def route(
     from coe.cli.terminal import Terminal
     from coe.fleet.explain import RouteAnswer, reason_in_words
     from coe.router.build import live_router
-    from coe.router.config import load_config
+    from coe.router.config.composition import load_config
     from coe.router.deciding_words import read_from
     from coe.router.types import Query, QueryFacts
 

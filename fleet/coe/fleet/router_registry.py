@@ -16,8 +16,8 @@ from typing import Any
 
 from coe.base.errors import ArtifactError, ConfigError, RouterError, allowed_values
 from coe.base.whole_files import locked, write_whole
-from coe.router.artifact import RouterManifest, load_artifact, read_manifest
 from coe.router.live_pointer import LIVE_FILE, LivePointer, Trial, read_pointer
+from coe.router.model_files.artifact import RouterManifest, load_artifact, read_manifest
 
 LOCK_FILE = ".live.lock"
 ROUNDS_FILE = "rounds.jsonl"

@@ -1,5 +1,5 @@
-"""HTTP and what it needs: the OpenAI-compatible endpoints, limits, judging and replay.
+"""The OpenAI-compatible server: chats and other APIs, keys, batches, the console, and changes while it runs.
 
-May import all rooms but training and eval. Begin with `app.py` (the application and its parts) and `chat.py` (the way
-of a chat).
+It may import every package but training and eval. Begin with `app.py` (the application), then `chat/chat.py` (a chat
+from request to log row).
 """

@@ -18,7 +18,7 @@ from coe.base.redis_names import CACHED_ANSWERS, CACHED_FROM
 from coe.decision_log.redis_client import REDIS_ERRORS, connect
 from coe.gateway.keys.grants import Caller
 from coe.router.capabilities import named_decision
-from coe.router.config import CoeConfig
+from coe.router.config.composition import CoeConfig
 from coe.router.types import DecisionReason, Record, RoutingDecision
 
 if TYPE_CHECKING:

@@ -8,13 +8,17 @@ from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from coe.gateway.adapters.adapter import Adapter
-from coe.gateway.adapters.completions import CompletionsAdapter
-from coe.gateway.adapters.count_tokens import COUNT_PATH, TokenCount
-from coe.gateway.adapters.messages import MessagesAdapter
-from coe.gateway.adapters.responses import ResponsesAdapter
-from coe.gateway.admission import Admission, senders
-from coe.gateway.asgi import (
+from coe.gateway.chat.adapters.adapter import Adapter
+from coe.gateway.chat.adapters.completions import CompletionsAdapter
+from coe.gateway.chat.adapters.count_tokens import COUNT_PATH, TokenCount
+from coe.gateway.chat.adapters.messages import MessagesAdapter
+from coe.gateway.chat.adapters.responses import ResponsesAdapter
+from coe.gateway.chat.chat import ChatEndpoint
+from coe.gateway.chat.limits import ChatLimits
+from coe.gateway.chat.strategy_run import StrategyRun
+from coe.gateway.endpoints.status import MODELS, answer_of
+from coe.gateway.http.admission import Admission, senders
+from coe.gateway.http.asgi import (
     BODY,
     EXTENSIONS,
     PEER,
@@ -32,14 +36,10 @@ from coe.gateway.asgi import (
     send_body,
     without_body,
 )
-from coe.gateway.auth import OriginCheck
-from coe.gateway.chat import ChatEndpoint
-from coe.gateway.chat_limits import ChatLimits
+from coe.gateway.http.auth import OriginCheck
+from coe.gateway.http.listener import is_loopback
 from coe.gateway.http_errors import ClientGoneError, api_error, method_not_allowed, not_here, shutting_down
 from coe.gateway.keys.grants import EVERYBODY, Caller
-from coe.gateway.listener import is_loopback
-from coe.gateway.plain import MODELS, answer_of
-from coe.gateway.strategy_run import StrategyRun
 
 if TYPE_CHECKING:
     from coe.gateway.console.app import Console
@@ -67,7 +67,7 @@ REST_PATHS = frozenset(
         *("/v1/feedback", "/v1/files", "/v1/rerank", "/v1/route", "/v1/spend", "/v1/vector_stores"),
     )
 )
-"""Paths of gateway/rest.py, to their second part: written out so that no other path loads it."""
+"""Paths of gateway/endpoints/fastapi_app.py, to their second part: written out so that no other path loads it."""
 
 ROUTES = REST_PATHS | {COUNT_PATH, MODELS, *ADAPTERS}
 """Names of traces, without the ids in them."""
@@ -180,8 +180,8 @@ class GatewayApp:
             return
         if path == UPLOAD_PATH and method == "POST" and self._files is not None:
             rest = await self.rest()  # which loads what reads a form, too
-            from coe.gateway.rest import serve_rest
-            from coe.gateway.upload import received_upload
+            from coe.gateway.endpoints.fastapi_app import serve_rest
+            from coe.gateway.http.upload import received_upload
 
             async with received_upload(
                 headers, receive, self._max_upload_bytes, self._files.incoming, admission
@@ -194,7 +194,7 @@ class GatewayApp:
             console = await self._loaded("console", self._open_console)
             await console(scope, headers, replay(body, receive), arrival.send)
             return
-        from coe.gateway.rest import serve_rest
+        from coe.gateway.endpoints.fastapi_app import serve_rest
 
         await serve_rest(rest, arrival, body)
 
@@ -233,7 +233,7 @@ class GatewayApp:
 
     @cached_property
     def _max_upload_bytes(self) -> int:
-        from coe.gateway.upload import PURPOSES, max_file_bytes
+        from coe.gateway.http.upload import PURPOSES, max_file_bytes
 
         return max(max_file_bytes(purpose, self.parts.config) for purpose in PURPOSES) + UPLOAD_FRAME_BYTES
 
@@ -283,6 +283,6 @@ class CurrentApp:
 
 
 def load_rest(parts: Parts) -> Application:
-    from coe.gateway.rest import create_rest
+    from coe.gateway.endpoints.fastapi_app import create_rest
 
     return create_rest(parts)

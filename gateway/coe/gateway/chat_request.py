@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, NoReturn, cast
 from coe.base.errors import allowed_values, shorten
 from coe.base.json_text import to_json
 from coe.gateway.http_errors import ApiError, invalid
-from coe.router.expert_config import ClientApi
-from coe.router.gateway_config import (
+from coe.router.config.expert import ClientApi
+from coe.router.config.gateway import (
     CONSTRAINING,
     ENTRIES,
     FIELDS,

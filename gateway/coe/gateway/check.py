@@ -23,24 +23,24 @@ from coe.base.errors import (
 )
 from coe.base.extras import MissingExtraError
 from coe.base.money import money
-from coe.fleet.connect import PROVIDERS
-from coe.fleet.engine_plans import require_llamacpp
+from coe.fleet.calls.connect import PROVIDERS
 from coe.fleet.figures import USUAL, Figures
+from coe.fleet.hosts.engine_plans import require_llamacpp
+from coe.fleet.hosts.vllm_gpus import placed_processes
 from coe.fleet.setup.endpoints import KeyRefusedError, listed_models
-from coe.fleet.vllm_command import managed_experts
-from coe.fleet.vllm_gpus import placed_processes
+from coe.fleet.vllm.command import managed_experts
 from coe.gateway.keys.oidc import require_oidc
 from coe.retrieval import build_experts
 from coe.retrieval.experts import trained
 from coe.router import plugins
 from coe.router.build import expert_costs
-from coe.router.config import CoeConfig
-from coe.router.expert_config import Engine, ExpertConfig
-from coe.router.map_solver import solve_map
-from coe.router.policy_config import Budgets
+from coe.router.config.composition import CoeConfig
+from coe.router.config.expert import Engine, ExpertConfig
+from coe.router.config.policy import Budgets
+from coe.router.model_files.weights import PACKAGE_SCHEME, expanded, resolve_weights
+from coe.router.policy.map_solver import solve_map
+from coe.router.policy.solved_policy import SolvedPolicy
 from coe.router.quality import QualityMatrix
-from coe.router.solved_policy import SolvedPolicy
-from coe.router.weights import PACKAGE_SCHEME, expanded, resolve_weights
 
 LISTING = (Engine.OPENAI, Engine.VLLM)
 """Engines that list their models at `/models`. llama.cpp is started with its model, litellm's providers have no probe

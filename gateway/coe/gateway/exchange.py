@@ -17,17 +17,17 @@ from coe.decision_log.decision_record import (
     StrategyTrace,
     TerminalState,
 )
-from coe.router.expert_config import ClientApi
+from coe.router.config.expert import ClientApi
+from coe.router.prices.usage import Usage
 from coe.router.types import DecisionReason, RoutingDecision, Stay
-from coe.router.usage import Usage
 
 if TYPE_CHECKING:
-    from coe.fleet.backend import BackendRequest
+    from coe.fleet.calls.backend import BackendRequest
     from coe.gateway.answer_cache import Slot
     from coe.gateway.chat_request import ChatRequest
     from coe.gateway.http_errors import ApiError
     from coe.gateway.keys.grants import Caller
-    from coe.router.expert_config import ExpertConfig
+    from coe.router.config.expert import ExpertConfig
     from coe.router.strategies.agree import Chosen
 
 MAX_MODEL_CHARS = 128

@@ -24,7 +24,7 @@ from coe.base.errors import (
 )
 from coe.base.json_text import to_json
 from coe.decision_log.decision_record import OUR_FAULTS
-from coe.fleet.backend import RETRY_AFTER_S
+from coe.fleet.calls.backend import RETRY_AFTER_S
 
 CLIENT_GONE_STATUS = 499  # nginx's number for a client that left first; it never travels
 MAX_UPSTREAM_MESSAGE_CHARS = 2000

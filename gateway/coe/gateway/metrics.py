@@ -14,21 +14,21 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, disable_cre
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from coe.fleet.calls.replicas import BreakerState
 from coe.fleet.certificate import STATES, VALID
 from coe.fleet.learning import ROUND_ENDS, Learning
-from coe.fleet.replicas import BreakerState
 from coe.fleet.residency.types import Residency
 from coe.gateway.http_errors import ApiError, FaultError
 
 if TYPE_CHECKING:
     from coe.decision_log.sink import DecisionLog
+    from coe.fleet.calls.pool import ExpertPool
     from coe.fleet.certificate import Standing
-    from coe.fleet.pool import ExpertPool
     from coe.fleet.residency.controller import Controller
     from coe.fleet.router_registry import Registry
-    from coe.gateway.admission import BodyLimits, ConcurrencyLimit
-    from coe.gateway.live_router import LiveRouter
-    from coe.gateway.trial_watch import TrialWatch
+    from coe.gateway.http.admission import BodyLimits, ConcurrencyLimit
+    from coe.gateway.routers.live_router import LiveRouter
+    from coe.gateway.routers.trial_watch import TrialWatch
 
 SCRAPER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="coe-metrics")
 """A thread of its own: while a database hangs, those of `asyncio.to_thread` all wait for it."""

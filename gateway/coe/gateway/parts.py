@@ -1,5 +1,7 @@
-"""The parts of one gateway process, made and connected here. Only gateway/app.py and gateway/serve.py hold all of them:
-what they build gets the parts that it uses."""
+"""The components of one gateway process, built and connected here.
+
+Only `app.py` and `lifecycle/serve.py` hold all of them: what they build gets the components that it uses.
+"""
 
 from __future__ import annotations
 
@@ -12,29 +14,29 @@ from typing import TYPE_CHECKING
 
 from coe.decision_log.database import Database
 from coe.decision_log.sink import DecisionLog
+from coe.fleet.calls.pool import ExpertPool
+from coe.fleet.calls.replicas import ExpertBackend
 from coe.fleet.certificate import Standing, read_standing
-from coe.fleet.pool import ExpertPool
-from coe.fleet.replicas import ExpertBackend
-from coe.gateway.admission import BodyLimits, ConcurrencyLimit
 from coe.gateway.answer_cache import cache_of
-from coe.gateway.auth import Auth
 from coe.gateway.batches.batch_store import BatchStore
-from coe.gateway.chat_log import ChatCounts, ChatLog, ServedModels
-from coe.gateway.conversations import Conversations
-from coe.gateway.deciding import Decider
-from coe.gateway.expert_call import ExpertCall
+from coe.gateway.chat.conversations import Conversations
+from coe.gateway.chat.deciding import Decider
+from coe.gateway.chat.log import ChatCounts, ChatLog, ServedModels
+from coe.gateway.experts.availability import Waking
+from coe.gateway.experts.call import ExpertCall
+from coe.gateway.http.admission import BodyLimits, ConcurrencyLimit
+from coe.gateway.http.auth import Auth
 from coe.gateway.keys.limits import Limits
-from coe.gateway.live_router import LiveRouter
 from coe.gateway.metrics import Metrics
-from coe.gateway.reach import Waking
+from coe.gateway.routers.live_router import LiveRouter
 from coe.gateway.telemetry.telemetry import Telemetry
-from coe.router.config import CoeConfig
+from coe.router.config.composition import CoeConfig
 from coe.router.strategies.agree import StrategyName
 
 if TYPE_CHECKING:
     from coe.fleet.residency.controller import Controller
     from coe.gateway.changes.live_config import LiveConfig
-    from coe.gateway.judge import Judge
+    from coe.gateway.chat.judge import Judge
     from coe.retrieval.service import RetrievalService
 
 LEASE_SLACK_S = 60.0
@@ -86,7 +88,7 @@ class Parts:
         self.conversations = Conversations(self.redis_url if self.shares_redis else None)
         self.judge: Judge | None = None
         if config.judge is not None:
-            from coe.gateway.judge import Judge
+            from coe.gateway.chat.judge import Judge
 
             self.judge = Judge(
                 config.judge,

@@ -11,8 +11,8 @@ from pydantic import Field, SecretStr
 from coe.base.errors import ConfigError
 from coe.base.period import parse_period
 from coe.decision_log.default_database import default_database_url
-from coe.gateway.listener import check_strength
-from coe.router.config import CoeConfig
+from coe.gateway.http.listener import check_strength
+from coe.router.config.composition import CoeConfig
 from coe.router.types import Record
 
 FOR_ENGINES = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "VLLM_API_KEY"})

@@ -10,10 +10,10 @@ from coe.base.errors import ConfigError
 from coe.base.extras import require_installed
 from coe.retrieval.types import BASE, BaseExpert, ExpertOf, LexicalExpert, RetrievalExpert
 from coe.router import plugins
+from coe.router.config.retrieval import RetrievalConfig
+from coe.router.model_files.weights import expanded
 from coe.router.protocols import Encoder
-from coe.router.retrieval_config import RetrievalConfig
 from coe.router.section import PluginConfig
-from coe.router.weights import expanded
 
 FAMILY = "retrieval.experts"
 

@@ -10,8 +10,8 @@ from pydantic import SecretStr
 
 from coe.base.errors import BackendError, ConfigError
 from coe.base.json_text import from_json, to_json
-from coe.fleet.json_posts import WHOLE_MODEL, JsonPosts, in_batches
-from coe.router.retrieval_config import RerankerConfig
+from coe.fleet.calls.json_posts import WHOLE_MODEL, JsonPosts, in_batches
+from coe.router.config.retrieval import RerankerConfig
 from coe.router.types import FloatArray
 
 BATCH = 64

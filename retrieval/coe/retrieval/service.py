@@ -28,7 +28,7 @@ from coe.retrieval.stores.ingestion import Ingestion
 from coe.retrieval.stores.store_records import Addition, StoreFile, VectorStore
 from coe.retrieval.stores.store_search import SearchAnswer, SearchRequest, StoreSearch
 from coe.retrieval.types import VectorIndexes, VectorSpace
-from coe.router.retrieval_config import RetrievalConfig
+from coe.router.config.retrieval import RetrievalConfig
 
 THREADS = 2  # of each kind: numpy and onnxruntime let go of the interpreter, so two requests make use of two cores
 READING = ReadingLimits(cpu_s=60, wall_s=180, memory_bytes=512 << 20)  # a machine that others use takes longer

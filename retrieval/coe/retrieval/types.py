@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from coe.base.errors import VectorSpaceError
-from coe.router import retrieval_config
+from coe.router.config import retrieval as retrieval_config
 from coe.router.protocols import Encoder
 from coe.router.types import BoolArray, FloatArray, IntArray, Record
 

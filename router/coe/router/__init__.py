@@ -6,9 +6,9 @@
     decision = router.route("What is 15% of 80?")
     print(decision.expert, decision.category, decision.confidence)
 
-These four names are the public Python interface; everything else may change without notice. May import base only: no
-web server, Redis, SQL or fitting. Begin with `pipeline.py` (the way of a query), `types.py` and `build.py` (from an
-artifact to a router).
+These four names are the public Python interface; everything else may change without notice. The package may import
+base alone: no web server, Redis, SQL or fitting. Begin with `pipeline.py` (from query to decision), then `types.py` and
+`build.py` (from an artifact to a router).
 """
 
 from __future__ import annotations

@@ -12,31 +12,31 @@ import numpy as np
 
 from coe.base.errors import ArtifactError, ConfigError, InfeasibleBudgetError
 from coe.router import plugins
-from coe.router.artifact import RouterArtifact, load_artifact, require_array, require_finite
 from coe.router.capabilities import Capabilities, capabilities
-from coe.router.config import CoeConfig
-from coe.router.cost import KINDS, PROMPT, Price
-from coe.router.expert_config import ExpertConfig
-from coe.router.exploration import FLOOR, Exploration, dearness
-from coe.router.features import SHAPES, AskDetector, NormalisedEncoder
-from coe.router.floor import floor_of
-from coe.router.hosting import kept_in_memory
+from coe.router.config.composition import CoeConfig
+from coe.router.config.expert import ExpertConfig
+from coe.router.config.policy import QUALITY_FLOOR, UNKNOWN_LANGUAGES, Budgets, Floor, PolicyConfig
 from coe.router.live_pointer import ROUTERS_FOLDER, check_categories, pin_problems, required_pointer
-from coe.router.map_solver import ExpertCosts, MapSolution, solve_map
-from coe.router.moves import UNPRICED
+from coe.router.model_files.artifact import RouterArtifact, load_artifact, require_array, require_finite
 from coe.router.pipeline import Router
-from coe.router.policy_config import QUALITY_FLOOR, UNKNOWN_LANGUAGES, Budgets, Floor, PolicyConfig
-from coe.router.preference import LearnedChoice, solve_preference
+from coe.router.policy.exploration import FLOOR, Exploration, dearness
+from coe.router.policy.floor import floor_of
+from coe.router.policy.hosting import kept_in_memory
+from coe.router.policy.map_solver import ExpertCosts, MapSolution, solve_map
+from coe.router.policy.moves import UNPRICED
+from coe.router.policy.preference import LearnedChoice, solve_preference
+from coe.router.policy.solved_policy import SolvedPolicy
+from coe.router.policy.strategy_plan import StrategyPlan, choices_of, solve_plan
+from coe.router.prices.cost import KINDS, PROMPT, Price
 from coe.router.protocols import ClassifierOf, Encoder, ExpertScorer, ScorerOf
 from coe.router.quality import Measured, QualityMatrix, cautious_quality, quality_from_arrays
+from coe.router.reading.features import SHAPES, AskDetector, NormalisedEncoder
+from coe.router.reading.uncertainty import Uncertainty
 from coe.router.section import PluginConfig
-from coe.router.solved_policy import SolvedPolicy
 from coe.router.strategies.agree import StrategyName
 from coe.router.strategies.learned import PART as STRATEGIES
 from coe.router.strategies.learned import Ways, learned_ways
-from coe.router.strategy_plan import StrategyPlan, choices_of, solve_plan
 from coe.router.types import GENERAL, FloatArray, IntArray
-from coe.router.uncertainty import Uncertainty
 
 EXPLORATION_SAMPLE = 1000
 """Sample queries of a learned scorer on which exploration is solved: 40 ms (ours)."""

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from coe.base.errors import NoEligibleExpertError
 from coe.router import plugins
-from coe.router.expert_config import Engine, Feature
-from coe.router.gateway_config import CONSTRAINING, CONSTRAINTS
+from coe.router.config.expert import Engine, Feature
+from coe.router.config.gateway import CONSTRAINING, CONSTRAINTS
 from coe.router.section import AUTO
 from coe.router.types import GENERAL, DecisionReason, QueryFacts, RoutingDecision
 
 if TYPE_CHECKING:
-    from coe.router.config import CoeConfig
+    from coe.router.config.composition import CoeConfig
 
 NOT_REACHABLE = "is not reachable"
 ASLEEP = "is asleep"

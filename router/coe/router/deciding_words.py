@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from coe.router.normalise import shortened
 from coe.router.pipeline import Router
+from coe.router.reading.normalise import shortened
 from coe.router.types import Query, Record
 
 WORD = re.compile(r"\w+(?:['’-]\w+)*")

@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints
 
 from coe.base.errors import ConfigError, allowed_values
 from coe.base.yaml_text import read_yaml
-from coe.router.config import checked_values, config_text
+from coe.router.config.composition import checked_values, config_text
 from coe.router.types import GENERAL, Record, RoutingDecision
 
 EXPECTED = ("expert", "not_expert", "category", "fallback", "min_confidence", "same_as")

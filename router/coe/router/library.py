@@ -40,7 +40,7 @@ class Router:
             RouterError: the file is invalid, no router is live, or it does not fit the file.
         """
         from coe.router.build import live_router
-        from coe.router.config import load_config
+        from coe.router.config.composition import load_config
 
         return cls(live_router(load_config(Path(config)), Path(data_dir)))
 

@@ -14,9 +14,9 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from coe.base.errors import ArtifactError, ConfigError
-from coe.router.artifact import RouterManifest, read_manifest
-from coe.router.config import CoeConfig
-from coe.router.policy_config import UNKNOWN_LANGUAGES
+from coe.router.config.composition import CoeConfig
+from coe.router.config.policy import UNKNOWN_LANGUAGES
+from coe.router.model_files.artifact import RouterManifest, read_manifest
 from coe.router.types import GENERAL, Record
 
 ROUTERS_FOLDER = "routers"

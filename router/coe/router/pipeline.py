@@ -13,12 +13,13 @@ import numpy as np
 
 from coe.base.errors import ConfigError, NoEligibleExpertError, allowed_values
 from coe.router.capabilities import FOR_NOW, NOT_ALLOWED, NOT_REACHABLE, Capabilities, why_away
-from coe.router.cost import Price
-from coe.router.features import AskDetector, Features, Reading, features_of, read_query, unknown_language
-from coe.router.map_solver import ExpertCosts
-from coe.router.moves import UNPRICED, beside_last
+from coe.router.policy.map_solver import ExpertCosts
+from coe.router.policy.moves import UNPRICED, beside_last
+from coe.router.policy.solved_policy import ActionDistribution, SolvedPolicy, action_distribution
+from coe.router.prices.cost import Price
 from coe.router.protocols import CategoryClassifier, Encoder, ExpertScorer
-from coe.router.solved_policy import ActionDistribution, SolvedPolicy, action_distribution
+from coe.router.reading.features import AskDetector, Features, Reading, features_of, read_query, unknown_language
+from coe.router.reading.uncertainty import Uncertainty, calibrated, calibrated_row
 from coe.router.strategies.agree import Agree
 from coe.router.strategies.learned import Ways
 from coe.router.types import (
@@ -32,7 +33,6 @@ from coe.router.types import (
     RoutingDecision,
     View,
 )
-from coe.router.uncertainty import Uncertainty, calibrated, calibrated_row
 
 TOP_CATEGORIES = 5
 """Categories whose probabilities a decision keeps."""

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coe.base.errors import ArtifactError
-from coe.router.artifact import require_array
-from coe.router.cost import KINDS
+from coe.router.model_files.artifact import require_array
+from coe.router.prices.cost import KINDS
 from coe.router.types import ExpertScores, FloatArray, IntArray
 
 CAUTION = 0.5

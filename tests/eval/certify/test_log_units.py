@@ -17,10 +17,10 @@ from coe.eval.certify.ladder import Ladder, build_ladder
 from coe.eval.certify.log_units import MOST_WEIGHT, log_units
 from coe.eval.certify.run import Places, run_certify
 from coe.eval.certify.units import Units
-from coe.router.artifact import load_artifact
 from coe.router.build import configured_router
-from coe.router.config import CoeConfig, load_config
-from coe.router.feedback_config import FeedbackConfig
+from coe.router.config.composition import CoeConfig, load_config
+from coe.router.config.feedback import FeedbackConfig
+from coe.router.model_files.artifact import load_artifact
 from coe.router.types import DecisionReason
 from tests.eval.certify.certified_folder import EXPERTS, certified_folder, configuration
 from tests.eval.certify.test_run import MADE

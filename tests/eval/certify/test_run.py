@@ -24,7 +24,7 @@ from coe.eval.report.page import render
 from coe.fleet.certificate import CERTIFICATE_FILE, Certificate, Standing, read_standing
 from coe.fleet.router_registry import Registry
 from coe.router.build import live_router
-from coe.router.config import load_config
+from coe.router.config.composition import load_config
 from coe.training.datasets.outcome_rows import write_outcomes
 from tests.eval.certify.certified_folder import (
     EXPERTS,

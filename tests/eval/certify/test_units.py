@@ -21,10 +21,10 @@ from coe.eval.certify.units import (
     text_key,
     units_of,
 )
-from coe.router.artifact import load_artifact
 from coe.router.build import configured_router
-from coe.router.config import load_config
-from coe.router.policy_config import PolicyConfig, QualityFloor
+from coe.router.config.composition import load_config
+from coe.router.config.policy import PolicyConfig, QualityFloor
+from coe.router.model_files.artifact import load_artifact
 from tests.eval.certify.certified_folder import RIGHT, certified_folder, grades, names
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from coe.base.errors import DataError
 from coe.eval.log.expert_worth import NOBODY, NOTICED, WorthStudy, read_worth, sentence
-from coe.router.config import CoeConfig, parse_config
+from coe.router.config.composition import CoeConfig, parse_config
 from coe.training.types import OutcomeTable
 from tests.training.trained_folder import make_trained, outcome_table
 

@@ -17,7 +17,7 @@ from coe.decision_log.router_versions import RouterVersions
 from coe.eval.log.loop_worth import exploration_cost, loop_sentences, measure_loop
 from coe.fleet.router_registry import Registry
 from coe.router.build import load_router
-from coe.router.config import load_config
+from coe.router.config.composition import load_config
 from coe.router.types import DecisionReason, Metric
 from coe.training.fit_inputs import RetrainRequest
 from coe.training.retrain import run_retrain

@@ -16,8 +16,8 @@ from coe.base.errors import ConfigError, DataError
 from coe.cli.command_line import run
 from coe.eval.log.foreign_logs import Call, read_calls
 from coe.eval.log.savings import mean_with_interval
-from coe.router.config import load_config
-from coe.router.usage import Usage
+from coe.router.config.composition import load_config
+from coe.router.prices.usage import Usage
 from tests.training.trained_folder import make_trained
 
 ASKED = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "What is the capital of Peru?"}]

@@ -10,8 +10,8 @@ import numpy as np
 from coe.decision_log.database import Database
 from coe.decision_log.decision_record import DecisionRecord, TerminalState
 from coe.decision_log.feedback_types import Feedback, FeedbackKind
+from coe.router.prices.usage import Usage
 from coe.router.types import DecisionReason, RoutingDecision
-from coe.router.usage import Usage
 
 EXPERTS = ("coder", "writer")
 TRUTH = {"code": (0.9, 0.4), "prose": (0.5, 0.8)}  # chance of a thumb up, per expert

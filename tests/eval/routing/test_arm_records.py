@@ -11,7 +11,7 @@ from coe.eval.metrics.paired import Paired
 from coe.eval.routing import routing_report
 from coe.eval.routing import trial as trials
 from coe.eval.routing.routing_records import Arm
-from coe.router.policy_config import Budgets
+from coe.router.config.policy import Budgets
 from tests.eval.routing.trial_data import report_of, trial, with_costs
 
 

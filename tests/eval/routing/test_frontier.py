@@ -9,7 +9,7 @@ import pytest
 
 from coe.eval.routing.frontier import Budget, budget_grid, build_frontier, known_budgets, limited_policies, mixture
 from coe.eval.routing.trial import Trial
-from coe.router.policy_config import Budgets
+from coe.router.config.policy import Budgets
 from tests.eval.routing.trial_data import trial, with_costs
 
 SIZES = np.array([10.0, 70.0])

@@ -11,7 +11,7 @@ from coe.eval.routing.out_of_fold import fold_of_text, out_of_fold
 from coe.eval.routing.routing_page import out_of_fold_sentence
 from coe.eval.routing.routing_request import RoutingRequest
 from coe.eval.routing.trial_tables import Tables
-from coe.router.policy_config import Budgets
+from coe.router.config.policy import Budgets
 from coe.router.strategies.learned import Played
 from coe.router.types import IntArray
 from coe.training.types import OutcomeTable

@@ -20,7 +20,7 @@ from coe.eval.routing.routing_run import load, table_request
 from coe.eval.routing.table_fit import fit_methods
 from coe.eval.routing.trial import mean_costs
 from coe.router import plugins
-from coe.router.policy_config import Budgets
+from coe.router.config.policy import Budgets
 from coe.training.datasets.outcome_rows import write_outcomes
 from coe.training.datasets.outcomes import read_outcomes
 from coe.training.types import split_of

@@ -16,7 +16,7 @@ from coe.eval.routing.trial_tables import (
     read_tables,
     require_amounts,
 )
-from coe.router.policy_config import Budgets
+from coe.router.config.policy import Budgets
 from coe.training.datasets.outcome_rows import write_outcomes
 from tests.eval.routing.trial_data import FIT_SCORES, table
 

@@ -11,7 +11,7 @@ import pytest
 
 from coe.base.errors import ConfigError, MissingWeightsError
 from coe.router.encoders.onnx import open_session
-from coe.router.tokenizer_files import head_and_tail
+from coe.router.model_files.tokenizer_files import head_and_tail
 from coe_offline import use_multilingual
 from coe_offline.sentencepiece_files import open_sentencepiece
 from coe_offline.use_multilingual import WINDOWS, Options, TokenStates, write_graph, write_token_graph

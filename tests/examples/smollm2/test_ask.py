@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from coe.router.config import load_config
+from coe.router.config.composition import load_config
 from examples.smollm2.ask import QUERIES
 
 ROOT = Path(__file__).parents[3]

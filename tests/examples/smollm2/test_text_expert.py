@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from coe.base.errors import AbstainedError
 from coe.eval.probe_set import load_probes
-from coe.fleet.backend import BackendRequest
+from coe.fleet.calls.backend import BackendRequest
 from coe.router import plugins
 from coe.router.capabilities import capabilities
-from coe.router.config import load_config
+from coe.router.config.composition import load_config
 from examples.smollm2.experts import calculator, converter, refuse
 
 ROOT = Path(__file__).parents[3]

@@ -16,7 +16,7 @@ from coe.fleet.doctor import models
 from coe.fleet.doctor.models import SHAPES, Shape, tensors_of, write_adapter, write_model
 from coe.fleet.doctor.report import examine
 from coe.fleet.figures import figures_file, read_figures
-from coe.router.config import VllmConfig
+from coe.router.config.composition import VllmConfig
 from tests.fake_vllm.interpreter import fake_interpreter
 
 NVIDIA_SMI = """#!/bin/sh

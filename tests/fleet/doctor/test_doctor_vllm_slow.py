@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from coe.fleet.doctor.report import examine
-from coe.router.config import VllmConfig
+from coe.router.config.composition import VllmConfig
 from tests.vllm_build import ENVIRONMENT, vllm_interpreter
 
 

@@ -11,7 +11,7 @@ from coe.base.errors import BackendError, ConfigError
 from coe.fleet.encoders.openai import Options, build, read_vectors
 from coe.retrieval.reranker import Reranker
 from coe.router.build import build_encoder
-from coe.router.retrieval_config import RerankerConfig
+from coe.router.config.retrieval import RerankerConfig
 from coe.router.section import PluginConfig
 from tests.fleet.encoders.endpoint import Endpoint, serving_endpoint
 from tests.json_server import JsonHandler, answering

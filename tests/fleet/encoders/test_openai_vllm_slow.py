@@ -13,7 +13,7 @@ import pytest
 
 from coe.base.errors import BackendError
 from coe.fleet.encoders.openai import Options, build
-from coe.fleet.engine_plans import free_port
+from coe.fleet.hosts.engine_plans import free_port
 from tests.contracts.test_vllm_servers import wait_until_ready
 from tests.vllm_build import ENVIRONMENT, vllm_interpreter, write_base
 

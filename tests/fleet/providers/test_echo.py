@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 
-from coe.fleet.backend import BackendRequest
+from coe.fleet.calls.backend import BackendRequest
 from coe.fleet.providers.echo import Options, build
 
 

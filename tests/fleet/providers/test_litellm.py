@@ -19,11 +19,11 @@ from aiohttp.test_utils import TestServer
 from coe.base.errors import BackendError
 from coe.base.extras import MissingExtraError
 from coe.base.json_text import MAX_VALUES
-from coe.fleet.backend import MAX_ERROR_BYTES, BackendRequest, is_spent, read_all
-from coe.fleet.connect import build_backends
+from coe.fleet.calls.backend import MAX_ERROR_BYTES, BackendRequest, is_spent, read_all
+from coe.fleet.calls.connect import build_backends
 from coe.fleet.providers.litellm import FORWARDED, Options, build, error_response, import_litellm
 from coe.router import plugins
-from coe.router.config import parse_config
+from coe.router.config.composition import parse_config
 from tests.gateway.fault_upstream import delta, events, fault_upstream
 from tests.gateway.running import running
 

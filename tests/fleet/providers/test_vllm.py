@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coe.base.errors import BackendError
-from coe.fleet.backend import BackendRequest, WholeLines
+from coe.fleet.calls.backend import BackendRequest, WholeLines
 from coe.fleet.providers.vllm import ID_FIELD, MODEL_FIELD, Options, build, literal
 from tests.gateway.fault_upstream import ANSWER, STREAM, fault_upstream
 from tests.waiting import DEADLINE_S

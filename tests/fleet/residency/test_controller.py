@@ -6,13 +6,13 @@ import asyncio
 
 import pytest
 
+from coe.fleet.processes.tasks import stop_task
 from coe.fleet.residency.controller import CannotWakeError, Controller, forward_clock
 from coe.fleet.residency.memory import Memory
 from coe.fleet.residency.scheduler import ResidencyPolicy, Scheduler, Step
 from coe.fleet.residency.types import Residency
 from coe.fleet.residency.vllm_actuator import VllmActuator
-from coe.fleet.tasks import stop_task
-from coe.router.residency_config import ResidencyConfig
+from coe.router.config.residency import ResidencyConfig
 from tests.fleet.residency.driver import resident
 
 LATER_S = 1e4

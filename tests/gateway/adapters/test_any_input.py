@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coe.base.errors import BackendError
-from coe.fleet.backend import chunks_of
-from coe.gateway.adapters.adapter import Adapter, Translated, TranslatingAdapter, translated
-from coe.gateway.answer_reader import StreamReader, read_answer
+from coe.fleet.calls.backend import chunks_of
 from coe.gateway.app import ADAPTERS
-from coe.gateway.expert_answer import StreamedAnswer
+from coe.gateway.chat.adapters.adapter import Adapter, Translated, TranslatingAdapter, translated
+from coe.gateway.experts.answer import StreamedAnswer
+from coe.gateway.experts.answer_reader import StreamReader, read_answer
 from coe.gateway.http_errors import ApiError
-from coe.router.gateway_config import GatewayConfig, field_names
+from coe.router.config.gateway import GatewayConfig, field_names
 from tests.gateway.adapters.test_native import REQUESTS, STREAMS, WHOLE
 
 OTHERS = {path.removeprefix("/v1/"): each for path, each in ADAPTERS.items() if isinstance(each, TranslatingAdapter)}

@@ -7,7 +7,7 @@ from typing import Any
 from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
 
-from coe.gateway.event_edits import CallEvents, Calls
+from coe.gateway.chat.event_edits import CallEvents, Calls
 from tests.gateway.adapters.scripted import Json, call, chunk, events, scripted
 from tests.gateway.running import echoes, provider, running
 

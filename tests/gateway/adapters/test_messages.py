@@ -7,7 +7,7 @@ from typing import Any
 import anthropic
 import pytest
 
-from coe.gateway.adapters.messages_answer import error_values
+from coe.gateway.chat.adapters.messages_answer import error_values
 from coe.gateway.http_errors import ApiError
 from tests.gateway.adapters.scripted import CALLS, SPENT, TEXT, THOUGHT, call, chunk, completion, events, scripted
 from tests.gateway.running import Running, echoes, faulty, provider, running

@@ -10,11 +10,11 @@ import pytest
 
 from coe.base.errors import ConfigError
 from coe.gateway.app import ADAPTERS
-from coe.gateway.chat_limits import bounded, most
+from coe.gateway.chat.limits import bounded, most
 from coe.gateway.chat_request import Native
 from coe.router.capabilities import Capabilities
-from coe.router.expert_config import ClientApi, Engine, ExpertConfig
-from coe.router.gateway_config import GatewayConfig
+from coe.router.config.expert import ClientApi, Engine, ExpertConfig
+from coe.router.config.gateway import GatewayConfig
 from tests.gateway.adapters.scripted import Json, completion, scripted
 from tests.gateway.running import Running, config_of, echoes, provider, running
 from tests.gateway.small_router import EXPERTS, small_router

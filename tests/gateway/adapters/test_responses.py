@@ -9,7 +9,7 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from coe.gateway.adapters.turn import Turn
+from coe.gateway.chat.adapters.turn import Turn
 from tests.gateway.adapters.scripted import CALLS, SPENT, TEXT, THOUGHT, call, chunk, completion, events, scripted
 from tests.gateway.running import Running, echoes, faulty, provider, running
 

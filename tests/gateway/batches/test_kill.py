@@ -15,7 +15,7 @@ import openai
 import pytest
 import yaml
 
-from coe.gateway.composition import BATCH_SHARE
+from coe.gateway.lifecycle.composition import BATCH_SHARE
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.served import end_gateway, start_gateway
 from tests.small_composition import composition_of

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coe.gateway.batches.lines import Line, answer_line, error_line, raw_lines, read_lines
-from coe.gateway.inner_request import Answer
+from coe.gateway.http.inner_request import Answer
 
 URL = "/v1/chat/completions"
 

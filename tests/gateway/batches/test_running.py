@@ -16,13 +16,13 @@ import openai
 import pytest
 
 from coe.decision_log.database import Database
-from coe.fleet.backend import ChatBackend
+from coe.fleet.calls.backend import ChatBackend
 from coe.gateway.batches import runner
 from coe.gateway.batches.batch_store import BatchStore
 from coe.gateway.batches.runner import BatchRunner, Places, wait_s
-from coe.gateway.composition import BATCH_SHARE, make_runner
-from coe.gateway.inner_request import Answer
+from coe.gateway.http.inner_request import Answer
 from coe.gateway.keys.grants import Caller
+from coe.gateway.lifecycle.composition import BATCH_SHARE, make_runner
 from coe.retrieval.stores.files import Files
 from tests.gateway.fault_upstream import FaultUpstream, fault_upstream
 from tests.gateway.keys.test_chat_limits import Known, caller_with
@@ -189,7 +189,7 @@ async def test_what_is_no_batch_is_refused(
 
 
 async def test_files_of_batches_have_a_purpose_and_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coe.gateway.upload.MAX_BATCH_BYTES", 100)
+    monkeypatch.setattr("coe.gateway.http.upload.MAX_BATCH_BYTES", 100)
     async with batching(tmp_path, monkeypatch) as made:
         with pytest.raises(openai.APIStatusError, match="at most 100") as large:
             await made.make([b"x" * 101])

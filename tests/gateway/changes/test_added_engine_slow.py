@@ -8,14 +8,14 @@ from pathlib import Path
 import orjson
 import pytest
 
-from coe.fleet.backend import BackendRequest
-from coe.fleet.connect import build_backends
-from coe.fleet.engines import EngineAddresses
-from coe.fleet.process import ProcessState
+from coe.fleet.calls.backend import BackendRequest
+from coe.fleet.calls.connect import build_backends
+from coe.fleet.hosts.engines import EngineAddresses
+from coe.fleet.processes.process import ProcessState
 from coe.gateway.changes.difference import restart_problems
-from coe.gateway.serve import Gateway
-from coe.gateway.swap import Swap
-from coe.router.config import CoeConfig, load_config
+from coe.gateway.lifecycle.serve import Gateway
+from coe.gateway.lifecycle.swap import Swap
+from coe.router.config.composition import CoeConfig, load_config
 from tests.gateway.changes.test_backends import URL, parts_of
 
 ROOT = Path(__file__).parents[3]

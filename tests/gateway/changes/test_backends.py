@@ -7,15 +7,15 @@ from typing import Any, cast
 
 from coe.decision_log.database import Database
 from coe.decision_log.sink import DecisionLog
-from coe.fleet.backend import ChatBackend
-from coe.fleet.connect import build_backends
-from coe.fleet.engines import EngineAddresses
-from coe.fleet.pool import ExpertPool
-from coe.gateway.live_router import LiveRouter
+from coe.fleet.calls.backend import ChatBackend
+from coe.fleet.calls.connect import build_backends
+from coe.fleet.calls.pool import ExpertPool
+from coe.fleet.hosts.engines import EngineAddresses
+from coe.gateway.lifecycle.serve import Gateway
+from coe.gateway.lifecycle.swap import Swap
 from coe.gateway.parts import Parts
-from coe.gateway.serve import Gateway
-from coe.gateway.swap import Swap
-from coe.router.config import CoeConfig
+from coe.gateway.routers.live_router import LiveRouter
+from coe.router.config.composition import CoeConfig
 from tests.gateway.running import MemoryStore
 from tests.gateway.small_router import small_router
 from tests.memory_log import MemoryLog

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from coe.gateway.changes.difference import differences, restart_problems
-from coe.router.config import CoeConfig, parse_config
+from coe.router.config.composition import CoeConfig, parse_config
 
 URL = "http://127.0.0.1:1/v1"
 BASE: dict[str, Any] = {

@@ -21,11 +21,11 @@ from benchmarks.chaos_fleet import GatewayProcess, serving
 from coe.decision_log.admin_log import AdminLog, operator
 from coe.decision_log.connections import opened_database
 from coe.decision_log.default_database import default_database_url
-from coe.fleet.program_log import LogReporter
+from coe.fleet.processes.program_log import LogReporter
 from coe.gateway.changes.in_force import put, put_start
-from coe.gateway.composition import running_composition
+from coe.gateway.lifecycle.composition import running_composition
+from coe.gateway.lifecycle.start import agreed_config
 from coe.gateway.settings import Settings
-from coe.gateway.start import agreed_config
 from tests.gateway.fault_upstream import fault_upstream
 from tests.training.trained_folder import make_trained
 from tests.waiting import until

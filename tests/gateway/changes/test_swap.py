@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
-from coe.fleet.backend import BackendRequest, BackendResponse, ChatBackend, Unconnected
-from coe.fleet.replicas import BreakerState
+from coe.fleet.calls.backend import BackendRequest, BackendResponse, ChatBackend, Unconnected
+from coe.fleet.calls.replicas import BreakerState
 from coe.gateway.parts import Parts
-from coe.router.config import CoeConfig
+from coe.router.config.composition import CoeConfig
 from tests.gateway.running import Running, config_of, echoes, running
 from tests.gateway.small_router import EXPERTS, small_router
 from tests.waiting import until

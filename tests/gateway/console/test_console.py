@@ -14,11 +14,11 @@ import pytest
 
 from coe.decision_log.database import Database
 from coe.decision_log.privacy import keyed_hash
-from coe.fleet.connect import DisabledBackend
+from coe.fleet.calls.connect import DisabledBackend
 from coe.fleet.providers import echo
-from coe.gateway.auth import Auth
 from coe.gateway.console.session import COOKIE
 from coe.gateway.console.views import odds
+from coe.gateway.http.auth import Auth
 from coe.gateway.keys.grants import Grant
 from coe.gateway.keys.key_ring import KeyRing
 from coe.gateway.keys.key_store import KeyStore
@@ -298,8 +298,8 @@ def test_a_gateway_loads_nothing_that_it_may_never_need() -> None:
         "coe.fleet.residency.controller",
         "coe.fleet.residency.scheduler",
         "coe.gateway.check",
-        "coe.gateway.judge",
+        "coe.gateway.chat.judge",
     }
-    code = f"import sys, coe.gateway.composition; print({spared} & set(sys.modules))"
+    code = f"import sys, coe.gateway.lifecycle.composition; print({spared} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

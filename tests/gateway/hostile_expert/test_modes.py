@@ -11,7 +11,7 @@ import pytest
 
 from coe.fleet.providers import litellm, vllm
 from coe.fleet.providers._post import MAX_INTERIM
-from coe.gateway.answer_reader import StreamReader
+from coe.gateway.experts.answer_reader import StreamReader
 from tests.gateway.hostile_expert.expert import (
     EVENTS,
     HEAD,

@@ -1,6 +1,6 @@
 """The budget of a judge on a clock of our own."""
 
-from coe.gateway.judge import Budget
+from coe.gateway.chat.judge import Budget
 
 
 def test_dollars_of_a_day():

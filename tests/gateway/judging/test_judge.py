@@ -13,11 +13,11 @@ from coe.base.errors import ConfigError
 from coe.decision_log.database import Database
 from coe.decision_log.feedback_types import JudgedAnswer
 from coe.decision_log.sql_removal import Removal
-from coe.fleet.backend import BackendRequest, BackendResponse, Unconnected, chunks_of
-from coe.fleet.chat_completions import last_question
+from coe.fleet.calls.backend import BackendRequest, BackendResponse, Unconnected, chunks_of
+from coe.fleet.calls.chat_completions import last_question
 from coe.fleet.providers import echo
-from coe.gateway.judge import Judge
-from coe.router.config import parse_config
+from coe.gateway.chat.judge import Judge
+from coe.router.config.composition import parse_config
 from tests.gateway.changes.test_swap import swap
 from tests.gateway.running import Running, config_of, echoes, running
 from tests.gateway.test_store import record
@@ -143,7 +143,7 @@ async def test_the_budget_leaves_the_rest_out():
 
 
 async def test_it_waits_while_requests_run(monkeypatch):
-    monkeypatch.setattr("coe.gateway.judge.MAX_RUNNING_BESIDE", 0)
+    monkeypatch.setattr("coe.gateway.chat.judge.MAX_RUNNING_BESIDE", 0)
     judge = Scripted(prefers_ruby)
     async with judged(judge) as (gateway, worker):
         async with gateway.parts.concurrency:  # somebody else's request
@@ -264,7 +264,7 @@ async def test_a_judge_of_uncertain_queries_leaves_the_others_alone():
 
 async def test_of_uncertain_queries_experts_that_were_compared_enough_are_judged_no_more(monkeypatch, store: Database):
     """Also by a gateway that starts again; by another rubric, nobody was compared yet."""
-    monkeypatch.setattr("coe.gateway.judge.ENOUGH", 2)
+    monkeypatch.setattr("coe.gateway.chat.judge.ENOUGH", 2)
     n_judged = []
     for rubric in ("Is it right?", "Is it right?", "Is it short?"):
         async with judged(Scripted(prefers_ruby), store, queries="uncertain", rubric=rubric) as (gateway, worker):
@@ -275,7 +275,7 @@ async def test_of_uncertain_queries_experts_that_were_compared_enough_are_judged
 
 
 async def test_gateways_on_one_database_compare_an_expert_often_enough_together(monkeypatch, store: Database):
-    monkeypatch.setattr("coe.gateway.judge.ENOUGH", 20)
+    monkeypatch.setattr("coe.gateway.chat.judge.ENOUGH", 20)
     settings = {"queries": "uncertain"}
     async with (
         judged(Scripted(prefers_ruby), store, **settings) as (gateway, worker),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coe.gateway.judge_words import (
+from coe.gateway.chat.judge_prompts import (
     MAX_ANSWER_CHARS,
     conversation_text,
     grade_body,

@@ -7,7 +7,7 @@ import pytest
 from coe.decision_log.replayed import decide_again
 from coe.gateway.keys.grants import Caller
 from coe.router.capabilities import NOT_ALLOWED, Capabilities
-from coe.router.features import from_bytes
+from coe.router.reading.features import from_bytes
 from tests.gateway.keys.test_chat_limits import Known
 from tests.gateway.running import faulty, running
 from tests.gateway.small_router import small_router

@@ -16,18 +16,18 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from coe.decision_log.decision_record import TerminalState
-from coe.fleet.replicas import Replicas
-from coe.gateway.auth import Auth
-from coe.gateway.chat_limits import ChatReservation, Prices, bounded, most, price, prompt_bound, spent
+from coe.fleet.calls.replicas import Replicas
+from coe.gateway.chat.limits import ChatReservation, Prices, bounded, most, price, prompt_bound, spent
 from coe.gateway.chat_request import Native, chat_request
 from coe.gateway.exchange import ChatRow, Ending
+from coe.gateway.http.auth import Auth
 from coe.gateway.keys.counters import NOTHING, Cost, counters_of
 from coe.gateway.keys.grants import Caller, Cap, Grant, Measure, Window, caller_of
 from coe.gateway.keys.limits import Reservation
-from coe.router.cost import Price
-from coe.router.expert_config import ClientApi, ExpertConfig
-from coe.router.gateway_config import GatewayConfig
-from coe.router.usage import Usage
+from coe.router.config.expert import ClientApi, ExpertConfig
+from coe.router.config.gateway import GatewayConfig
+from coe.router.prices.cost import Price
+from coe.router.prices.usage import Usage
 from tests.gateway.adapters.scripted import chunk, events
 from tests.gateway.adapters.test_native import named
 from tests.gateway.fault_upstream import ANSWER, STREAM, FaultUpstream, fault_upstream

@@ -25,7 +25,7 @@ from coe.decision_log.admin_log import AdminLog, first_broken
 from coe.decision_log.database import Database
 from coe.decision_log.privacy import tenant_of
 from coe.decision_log.tables.access import AdminLogRow, KeyRow
-from coe.gateway.auth import Auth
+from coe.gateway.http.auth import Auth
 from coe.gateway.http_errors import ApiError
 from coe.gateway.keys.counters import Cost
 from coe.gateway.keys.grants import Cap, Grant, Measure, Window, both, caller_of, parse_caps

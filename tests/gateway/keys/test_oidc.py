@@ -16,11 +16,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from coe.base.errors import ConfigError
-from coe.gateway.auth import Auth
+from coe.gateway.http.auth import Auth
 from coe.gateway.http_errors import ApiError
 from coe.gateway.keys.grants import Cap, Grant, Measure, Window
 from coe.gateway.keys.oidc import Oidc
-from coe.router.gateway_config import OidcConfig
+from coe.router.config.gateway import OidcConfig
 from tests.gateway.running import config_of, running
 from tests.served_app import app_of, serving
 

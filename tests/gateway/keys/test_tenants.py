@@ -13,10 +13,10 @@ import pytest
 
 from coe.decision_log.erase import stored_forms
 from coe.gateway.app import REST_PATHS
+from coe.gateway.endpoints.fastapi_app import create_rest
+from coe.gateway.endpoints.status import PLAIN
 from coe.gateway.keys.grants import Grant, Measure, parse_caps
 from coe.gateway.keys.key_store import KeyStore
-from coe.gateway.plain import PLAIN
-from coe.gateway.rest import create_rest
 from coe.retrieval.service import RetrievalService
 from tests.gateway.keys.test_limits import counters
 from tests.gateway.retrieval.serving import Serving, retrieval_config, serving

@@ -15,13 +15,13 @@ from coe.base.errors import ConfigError
 from coe.decision_log.database import Database
 from coe.decision_log.decision_record import DecisionKind, DecisionRecord, TerminalState
 from coe.decision_log.replayed import NotReplayableError
-from coe.gateway.deciding import decision_inputs
-from coe.gateway.replay_command import replay
+from coe.gateway.chat.deciding import decision_inputs
+from coe.gateway.commands.replay import replay
 from coe.router.build import load_router
 from coe.router.capabilities import explicit_decision
-from coe.router.config import load_config
-from coe.router.features import to_bytes
+from coe.router.config.composition import load_config
 from coe.router.pipeline import Router
+from coe.router.reading.features import to_bytes
 from coe.router.types import Query, QueryFacts
 from coe.training.datasets.outcome_rows import write_outcomes
 from coe.training.fit_inputs import TrainRequest, fit_configured

@@ -14,15 +14,15 @@ import numpy as np
 import openai
 
 from coe.decision_log.database import Database
-from coe.fleet.backend import ChatBackend
-from coe.fleet.pool import ExpertPool
-from coe.gateway.auth import Auth
+from coe.fleet.calls.backend import ChatBackend
+from coe.fleet.calls.pool import ExpertPool
 from coe.gateway.batches.batch_store import BatchStore
+from coe.gateway.http.auth import Auth
 from coe.gateway.keys.key_ring import KeyRing
 from coe.gateway.keys.key_store import KeyStore
-from coe.gateway.live_router import LiveRouter
+from coe.gateway.lifecycle.serve import Gateway
 from coe.gateway.parts import Parts
-from coe.gateway.serve import Gateway
+from coe.gateway.routers.live_router import LiveRouter
 from coe.gateway.telemetry.telemetry import Telemetry
 from coe.retrieval.build_experts import build_experts
 from coe.retrieval.routing.pilot_router import RetrievalRouter
@@ -30,7 +30,7 @@ from coe.retrieval.routing.query_routing import Choices, QueryRouting
 from coe.retrieval.service import RetrievalService
 from coe.retrieval.stores.files import Files
 from coe.retrieval.types import BASE, Arm, DenseExpert
-from coe.router.retrieval_config import RetrievalConfig
+from coe.router.config.retrieval import RetrievalConfig
 from coe.router.types import FloatArray
 from tests.gateway.running import config_of, echoes
 from tests.gateway.small_router import small_router

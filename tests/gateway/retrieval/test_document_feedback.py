@@ -11,7 +11,7 @@ from coe.decision_log.database import Database
 from coe.decision_log.feedback_types import DocumentFeedback, FeedbackStatus
 from coe.decision_log.sql_removal import Removal
 from coe.decision_log.tables.log import DocumentFeedbackRow
-from coe.router.feedback_config import FeedbackConfig
+from coe.router.config.feedback import FeedbackConfig
 from tests.gateway.retrieval.serving import Serving
 
 TEXTS = {"cats.txt": "The cat purrs.", "tax.txt": "The tax office opens at nine."}

@@ -16,7 +16,7 @@ from coe.gateway.keys.grants import Grant, Measure, parse_caps
 from coe.gateway.keys.key_store import KeyStore
 from coe.retrieval.reranker import Reranker
 from coe.retrieval.types import BASE, DenseExpert
-from coe.router.retrieval_config import RerankerConfig
+from coe.router.config.retrieval import RerankerConfig
 from tests.gateway.keys.test_limits import counters
 from tests.gateway.retrieval.serving import ANIMAL_QUERIES, Serving, build_routing, retrieval_config, serving
 from tests.json_server import JsonHandler, answering

@@ -136,7 +136,7 @@ async def test_a_flood_of_bad_values_is_a_few_faults(running: Serving, monkeypat
         counts.append(len(faults))
         return validation_error(faults, body)
 
-    monkeypatch.setattr("coe.gateway.rest.validation_error", counted)
+    monkeypatch.setattr("coe.gateway.endpoints.fastapi_app.validation_error", counted)
     _, store, _ = await running.post("/vector_stores", {})
     for path, body in FLOODS:
         path = path.replace("{store}", f"/vector_stores/{store['id']}")

@@ -13,8 +13,8 @@ import orjson
 from aiohttp import web
 
 from coe.router.pipeline import Router
+from coe.router.policy.strategy_plan import StrategyPlan
 from coe.router.strategies.agree import Agree
-from coe.router.strategy_plan import StrategyPlan
 from tests.gateway.running import Running, provider, running
 from tests.gateway.small_router import EXPERTS, small_router
 from tests.served_app import app_of, serving

@@ -14,8 +14,8 @@ from redis import Redis
 
 from coe.decision_log.decision_record import CallState, TerminalState
 from coe.decision_log.read import has_failed, why_dropped
-from coe.gateway import strategy_run
-from coe.router.usage import Usage
+from coe.gateway.chat import strategy_run
+from coe.router.prices.usage import Usage
 from tests.gateway.keys.test_chat_limits import PRICES, Known, caller_with, counted
 from tests.gateway.running import Running
 from tests.gateway.small_router import EXPERTS

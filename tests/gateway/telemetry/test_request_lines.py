@@ -11,7 +11,7 @@ from pathlib import Path
 
 import aiohttp
 
-from coe.fleet.program_log import JsonFormatter
+from coe.fleet.processes.program_log import JsonFormatter
 from tests.gateway.served import end_gateway, start_gateway
 from tests.training.trained_folder import EXPERTS, make_trained
 

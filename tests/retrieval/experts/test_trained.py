@@ -13,9 +13,9 @@ from coe.retrieval.build_experts import build_experts
 from coe.retrieval.experts import trained
 from coe.retrieval.experts.trained import MANIFEST_FILE, Options
 from coe.retrieval.types import DenseExpert
+from coe.router.config.retrieval import RetrievalConfig
 from coe.router.encoders.hashing import HashingEncoder
 from coe.router.encoders.onnx import OnnxEncoder
-from coe.router.retrieval_config import RetrievalConfig
 from coe.router.section import PluginConfig
 from tests.retrieval.experts.bert_files import load_bert, write_bert, write_trained
 

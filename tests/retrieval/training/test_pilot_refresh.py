@@ -31,8 +31,8 @@ from coe.retrieval.training.pilot_refresh import (
     refresh_pilots,
     refused,
 )
+from coe.router.config.retrieval import RetrievalConfig
 from coe.router.encoders.hashing import HashingEncoder
-from coe.router.retrieval_config import RetrievalConfig
 from coe.router.types import FloatArray, Verdict
 from coe.training.retrain_lock import LockLostError
 from tests.retrieval.training.collection_files import SUBJECTS

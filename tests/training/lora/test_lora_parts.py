@@ -20,12 +20,12 @@ from coe.base.journal import Journal
 from coe.cli.command_line import command_of
 from coe.decision_log.database import Database
 from coe.decision_log.default_database import default_database_url
-from coe.fleet.engine_plans import free_port
-from coe.fleet.vllm_addresses import claim_vllm, read_vllm, write_vllm
-from coe.fleet.vllm_command import read_adapter_ranks, vllm_processes
+from coe.fleet.hosts.engine_plans import free_port
+from coe.fleet.vllm.addresses import claim_vllm, read_vllm, write_vllm
+from coe.fleet.vllm.command import read_adapter_ranks, vllm_processes
 from coe.router.answers import comparing_kind
-from coe.router.config import CoeConfig, load_config, parse_config
-from coe.router.expert_config import ExpertConfig
+from coe.router.config.composition import CoeConfig, load_config, parse_config
+from coe.router.config.expert import ExpertConfig
 from coe.training.lora.admission import (
     Candidate,
     Comparison,

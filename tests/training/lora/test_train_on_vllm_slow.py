@@ -19,9 +19,9 @@ import pytest
 import yaml
 
 from benchmarks.chaos_fleet import Child, GatewayProcess, serving
-from coe.fleet.engine_plans import free_port
+from coe.fleet.hosts.engine_plans import free_port
 from coe.fleet.router_registry import Registry
-from coe.fleet.vllm_addresses import read_vllm
+from coe.fleet.vllm.addresses import read_vllm
 from coe.training.datasets.outcome_rows import write_outcomes
 from coe.training.fit_inputs import TrainRequest, fit_configured
 from tests.json_server import JsonHandler, answering

@@ -12,11 +12,11 @@ from coe.base.errors import ArtifactError, InfeasibleBudgetError
 from coe.cli.progress import silent
 from coe.router.build import MeasuredExperts, solved_policy
 from coe.router.capabilities import Capabilities
-from coe.router.map_solver import ExpertCosts
-from coe.router.policy_config import Budgets, PolicyConfig
+from coe.router.config.policy import Budgets, PolicyConfig
+from coe.router.policy.map_solver import ExpertCosts
+from coe.router.policy.strategy_plan import Choices, StrategyPlan, choices_of, solve_plan
 from coe.router.strategies.agree import Agree, Reply, StrategyName
 from coe.router.strategies.learned import Ways, learned_ways, play
-from coe.router.strategy_plan import Choices, StrategyPlan, choices_of, solve_plan
 from coe.router.types import GENERAL, CategoryProbs, IntArray
 from coe.training.expert_map import measure_quality
 from coe.training.graded_queries import GradedQueries

@@ -9,9 +9,8 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from coe.router.features import unit_rows
-from coe.router.types import BoolArray, FloatArray, IntArray
-from coe.router.uncertainty import (
+from coe.router.reading.features import unit_rows
+from coe.router.reading.uncertainty import (
     LEAST,
     MAX_REFERENCE,
     NEIGHBOURS,
@@ -22,6 +21,7 @@ from coe.router.uncertainty import (
     outside_probability,
     quantile_of,
 )
+from coe.router.types import BoolArray, FloatArray, IntArray
 
 TEMPERATURE_RANGE = (0.05, 20.0)
 STRANGENESS_WEIGHTS = (0.0, 0.25, 0.5, 1.0)

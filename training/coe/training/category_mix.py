@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from coe.decision_log.decision_record import DecisionRecord, TerminalState
 from coe.decision_log.read import NOT_OF_THE_MAP, read_newest
 from coe.decision_log.sql_engine import open_log
-from coe.router.features import from_bytes
-from coe.router.feedback_config import FeedbackConfig
+from coe.router.config.feedback import FeedbackConfig
 from coe.router.protocols import Encoder
+from coe.router.reading.features import from_bytes
+from coe.router.reading.uncertainty import apply_mix, normalised_entropy
 from coe.router.types import Float64Array, FloatArray, IntArray, Metric
-from coe.router.uncertainty import apply_mix, normalised_entropy
 from coe.training.feedback_bias import UNLIMITED, clusters, counted_share, min_keys
 from coe.training.types import question_of
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from coe.router.features import (
+from coe.router.reading.features import (
     MAX_ASK_CHARS,
     MAX_SENTENCE_CHARS,
     SENTENCE,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from coe.decision_log.decision_record import DecisionRecord, TerminalState
 from coe.decision_log.read import asked_several
-from coe.router.cost import ANSWER, KINDS, PROMPT
+from coe.router.prices.cost import ANSWER, KINDS, PROMPT
 from coe.router.quality import QualityMatrix
 from coe.router.types import GENERAL, BoolArray, Float64Array, FloatArray, IntArray
 from coe.training.published_scores import WEIGHT

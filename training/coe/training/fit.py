@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from coe.base.errors import DataError
 from coe.cli.progress import Progress, silent
-from coe.router.artifact import RouterArtifact, made_artifact, written
-from coe.router.features import AskDetector, known_letters
+from coe.router.model_files.artifact import RouterArtifact, made_artifact, written
 from coe.router.protocols import Encoder
+from coe.router.reading.features import AskDetector, known_letters
 from coe.router.section import PluginConfig
 from coe.router.strategies.learned import PART as STRATEGIES
 from coe.router.strategies.learned import Ways

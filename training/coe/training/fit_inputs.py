@@ -16,12 +16,12 @@ from coe.base.errors import DataError
 from coe.base.record_files import OptionalText, Row, Text, json_records
 from coe.base.shipped import seed_folder
 from coe.cli.progress import Progress, silent
-from coe.router.artifact import RouterArtifact
 from coe.router.build import build_encoder
-from coe.router.config import CoeConfig, load_config
-from coe.router.normalise import normalised_text
+from coe.router.config.composition import CoeConfig, load_config
+from coe.router.model_files.artifact import RouterArtifact
 from coe.router.pipeline import Router
 from coe.router.protocols import Encoder
+from coe.router.reading.normalise import normalised_text
 from coe.router.section import PluginConfig
 from coe.training.category_mix import AskedQueries, read_asked
 from coe.training.change_points import ChangePoint, find_change_points, is_stale, replaced_models

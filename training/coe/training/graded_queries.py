@@ -7,8 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
-from coe.router.normalise import normalised_text
 from coe.router.quality import QualityMatrix
+from coe.router.reading.normalise import normalised_text
 from coe.router.types import BoolArray, CategoryProbs, FloatArray, IntArray, Query, QueryBatch
 from coe.training.expert_map import measure_quality, row_numbers
 from coe.training.types import OutcomeTable

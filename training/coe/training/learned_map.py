@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coe.base.shares import Z_95
-from coe.router.artifact import RouterArtifact, made_artifact, require_array
 from coe.router.build import evidence_of
+from coe.router.model_files.artifact import RouterArtifact, made_artifact, require_array
 from coe.router.pipeline import Router
 from coe.router.quality import OF_EXPERTS
 from coe.router.types import IntArray, Metric, Record

@@ -34,7 +34,7 @@ from coe.decision_log.read import (
     why_dropped,
 )
 from coe.decision_log.sql_engine import open_log
-from coe.router.feedback_config import FeedbackConfig
+from coe.router.config.feedback import FeedbackConfig
 from coe.router.types import BoolArray, Float64Array, IntArray
 from coe.training.expert_map import TrafficTokens
 from coe.training.feedback_bias import UNLIMITED, Replies, judge_agreements

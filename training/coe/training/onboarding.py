@@ -16,9 +16,9 @@ import numpy as np
 
 from coe.base.errors import ConfigError, DataError, allowed_values
 from coe.base.shares import Z_95
-from coe.router.artifact import RouterArtifact, load_artifact, save_artifact
 from coe.router.build import configured_router, evidence_of, expert_costs
-from coe.router.config import CoeConfig
+from coe.router.config.composition import CoeConfig
+from coe.router.model_files.artifact import RouterArtifact, load_artifact, save_artifact
 from coe.router.quality import BROAD, CHEAPER, QualityMatrix, with_leads
 from coe.router.types import GENERAL, BoolArray, Float64Array, FloatArray, IntArray
 from coe.training.expert_map import cell_means, cell_sums, row_numbers, shrink

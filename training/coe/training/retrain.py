@@ -14,11 +14,11 @@ from coe.base.errors import ArtifactError
 from coe.cli.progress import Progress as Told
 from coe.cli.progress import silent
 from coe.fleet.router_registry import LiveChangedError, PromotionGuard, Registry
-from coe.router.artifact import RouterArtifact, load_artifact, written
 from coe.router.build import configured_router
-from coe.router.config import load_config
-from coe.router.exploration import dearness, price
+from coe.router.config.composition import load_config
+from coe.router.model_files.artifact import RouterArtifact, load_artifact, written
 from coe.router.pipeline import Router
+from coe.router.policy.exploration import dearness, price
 from coe.router.types import GENERAL, Float64Array, IntArray, Verdict
 from coe.training.bets import ENOUGH, Bets, bets_on
 from coe.training.change_points import ChangePoint, is_stale

@@ -14,13 +14,13 @@ from coe.base.period import parse_period
 from coe.base.visible_text import echo
 from coe.cli.progress import Progress, console_progress
 from coe.fleet.learning import Learning
-from coe.fleet.program_log import log_to_stderr
+from coe.fleet.processes.program_log import log_to_stderr
+from coe.fleet.processes.stop_signal import Life, live_until_signal
 from coe.fleet.router_registry import PromotionGuard, Registry
-from coe.fleet.stop_signal import Life, live_until_signal
 from coe.retrieval.training.pilot_refresh import PilotRefresh, RefreshRequest, export_stores, refresh_pilots
-from coe.router.config import load_config
-from coe.router.feedback_config import FeedbackConfig
-from coe.router.retrieval_config import RetrievalConfig
+from coe.router.config.composition import load_config
+from coe.router.config.feedback import FeedbackConfig
+from coe.router.config.retrieval import RetrievalConfig
 from coe.training.fit_inputs import RetrainRequest
 from coe.training.retrain import run_retrain
 from coe.training.retrain_lock import LockLostError, NoTurnError, Turns

@@ -15,7 +15,7 @@ import numpy as np
 from coe.base.shares import Z_95
 from coe.cli.progress import Progress
 from coe.router import plugins
-from coe.router.preference import reference_expert
+from coe.router.policy.preference import reference_expert
 from coe.router.protocols import ArrayState, ExpertScorer, ScorerOf
 from coe.router.quality import Measured, cautious_quality
 from coe.router.section import PluginConfig

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from coe.router.artifact import RouterArtifact, made_artifact
 from coe.router.build import configured_router
+from coe.router.model_files.artifact import RouterArtifact, made_artifact
 from coe.router.pipeline import Router
 from coe.router.types import Metric, Query, QueryBatch
 from coe.training.category_mix import MIX_MOVED

@@ -19,9 +19,9 @@ from coe.cli.progress import Progress
 from coe.router import plugins
 from coe.router.protocols import CategoryClassifier, ClassifierOf, Encoder
 from coe.router.quality import QualityMatrix
+from coe.router.reading.uncertainty import Uncertainty, apply_temperature, calibrated
 from coe.router.section import PluginConfig
 from coe.router.types import GENERAL, BoolArray, FloatArray, IntArray, Metric
-from coe.router.uncertainty import Uncertainty, apply_temperature, calibrated
 from coe.training.calibrate import (
     RECOGNISED,
     beside_strangers,

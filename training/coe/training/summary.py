@@ -18,7 +18,7 @@ from coe.router.types import GENERAL, Metric
 
 if TYPE_CHECKING:
     from coe.retrieval.training.pilot_refresh import PilotRefresh
-    from coe.router.artifact import RouterArtifact
+    from coe.router.model_files.artifact import RouterArtifact
     from coe.training.retrain import RetrainResult
 
 
@@ -44,7 +44,7 @@ def print_router(artifact: RouterArtifact, config: Path) -> None:
     """Version, parents, metrics, the measured quality behind the map, the map as experts.yaml has it solved, and doubt
     about it."""
     from coe.router.build import configured_router, evidence_of
-    from coe.router.config import load_config
+    from coe.router.config.composition import load_config
     from coe.training.expert_map import doubt_of
     from coe.training.learned_map import progress_of
 

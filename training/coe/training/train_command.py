@@ -44,7 +44,7 @@ def train(
     options: FitOptions,
 ) -> None:
     """Fit a router from labelled queries and outcomes and make it the live one."""
-    from coe.router.config import load_config
+    from coe.router.config.composition import load_config
     from coe.training.fit_inputs import TrainRequest, fit_configured
     from coe.training.summary import print_router
     from coe.training.train_notes import (
@@ -168,7 +168,7 @@ def router(
 
 def show_routers(registry: Registry, version: str, config: Path) -> None:
     """Prints all routers, the live one marked, or one of them."""
-    from coe.router.artifact import load_artifact
+    from coe.router.model_files.artifact import load_artifact
     from coe.training.summary import print_router, print_routers
 
     if not version:
@@ -184,7 +184,7 @@ def require_loadable(config: Path, folder: Path) -> None:
     """Refuses a router that gateways could not load: each would refuse it, and say so only in its log. Raises
     ConfigError, also where experts.yaml is wrong."""
     from coe.router.build import load_router
-    from coe.router.config import load_config
+    from coe.router.config.composition import load_config
 
     loaded = load_config(config)
     try:

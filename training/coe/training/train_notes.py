@@ -8,13 +8,13 @@ import numpy as np
 
 from coe.base.errors import ArtifactError, ConfigError, RouterError
 from coe.fleet.router_registry import Registry
-from coe.router.artifact import RouterArtifact, load_artifact, require_array, require_finite
 from coe.router.build import evidence_of
-from coe.router.config import CoeConfig, load_config
-from coe.router.cost import cost
+from coe.router.config.composition import CoeConfig, load_config
 from coe.router.live_pointer import LivePointer
-from coe.router.uncertainty import least_alpha, risk_threshold
-from coe.router.usage import Usage
+from coe.router.model_files.artifact import RouterArtifact, load_artifact, require_array, require_finite
+from coe.router.prices.cost import cost
+from coe.router.prices.usage import Usage
+from coe.router.reading.uncertainty import least_alpha, risk_threshold
 from coe.training.calibrate import RECOGNISED
 from coe.training.expert_map import ASSUMED_OUTPUT, ASSUMED_PROMPT
 from coe.training.fit_inputs import TrainRequest

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coe.decision_log.decision_record import DecisionRecord
-from coe.router.cost import Price
-from coe.router.normalise import normalised_text
+from coe.router.prices.cost import Price
+from coe.router.reading.normalise import normalised_text
 from coe.router.types import GENERAL, BoolArray, FloatArray, IntArray
 
 MIN_TABLE_PROMPTS = 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 from coe.eval.report.numbers import percent, points
 from coe.eval.report.page import Column, Figure, Page, Section, cell_of, facts_of, table_of
 from coe.fleet.certificate import Certificate, PlanResult
-from coe.router.policy_config import points_in_words
+from coe.router.config.policy import points_in_words
 
 NOTE = (
     "Plans are tested from dear to cheap, and the first that is not shown ends the sequence. The odds are those of an "

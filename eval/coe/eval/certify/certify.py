@@ -18,7 +18,7 @@ from coe.eval.metrics.intervals import bootstrap_means, percentile_interval
 from coe.eval.report.numbers import counted, percent, points
 from coe.eval.report.page import stated
 from coe.fleet.certificate import Certificate, PlanResult
-from coe.router.policy_config import points_in_words
+from coe.router.config.policy import points_in_words
 from coe.router.types import Float64Array, Metric
 
 

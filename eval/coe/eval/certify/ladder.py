@@ -13,11 +13,11 @@ from functools import cached_property
 import numpy as np
 
 from coe.base.errors import ConfigError, InfeasibleBudgetError
-from coe.router.map_solver import ExpertCosts
+from coe.router.config.policy import QUALITY_FLOOR, PolicyConfig
 from coe.router.pipeline import Router
-from coe.router.policy_config import QUALITY_FLOOR, PolicyConfig
-from coe.router.price import price_name
-from coe.router.solved_policy import SolvedPolicy
+from coe.router.policy.budget_price import price_name
+from coe.router.policy.map_solver import ExpertCosts
+from coe.router.policy.solved_policy import SolvedPolicy
 from coe.router.strategies.learned import Ways, no_ways
 from coe.router.types import BoolArray, Float64Array, FloatArray, IntArray
 

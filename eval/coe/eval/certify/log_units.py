@@ -14,7 +14,7 @@ from coe.decision_log.read import read_records, read_rewards, why_dropped
 from coe.decision_log.sql_engine import open_log
 from coe.eval.certify.ladder import Ladder
 from coe.eval.certify.units import Units
-from coe.router.feedback_config import FeedbackConfig
+from coe.router.config.feedback import FeedbackConfig
 from coe.router.types import Float64Array
 from coe.training.types import question_of
 

@@ -22,12 +22,12 @@ from coe.eval.certify.units import easier_only, in_columns, text_key
 from coe.eval.probe_set import load_probe_file
 from coe.fleet.certificate import Certificate, publish
 from coe.fleet.expert_fingerprint import expert_fingerprint
-from coe.router.artifact import load_artifact
 from coe.router.build import build_encoder, configured_router
-from coe.router.config import load_config
+from coe.router.config.composition import load_config
+from coe.router.config.policy import PolicyConfig
 from coe.router.live_pointer import ROUTERS_FOLDER, required_pointer
+from coe.router.model_files.artifact import load_artifact
 from coe.router.pipeline import Router
-from coe.router.policy_config import PolicyConfig
 from coe.router.types import FloatArray
 from coe.training.datasets.outcomes import read_outcome_folders
 from coe.training.types import OutcomeTable

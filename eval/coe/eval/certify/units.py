@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from coe.eval.certify.ladder import Choices, Ladder
-from coe.router.normalise import normalised_text
+from coe.router.reading.normalise import normalised_text
 from coe.router.strategies.learned import play_choices
 from coe.router.types import Float64Array, IntArray, Record
 from coe.training.types import NOT_COMPARED, OutcomeTable, unknown

@@ -18,11 +18,11 @@ from coe.base.errors import InfeasibleBudgetError
 from coe.base.money import money
 from coe.eval.report.numbers import points
 from coe.eval.report.page import InTable
-from coe.fleet.vllm_command import engine_flags
-from coe.fleet.vllm_memory import weights_gib
+from coe.fleet.vllm.command import engine_flags
+from coe.fleet.vllm.memory import weights_gib
 from coe.router.build import expert_costs
-from coe.router.config import CoeConfig, load_config
-from coe.router.map_solver import solve_map
+from coe.router.config.composition import CoeConfig, load_config
+from coe.router.policy.map_solver import solve_map
 from coe.router.quality import QualityMatrix, cautious_quality
 from coe.router.types import GENERAL, Float64Array, IntArray, Metric, Record
 from coe.training.expert_map import doubt_of, measure_quality, row_numbers

@@ -16,8 +16,8 @@ from pydantic import BeforeValidator, Field
 
 from coe.base.errors import ConfigError, DataError, allowed_values
 from coe.base.record_files import Amount, OptionalText, Record, Row, Text, parse_json, read_records
+from coe.router.prices.usage import Usage, usage_of
 from coe.router.types import ask_in
-from coe.router.usage import Usage, usage_of
 
 MOST_CALLS = 20_000
 """Calls that are routed, drawn at random from more: a mean over them is exact enough (ours)."""

@@ -81,7 +81,7 @@ def read_learned(
     from coe.eval.log.expert_worth import read_worth
     from coe.eval.log.feedback_report import feedback_report
     from coe.eval.log.loop_worth import measure_loop, request_of
-    from coe.router.config import load_config
+    from coe.router.config.composition import load_config
 
     url = database_url_of(data_dir)
     loaded, _ = found_or_why(lambda: load_config(config))
@@ -102,9 +102,9 @@ def report_savings(kind: str, files: list[Path], policy: str, out: Path, config:
     from coe.eval.log.foreign_logs import read_calls
     from coe.eval.log.savings import measure_savings, route_calls, savings_page
     from coe.eval.report.page import write_report
-    from coe.router.artifact import load_artifact
     from coe.router.build import live_router
-    from coe.router.config import load_config
+    from coe.router.config.composition import load_config
+    from coe.router.model_files.artifact import load_artifact
 
     if not files:
         raise ConfigError(f"--import {kind}: name the files to read")

@@ -25,7 +25,7 @@ from coe.eval.report.numbers import counted
 from coe.eval.report.page import InTable
 from coe.fleet.router_registry import Registry
 from coe.router.build import load_router
-from coe.router.config import load_config
+from coe.router.config.composition import load_config
 from coe.router.pipeline import Router
 from coe.router.types import GENERAL, DecisionReason, Metric, Record
 from coe.training.feedback_bias import UNLIMITED, clusters

@@ -19,12 +19,12 @@ from coe.eval.log.foreign_logs import Call
 from coe.eval.metrics.intervals import DRAWS, bootstrap_means, percentile_interval
 from coe.eval.report.numbers import percent, points, shares
 from coe.eval.report.page import Figure, InTable, Page, Section, cell_of, facts_of, record_table, stated
-from coe.router.artifact import RouterArtifact
 from coe.router.build import evidence_of, typical_lengths
-from coe.router.config import CoeConfig
-from coe.router.cost import PROMPT, cost
-from coe.router.expert_config import ExpertConfig
+from coe.router.config.composition import CoeConfig
+from coe.router.config.expert import ExpertConfig
+from coe.router.model_files.artifact import RouterArtifact
 from coe.router.pipeline import Router
+from coe.router.prices.cost import PROMPT, cost
 from coe.router.quality import QualityMatrix
 from coe.router.types import GENERAL, BoolArray, Float64Array, IntArray, Metric, Query, QueryBatch, QueryFacts, Record
 

@@ -9,7 +9,7 @@ from coe.eval.report.numbers import billions, dollars, percent, points
 from coe.eval.report.page import Chart, Column, Form, Section, stated, table_of
 from coe.eval.routing.frontier import WITHIN
 from coe.eval.routing.routing_records import FrontierPoint, Report
-from coe.router.policy_config import QUALITY_FLOOR
+from coe.router.config.policy import QUALITY_FLOOR
 
 FEWEST_DRAWN = 200
 """Fewest test queries for quality over budgets: with fewer each point lies within some 7 points of the truth or worse,

@@ -16,7 +16,7 @@ from coe.eval.metrics.paired import Paired
 from coe.eval.routing.baselines import best_mixture, best_single, one_hot
 from coe.eval.routing.routing_records import FrontierPoint
 from coe.eval.routing.trial import Trial, mean_costs
-from coe.router.policy_config import BEST, QUALITY_FLOOR, Budgets, PolicyConfig, QualityFloor
+from coe.router.config.policy import BEST, QUALITY_FLOOR, Budgets, PolicyConfig, QualityFloor
 from coe.router.types import Float64Array, IntArray
 
 BudgetName = Literal["active_params_b", "cost_usd", "hosted_params_b"]

@@ -17,7 +17,7 @@ from coe.eval.routing.routing_records import AgreeOutOfFold, OutOfFold
 from coe.eval.routing.routing_request import RoutingRequest
 from coe.eval.routing.trial import averaged_limits, within_budgets
 from coe.eval.routing.trial_tables import Tables
-from coe.router.normalise import normalised_text
+from coe.router.reading.normalise import normalised_text
 from coe.router.strategies.learned import Played
 from coe.router.types import IntArray
 from coe.training.types import OutcomeTable

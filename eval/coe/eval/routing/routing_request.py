@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from coe.router.policy_config import Budgets
+from coe.router.config.policy import Budgets
 from coe.router.types import Record
 
 DEFAULT_ENCODER = "use_multilingual+hashing"

@@ -30,11 +30,11 @@ from coe.eval.routing.trial_tables import Tables, fingerprint, read_tables, requ
 from coe.fleet.certificate import Certificate
 from coe.fleet.router_registry import Registry
 from coe.router import plugins
-from coe.router.artifact import RouterArtifact
 from coe.router.build import evidence_of, table_router
+from coe.router.config.policy import QUALITY_FLOOR, Budgets, PolicyConfig
+from coe.router.model_files.artifact import RouterArtifact
 from coe.router.pipeline import Router
-from coe.router.policy_config import QUALITY_FLOOR, Budgets, PolicyConfig
-from coe.router.preference import amounts_by_row
+from coe.router.policy.preference import amounts_by_row
 from coe.router.protocols import Encoder
 from coe.router.strategies.agree import StrategyName
 from coe.router.strategies.learned import Played

@@ -10,9 +10,9 @@ import numpy as np
 from coe.eval.routing.baselines import one_hot
 from coe.eval.routing.trial import Choice, Trial
 from coe.router.pipeline import Router
+from coe.router.policy.strategy_plan import StrategyPlan
 from coe.router.strategies.agree import StrategyName
 from coe.router.strategies.learned import Played, play_choices
-from coe.router.strategy_plan import StrategyPlan
 from coe.training.types import NOT_COMPARED
 
 AGREE = str(StrategyName.AGREE)

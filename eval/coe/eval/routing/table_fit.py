@@ -13,7 +13,7 @@ from coe.base.errors import DataError
 from coe.cli.progress import Progress
 from coe.eval.routing.routing_request import DEFAULT_ENCODER
 from coe.router import plugins
-from coe.router.artifact import RouterArtifact, written
+from coe.router.model_files.artifact import RouterArtifact, written
 from coe.router.section import PluginConfig
 from coe.router.types import GENERAL
 from coe.training.expert_map import measure_quality

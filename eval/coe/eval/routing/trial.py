@@ -14,7 +14,7 @@ import numpy as np
 
 from coe.eval.routing import baselines
 from coe.eval.routing.routing_records import Group
-from coe.router.policy_config import Budgets
+from coe.router.config.policy import Budgets
 from coe.router.types import GENERAL, BoolArray, Float64Array, FloatArray, IntArray, RoutingDecision
 from coe.training.types import OutcomeTable
 

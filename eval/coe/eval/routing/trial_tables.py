@@ -13,9 +13,9 @@ from coe.base.errors import ConfigError, DataError, InfeasibleBudgetError, allow
 from coe.base.json_text import to_json
 from coe.eval.routing.routing_request import RoutingRequest
 from coe.eval.routing.trial import active_params, mean_costs
-from coe.router.normalise import normalised_text
-from coe.router.policy_config import Budgets
-from coe.router.price import SLACK
+from coe.router.config.policy import Budgets
+from coe.router.policy.budget_price import SLACK
+from coe.router.reading.normalise import normalised_text
 from coe.training.datasets.outcomes import complete_rows, read_outcomes
 from coe.training.types import SPLITS, OutcomeTable
 

@@ -22,15 +22,15 @@ import aiohttp
 from coe.base.errors import BackendError, EngineError, RouterError
 from coe.base.parent_death import coe_words
 from coe.cli.progress import Progress
-from coe.fleet.desired_state import DesiredProcesses
-from coe.fleet.engine_plans import free_port, is_healthy
 from coe.fleet.gpus import nvidia_smi
-from coe.fleet.process import ProcessSpec, ProcessState, SupervisedProcess
+from coe.fleet.hosts.engine_plans import free_port, is_healthy
+from coe.fleet.hosts.vllm_host import VllmHost
+from coe.fleet.processes.process import ProcessSpec, ProcessState, SupervisedProcess
 from coe.fleet.residency.fingerprints import is_same
 from coe.fleet.residency.types import SLEEPS, TIME_OF, SleepLevel
 from coe.fleet.residency.vllm_actuator import VllmActuator
-from coe.fleet.vllm_addresses import EngineRecord, read_vllm
-from coe.fleet.vllm_host import VllmHost
+from coe.fleet.vllm.addresses import EngineRecord, read_vllm
+from coe.fleet.vllm.desired_state import DesiredProcesses
 
 HOLD = (
     "import sys, torch; held = torch.empty(int(sys.argv[1]) << 30, dtype=torch.uint8, device='cuda'); "
@@ -46,7 +46,7 @@ WEIGHTS = re.compile(r"Model loading took (?P<weights>[\d.]+) GiB")
 """In the log of an engine on a GPU (v1/worker/gpu_worker.py, gpu_model_runner.py)."""
 
 WAKES = re.compile(r'^coe_engine_changes_total\{.*state="awake"\} ([\d.]+)', re.MULTILINE)
-FULL = "end what else is on the GPU"  # of vllm_faults.yaml
+FULL = "end what else is on the GPU"  # of faults.yaml
 ANSWER_TOKENS, BURSTS, CONTEXT, BACK_S, LOOK_S = 32, 6, 2048, 600.0, 0.1
 QUESTION = [{"role": "user", "content": "Say what comes to mind."}]
 

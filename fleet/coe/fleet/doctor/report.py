@@ -14,13 +14,13 @@ from coe.base.whole_files import write_whole
 from coe.cli.progress import Progress
 from coe.fleet.doctor.checks import CONTEXT, Checks, Finding, available_gib
 from coe.fleet.doctor.models import SHAPES, write_adapter, write_model
-from coe.fleet.engine_plans import free_port
 from coe.fleet.figures import USUAL, Figures, write_figures
 from coe.fleet.gpus import visible_gpus
-from coe.fleet.vllm_command import DEV_ENV, SLEEP_FLAG
-from coe.fleet.vllm_gpus import USABLE_SHARE, placed_processes
-from coe.fleet.vllm_host import hosted_vllm
-from coe.router.config import VllmConfig, parse_config
+from coe.fleet.hosts.engine_plans import free_port
+from coe.fleet.hosts.vllm_gpus import USABLE_SHARE, placed_processes
+from coe.fleet.hosts.vllm_host import hosted_vllm
+from coe.fleet.vllm.command import DEV_ENV, SLEEP_FLAG
+from coe.router.config.composition import VllmConfig, parse_config
 
 LARGE_GPU_GIB = 70.0
 CPU_GIB = 4.0

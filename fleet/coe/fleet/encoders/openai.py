@@ -13,8 +13,8 @@ from pydantic import Field, SecretStr
 
 from coe.base.errors import BackendError, ConfigError
 from coe.base.json_text import from_json, to_json
-from coe.fleet.json_posts import WHOLE_MODEL, JsonPosts, in_batches
-from coe.router.features import fingerprint, unit_rows
+from coe.fleet.calls.json_posts import WHOLE_MODEL, JsonPosts, in_batches
+from coe.router.reading.features import fingerprint, unit_rows
 from coe.router.section import EnvironmentName, HttpUrl
 from coe.router.types import FloatArray, Record
 

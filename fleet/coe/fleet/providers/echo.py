@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from coe.fleet.backend import ChatBackend
-from coe.fleet.chat_completions import TextBackend, last_question
+from coe.fleet.calls.backend import ChatBackend
+from coe.fleet.calls.chat_completions import TextBackend, last_question
 from coe.router.section import Section
 
 

@@ -17,7 +17,7 @@ from pydantic import Field, JsonValue, SecretStr
 
 from coe.base.errors import BackendError
 from coe.base.json_text import MAX_VALUES, has_more_values, to_json
-from coe.fleet.backend import (
+from coe.fleet.calls.backend import (
     MAX_ANSWER_VALUES,
     MAX_EVENT_BYTES,
     BackendRequest,
@@ -30,7 +30,7 @@ from coe.fleet.backend import (
     with_params,
 )
 from coe.fleet.providers._post import Connections
-from coe.router.gateway_config import field_names
+from coe.router.config.gateway import field_names
 from coe.router.section import HttpUrl, Section
 
 FORWARDED = field_names(

@@ -12,7 +12,7 @@ from yarl import URL
 
 from coe.base.errors import BackendError
 from coe.base.json_text import to_json
-from coe.fleet.backend import (
+from coe.fleet.calls.backend import (
     MAX_ANSWER_BYTES,
     MAX_EVENT_BYTES,
     BackendRequest,
@@ -23,7 +23,7 @@ from coe.fleet.backend import (
     with_params,
 )
 from coe.fleet.providers._post import MAX_INTERIM, MAX_LINE_BYTES, Answer, Connections, InterimError, Posts, StaleError
-from coe.router.gateway_config import CACHE_SALT
+from coe.router.config.gateway import CACHE_SALT
 from coe.router.section import HttpUrl, Section
 
 PROBE_TIMEOUT_S = 2.0

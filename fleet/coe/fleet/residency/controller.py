@@ -18,14 +18,14 @@ from typing import NamedTuple
 import numpy as np
 
 from coe.base.errors import BackendError, RouterError
-from coe.fleet.folder_lock import FolderLock
-from coe.fleet.json_posts import HELD
-from coe.fleet.pool import ExpertPool
+from coe.fleet.calls.json_posts import HELD
+from coe.fleet.calls.pool import ExpertPool
+from coe.fleet.processes.folder_lock import FolderLock
+from coe.fleet.processes.tasks import happens, stop_task
 from coe.fleet.residency.scheduler import Scheduler, Step
 from coe.fleet.residency.types import TIME_OF, Residency
 from coe.fleet.residency.vllm_actuator import VllmActuator
-from coe.fleet.tasks import happens, stop_task
-from coe.router.residency_config import ResidencyConfig
+from coe.router.config.residency import ResidencyConfig
 
 LOOK_EVERY_S = 0.5
 OBSERVE_EVERY_S = 5.0

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from coe.base.errors import BackendError
-from coe.fleet.backend import reply_json
+from coe.fleet.calls.backend import reply_json
 
 TEXTS = (
     "The capital of France is",

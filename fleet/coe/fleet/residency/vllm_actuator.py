@@ -17,11 +17,11 @@ from yarl import URL
 
 from coe.base.errors import BackendError
 from coe.base.json_text import from_json
-from coe.fleet.backend import reply_json
-from coe.fleet.desired_state import DesiredProcesses
+from coe.fleet.calls.backend import reply_json
 from coe.fleet.residency.fingerprints import ASKED, Fingerprint, answer_of, is_same
 from coe.fleet.residency.types import ABSENT, SLEEPS, Residency, SleepLevel
-from coe.fleet.vllm_addresses import Desired
+from coe.fleet.vllm.addresses import Desired
+from coe.fleet.vllm.desired_state import DesiredProcesses
 
 TRANSITION_S = 600.0
 """Running requests may take minutes to end before a sleep, and 72B of weights to be read from a disk."""

@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from coe.base.errors import ConfigError
 from coe.base.shipped import probes_folder
 from coe.base.visible_text import echo
-from coe.router.config import parse_text
+from coe.router.config.composition import parse_text
 
 FROM_HUB = "no endpoint embeds, so the encoder is a model of the hub: pip install 'composition-of-experts[encoders]'"
 

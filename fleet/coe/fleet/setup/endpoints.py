@@ -12,7 +12,7 @@ import aiohttp
 from yarl import URL
 
 from coe.base.errors import ConfigError, EngineError
-from coe.router.price_list import entry_keys, price_entry
+from coe.router.prices.price_list import entry_keys, price_entry
 
 ADDRESS = re.compile(r"https?://[^/\s@]+(/\S*)?$")
 SIZE = re.compile(r"(?<![A-Za-z0-9.])(\d+(?:\.\d+)?)[bB](?![A-Za-z0-9])")

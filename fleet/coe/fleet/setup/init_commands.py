@@ -80,14 +80,14 @@ def litellm_models(file: Path) -> Found:
     """Models and aliases of a LiteLLM proxy; what has no counterpart is named. Raises ConfigError."""
     from coe.base.yaml_text import read_yaml
     from coe.fleet.setup.litellm_file import litellm_experts
-    from coe.router.config import config_text
+    from coe.router.config.composition import config_text
 
     return litellm_experts(read_yaml(config_text(file), file=str(file)), str(file))
 
 
 def add_hosted(found: Found, model: str, key_env: str | None) -> None:
     """Adds a hosted provider's model; its key is in the variable that the provider's own tools read, or `key_env`."""
-    from coe.router.price_list import listed_facts, listed_mode
+    from coe.router.prices.price_list import listed_facts, listed_mode
 
     if (mode := listed_mode(model)) in ("embedding", "rerank"):
         found.notes.append(f"'{model}' is of mode '{mode}', and is left out; docs/retrieval.md has embedding experts")

@@ -8,8 +8,8 @@ from datetime import date
 
 from coe.base.errors import ConfigError
 from coe.fleet.setup.composition import Found, safe_name
-from coe.router.expert_config import NOT_PARAMS
-from coe.router.price_list import entry_keys, listed_mode, price_entry
+from coe.router.config.expert import NOT_PARAMS
+from coe.router.prices.price_list import entry_keys, listed_mode, price_entry
 
 WIRE_OF = {"hosted_vllm": "vllm", "openai": "openai", "custom_openai": "openai", "text-completion-openai": ""}
 """Providers that speak OpenAI's API at an address of the user's, and our engine for each; "" has none."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from coe.base.errors import shorten
 from coe.base.json_text import JsonError, from_json, to_json
-from coe.gateway.inner_request import Answer
+from coe.gateway.http.inner_request import Answer
 
 MAX_LINES = 50_000  # OpenAI's limit
 MAX_ID_CHARS = 512

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 
 from coe.base.errors import StoreError
 from coe.decision_log.tables.access import BatchRow
-from coe.fleet.tasks import Poller, happens, stop_task
-from coe.gateway.asgi import Message, replay
+from coe.fleet.processes.tasks import Poller, happens, stop_task
 from coe.gateway.batches.batch_store import CANCELLING, COMPLETED, EXPIRED, FAILED, VALIDATING, BatchStore
 from coe.gateway.batches.lines import LATE, MAX_LINES, Line, answer_line, error_line, raw_lines, read_lines
+from coe.gateway.http.asgi import Message, replay
+from coe.gateway.http.inner_request import Answer, Inner, inner_scope
 from coe.gateway.http_errors import no_key
-from coe.gateway.inner_request import Answer, Inner, inner_scope
 from coe.gateway.keys.grants import Caller
 
 LONGEST_WAIT_S = 60.0

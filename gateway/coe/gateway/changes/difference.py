@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from coe.base.errors import ConfigError
-from coe.fleet.connect import is_same_engine
-from coe.fleet.vllm_addresses import read_vllm
-from coe.router.config import CoeConfig, parse_text
-from coe.router.expert_config import Engine
+from coe.fleet.calls.connect import is_same_engine
+from coe.fleet.vllm.addresses import read_vllm
+from coe.router.config.composition import CoeConfig, parse_text
+from coe.router.config.expert import Engine
 from coe.router.live_pointer import check_categories, live_manifest, pin_problems
 
 CHANGEABLE = (

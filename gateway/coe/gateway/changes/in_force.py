@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from coe.base.errors import ConfigError
 from coe.base.whole_files import locked, write_whole
 from coe.fleet.router_registry import LOCK_FILE
-from coe.router.config import CoeConfig, config_text, parse_text
+from coe.router.config.composition import CoeConfig, config_text, parse_text
 from coe.router.live_pointer import LIVE_FILE
 from coe.router.types import Record
 

@@ -7,11 +7,11 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from coe.base.errors import RouterError
-from coe.fleet.tasks import Poller
+from coe.fleet.processes.tasks import Poller
 from coe.gateway.changes.difference import checked
 from coe.gateway.changes.in_force import InForce, current, read
 from coe.gateway.settings import Settings
-from coe.router.config import CoeConfig
+from coe.router.config.composition import CoeConfig
 
 POLL_EVERY_S = 0.5
 

@@ -15,12 +15,12 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route, Router
 
-from coe.gateway.asgi import Receive, Scope, Send
-from coe.gateway.auth import Auth
 from coe.gateway.console.session import COOKIE, LIFE_S, Sessions
 from coe.gateway.console.views import ORDERS, environment, expert_page, explained
+from coe.gateway.http.asgi import Receive, Scope, Send
+from coe.gateway.http.auth import Auth
+from coe.gateway.http.inner_request import Api, Inner
 from coe.gateway.http_errors import ApiError
-from coe.gateway.inner_request import Api, Inner
 from coe.router.section import AUTO
 
 POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "

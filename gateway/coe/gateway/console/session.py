@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from starlette.requests import cookie_parser
 
-from coe.gateway.auth import BEARER, Auth
+from coe.gateway.http.auth import BEARER, Auth
 from coe.gateway.keys.grants import EVERYBODY, Caller
 
 COOKIE = "coe_console"

@@ -1,7 +1,7 @@
 """The fleet that a composition is elsewhere: engines, the gateway's own experts.yaml, secrets, adapters. Each target is
 a folder of templates that is filled in with it.
 
-The command lines of vLLM are those of `coe experts up` (fleet/vllm_command.py), with other addresses.
+The command lines of vLLM are those of `coe experts up` (fleet/vllm/command.py), with other addresses.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from coe.base.errors import ConfigError
 from coe.base.yaml_text import read_yaml
 from coe.fleet.gpus import named_gpus
-from coe.fleet.vllm_command import (
+from coe.fleet.vllm.command import (
     ENGINE_KEY,
     SLEEP_FLAG,
     VllmProcess,
@@ -36,11 +36,11 @@ from coe.fleet.vllm_command import (
     read_adapter_ranks,
     vllm_processes,
 )
-from coe.fleet.vllm_memory import gpus_of
-from coe.fleet.vllm_pull import SCRIPT, pull_argument
+from coe.fleet.vllm.memory import gpus_of
+from coe.fleet.vllm.pull import SCRIPT, pull_argument
 from coe.gateway.settings import secret_variables
-from coe.router.config import CoeConfig, config_text, parse_config
-from coe.router.expert_config import Engine
+from coe.router.config.composition import CoeConfig, config_text, parse_config
+from coe.router.config.expert import Engine
 
 ADAPTERS_AT, PILOTS_AT = "/adapters", "/data/pilots"
 """Folders in a container: of the adapters, and of a pilot library, which `coe retrain` writes."""

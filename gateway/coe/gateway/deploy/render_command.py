@@ -10,7 +10,7 @@ import typer
 from coe.cli import options
 
 if TYPE_CHECKING:
-    from coe.router.config import CoeConfig
+    from coe.router.config.composition import CoeConfig
 
 COE_IMAGE = "coe"
 VLLM_IMAGE = "docker.io/vllm/vllm-openai:v0.32.0"
@@ -20,7 +20,7 @@ def own_addresses(config: CoeConfig) -> list[str]:
     """The keys of addresses, of experts and of encoders, that are loopback ones."""
     from urllib.parse import urlsplit
 
-    from coe.gateway.listener import is_loopback
+    from coe.gateway.http.listener import is_loopback
 
     urls: dict[str, tuple[object, ...]] = {f"experts.{name}.url": entry.roots for name, entry in config.experts.items()}
     urls |= {f"{key}.url": (plugin.options.get("url"),) for key, (_, plugin) in config.every_plugin.items()}

@@ -1,1 +1,1 @@
-"""The gateway's own endpoints, one file each, on FastAPI. Chat completions are in gateway/chat.py, without it."""
+"""The gateway's own endpoints, one file each, on FastAPI. Chat completions are in gateway/chat/chat.py, without it."""

@@ -22,7 +22,7 @@ from coe.retrieval.service import RetrievalService, VectorStores
 from coe.retrieval.stores.files import Files
 from coe.retrieval.stores.paging import Page
 from coe.retrieval.stores.store_records import VectorStore
-from coe.router.config import CoeConfig
+from coe.router.config.composition import CoeConfig
 
 T = TypeVar("T")
 SCANNERS = ThreadPoolExecutor(max_workers=2, thread_name_prefix="coe-scan")

@@ -18,15 +18,15 @@ from coe.decision_log.database import Database
 from coe.decision_log.e_process import Arm
 from coe.decision_log.router_versions import RouterVersions
 from coe.fleet.router_registry import Registry
-from coe.gateway.auth import require_admin
 from coe.gateway.changes.live_config import LiveConfig
 from coe.gateway.endpoints.access import CallerOf, LogDatabase, answer, api_router, part
+from coe.gateway.http.auth import require_admin
 from coe.gateway.http_errors import ApiError
 from coe.gateway.keys.grants import Caller
-from coe.gateway.live_router import LiveRouter
-from coe.gateway.trial_watch import find
-from coe.router.artifact import RouterManifest
+from coe.gateway.routers.live_router import LiveRouter
+from coe.gateway.routers.trial_watch import find
 from coe.router.live_pointer import CanaryTerms, LivePointer, Trial
+from coe.router.model_files.artifact import RouterManifest
 from coe.router.types import Record
 
 api = api_router("/v1/admin")

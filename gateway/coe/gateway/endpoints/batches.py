@@ -16,8 +16,8 @@ from coe.decision_log.tables.access import BatchRow
 from coe.gateway.batches.batch_store import CANCELLED, COMPLETED, EXPIRED, FAILED
 from coe.gateway.endpoints.access import Batches, CallerOf, Owner, api_router, part, retrieval_service
 from coe.gateway.endpoints.store_api import Json, Metadata, list_view
+from coe.gateway.http.upload import BATCH
 from coe.gateway.http_errors import invalid
-from coe.gateway.upload import BATCH
 from coe.retrieval.service import RetrievalService
 from coe.retrieval.stores.files import new_id
 from coe.retrieval.stores.paging import Page

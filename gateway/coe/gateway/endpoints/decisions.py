@@ -30,7 +30,7 @@ from coe.gateway.endpoints.access import (
 from coe.gateway.endpoints.retrieval_exchange import TRACED
 from coe.gateway.exchange import decision_named, is_failover
 from coe.gateway.http_errors import ApiError, invalid
-from coe.gateway.live_router import LiveRouter
+from coe.gateway.routers.live_router import LiveRouter
 from coe.retrieval.routing.query_routing import why
 from coe.retrieval.types import RetrievalDecision
 from coe.router.deciding_words import ReadFrom, read_from

@@ -20,7 +20,7 @@ from coe.gateway.http_errors import ApiError, invalid
 from coe.retrieval.fair_threads import pieces
 from coe.retrieval.routing.query_routing import QueryRouting, RoutedQueries, why
 from coe.retrieval.types import BASE, RetrievalReason, single
-from coe.router.retrieval_config import MAX_TEXTS
+from coe.router.config.retrieval import MAX_TEXTS
 from coe.router.section import AUTO
 from coe.router.types import FloatArray, Record
 

@@ -10,15 +10,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from coe.fleet.connect import DisabledBackend
-from coe.fleet.pool import ExpertPool
-from coe.fleet.replicas import BreakerState
+from coe.fleet.calls.connect import DisabledBackend
+from coe.fleet.calls.pool import ExpertPool
+from coe.fleet.calls.replicas import BreakerState
 from coe.fleet.residency.types import Residency
 from coe.fleet.residency.vllm_actuator import VllmActuator
-from coe.fleet.vllm_addresses import read_vllm
+from coe.fleet.vllm.addresses import read_vllm
 from coe.gateway.endpoints.access import CallerOf, Config, api_router, part
-from coe.gateway.live_router import LiveRouter
-from coe.router.expert_config import Engine, ExpertConfig, Feature
+from coe.gateway.routers.live_router import LiveRouter
+from coe.router.config.expert import Engine, ExpertConfig, Feature
 from coe.router.types import Record
 
 api = api_router()

@@ -18,7 +18,7 @@ from coe.gateway.endpoints.access import CallerOf, Config, LogDatabase, api_rout
 from coe.gateway.endpoints.decisions import find_decision, no_decision
 from coe.gateway.http_errors import ApiError, invalid
 from coe.gateway.metrics import Metrics
-from coe.router.feedback_config import FeedbackConfig
+from coe.router.config.feedback import FeedbackConfig
 from coe.router.types import Record
 
 api = api_router()

@@ -12,8 +12,8 @@ from starlette.responses import Response, StreamingResponse
 from coe.base.errors import shorten
 from coe.gateway.endpoints.access import Config, KeptFiles, Owner, answer, api_router, part
 from coe.gateway.endpoints.store_api import Json, file_view, list_view
+from coe.gateway.http.upload import PURPOSES, Upload, max_file_bytes
 from coe.gateway.http_errors import ApiError, invalid
-from coe.gateway.upload import PURPOSES, Upload, max_file_bytes
 from coe.retrieval.service import RetrievalService
 from coe.retrieval.stores.paging import Page
 

@@ -23,7 +23,7 @@ from coe.retrieval.routing.fusion import Ranking, fuse
 from coe.retrieval.routing.query_routing import RoutedQueries, why
 from coe.retrieval.service import RetrievalService
 from coe.retrieval.types import DenseExpert, KeyArray, RetrievalReason, single
-from coe.router.retrieval_config import RERANKER
+from coe.router.config.retrieval import RERANKER
 from coe.router.section import AUTO
 from coe.router.types import FloatArray, Record
 

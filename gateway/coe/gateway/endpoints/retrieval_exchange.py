@@ -16,20 +16,20 @@ from starlette.responses import Response
 from coe.decision_log.decision_record import RETRIEVAL, DecisionKind, DecisionRecord, RetrievalTrace, TerminalState
 from coe.decision_log.privacy import MAX_SEARCH_CHARS, named_session, new_decision_id
 from coe.decision_log.sink import DecisionLog
-from coe.gateway.admission import ConcurrencyLimit
-from coe.gateway.asgi import ClientWatch
 from coe.gateway.endpoints.access import answer, part
 from coe.gateway.exchange import MAX_MODEL_CHARS
+from coe.gateway.http.admission import ConcurrencyLimit
+from coe.gateway.http.asgi import ClientWatch
 from coe.gateway.http_errors import ApiError, ClientGoneError, api_error, invalid
 from coe.gateway.keys.counters import NOTHING, Cost, nano_usd
 from coe.gateway.keys.limits import Limits
 from coe.gateway.metrics import Metrics
 from coe.retrieval.stores.cutting import count_tokens
 from coe.retrieval.types import BASE, RetrievalDecision, RetrievalReason
-from coe.router.features import to_bytes
-from coe.router.retrieval_config import MAX_REQUEST_TOKENS, REQUEST_TIMEOUT_S, RERANKER, RetrievalConfig
+from coe.router.config.retrieval import MAX_REQUEST_TOKENS, REQUEST_TIMEOUT_S, RERANKER, RetrievalConfig
+from coe.router.prices.usage import Usage
+from coe.router.reading.features import to_bytes
 from coe.router.types import DecisionReason, RoutingDecision
-from coe.router.usage import Usage
 
 if TYPE_CHECKING:
     from coe.gateway.exchange import Watch

@@ -10,14 +10,14 @@ from fastapi import Request
 
 from coe.decision_log.privacy import new_decision_id
 from coe.fleet.explain import RouteAnswer, loop_in_words, reason_in_words
-from coe.gateway.asgi import off_loop
+from coe.gateway.chat.deciding import Decider
 from coe.gateway.chat_request import ChatRequest, chat_request, json_object
-from coe.gateway.deciding import Decider
 from coe.gateway.endpoints.access import CallerOf, Config, api_router, part
+from coe.gateway.http.asgi import off_loop
 from coe.gateway.http_errors import invalid
-from coe.gateway.live_router import LiveRouter
+from coe.gateway.routers.live_router import LiveRouter
+from coe.router.config.gateway import GatewayConfig
 from coe.router.deciding_words import read_from
-from coe.router.gateway_config import GatewayConfig
 from coe.router.section import AUTO
 from coe.router.types import DecisionReason, Query
 

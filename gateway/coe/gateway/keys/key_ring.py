@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from coe.base.errors import StoreError
 from coe.decision_log.privacy import tenant_of
-from coe.fleet.tasks import Poller
+from coe.fleet.processes.tasks import Poller
 from coe.gateway.keys.grants import Caller, Grant, caller_of
 from coe.gateway.keys.key_store import Holders, Key, KeyStore
 

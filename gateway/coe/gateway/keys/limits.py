@@ -24,7 +24,7 @@ from itertools import islice
 from typing import Any
 
 from coe.decision_log.redis_client import REDIS_ERRORS, connect
-from coe.fleet.tasks import stop_task
+from coe.fleet.processes.tasks import stop_task
 from coe.gateway.http_errors import ApiError, not_now
 from coe.gateway.keys.counters import NOTHING, Cost, Counter, amount_of, counters_of, headers_of, over_cap
 from coe.gateway.keys.grants import Caller

@@ -15,7 +15,7 @@ from coe.base.json_text import from_json
 from coe.decision_log.privacy import keyed_hash
 from coe.gateway.http_errors import ApiError, no_key, not_now
 from coe.gateway.keys.grants import TEAM, Caller, Grant, caller_of
-from coe.router.gateway_config import OidcConfig, check_safe_url
+from coe.router.config.gateway import OidcConfig, check_safe_url
 
 if TYPE_CHECKING:
     from jwt import PyJWK

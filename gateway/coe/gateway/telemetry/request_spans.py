@@ -30,14 +30,14 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from coe.base.errors import ConfigError
 from coe.decision_log.decision_record import DecisionKind, DecisionRecord, TerminalState
-from coe.fleet.backend import BackendRequest
-from coe.gateway.asgi import Scope
+from coe.fleet.calls.backend import BackendRequest
 from coe.gateway.exchange import MAX_MODEL_CHARS, ChatRow
+from coe.gateway.http.asgi import Scope
 from coe.gateway.http_errors import ApiError
 from coe.gateway.telemetry.telemetry import RequestLine, Telemetry
-from coe.router.expert_config import Engine, ExpertConfig
+from coe.router.config.expert import Engine, ExpertConfig
+from coe.router.prices.usage import READ, WRITTEN
 from coe.router.types import RoutingDecision
-from coe.router.usage import READ, WRITTEN
 
 OPERATION, PROVIDER, MODEL = "gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model"
 ERROR = "error.type"

@@ -8,8 +8,8 @@ import time
 from collections.abc import Collection, Mapping
 from logging import Logger
 
-from coe.gateway.asgi import Message, Scope, Send
 from coe.gateway.exchange import ChatRow, Watch
+from coe.gateway.http.asgi import Message, Scope, Send
 from coe.gateway.http_errors import CLIENT_GONE_STATUS
 
 FOLLOWED = "/v1/"

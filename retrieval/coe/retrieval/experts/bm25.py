@@ -22,7 +22,7 @@ from pydantic import Field
 
 from coe.base.errors import ConfigError
 from coe.retrieval.types import EVIDENCE, ExpertOf
-from coe.router.features import fingerprint
+from coe.router.reading.features import fingerprint
 from coe.router.types import BoolArray, FloatArray, IntArray, Record
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from pydantic import Field
 from coe.base.errors import ArtifactError
 from coe.retrieval.types import ExpertOf
 from coe.router import plugins
-from coe.router.features import fingerprint
 from coe.router.protocols import Encoder
+from coe.router.reading.features import fingerprint
 from coe.router.types import FloatArray, Record
 
 

@@ -13,7 +13,7 @@ from coe.base.errors import ArtifactError
 from coe.retrieval.experts.encoder import EncoderExpert, Sides
 from coe.retrieval.types import ExpertOf
 from coe.router import plugins
-from coe.router.artifact import read_regular_file
+from coe.router.model_files.artifact import read_regular_file
 from coe.router.protocols import Encoder
 from coe.router.types import Record
 

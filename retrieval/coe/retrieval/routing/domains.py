@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from coe.router.features import unit_rows
+from coe.router.reading.features import unit_rows
 from coe.router.types import BoolArray, FloatArray, IntArray
 
 UNRELATED = 0.0

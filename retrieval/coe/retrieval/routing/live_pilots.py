@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from coe.base.errors import RouterError
-from coe.fleet.tasks import Poller
+from coe.fleet.processes.tasks import Poller
 from coe.retrieval.build_experts import first_lexical
 from coe.retrieval.routing.fusion import plain_column
 from coe.retrieval.routing.pilot_library import MANIFEST_FILE, WEIGHTS_FILES, PilotLibrary, load_library

@@ -22,7 +22,13 @@ from coe.base.errors import ArtifactError
 from coe.base.whole_files import write_whole
 from coe.retrieval.routing.domains import Domains, find_domains
 from coe.retrieval.types import BASE, Arm
-from coe.router.artifact import content_version, read_arrays, read_regular_file, require_array, require_finite
+from coe.router.model_files.artifact import (
+    content_version,
+    read_arrays,
+    read_regular_file,
+    require_array,
+    require_finite,
+)
 from coe.router.types import BoolArray, FloatArray, IntArray, Record
 
 MANIFEST_FILE = "manifest.json"

@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 
 from coe.base.errors import RouterError, StoreError
-from coe.fleet.tasks import happens, stop_task
+from coe.fleet.processes.tasks import happens, stop_task
 from coe.retrieval.fair_threads import PIECE_CHARS, PIECE_TEXTS, FairThreads
 from coe.retrieval.stores.catalog import Catalog
 from coe.retrieval.stores.chunk_table import ChunkTable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from coe.retrieval.training.collection import Queries
-from coe.router.normalise import normalised_text
+from coe.router.reading.normalise import normalised_text
 
 HELD_OUT = 0.25
 """Share of the train queries that is kept, by every expert and whenever it is trained."""

@@ -36,7 +36,7 @@ from coe.retrieval.training.labels import (
 from coe.retrieval.training.routing_tuning import chosen_scores
 from coe.retrieval.training.searcher import DocumentMemory, Searcher, all_arms
 from coe.retrieval.types import BASE, Arm, RetrievalExpert
-from coe.router.retrieval_config import RetrievalConfig
+from coe.router.config.retrieval import RetrievalConfig
 from coe.router.types import Float64Array, Metric, Verdict
 
 MIN_TRAIN, MIN_DEV = 20, 10

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from coe.retrieval.routing.pilot_library import PilotLibrary
     from coe.retrieval.training.collection import Collection
     from coe.retrieval.types import RetrievalExpert
-    from coe.router.retrieval_config import RetrievalConfig
+    from coe.router.config.retrieval import RetrievalConfig
 
 TRAINABLE = ("bert", "sentence_transformer")
 """Kinds of encoders that run a folder of sentence-transformers, which their option `model` names."""
@@ -39,7 +39,7 @@ def train(
     from coe.retrieval.training.searcher import Searcher
     from coe.retrieval.types import BASE, BaseExpert
     from coe.router import plugins
-    from coe.router.weights import resolve_weights
+    from coe.router.model_files.weights import resolve_weights
 
     torch.set_num_threads(1)
     encoder = retrieval_section(config).encoder
@@ -108,7 +108,7 @@ def pilots(
 
 def retrieval_section(config: Path) -> RetrievalConfig:
     """The section of experts.yaml. Raises ConfigError."""
-    from coe.router.config import load_config
+    from coe.router.config.composition import load_config
 
     section = load_config(config).retrieval
     if section is None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from coe.base.errors import ArtifactError
-from coe.router.artifact import require_finite
+from coe.router.model_files.artifact import require_finite
 from coe.router.protocols import ArrayState, ClassifierOf
 from coe.router.types import CategoryProbs, FloatArray, IntArray, Record
 

@@ -11,8 +11,8 @@ import numpy as np
 from pydantic import Field
 
 from coe.router import plugins
-from coe.router.features import fingerprint, unit_rows
 from coe.router.protocols import Encoder
+from coe.router.reading.features import fingerprint, unit_rows
 from coe.router.types import FloatArray, Record
 
 

@@ -13,7 +13,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 from pydantic import Field
 
-from coe.router.features import fingerprint, unit_rows
+from coe.router.reading.features import fingerprint, unit_rows
 from coe.router.types import FloatArray, Record
 
 USUAL_CHARS = 24

@@ -16,10 +16,10 @@ import numpy as np
 from pydantic import Field
 
 from coe.base.errors import ConfigError
-from coe.router.features import fingerprint
-from coe.router.tokenizer_files import open_tokenizer
+from coe.router.model_files.tokenizer_files import open_tokenizer
+from coe.router.model_files.weights import file_sha256, resolve_weights
+from coe.router.reading.features import fingerprint
 from coe.router.types import FloatArray, Record
-from coe.router.weights import file_sha256, resolve_weights
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession

@@ -11,9 +11,9 @@ import numpy as np
 from pydantic import Field
 
 from coe.base.errors import MissingWeightsError
-from coe.router.features import fingerprint, unit_rows
+from coe.router.model_files.weights import PACKAGE_SCHEME, expanded, file_sha256, resolve_weights
+from coe.router.reading.features import fingerprint, unit_rows
 from coe.router.types import FloatArray, Record
-from coe.router.weights import PACKAGE_SCHEME, expanded, file_sha256, resolve_weights
 
 IN_VECTORS = (".safetensors", ".bin", ".json", ".txt", ".model")
 """Files of a model folder that a vector may depend on: weights, configuration, vocabulary."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coe.base.errors import ArtifactError
-from coe.router.artifact import require_array, require_finite
+from coe.router.model_files.artifact import require_array, require_finite
 from coe.router.protocols import ArrayState
 from coe.router.strategies.agree import Agree
 from coe.router.types import BoolArray, Float64Array, FloatArray, IntArray

@@ -25,8 +25,8 @@ from pydantic import Field
 from coe.base.errors import DataError
 from coe.base.record_files import Amount, Finite, OptionalText, Row, Text, parse_json, read_records
 from coe.router.answers import calls_of
-from coe.router.config import CoeConfig
-from coe.router.cost import Price
+from coe.router.config.composition import CoeConfig
+from coe.router.prices.cost import Price
 from coe.router.types import IntArray
 from coe.training.datasets.outcome_rows import (
     ANSWERS_FILE,

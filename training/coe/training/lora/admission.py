@@ -15,10 +15,10 @@ import yaml
 from coe.base.errors import ConfigError, DataError, allowed_values
 from coe.base.whole_files import write_whole
 from coe.cli.progress import Progress
-from coe.fleet.vllm_addresses import add_to_vllm, read_vllm
+from coe.fleet.vllm.addresses import add_to_vllm, read_vllm
 from coe.router.answers import AnswerKind, declared_kind
-from coe.router.config import CoeConfig, config_text, load_config, parse_text
-from coe.router.expert_config import Engine, ExpertConfig
+from coe.router.config.composition import CoeConfig, config_text, load_config, parse_text
+from coe.router.config.expert import Engine, ExpertConfig
 from coe.router.section import PluginConfig, check_name
 from coe.training.lora.adapter_fit import Recipe
 from coe.training.lora.causal_lm import CausalLm, base_folder

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from coe.base.errors import ConfigError
-from coe.router.expert_config import Engine, ExpertConfig
-from coe.router.weights import file_sha256, resolve_weights
+from coe.router.config.expert import Engine, ExpertConfig
+from coe.router.model_files.weights import file_sha256, resolve_weights
 from coe.training.lora.adapter_fit import Recipe, Watch, device, fit, load_adapted_base, save_adapter
 from coe.training.lora.dequantize import dequantize
 from coe.training.lora.examples import Example

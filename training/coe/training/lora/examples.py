@@ -10,7 +10,7 @@ from coe.base.errors import DataError
 from coe.base.record_files import OptionalText, Row, Text, json_records
 from coe.decision_log.read import read_records
 from coe.decision_log.sql_engine import open_log
-from coe.router.normalise import normalised_text
+from coe.router.reading.normalise import normalised_text
 from coe.training.types import split_of
 
 FEWEST_TRAINED, FEWEST_HELD_OUT = 16, 12

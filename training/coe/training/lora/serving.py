@@ -14,8 +14,8 @@ from coe.base.errors import DataError, EngineError
 from coe.base.journal import Journal
 from coe.base.json_text import from_json
 from coe.decision_log.decision_record import PROBE_HEADER
-from coe.fleet.vllm_command import LOADS_ADAPTERS
-from coe.router.expert_config import ExpertConfig
+from coe.fleet.vllm.command import LOADS_ADAPTERS
+from coe.router.config.expert import ExpertConfig
 from coe.router.types import Record
 
 ASKED_AT_ONCE = 4
