@@ -1,5 +1,7 @@
-"""The log of what admins did: to keys, to the configuration, to routers. Lines are only added, and each has the hash of
-itself and the line before, so that an edit shows."""
+"""The log of what admins did to keys, configuration and routers.
+
+Lines are only appended. Each has a hash of itself and the line before, so that an edit is detected.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,11 @@ LOCK_NUMBER = 0x636F6561  # "coea", for Postgres's advisory locks
 
 
 class AdminAction(NamedTuple):
-    """A line of the log. `before` and `after` say what the subject was: of a key or a team the hash of its row, of
-    others a number or a version; '' where there was none."""
+    """A line of the log.
+
+    `before` and `after` describe the subject: the hash of its row for a key or a team, else a number or a version. They
+    are '' if there was none.
+    """
 
     number: int
     at: float
@@ -42,13 +47,13 @@ class AdminAction(NamedTuple):
 
 
 class AdminLog:
-    """Calls block. All raise StoreError."""
+    """The admin log in a database. Methods block, and raise StoreError if the database fails."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def note(self, actor: str, action: str, subject: str, before: str, after: str) -> None:
-        """Adds a line for what was done elsewhere; the error says that it was done."""
+        """Append a line for a change made elsewhere; the error says that the change itself was made."""
         try:
             with self._database.transaction("write to the admin log") as connection:
                 hold_log(connection)
@@ -57,30 +62,30 @@ class AdminLog:
             raise StoreError(f"this was done, but the admin log does not have it: {error}") from error
 
     def actions(self) -> list[AdminAction]:
-        """All lines, oldest first."""
+        """Return all lines, oldest first."""
         with self._database.transaction("read the admin log") as connection:
             rows = connection.execute(select(AdminLogRow).order_by(col(AdminLogRow.number)))
             return [AdminAction(**row._mapping) for row in rows]
 
 
 def note_command(data_dir: Path, action: str, subject: str, before: str, after: str) -> None:
-    """Adds a line for what a command did, by whoever runs it. Raises StoreError."""
+    """Append a line for a command of the current user; may raise StoreError."""
     with opened_database(data_dir) as database:
         AdminLog(database).note(operator(), action, subject, before, after)
 
 
 def operator() -> str:
-    """User and host that a command runs as, for what is written down about changes."""
+    """Return the user and host that a command runs as, for records of changes."""
     return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 def hold_log(connection: Connection) -> None:
-    """Keeps others from adding lines until the transaction ends. Whoever will add one calls it first."""
+    """Lock the log until the transaction ends. Call it before `add_line`."""
     hold(connection, LOCK_NUMBER)
 
 
 def add_line(connection: Connection, action: tuple[str, str, str, str, str]) -> None:
-    """Adds the line (actor, action, subject, before, after), under `hold_log`."""
+    """Append the line (actor, action, subject, before, after), under `hold_log`."""
     number = newest(connection) + 1
     line = (number, time.time(), *action)
     last = select(col(AdminLogRow.link)).where(col(AdminLogRow.number) == number - 1)
@@ -89,17 +94,17 @@ def add_line(connection: Connection, action: tuple[str, str, str, str, str]) -> 
 
 
 def newest(connection: Connection) -> int:
-    """The number of the last line; 0 where there is none."""
+    """Return the number of the last line; 0 if there is none."""
     return int(connection.execute(select(func.coalesce(func.max(col(AdminLogRow.number)), 0))).scalar_one())
 
 
 def link_of(before: str, line: tuple[object, ...]) -> str:
-    """The hash that ties a line to the one before it."""
+    """Return the hash that ties a line to the one before it."""
     return hashlib.sha256(before.encode() + to_json(line)).hexdigest()
 
 
 def first_broken(actions: Sequence[AdminAction]) -> int | None:
-    """The number of the first line that is not as it was written, or is missing; None when all are there."""
+    """Return the number of the first line that was changed or is missing; None if all lines are intact."""
     link = ""
     for number, each in enumerate(actions, start=1):
         if each.number != number or each.link != link_of(link, each[:-1]):

@@ -1,4 +1,4 @@
-"""Connections of the log's commands: Redis and the database, as a data folder gives them."""
+"""Connections of the log's commands to Redis and to the database, for a data folder."""
 
 from __future__ import annotations
 
@@ -22,14 +22,13 @@ T = TypeVar("T")
 
 
 def given_redis() -> str | None:
-    """The Redis that REDIS_URL names."""
+    """Return the Redis URL in REDIS_URL, if any."""
     return os.environ.get("REDIS_URL") or None
 
 
 @asynccontextmanager
 async def opened_redis(data_dir: Path, redis_url: str | None) -> AsyncIterator[str]:
-    """The address of Redis: the one given, or that of a plugin's server over `data_dir`, which is started where no coe
-    runs there."""
+    """Yield the URL of Redis: the given one, or that of a plugin's server, started if no coe runs on `data_dir`."""
     if redis_url:
         yield redis_url
         return
@@ -46,7 +45,7 @@ async def opened_redis(data_dir: Path, redis_url: str | None) -> AsyncIterator[s
 
 @asynccontextmanager
 async def opened_client(data_dir: Path, redis_url: str | None) -> AsyncIterator[RedisClient]:
-    """A client of that Redis."""
+    """Yield a client of the Redis that `opened_redis` finds."""
     async with opened_redis(data_dir, redis_url) as url:
         client = connect(url)
         try:
@@ -57,7 +56,7 @@ async def opened_client(data_dir: Path, redis_url: str | None) -> AsyncIterator[
 
 @contextmanager
 def opened_database(data_dir: Path) -> Iterator[Database]:
-    """The database that DATABASE_URL names, or that of a data folder. Raises DataError where there is none."""
+    """Yield the database of DATABASE_URL, or of the data folder; raise DataError if that folder does not exist."""
     if not os.environ.get("DATABASE_URL") and not data_dir.is_dir():
         raise DataError(
             f"{data_dir}: there is no such data folder; `coe up`, `coe serve` and `coe keys create` make one"
@@ -70,10 +69,10 @@ def opened_database(data_dir: Path) -> Iterator[Database]:
 
 
 def run_with_redis(work: Coroutine[Any, Any, T]) -> T:
-    """Runs a coroutine to its end.
+    """Run a coroutine to its end; its own errors pass through.
 
     Raises:
-        StoreError: Redis does not answer, besides what the coroutine raises.
+        StoreError: Redis does not answer.
     """
     try:
         return asyncio.run(work)

@@ -1,8 +1,7 @@
-"""Redis stream to SQL: each decision becomes one row however often it is delivered, and none is acknowledged before
-its row is committed.
+"""A consumer from the Redis stream to SQL. It writes each decision once, and acknowledges it only after the commit.
 
-Entries of a consumer that died are claimed after `min_idle_ms`. An entry that five deliveries did not bring into SQL
-goes to the stream `<name>:dead`; a database that is away costs no delivery.
+It claims entries of a dead consumer after `min_idle_ms`. An entry that five deliveries did not bring into SQL goes to
+the stream `<name>:dead`; an unavailable database does not count as a delivery.
 """
 
 from __future__ import annotations
@@ -29,14 +28,13 @@ if TYPE_CHECKING:
     from redis.typing import EncodableT, FieldT
 
 BATCH_RECORDS = 400
-"""Of one transaction, whose fsync and changed pages all share: about 2 ms of Python in the writing thread. More where
-the last entries that were read have more."""
+"""Records of one transaction, more if the last entries had more: about 2 ms of Python in the writing thread."""
 READ_GROUPS, READ_SINGLES = 8, 64
-"""Entries of one reply: few where the last ones had several records, so that it has some megabytes at most, and more
-otherwise, because a reply of eight records takes as long as what is done with them."""
+"""Entries per reply if the last ones had several records, so that a reply stays within megabytes, and otherwise."""
 TURN_RECORDS = 25
-"""Read in one turn of the event loop, which may have requests to serve: about 0.2 ms."""
+"""Records parsed in one turn of the event loop, about 0.2 ms, so that requests are not delayed."""
 LINGER_S = 0.2
+"""Seconds to wait for more records after a small batch: one commit for many costs as much as for one."""
 BLOCK_MS = 1000
 MIN_IDLE_MS = 15_000
 MAX_DELIVERIES = 5
@@ -48,9 +46,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class ConsumerStats:
-    """Counts since this process started: rows that were new in SQL, repeated entries, entries given up.
+    """Counts since the process started: new rows in SQL, repeated entries, entries given up.
 
-    `last_error` is the present obstacle; None while Redis and SQL both work.
+    `last_error` is the current obstacle; None while Redis and SQL both work.
     """
 
     written: int = 0
@@ -60,13 +58,13 @@ class ConsumerStats:
 
 
 class Consumer:
-    """One member of the consumer group. Any number may run, in this process or others.
+    """A member of the consumer group. Any number may run, in any number of processes.
 
     Args:
         redis_url: as `decision_log.redis_client.connect` takes it.
         stream: key of the stream.
         database: closed by the caller, after `aclose`.
-        name: unique among live consumers; the replica's name does.
+        name: unique among live consumers; the replica's name is.
 
     Raises:
         ConfigError: the URL is not a Redis URL.
@@ -98,15 +96,15 @@ class Consumer:
         self._stats = ConsumerStats()
 
     def stats(self) -> ConsumerStats:
-        """As they are now."""
+        """Return a copy of the current counts."""
         return replace(self._stats)
 
     async def start(self) -> None:
-        """Starts consuming; Redis and SQL may be away."""
+        """Start consuming; Redis and SQL may be unavailable."""
         self._task = asyncio.create_task(self._run(), name="decision-log-consumer")
 
     async def aclose(self, timeout_s: float = 5.0) -> None:
-        """Writes what is in the stream now, as far as `timeout_s` allows, and leaves the group."""
+        """Write what is in the stream now, for at most `timeout_s`, and leave the group."""
         await stop_task(self._task)
         self._task = asyncio.create_task(self._finish(), name="decision-log-consumer-end")
         if (await asyncio.wait([self._task], timeout=timeout_s))[1]:
@@ -115,7 +113,7 @@ class Consumer:
         await self._redis.aclose()
 
     async def _finish(self) -> None:
-        """Writes what is in the stream and leaves the group."""
+        """Write what is in the stream and leave the group."""
         try:
             while await self._step(block_ms=None):
                 pass
@@ -125,11 +123,10 @@ class Consumer:
             logger.warning("the consumer ends before the stream is empty (%s)", reason_of(error))
 
     async def drain(self) -> ConsumerStats:
-        """Consumes until nothing in the stream waits, entries delivered to other consumers included; not for use
-        beside `start`.
+        """Consume until nothing waits in the stream, not even for other consumers; do not combine with `start`.
 
         Raises:
-            StoreError: the database refuses; nothing is lost.
+            StoreError: the database fails; nothing is lost.
             RedisError: Redis does not answer.
         """
         while await self._step(block_ms=None) or await self._claim(min_idle_ms=0):
@@ -161,11 +158,11 @@ class Consumer:
         self._stats.last_error = reason_of(error)
 
     async def _step(self, *, block_ms: int | None) -> int:
-        """Brings one batch into SQL and returns its size; 0 when there was nothing within `block_ms` (None: at once).
+        """Write one batch to SQL and return its size; 0 if none came within `block_ms` (None: do not wait).
 
         Raises:
-            StoreError: the database is away; the batch is kept and tried first by the next call.
-            RedisError, OSError: Redis is away; the batch stays pending in the group.
+            StoreError: the database is unavailable; the next call tries the same batch first.
+            RedisError, OSError: Redis is unavailable; the batch stays pending in the group.
         """
         if not self._held:
             if not self._has_group:
@@ -190,7 +187,7 @@ class Consumer:
         self._has_group = True
 
     async def _read(self, block_ms: int | None, start: str = ">") -> list[Entry]:
-        """New entries, or from "0" on those that this consumer was given and has not acknowledged."""
+        """Read new entries, or from "0" on, those that this consumer received and has not acknowledged."""
         try:
             answer: Any = await self._redis.xreadgroup(
                 GROUP, self._name, {self._stream: start}, count=self._read_entries, block=block_ms
@@ -202,15 +199,14 @@ class Consumer:
         return self._entries_of(answer[0][1]) if answer else []
 
     def _entries_of(self, rows: Sequence[Any]) -> list[Entry]:
-        """Entries of a reply, by which the size of the next one follows."""
+        """Return the entries of a reply, and set the size of the next reply by them."""
         entries = entries_of(rows)
         if entries:
             self._read_entries = READ_GROUPS if len(entries) > len(rows) else READ_SINGLES
         return entries
 
     async def _settle(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Writes the entries, acknowledges those that are in SQL or gone, and returns the others, which stay pending
-        with whatever has their id."""
+        """Write entries and acknowledge those that are in SQL or gone; return the others, which stay pending."""
         left: list[Entry] = []
         parsed: list[tuple[Entry, Content]] = []
         for start in range(0, len(entries), TURN_RECORDS):
@@ -227,14 +223,14 @@ class Consumer:
         return left
 
     async def _acknowledge(self, ids: Collection[bytes]) -> None:
-        """Deletes entries that are in SQL: the stream holds what is on its way, and no text longer than that."""
+        """Delete entries that are in SQL, so that the stream holds no text longer than needed."""
         async with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.xack(self._stream, GROUP, *ids)
             pipeline.xdel(self._stream, *ids)
             await pipeline.execute()
 
     def _write_all(self, parsed: Sequence[tuple[Entry, Content]]) -> list[Entry]:
-        """Entries that the database refuses; the others are in SQL now. Raises StoreError when it is away."""
+        """Write entries and return those that the database rejects; raise StoreError if it is unavailable."""
         records = [(entry, content) for entry, content in parsed if isinstance(content, Logged)]
         left = self._write(records) if records else []
         for entry, content in parsed:
@@ -249,7 +245,7 @@ class Consumer:
         return left
 
     def _write(self, parsed: Sequence[tuple[Entry, Logged]]) -> list[Entry]:
-        """Entries whose record the database refuses. Raises StoreError when it is away."""
+        """Write records and return the entries that the database rejects; raise StoreError if it is unavailable."""
         try:
             new = self._database.write_decisions([logged for _, logged in parsed])
         except StoreError as error:
@@ -265,10 +261,10 @@ class Consumer:
         return []
 
     async def _claim(self, *, min_idle_ms: int) -> int:
-        """Takes over entries that were delivered at least `min_idle_ms` ago and not acknowledged; returns how many.
+        """Claim entries that were delivered at least `min_idle_ms` ago and not acknowledged; return how many.
 
-        Those that were delivered too often go to the dead-letter stream. Each is tried before: of its deliveries some
-        may have met a database that was away, which says nothing of the entry.
+        Entries with too many deliveries go to the dead-letter stream after one more try, because earlier deliveries may
+        have met an unavailable database.
         """
         count, start = 0, b"0-0"
         while True:
@@ -285,14 +281,14 @@ class Consumer:
                 return count
 
     async def _deliveries(self, entries: Sequence[Entry]) -> dict[bytes, int]:
-        """Number of deliveries of each entry, this one included."""
+        """Return the number of deliveries of each entry, including the current one."""
         rows: Any = await self._redis.xpending_range(
             self._stream, GROUP, entries[0].id, entries[-1].id, MAX_PENDING, consumername=self._name
         )
         return {row["message_id"]: row["times_delivered"] for row in rows}
 
     async def _bury(self, entries: Sequence[Entry]) -> None:
-        """Moves entries to the dead-letter stream, each record as an entry of its own."""
+        """Move entries to the dead-letter stream, each record as an entry of its own."""
         of_id: dict[bytes, list[Entry]] = defaultdict(list)
         for entry in entries:
             of_id[entry.id].append(entry)
@@ -308,7 +304,7 @@ class Consumer:
             logger.error("entry %s went to %s after %d deliveries", entry_id, self._dead_stream, MAX_DELIVERIES)
 
     async def _leave_group(self) -> None:
-        """Removes this consumer's name, which would otherwise stay for ever; Redis drops pending entries with it."""
+        """Remove this consumer's name from the group, unless entries are pending: Redis would drop them."""
         summary: Any = await self._redis.xpending_range(self._stream, GROUP, "-", "+", 1, consumername=self._name)
         if not summary:
             await self._redis.xgroup_delconsumer(self._stream, GROUP, self._name)

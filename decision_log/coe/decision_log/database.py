@@ -1,4 +1,4 @@
-"""SQL: decisions and feedback, on SQLite or Postgres. Training reads the same two tables."""
+"""The SQL database of decisions and feedback, on SQLite or Postgres. Training reads the same tables."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ NO_CAPS = FeedbackConfig(max_per_hour=2**31)
 
 
 class SomeAreThereError(Exception):
-    """Of some decisions to write, some were there before; which are is not known, nor what their sums are to count."""
+    """Some of the decisions to write exist already. Nothing was written, because their sums would count twice."""
 
 
 class Database:
-    """The database. Calls block; a coroutine runs them in a thread. Any number of threads may use one database.
+    """The database. Methods block, and raise StoreError if it fails; any number of threads may share one.
 
     Raises:
-        ConfigError: `database_url` is not a URL, or of a database that is not supported.
-        MissingExtraError: it is Postgres and the driver is not installed.
+        ConfigError: `database_url` is not a URL, or its database is not supported.
+        MissingExtraError: the driver of Postgres is not installed.
         StoreError: the database cannot be opened.
     """
 
@@ -72,12 +72,10 @@ class Database:
             raise
 
     def write_decisions(self, records: Sequence[DecisionRecord | Logged]) -> int:
-        """Inserts the records whose decision id is new, all in one transaction; returns how many were new.
+        """Insert the records with new decision ids in one transaction; return how many were new.
 
-        Those of a subject that was erased are left out, with what was said of them, and their numbers kept as removed.
-
-        Raises:
-            StoreError: nothing was written.
+        Records of an erased subject are left out, their feedback is deleted, and their numbers are recorded as removed.
+        On StoreError nothing was written.
         """
         logged = [each if isinstance(each, Logged) else from_payload(to_payload(each)) for each in records]
         # Two writers that lock the same rows in different order would wait for each other.
@@ -92,8 +90,7 @@ class Database:
         return 0
 
     def _write(self, rows: Mapping[str, Logged]) -> int:
-        """Inserts records by their ids, of which all are new or none; returns how many. Raises SomeAreThereError,
-        StoreError: nothing was written."""
+        """Insert records by their ids, all or none, and return how many; raise SomeAreThereError if some exist."""
         with self.transaction("write decisions") as connection:
             lock(connection, for_erasure=False)
             erased = erased_among(connection, [each.record for each in rows.values()])
@@ -113,18 +110,18 @@ class Database:
             return new
 
     def get_decision(self, decision_id: str) -> DecisionRecord | None:
-        """The record of that decision, None when there is none. Raises StoreError."""
+        """Return the record of a decision; None if there is none."""
         columns = (col(DecisionRow.decision_id), col(DecisionRow.record), col(DecisionRow.embedding))
         query = select(*columns).where(col(DecisionRow.decision_id) == decision_id)
         return next(map(record_of, self.rows("read a decision", query)), None)
 
     def list_decisions(self, tenant: str, wanted: DecisionFilter, *, limit: int, after: Place | None = None) -> Page:
-        """As `decision_log.listing` says. Raises StoreError."""
+        """Return a page of a team's decisions, as `decision_log.listing` defines it."""
         with self.transaction("list decisions") as connection:
             return list_decisions(connection, tenant, wanted, limit=limit, after=after)
 
     def spend(self, tenant: str | None, slots: range) -> tuple[Spend, ...]:
-        """As `spend_by_key` says. Raises StoreError."""
+        """Return the sums of `spend_by_key`."""
         with self.transaction("read the spend") as connection:
             return spend_by_key(connection, tenant, slots)
 
@@ -134,13 +131,13 @@ class Database:
         caps: FeedbackConfig = NO_CAPS,
         about: DecisionRecord | None = None,
     ) -> FeedbackStatus:
-        """Keeps it under decision, kind or document, and key: a repeated post changes nothing, another value replaces
-        the earlier one.
+        """Store feedback by decision, kind or document, and key; another value of the same key replaces the first.
 
         Args:
-            caps: in an hour, a key has one for answers and one for documents.
-            about: the decision, which may not have reached SQL yet; nothing is kept of one that was erased. None: the
-                caller knows.
+            caps: the hourly limit of a key, for answers and for documents separately.
+            about: the decision, which may not have reached SQL yet. Feedback on an erased decision is rejected. None
+                skips this
+                check.
 
         Raises:
             StoreError: nothing was written.
@@ -170,12 +167,12 @@ class Database:
             return FeedbackStatus.ACCEPTED
 
     def get_signals(self, record: DecisionRecord) -> tuple[ImplicitKind, ...]:
-        """What the client did of which `implicit_kinds` says something. Raises StoreError."""
+        """Return the implicit signals of the client about a decision, see `implicit_kinds`."""
         with self.transaction("read signals") as connection:
             return implicit_kinds(record, read_reasked(connection, record.session_id or ""))
 
     def put_judgements(self, judgements: Sequence[JudgedAnswer]) -> None:
-        """Keeps what a judge said; of the same answer again nothing changes. Raises StoreError."""
+        """Store judgements; a repeated judgement of the same answer changes nothing."""
         if judgements:
             rows = [judgement.model_dump(mode="json") for judgement in judgements]
             with self.transaction("write judgements") as connection:
@@ -183,7 +180,7 @@ class Database:
                 connection.execute(self.insert(JudgementRow).on_conflict_do_nothing(), rows)
 
     def count_compared(self, judge: str, rubric: str) -> Counter[str]:
-        """Pairs of answers that a judge compared by a rubric, by each of their two experts. Raises StoreError."""
+        """Return the number of answer pairs that a judge compared by a rubric, for each expert in them."""
         pairs, found = JudgementRow.__table__.c, Counter[str]()
         theirs = (pairs.judge == judge) & (pairs.rubric == rubric) & (pairs.other != "")
         query = select(pairs.expert, pairs.other, func.count()).where(theirs)
@@ -192,7 +189,7 @@ class Database:
         return found
 
     def get_feedback(self, decision_id: str) -> tuple[Feedback, ...]:
-        """Feedback on that decision, oldest first. Raises StoreError."""
+        """Return the feedback on a decision, oldest first."""
         columns = [FeedbackRow.__table__.c[name] for name in Feedback.model_fields]
         query = (
             select(*columns)
@@ -203,43 +200,42 @@ class Database:
         return tuple(Feedback.model_validate({**row._mapping, "key_id": row.key_id or None}) for row in rows)
 
     def count(self) -> int:
-        """Rows in `decisions`. Raises StoreError."""
+        """Return the number of rows in `decisions`."""
         with self.transaction("count") as connection:
             return connection.execute(select(func.count()).select_from(DecisionRow)).scalar_one()
 
     def checkpoint(self) -> None:
-        """Empties SQLite's write-ahead log, which keeps what was deleted for a while. Raises StoreError."""
+        """Empty SQLite's write-ahead log, which keeps deleted data for a while."""
         if self._engine.dialect.name == "sqlite":
             with translated_errors("checkpoint"), self._engine.connect() as connection:
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
-        """Closes every connection."""
+        """Close every connection."""
         close_engine(self._engine)
 
     @contextmanager
     def transaction(self, action: str) -> Iterator[Connection]:
-        """Raises StoreError, which says what could not be done (`action`), without any value of a statement."""
+        """Run a block in a transaction. An error says what failed (`action`), without any value of a statement."""
         with translated_errors(f"{action} in"), self._engine.begin() as connection:
             yield connection
 
     def rows(self, action: str, query: Executable) -> Sequence[Row[*tuple[Any, ...]]]:
-        """All that one statement gives, in a transaction of its own. Raises StoreError as `transaction` does."""
+        """Run one query in a transaction of its own and return its rows."""
         with self.transaction(action) as connection:
             return connection.execute(query).all()
 
     def change(self, action: str, statement: Executable) -> int:
-        """The number of rows that one statement changes. Raises StoreError as `transaction` does."""
+        """Run one statement in a transaction of its own and return the number of changed rows."""
         with self.transaction(action) as connection:
             return connection.execute(statement).rowcount
 
 
 def insert_rows(connection: Connection, rows: Sequence[tuple[object, ...]]) -> int:
-    """Inserts what `row_of` gives where its decision id is new, and returns how many were.
+    """Insert rows of `row_of` with new decision ids, and return how many were new.
 
-    Statements as text: SQLAlchemy took longer to make one than the database to run it. And neither an execution nor an
-    answer for each row: SQLite's driver begins both by giving the interpreter away, to requests for as long as they
-    want it.
+    The statement is text, because SQLAlchemy took longer to build it than the database to run it. All rows share it:
+    for each execution SQLite's driver releases the interpreter, which requests may keep as long as they want.
     """
     place = "?" if connection.dialect.paramstyle == "qmark" else "%s"
     names = DecisionRow.__table__.c.keys()
@@ -255,7 +251,7 @@ def insert_rows(connection: Connection, rows: Sequence[tuple[object, ...]]) -> i
 
 
 def row_of(logged: Logged) -> tuple[object, ...]:
-    """The columns of one decision, in the table's order."""
+    """Return the column values of one decision, in the table's order."""
     record = logged.record
     decision = record.decision
     return (

@@ -1,4 +1,4 @@
-"""The record of a decision, one row of the log, and its parts; changes of the models that records name."""
+"""The record of a decision (one row of the log), its parts, and changes of the models that records name."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ OUR_FAULTS = frozenset(
         "no_expert_alive",
     }
 )
-"""Error codes of the gateway's own outages and settings: they say nothing of the expert (docs/decision-log.md)."""
+"""Error codes of the gateway's own outages and settings. They do not count against experts (docs/decision-log.md)."""
 
 PROBE_HEADER = "x-coe-probe"
-"""Request header by which `coe eval collect` and `coe up` mark what they ask (value `1`)."""
+"""Request header by which `coe eval collect` and `coe up` mark their own requests (value `1`)."""
 
 
 class DecisionInputs(Record):
-    """Inputs of a decision, besides the router's version: enough to make it again, or to say why it cannot be.
+    """Inputs of a decision besides the router's version: enough to repeat it, or to say why that is impossible.
 
-    The eligible experts and what excludes the others follow from `facts` and `unreachable`, and from these and the
-    router's artifact what a decision says of the experts that its `rest` counts.
+    The eligible experts and the exclusions follow from `facts` and `unreachable`. With the router's artifact, they also
+    give what the decision's `rest` summarizes.
     """
 
     encoder: str = Field(description="fingerprint of the encoder")
@@ -52,7 +52,7 @@ class DecisionInputs(Record):
 
 
 class TerminalState(StrEnum):
-    """The end of a request. Every request that got a decision ends in exactly one of these."""
+    """The end of a request. Every request with a decision ends in exactly one of these states."""
 
     ANSWERED = "answered"
     UPSTREAM_ERROR = "upstream_error"
@@ -70,9 +70,11 @@ class CallState(StrEnum):
 
 
 class AskedExpert(Record):
-    """One call of a strategy. Calls of one `answer` number gave the same answer; None: it stated none. The usage of a
-    cancelled call is an estimate of its prompt. `propensity` is the probability of the call, given the replies before
-    it."""
+    """One call of a strategy.
+
+    Calls with the same `answer` number gave the same answer; None means that it stated none. The usage of a cancelled
+    call is an estimate of its prompt. `propensity` is the probability of the call, given the replies before it.
+    """
 
     expert: str
     state: CallState
@@ -85,9 +87,11 @@ class AskedExpert(Record):
 
 
 class StrategyTrace(Record):
-    """The experts that were asked for one answer. Not settled: nobody gave one, so that a single expert served, or the
-    client left. `agreed` counts who gave the served answer. `declined` is the reason why the policy's strategy asked
-    nobody for this request."""
+    """The calls of a strategy for one answer.
+
+    If `is_settled` is false, no answer was chosen: a single expert served, or the client left. `agreed` counts the
+    experts that gave the served answer. `declined` says why the policy's strategy called no expert for this request.
+    """
 
     name: str
     is_settled: bool
@@ -97,12 +101,12 @@ class StrategyTrace(Record):
 
     @property
     def cost_usd(self) -> float:
-        """Of all calls."""
+        """The cost of all calls in USD."""
         return sum(call.cost_usd for call in self.calls)
 
 
 class DecisionKind(StrEnum):
-    """Kind of request. Everything but `chat` chose among retrieval experts, which no chat map knows."""
+    """Kind of request. All but `chat` chose among retrieval experts, which no chat map has."""
 
     CHAT = "chat"
     EMBEDDING = "embedding"
@@ -111,7 +115,7 @@ class DecisionKind(StrEnum):
 
 
 class RetrievalTrace(Record):
-    """The query and results of a retrieval decision: the data that pilots are refreshed from."""
+    """The query and results of a retrieval decision, from which pilots are refreshed."""
 
     store_id: str | None = None
     members: tuple[str, ...] = Field(description="experts that searched; their rankings were fused")
@@ -125,10 +129,10 @@ class RetrievalTrace(Record):
 
 
 class DecisionRecord(Record):
-    """One row of the decision log: what was asked, decided, and answered.
+    """One row of the decision log: what was asked, decided and answered.
 
-    `seq` rises by one per record of a `replica` (one life of one gateway process), so a gap is a lost row.
-    `text` is there only at privacy level `text`, `text_hash` (keyed) at `text` and `hash`.
+    `seq` rises by one per record of a `replica` (one run of a gateway process), so that a gap is a lost row. `text`
+    exists only at privacy level `text`, `text_hash` (keyed) at `text` and `hash`.
     """
 
     kind: DecisionKind = DecisionKind.CHAT
@@ -182,19 +186,20 @@ class DecisionRecord(Record):
 
 
 def read_record(line: str | bytes) -> DecisionRecord:
-    """A record from JSON, without fields that only a later coe knows: gateways of both may share a log while one is
-    replaced by the other, and SQL keeps the line as it came. Raises ValidationError."""
+    """Parse a record from JSON and ignore unknown fields; may raise ValidationError.
+
+    Gateways of two versions share a log during an update, and SQL stores the line unchanged.
+    """
     return DecisionRecord.model_validate_json(line, extra="ignore")
 
 
 DAY = re.compile(r"[-@]\d{4}-?\d{2}-?\d{2}$")
-"""Date of a snapshot. Engines answer with full names, names of adapters or dated snapshots, so a change is not what
-differs from what was asked, but from what the expert answered with before."""
+"""Date of a snapshot in a model's name; engines may answer with full names, adapters or dated snapshots."""
 
 
 @dataclass(frozen=True)
 class ModelChange:
-    """An expert's answers name model `after` from Unix time `at` on, and named `before` until then."""
+    """A change of an expert's model from `before` to `after`, first seen at Unix time `at`."""
 
     expert: str
     at: float
@@ -203,25 +208,29 @@ class ModelChange:
 
 
 def undated(model: str) -> str:
-    """The name without the date of a snapshot: gpt-4o of gpt-4o-2024-08-06."""
+    """Return a model's name without a snapshot date: gpt-4o for gpt-4o-2024-08-06."""
     return DAY.sub("", model)
 
 
 def is_change(before: str, model: str) -> bool:
-    """Returns whether a name means another model. The undated name of one says less, not something else: the pieces of
-    litellm's streams name the alias where its whole answers name the snapshot."""
+    """Return whether a name means another model.
+
+    An undated name is less specific, not different: streams of litellm name the alias where whole answers name the
+    snapshot.
+    """
     return model != before and undated(model) != before and undated(before) != model
 
 
 @dataclass
 class ModelHistory:
-    """Follows the log in order of time. `last` is the last change of each expert."""
+    """The models of the experts over a log in order of time. `last` has the last change of each expert."""
 
     now: dict[str, str] = field(default_factory=dict)
     last: dict[str, ModelChange] = field(default_factory=dict)
     changes: list[ModelChange] = field(default_factory=list)
 
     def add(self, record: DecisionRecord) -> None:
+        """Add the next record in order of time."""
         model, expert = record.served_model, record.served_expert
         if model is None or expert is None:
             return

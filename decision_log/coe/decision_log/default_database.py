@@ -1,4 +1,4 @@
-"""Place of the decision log's database."""
+"""The URL of the decision log's database."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ DATABASE_FILE = "coe.db"
 
 
 def database_url_of(data_dir: Path) -> str:
-    """The database that DATABASE_URL names; without it, that of a data folder."""
+    """Return DATABASE_URL, else the URL of the data folder's own database."""
     return os.environ.get("DATABASE_URL") or default_database_url(data_dir)
 
 
 def default_database_url(data_dir: Path) -> str:
-    """The SQLite database of a data folder, whose name may hold what has a meaning in a URL."""
+    """Return the URL of a data folder's SQLite database; characters with a meaning in URLs are quoted."""
     return f"sqlite:///{quote(str(data_dir / DATABASE_FILE), safe=' +/')}"  # as SQLAlchemy writes and reads it

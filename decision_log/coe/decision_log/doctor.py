@@ -1,7 +1,7 @@
-"""Account of every decision: in SQL, on its way there, removed on purpose, or lost.
+"""An account of every decision: in SQL, on its way there, removed on purpose, or lost.
 
-A decision moves from a gateway's memory to spool, stream and SQL, and is in one of them at any time. They are looked
-at in that order, so one that moves meanwhile is met at least once and a log in use shows no false loss.
+A decision moves from a gateway's memory to spool, stream and SQL, and is in one of them at any time. The places are
+read in this order, so a moving decision is seen at least once, and a log in use shows no false loss.
 """
 
 from __future__ import annotations
@@ -26,30 +26,33 @@ if TYPE_CHECKING:
     from coe.decision_log.redis_client import RedisClient
 
 SILENT_S = 10 * BEAT_S
+"""Seconds without a status after which a running replica counts as silent."""
 
 
 @dataclass(slots=True)
 class Survey:
-    """Decisions found in one place: how many, and the numbers of those that can be read, by replica."""
+    """Decisions found in one place: their count, and the readable numbers by replica."""
 
     records: int = 0
     seqs: dict[str, set[int]] = field(default_factory=dict)
 
     def add(self, payload: bytes) -> None:
+        """Count one record."""
         self.records += 1
         if (number := number_of(payload)) is not None:
             self.seqs.setdefault(number[0], set()).add(number[1])
 
     def of(self, replica: str) -> set[int]:
+        """Return the numbers of a replica."""
         return self.seqs.get(replica, set())
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Fate of the decisions of one replica.
+    """The fate of one replica's decisions.
 
-    `lost` are numbers that are nowhere. `unsettled` are those that a running replica may still have, in memory or in a
-    spool on another machine.
+    `lost` has numbers that were found nowhere. `unsettled` counts those that a running replica may still hold, in
+    memory or in a spool on another machine.
     """
 
     replica: str
@@ -65,7 +68,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """All replicas, and how many decisions wait in each place."""
+    """The findings for all replicas, and the number of decisions that wait in each place."""
 
     findings: tuple[Finding, ...]
     in_spool: int
@@ -95,7 +98,7 @@ class Diagnosis:
 
     @property
     def gaps(self) -> int:
-        """Ranges of consecutive numbers that are lost."""
+        """Number of ranges of consecutive lost numbers."""
         return sum(len(finding.lost) for finding in self.findings)
 
     @property
@@ -104,17 +107,17 @@ class Diagnosis:
 
     @property
     def silent(self) -> tuple[Finding, ...]:
-        """Replicas that neither ended nor were heard of lately: what they did last cannot be known."""
+        """Replicas that did not end and sent no status lately: their latest decisions are unknown."""
         return tuple(finding for finding in self.findings if finding.silent_since is not None)
 
     @property
     def is_healthy(self) -> bool:
-        """Returns True when no decision is lost, repeated or dead, and none can be; some may still be on the way."""
+        """True if no decision is or may be lost, repeated or dead; some may still be on the way."""
         return not (self.lost or self.duplicates or self.dead or self.silent or self.evicts_by)
 
 
 async def diagnose(root: Path, client: RedisClient, stream: str, database: Database, now: float) -> Diagnosis:
-    """Counts decisions wherever they are; gateways may be at work.
+    """Count decisions in every place; gateways may be running.
 
     Args:
         root: folder of this machine's spools.
@@ -122,7 +125,7 @@ async def diagnose(root: Path, client: RedisClient, stream: str, database: Datab
 
     Raises:
         RedisError, OSError: Redis does not answer.
-        StoreError: the database does not.
+        StoreError: the database does not answer.
     """
     statuses = await asyncio.to_thread(local_replicas, root, now)
     spooled = await asyncio.to_thread(survey_spools, root)
@@ -149,12 +152,13 @@ async def diagnose(root: Path, client: RedisClient, stream: str, database: Datab
 
 
 def assess(account: Account, local: ReplicaStatus | None, elsewhere: set[int], now: float) -> Finding:
-    """Finds the fate of one replica's decisions.
+    """Determine the fate of one replica's decisions.
 
     Args:
-        account: what SQL knows.
-        local: what the count in its spool on this machine says, read before all else; None when there is none.
-        elsewhere: numbers met in spool, stream and dead letters.
+        account: what SQL has.
+        local: the count in its spool on this machine, read before everything else; None if there is none.
+        elsewhere: numbers found in spool, stream and dead letters.
+        now: Unix seconds.
     """
     status = local or account.status
     is_running = status is not None and status.state is ReplicaState.RUNNING
@@ -181,21 +185,22 @@ def assess(account: Account, local: ReplicaStatus | None, elsewhere: set[int], n
 
 
 def settled_below(status: ReplicaStatus, met_end: int, *, is_local: bool) -> int:
-    """First number that may still be with a running replica; numbers below are lost when they are nowhere.
+    """Return the first number that a running replica may still hold; a smaller number that was found nowhere is lost.
 
-    A spool on another machine cannot be looked at. But what it had taken when the replica was last heard of went ahead
-    of any number given later, so once such a number was met, everything before must have been.
+    A spool on another machine cannot be read. It sends older numbers first, so a number given after the last report
+    proves that every number below `settled` has passed.
     """
     return status.settled if is_local or met_end > status.decisions else 0
 
 
 def local_replicas(root: Path, now: float) -> dict[str, ReplicaStatus]:
-    """Replicas whose spool is on this machine, by name."""
+    """Return the status of each replica whose spool is on this machine, by name."""
     statuses = (read_status(folder, is_alive=is_held(folder), at=now) for folder in spool_folders(root))
     return {status.replica: status for status in statuses if status is not None}
 
 
 def survey_spools(root: Path) -> Survey:
+    """Count the decisions in the spools under `root`."""
     survey = Survey()
     for folder in spool_folders(root):
         for payload in unsent_payloads(folder):
@@ -204,7 +209,7 @@ def survey_spools(root: Path) -> Survey:
 
 
 def number_of(payload: bytes) -> tuple[str, int] | None:
-    """Replica and sequence number of a record; None when it is not ours, or the number is too large for SQL."""
+    """Return replica and sequence number of a record; None if it is foreign or too large for SQL."""
     try:
         values = from_json(json_line(payload))
     except JsonError:

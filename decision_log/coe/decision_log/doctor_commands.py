@@ -1,4 +1,4 @@
-"""`coe log doctor` and `coe log drain`."""
+"""The commands `coe log doctor` and `coe log drain`."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def doctor(
 
 
 def verdict(found: Diagnosis) -> Iterator[str]:
-    """The proof in one line, then every fault by name."""
+    """Yield the proof in one line, then a line for each fault."""
     removed = f", {found.removed:,} removed on purpose" if found.removed else ""
     lost = f" ({found.lost:,} decisions lost)" if found.lost else ""
     yield (
@@ -85,7 +85,7 @@ def verdict(found: Diagnosis) -> Iterator[str]:
 
 
 def give_replica_up(database: Database, replica: str) -> None:
-    """Raises StoreError: no gateway of that name is known, or it was heard of lately."""
+    """Record a silent replica as killed; raise StoreError if it is unknown or sent a status lately."""
     ledger = Ledger(database)
     known = {account.replica: account for account in ledger.accounts()}
     if replica not in known:
@@ -128,7 +128,7 @@ def drain(
 
 
 async def consume_until_signal(data_dir: Path, config: LogConfig, redis_url: str | None, database: Database) -> None:
-    """Raises EngineError: there is no Redis and none could be started."""
+    """Consume the stream until a signal; raise EngineError if there is no Redis and none can be started."""
     async with opened_redis(data_dir, redis_url) as url:
         consumer = Consumer(redis_url=url, stream=config.stream, database=database, name=new_replica())
         with stop_on_signal() as stop:
@@ -138,7 +138,7 @@ async def consume_until_signal(data_dir: Path, config: LogConfig, redis_url: str
 
 
 async def examine(data_dir: Path, config: LogConfig, redis_url: str | None, database: Database) -> Diagnosis:
-    """The diagnosis over a data folder. Raises RedisError, StoreError, EngineError."""
+    """Return the diagnosis of a data folder; may raise RedisError, StoreError or EngineError."""
     async with opened_client(data_dir, redis_url) as client:
         return await diagnose(data_dir / SPOOL_FOLDER, client, config.stream, database, time.time())
 
@@ -146,7 +146,7 @@ async def examine(data_dir: Path, config: LogConfig, redis_url: str | None, data
 async def drain_all(
     data_dir: Path, config: LogConfig, redis_url: str | None, database: Database
 ) -> tuple[int, ConsumerStats]:
-    """Brings everything that no live process is busy with into SQL. Raises RedisError, StoreError, EngineError."""
+    """Bring everything that no live process holds into SQL; may raise RedisError, StoreError or EngineError."""
     async with opened_redis(data_dir, redis_url) as url:
         stream = DecisionStream(url, name=config.stream, max_entries=config.stream_max_entries)
         consumer = Consumer(redis_url=url, stream=config.stream, database=database, name=new_replica())
@@ -161,7 +161,7 @@ async def drain_all(
 
 
 def replica_table(findings: Sequence[Finding]) -> Grid:
-    """Replicas that have a fault first."""
+    """Return a table of replicas, those with a fault first."""
     from coe.cli.terminal import Grid
 
     table = Grid("replica", "state", "decisions", "rows", "removed", "lost", "duplicates", "with their gateway")

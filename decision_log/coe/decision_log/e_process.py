@@ -1,22 +1,22 @@
-"""Tests if a candidate is worse than the live router; the test may be looked at after every answer. Pure.
+"""A sequential test of whether a candidate is worse than the live router; it may be evaluated after every answer. Pure.
 
-Two groups of independent answers, each with a value in [0, 1]: n1 of the candidate with sum s1, n0 of the live router
-with sum s0. The hypothesis is mean1 >= mean0 - margin. Evidence against it is the ratio of universal inference
-(Wasserman, Ramdas & Balakrishnan, PNAS 2020), with q = 1 - p:
+There are two groups of independent answers with values in [0, 1]: n1 answers of the candidate with sum s1, and n0 of
+the live router with sum s0. The hypothesis is mean1 >= mean0 - margin. The evidence against it is the ratio of
+universal inference (Wasserman, Ramdas & Balakrishnan, PNAS 2020), with q = 1 - p:
 
         B(s1 + a1, n1 - s1 + b1) / B(a1, b1) * B(s0 + a0, n0 - s0 + b0) / B(a0, b0)
     E = ---------------------------------------------------------------------------
                         max p1^s1 q1^(n1-s1) p0^s0 q0^(n0-s0)
 
-the chance of the answers when both means are drawn from Beta priors, over the largest that the hypothesis allows. For
-every pair of means that it allows, what is below is at least the pair's own likelihood, so E is at most a process
-that starts at 1 and is a martingale where values are 0 or 1, and a supermartingale for any values in [0, 1], since
-p^v q^(1-v) is convex in v. By Ville's inequality the chance that E ever reaches 1 / alpha is at most alpha: it may be
-looked at as often as one likes, by as many replicas as there are, late answers included, because only counts and sums
-enter.
+The numerator is the chance of the answers if both means are drawn from Beta priors; the denominator is the largest
+chance that the hypothesis allows. For every allowed pair of means, the denominator is at least the pair's own
+likelihood. So E is at most a process that starts at 1. It is a martingale for values 0 or 1, and a supermartingale for
+values in [0, 1], because p^v q^(1-v) is convex in v. By Ville's inequality the chance that E ever reaches 1 / alpha is
+at most alpha. E may be evaluated any number of times, by any number of replicas, with late answers, because only counts
+and sums enter.
 
-Priors decide how soon a real loss is seen, never how often a false one is. They are what was known before the trial:
-the live router's own past, which costs little, and for the candidate the same mean held loosely.
+The priors affect how soon a real loss is detected, never how often a false one is. They use what was known before the
+trial: the live router's own past, which costs little, and for the candidate the same mean with less weight.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ import math
 from dataclasses import dataclass
 
 LIVE_PRIOR = 1000.0
-"""Answers of the past that count at most in the live router's prior (ours): means drift."""
+"""Largest number of past answers in the live router's prior (our choice): means drift."""
 
 CANDIDATE_PRIOR = 20.0
-"""Answers that the candidate's prior is worth: wide enough for a loss of ten points (ours)."""
+"""Number of answers that the candidate's prior is worth; it is wide enough for a loss of ten points (our choice)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """`n` answers whose values in [0, 1] sum to `total`."""
+    """A group of `n` answers whose values in [0, 1] sum to `total`."""
 
     n: float = 0.0
     total: float = 0.0
@@ -43,19 +43,19 @@ class Arm:
         return self.total / self.n if self.n else None
 
     def log_likelihood(self, mean: float) -> float:
-        """log p^total (1 - p)^(n - total); minus infinity where that is 0."""
+        """Return log p^total (1 - p)^(n - total) for a mean p; minus infinity if the likelihood is 0."""
         return x_log_y(self.total, mean) + x_log_y(self.n - self.total, 1.0 - mean)
 
 
 def x_log_y(x: float, y: float) -> float:
-    """x log y, 0 where x is."""
+    """Return x log y; 0 if x is 0."""
     if x <= 0:
         return 0.0
     return x * math.log(y) if y > 0 else -math.inf
 
 
 def log_e_worse(candidate: Arm, live: Arm, margin: float, past: Arm | None = None) -> float:
-    """log E against "the candidate is worse by at most `margin`"; large means that it is worse.
+    """Return log E against the hypothesis that the candidate is worse by at most `margin`; large values reject it.
 
     Args:
         past: answers of the live router from before the trial.
@@ -69,7 +69,7 @@ def log_e_worse(candidate: Arm, live: Arm, margin: float, past: Arm | None = Non
 
 
 def log_marginal(arm: Arm, mean: float, strength: float) -> float:
-    """log B(s + a, n - s + b) / B(a, b) with a Beta prior of a uniform and `strength` answers of that mean."""
+    """Return log B(s + a, n - s + b) / B(a, b); the Beta prior is uniform plus `strength` answers of that mean."""
     a, b = 1.0 + strength * mean, 1.0 + strength * (1.0 - mean)
     return log_beta(arm.total + a, arm.n - arm.total + b) - log_beta(a, b)
 
@@ -79,10 +79,10 @@ def log_beta(a: float, b: float) -> float:
 
 
 def max_log_likelihood(candidate: Arm, live: Arm, margin: float) -> float:
-    """Largest log-likelihood of both groups with mean1 >= mean0 - margin.
+    """Return the largest log-likelihood of both groups with mean1 >= mean0 - margin.
 
-    Both means are free where the data keep to that; else the best lies where mean1 = mean0 - margin, and the sum is
-    concave in mean0, so a ternary search finds it.
+    If the data satisfy that, both means are free. Else the maximum has mean1 = mean0 - margin, and the sum is concave
+    in mean0, so a ternary search finds it.
     """
     p1, p0 = candidate.mean, live.mean
     if p1 is None or p0 is None or p1 >= p0 - margin:

@@ -1,6 +1,6 @@
-"""`coe log erase`: a subject, wherever its decisions are: SQL, stream, dead letters, spools here, and cached answers.
+"""The command `coe log erase`: it erases a subject from SQL, stream, dead letters, local spools and cached answers.
 
-SQL comes first and then takes none that is still on its way: so spools and stream are brought there.
+SQL comes first and then rejects decisions that are still on their way, so spools and stream are drained into it.
 """
 
 from __future__ import annotations
@@ -61,17 +61,17 @@ Match = Callable[[bytes], Found | None]
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """Amounts that were erased, by place."""
+    """The amounts that were erased, by place."""
 
     sql: Removed
     dead: int
 
 
 def stored_forms(subject: str, key: bytes) -> frozenset[str]:
-    """Names that the log may have for a subject: a stored id as it is; the name of a session (with keys `TEAM/NAME`),
-    or a text, by its keyed hash.
+    """Return the forms in which the log may store a subject.
 
-    A name in a header is read as the gateway reads it, and of a text what it keeps of an ask or of a search.
+    A stored id is itself. A session's name (with keys `TEAM/NAME`) or a text is stored as a keyed hash. A name in a
+    header is read as the gateway reads it, and a text is cut as for an ask or a search.
 
     Args:
         key: of this data folder's hashes; other data folders have other keys.
@@ -85,7 +85,7 @@ def stored_forms(subject: str, key: bytes) -> frozenset[str]:
 
 
 def names_of(session: str) -> set[str]:
-    """Names that the log may have for a session, from a header and from a field of a body."""
+    """Return the names that the log may have for a session, from a header and from a field of a body."""
     return {f"named:{session}", named_session({SESSION_HEADERS[0]: session.encode()}) or f"named:{session}"}
 
 
@@ -109,12 +109,12 @@ def erase_decisions(
 
 
 async def erase(data_dir: Path, config: LogConfig, redis_url: str | None, database: Database, subject: str) -> Erasure:
-    """Erases what was decided up to now; again is harmless.
+    """Erase what was decided up to now; repeating it is harmless.
 
     Raises:
         ConfigError: the subject is empty.
-        RedisError, OSError, StoreError, EngineError: something does not answer; what was done stays done, and can be
-            done again.
+        RedisError, OSError, StoreError, EngineError: a service does not answer; completed parts stay done and can be
+            repeated.
     """
     if not subject.strip():
         raise ConfigError("--subject is empty; allowed: a key id, a session id or name, a text hash")
@@ -141,8 +141,11 @@ async def erase(data_dir: Path, config: LogConfig, redis_url: str | None, databa
 
 
 async def bring_to_sql(root: Path, match: Match, drain: Callable[[], Awaitable[object]]) -> None:
-    """Sends what matches in spools under `root`, and what the stream has, to SQL, which knows what was erased. Leaves
-    nothing of it in the files of the spools. Raises StoreError: a gateway does not send its spool."""
+    """Send matching decisions in spools under `root`, and the stream, to SQL, and leave no trace of them in the spools.
+
+    Raises:
+        StoreError: a gateway does not send its spool in time.
+    """
     until_s = time.monotonic() + SENT_WITHIN_S
     while await asyncio.to_thread(is_spooled, root, match):
         if time.monotonic() > until_s:
@@ -155,21 +158,21 @@ async def bring_to_sql(root: Path, match: Match, drain: Callable[[], Awaitable[o
 
 
 def is_spooled(root: Path, match: Match) -> bool:
-    """Returns whether a spool under `root` has such a decision that is not sent. Raises OSError."""
+    """Return whether a spool under `root` has a matching decision that is not sent; may raise OSError."""
     return any(match(payload) for folder in spool_folders(root) for payload in unsent_payloads(folder))
 
 
 async def forget_answers(client: RedisClient) -> None:
-    """Empties the cache of answers: whose they are is known by decisions, and not of all that are on their way."""
+    """Empty the answer cache: the owner of an answer is known only from its decision, which may still be on its way."""
     for kind in (CACHED_ANSWERS, CACHED_FROM):
         async for name in client.scan_iter(match=f"{kind}*", count=1000):
             await client.unlink(name)
 
 
 async def rewrite_file(client: RedisClient) -> None:
-    """Makes a Redis that keeps an append-only file rewrite it, without what was deleted.
+    """Make Redis rewrite its append-only file, if it has one, without deleted data.
 
-    A cluster, or a Redis that does not let us, does so by its own rules.
+    A cluster, or a Redis that forbids this, rewrites by its own rules.
     """
     from redis.asyncio import Redis
 

@@ -1,4 +1,4 @@
-"""Feedback of people, signs of clients and grades of judges on logged answers."""
+"""Feedback from people, implicit signals from clients, and judgements of answers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class DocumentFeedback(Record):
 
 
 class ImplicitKind(StrEnum):
-    """A client's action that may say something about an answer. Kept apart from feedback, which is explicit."""
+    """A client's action that may say something about an answer. It is stored apart from explicit feedback."""
 
     REASKED = "reasked"  # the same ask came again in the same session within ten minutes
     ABORTED = "aborted"  # the client left after the answer had begun and before its end
@@ -50,7 +50,7 @@ class Feedback(Record):
 
 
 class FeedbackStatus(StrEnum):
-    """Fate of a piece of feedback."""
+    """The fate of a piece of feedback."""
 
     ACCEPTED = "accepted"
     REPLACED = "replaced"  # the same key had said something else of that kind
@@ -60,9 +60,10 @@ class FeedbackStatus(StrEnum):
 
 
 class JudgedAnswer(Record):
-    """A judge's verdict on the answer of `expert` to one request: a grade in [0, 1], or beside the answer of `other`
-    how far it is preferred (1, 0, or 0.5 for a tie). `rubric` is a hash; `is_consistent` says whether both orders
-    agreed.
+    """A judge's verdict on the answer of `expert` to one request.
+
+    `value` is a grade in [0, 1]. With `other`, it says how far the answer is preferred to that of `other` (1, 0, or 0.5
+    for a tie). `rubric` is a hash; `is_consistent` says whether both orders agreed.
     """
 
     decision_id: str

@@ -1,4 +1,4 @@
-"""Housekeeping of a running gateway: removes what is past its time."""
+"""Housekeeping of a running gateway: the removal of expired decisions."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ logger = logging.getLogger(__name__)
 
 
 class Housekeeper(Poller):
-    """Looks every `LOOK_EVERY_S`; a database that is away delays it.
+    """A task that removes expired decisions every `LOOK_EVERY_S`; an unavailable database delays it.
 
     Args:
-        keep_days: age at which decisions are removed.
+        keep_days: age in days at which decisions are removed.
     """
 
     def __init__(self, database: Database, keep_days: float) -> None:
@@ -30,7 +30,7 @@ class Housekeeper(Poller):
         self._keep_days = keep_days
 
     async def look(self) -> None:
-        """Removes once what is due. Raises StoreError."""
+        """Remove expired decisions once; may raise StoreError."""
         now = time.time()
         gone = await asyncio.to_thread(self._removal.prune, now - self._keep_days * DAY_S, now)
         if gone.decisions:

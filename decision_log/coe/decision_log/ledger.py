@@ -1,4 +1,4 @@
-"""Ledger of replicas in SQL: how many decisions it numbered, and which of these have a row or were removed."""
+"""The ledger of replicas in SQL: how many decisions each numbered, and which of these have a row or were removed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from coe.decision_log.tables.log import DecisionRow, RemovedRow, ReplicaRow
 
 @dataclass(slots=True)
 class Account:
-    """One replica in SQL. `status` is None when nothing was heard of it but rows."""
+    """One replica in SQL. `status` is None if it sent none and only has rows."""
 
     replica: str
     status: ReplicaStatus | None = None
@@ -32,18 +32,18 @@ class Account:
 
     @property
     def duplicates(self) -> int:
-        """Rows that repeat a number."""
+        """Number of rows that repeat a sequence number."""
         return self.rows - count(self.written)
 
 
 class Ledger:
-    """Calls block, as those of the database it reads and writes through."""
+    """The ledger in a database. Methods block, and raise StoreError if the database fails."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def note_replicas(self, statuses: Sequence[ReplicaStatus]) -> None:
-        """Keeps what was heard, in any order and any number of times. Raises StoreError."""
+        """Store statuses, which may come in any order and repeatedly."""
         insert = self._database.insert(ReplicaRow)
         new = insert.excluded
         is_over = col(ReplicaRow.state) != ReplicaState.RUNNING.value
@@ -59,7 +59,7 @@ class Ledger:
                 connection.execute(statement, status.model_dump(mode="json"))
 
     def accounts(self) -> list[Account]:
-        """Every replica, by name. Raises StoreError."""
+        """Return the account of every replica, by name."""
         found: dict[str, Account] = {}
 
         def account(replica: str) -> Account:
@@ -82,7 +82,7 @@ class Ledger:
 
 
 def islands() -> Select[tuple[str, int, int, int]]:
-    """Ranges of consecutive numbers: a number less its rank is the same within one (a gaps-and-islands query)."""
+    """Return a query for ranges of consecutive numbers: number minus rank is constant within one (gaps and islands)."""
     replica, seq = col(DecisionRow.replica), col(DecisionRow.seq)
     rank = func.dense_rank().over(partition_by=replica, order_by=seq)
     ranked = select(replica, seq, (seq - rank).label("island")).subquery()

@@ -1,4 +1,4 @@
-"""Spools of replicas that are gone: a live replica sends what they left behind."""
+"""Spools of dead replicas, which a live replica sends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from coe.decision_log.stream import GROUP_RECORDS, STATUS_FIELD, DecisionStream
 
 
 async def send_next(spool: Spool, stream: DecisionStream, executor: Executor | None = None) -> int:
-    """Moves the oldest records of a spool to the stream, waiting for Redis as long as it takes; 0 when there are none.
+    """Move the oldest records of a spool to the stream, however long Redis takes; return their number.
 
     Args:
         executor: runs the file work; None is the loop's own.
@@ -28,12 +28,12 @@ async def send_next(spool: Spool, stream: DecisionStream, executor: Executor | N
 
 
 async def send_leftovers(root: Path, stream: DecisionStream) -> int:
-    """Sends and deletes every spool under `root` that no live process owns; how many records.
+    """Send and delete every spool under `root` that no live process owns; return the number of records.
 
-    How many decisions each of those processes had numbered goes to the stream too.
+    The count of decisions of each dead process goes to the stream too.
 
     Raises:
-        OSError: a spool cannot be read; the others were sent all the same.
+        OSError: a spool cannot be read; the others were sent nevertheless.
     """
     sent = 0
     failed: OSError | None = None
@@ -48,7 +48,7 @@ async def send_leftovers(root: Path, stream: DecisionStream) -> int:
 
 
 async def send_leftover(folder: Path, stream: DecisionStream) -> int:
-    """Sends and deletes one spool unless its owner lives; how many records. Raises OSError."""
+    """Send and delete one spool unless its owner lives; return the number of records. May raise OSError."""
     spool = Spool(folder, max_bytes=0)
     try:
         await asyncio.to_thread(spool.open)

@@ -1,4 +1,4 @@
-"""Decisions of one team as a list: filtered, newest first, a page at a time. Calls block."""
+"""Lists of one team's decisions: filtered, newest first, in pages. Functions block."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 FEW = 1000
-"""Pieces of feedback whose decisions are looked up. Where there are more, a list soon meets one that has some."""
+"""Pieces of feedback whose decisions are looked up by id. If there are more, a scan soon meets a decision with some."""
 
 Text = Annotated[ColumnText, Field(min_length=1, max_length=256)]
 
@@ -37,14 +37,14 @@ class Opinion(StrEnum):
 
 
 class Doubt(StrEnum):
-    """Certainty of stage 1, as a filter."""
+    """The certainty of stage 1, as a filter."""
 
     SURE = "sure"
     UNSURE = "unsure"  # the decision fell back to `general`
 
 
 class DecisionFilter(Record):
-    """Conditions on decisions, all of which must hold; None asks nothing."""
+    """Conditions on decisions, all of which must hold; None sets no condition."""
 
     since: float | None = Field(default=None, allow_inf_nan=False, description="Unix seconds, included")
     until: float | None = Field(default=None, allow_inf_nan=False, description="Unix seconds, not included")
@@ -60,7 +60,7 @@ class DecisionFilter(Record):
 
 
 class DecisionLine(Record):
-    """A decision in a list. `feedback` is the weighted mean of what was said, None without any."""
+    """A decision in a list. `feedback` is the weighted mean of its feedback; None without any."""
 
     decision_id: str
     at: float
@@ -94,14 +94,14 @@ class DecisionLine(Record):
 
 
 class Place(NamedTuple):
-    """A place in a list: behind this decision."""
+    """A position in a list: after this decision."""
 
     at: float
     decision_id: str
 
 
 class Page(NamedTuple):
-    """A part of a list, and the place after which the next part begins; None at its end."""
+    """A part of a list, and the position after which the next part begins; None at the end."""
 
     lines: tuple[DecisionLine, ...]
     next: Place | None
@@ -110,7 +110,7 @@ class Page(NamedTuple):
 def list_decisions(
     connection: Connection, tenant: str, wanted: DecisionFilter, *, limit: int, after: Place | None = None
 ) -> Page:
-    """Up to `limit` decisions of a team behind a place.
+    """Return up to `limit` decisions of a team after a position.
 
     Args:
         tenant: the owner of the decisions; '' is everybody without a key.
@@ -130,7 +130,7 @@ def list_decisions(
 
 
 def line_of(record: str, expert: str | None, feedback: float | None) -> DecisionLine:
-    """The line of one row. Raises StoreError: it is damaged."""
+    """Return the list entry of a row; raise StoreError if the row is damaged."""
     try:
         values = from_json(record)
         known = {**(values["decision"] or {}), **values["usage"], **values, "expert": expert, "feedback": feedback}
@@ -140,8 +140,10 @@ def line_of(record: str, expert: str | None, feedback: float | None) -> Decision
 
 
 def conditions(connection: Connection, tenant: str, wanted: DecisionFilter) -> Iterator[ColumnElement[bool]]:
-    """Conditions on columns of the team's index; that is not used where a conversation or the ids of rare feedback find
-    fewer rows."""
+    """Yield the conditions of a filter, so that the team's index applies.
+
+    A conversation, or the ids of rare feedback, select fewer rows; the index is avoided then.
+    """
     columns, ids = DecisionRow.__table__.c, None
     if wanted.feedback not in (None, Opinion.NONE):
         found = connection.scalars(said(wanted.feedback).limit(FEW)).all()
@@ -167,7 +169,7 @@ def conditions(connection: Connection, tenant: str, wanted: DecisionFilter) -> I
 
 
 def said(opinion: Opinion) -> Select[str]:
-    """Ids of decisions with such feedback; of all that have some for `NONE`."""
+    """Return a query for the ids of decisions with such feedback; for `NONE`, with any feedback."""
     value = col(FeedbackRow.value)
     bounds = {Opinion.GOOD: (value >= 0.5,), Opinion.BAD: (value < 0.5,)}
     return select(col(FeedbackRow.decision_id)).where(*bounds.get(opinion, ()))

@@ -1,6 +1,7 @@
-"""A decision record as spool and stream carry it: its JSON in one line and, behind a line break, its embedding's bytes.
+"""Payloads of spool and stream: a record's JSON in one line and, after a line break, the bytes of its embedding.
 
-It is encoded once; SQL gets the same line. An embedding as base64 would be a third larger and decoded at every reader.
+A record is encoded once; SQL gets the same line. An embedding as base64 would be a third larger and decoded by every
+reader.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from coe.decision_log.decision_record import DecisionRecord
 from coe.decision_log.privacy import tenant_of
 
 NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
-"""In JSON. An odd number of backslashes before it makes it letters of a text."""
+"""The escape of NUL in JSON. After an odd number of backslashes the same characters are text."""
 
 NO_CHANGES: Mapping[str, object] = MappingProxyType({})
 
 
 class Part(BaseModel):
-    """Fields of a record that SQL has columns or sums for, or that erasure looks at."""
+    """The fields of a record that SQL has columns or sums for, or that erasure reads."""
 
     model_config = ConfigDict(frozen=True, cache_strings="keys")  # values, ids for the most part, do not come again
 
@@ -49,13 +50,12 @@ class UsagePart(Part):
     kinds: dict[str, int] = {}
 
     def of(self, kinds: Iterable[str]) -> int:
-        """Tokens of some kinds together."""
+        """Return the tokens of some kinds together."""
         return sum(self.kinds.get(kind, 0) for kind in kinds)
 
 
 class RecordPart(Part):
-    """The fields of a `DecisionRecord` that its row in SQL needs. Validating all of it takes twice as long, and nobody
-    looks at the rest before the line is read back."""
+    """The fields of a `DecisionRecord` that its row in SQL needs. Validating the whole record takes twice as long."""
 
     decision_id: str
     replica: str
@@ -80,7 +80,7 @@ class RecordPart(Part):
 
 
 class Logged(NamedTuple):
-    """A record on its way to SQL: what its columns need, its line, its embedding."""
+    """A record on its way to SQL: the fields of its columns, its line and its embedding."""
 
     record: RecordPart
     line: str
@@ -88,13 +88,13 @@ class Logged(NamedTuple):
 
 
 def to_payload(record: DecisionRecord, changes: Mapping[str, object] = NO_CHANGES) -> bytes:
-    """The record as it is kept. pydantic's own encoder takes three times as long.
+    """Encode a record for storage; pydantic's own encoder takes three times as long.
 
     Args:
-        changes: fields that are kept otherwise than the record has them.
+        changes: fields whose stored value differs from the record's.
 
     Raises:
-        ValueError: JSON cannot hold it.
+        ValueError: JSON cannot represent it.
     """
     values = {**vars(record), **changes}
     embedding = values.pop("embedding")
@@ -105,8 +105,10 @@ def to_payload(record: DecisionRecord, changes: Mapping[str, object] = NO_CHANGE
 
 
 def is_plain(record: DecisionRecord) -> bool:
-    """Returns True where JSON has all numbers of a record: NaN and infinities are texts, which pydantic writes. Of the
-    parts that few records have none is looked at, and of a decision's numbers their sum."""
+    """Return whether JSON can surely represent all numbers of a record, without NaN and infinities.
+
+    Records with rarely used parts count as not plain; of a decision's numbers only the sum is checked.
+    """
     decision = record.decision
     if record.retrieval or record.strategy:
         return False
@@ -119,11 +121,11 @@ def is_plain(record: DecisionRecord) -> bool:
 
 
 def json_line(payload: bytes) -> bytes:
-    """The JSON of a payload."""
+    """Return the JSON of a payload."""
     return payload.partition(b"\n")[0]
 
 
 def from_payload(payload: bytes) -> Logged:
-    """Raises ValidationError."""
+    """Parse a payload; may raise ValidationError."""
     line, _, embedding = payload.partition(b"\n")
     return Logged(RecordPart.model_validate_json(line), line.decode(), embedding or None)

@@ -1,8 +1,8 @@
 """Privacy of a logged query, by level: `none` no text and no hash, `hash` keyed hashes, `text` a redacted text.
 
-Redaction takes what identifies people, and what opens doors, out of a text, in a time that is linear in its length.
-Each pattern begins at one place of a run of characters only, or reads a bounded number of them from any place, and
-never steps back over a run (`++`, `*+`). What no pattern does like that is done by hand: `without_named_secrets`.
+Redaction removes what identifies people and what grants access, in time linear in the text's length. Each pattern
+starts only at the beginning of a run of characters, or reads a bounded number of them. None backtracks over a run
+(`++`, `*+`). `without_named_secrets` does by hand what no pattern can do like that.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from coe.router.config.log import PrivacyLevel
 
 MAX_SESSION_BYTES = 256
 MAX_SEARCH_CHARS = 4000
-"""Of a search, as much as a row keeps."""
+"""Number of characters of a search that a row stores."""
 
 SESSION_HEADERS = (b"x-session-id", b"session-id", b"session_id", b"x-claude-code-session-id")
-"""Ours first, then those of Codex, of Codex before 2026, and of Claude Code."""
+"""Headers that name a session: ours, then those of Codex, of Codex before 2026, and of Claude Code."""
 
 KEY_NAME = "log.key"
 KEY_BYTES = 32
@@ -37,19 +37,21 @@ SESSION_DIGITS = 16
 
 
 def new_decision_id() -> str:
-    """An id that nobody can guess. It begins with the time, so that new rows are neighbours in the database's index,
-    where ids by chance would change a page each."""
+    """Return an id that nobody can guess.
+
+    It begins with the time, so that new rows are neighbours in the database's index; random ids would change a page
+    each.
+    """
     return f"dec-{time.time_ns() // 1_000_000:012x}{os.urandom(8).hex()}"
 
 
 def tenant_of(key_id: str | None) -> str:
-    """The team of a key id `TEAM/ID`; of a key of COE_API_KEYS, which has no team, the id itself; '' without keys."""
+    """Return the team of a key id `TEAM/ID`, the id itself for a key of COE_API_KEYS, or '' without keys."""
     return "" if key_id is None else key_id.partition("/")[0]
 
 
 def kept_fields(record: DecisionRecord, level: PrivacyLevel, key: bytes) -> dict[str, object]:
-    """The fields that the log keeps otherwise than the record has them: a decision among many experts in brief, and
-    what is private. Args as of `private_fields`."""
+    """Return the fields whose logged value differs from the record's: the shortened decision, and `private_fields`."""
     changes = private_fields(record, level, key)
     return (
         changes if record.decision is None else {**changes, "decision": brief(record.decision, (record.served_expert,))}
@@ -57,14 +59,14 @@ def kept_fields(record: DecisionRecord, level: PrivacyLevel, key: bytes) -> dict
 
 
 def private_fields(record: DecisionRecord, level: PrivacyLevel, key: bytes) -> dict[str, object]:
-    """The private fields as the log keeps them. `text_hash` is of the text before redaction, so equal asks stay equal.
+    """Return the private fields as logged. `text_hash` is of the text before redaction, so that equal asks stay equal.
 
-    `session_id` is a keyed hash already, of what the client called the conversation or of how it began, and so is the
-    hash of the features. They link asks to each other, which `none` rules out, unless the embedding itself is kept.
-    The name of a tool is kept as the text is.
+    `session_id` is already a keyed hash, of the client's name for the conversation or of how it began; so is the hash
+    of features. Both link asks, which `none` forbids, unless the embedding itself is logged. The name of a tool is
+    treated like the text.
 
     Args:
-        key: of the keyed hash; without it a guess of what was asked cannot be tested.
+        key: of the keyed hash; without it nobody can test a guess of what was asked.
     """
     changes: dict[str, object] = {}
     if record.loop is not None and level is not PrivacyLevel.TEXT:
@@ -82,12 +84,12 @@ def private_fields(record: DecisionRecord, level: PrivacyLevel, key: bytes) -> d
 
 
 def keyed_hash(text: str, key: bytes) -> str:
-    """HMAC-SHA-256 in hexadecimal (RFC 2104)."""
+    """Return the HMAC-SHA-256 of a text in hexadecimal (RFC 2104)."""
     return hmac.digest(key, text.encode("utf-8", "replace"), "sha256").hex()
 
 
 def named_session(headers: Mapping[bytes, bytes]) -> str | None:
-    """Identity of the conversation that the first of SESSION_HEADERS names; None where there is none."""
+    """Return the session that the first of SESSION_HEADERS names; None if there is none."""
     if headers.keys().isdisjoint(SESSION_HEADERS):
         return None
     header = next((value for name in SESSION_HEADERS if (value := headers.get(name))), b"")
@@ -96,20 +98,20 @@ def named_session(headers: Mapping[bytes, bytes]) -> str | None:
 
 
 def session_of(tenant: str, name: str) -> str:
-    """A conversation's name among those of all tenants; as it is where there are no keys."""
+    """Return a session's name made unique by its tenant; unchanged if there are no keys."""
     return f"{tenant}/{name}" if tenant else name
 
 
 def session_hash(name: str, key: bytes) -> str:
-    """Name of a conversation in the log: enough digits of the keyed hash of its name to tell it from others."""
+    """Return a session's name in the log: the first digits of its keyed hash, enough to be unique."""
     return keyed_hash(name, key)[:SESSION_DIGITS]
 
 
 def load_key(data_dir: Path) -> bytes:
-    """The key of this data folder's hashes, made on first use and readable by its owner only.
+    """Return the key of this data folder's hashes; it is created on first use, readable only by its owner.
 
     Raises:
-        ConfigError: the file cannot be read or made, or holds no key.
+        ConfigError: the file cannot be read or created, or has no key.
     """
     path = data_dir / KEY_NAME
     try:
@@ -126,7 +128,7 @@ def load_key(data_dir: Path) -> bytes:
 
 
 def create_key(path: Path) -> None:
-    """Writes a new key whole or not at all; of two processes that try at once, one wins. Raises OSError."""
+    """Write a new key atomically; if two processes try at once, one wins. May raise OSError."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = path.with_name(f"{KEY_NAME}.{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -178,9 +180,9 @@ LONG_TOKEN = re.compile(r"(?<![\w+/=-])[A-Za-z0-9_+/=-]{32,}+")
 
 
 def redact(text: str) -> str:
-    """The text with e-mail addresses, phone and card numbers and what looks like a key replaced by their kind.
+    """Replace e-mail addresses, phone and card numbers and likely keys by their kind, such as `[email]`.
 
-    A pattern is tried only where a literal that it needs occurs: 4,000 plain characters then take 20 us, not 450 us.
+    A pattern is tried only if a literal that it needs occurs: 4,000 plain characters then take 20 us, not 450 us.
     """
     text = text.encode("utf-8", "replace").decode()  # lone surrogates could not be written as JSON
     lowered = text.lower()
@@ -201,8 +203,10 @@ def redact(text: str) -> str:
 
 
 def without_named_secrets(text: str) -> str:
-    """The text without what follows `password:`, `api key is` and the like, where that run (up to a space, comma or
-    semicolon) holds a digit. A run is looked at once, however many names lie in it."""
+    """Replace the value after `password:`, `api key is` and the like by `[key]`, if it contains a digit.
+
+    The value is a run up to a space, comma or semicolon. Each run is read once, however many names it contains.
+    """
     kept: list[str] = []
     done = run_end = last_digit = 0
     for name in SECRET_NAME.finditer(text):
@@ -221,17 +225,17 @@ def without_named_secrets(text: str) -> str:
 
 
 def passes_luhn(number: str) -> bool:
-    """Returns whether the digits end in a right check digit (ISO/IEC 7812-1, annex B)."""
+    """Return whether the digits end in a valid check digit (ISO/IEC 7812-1, annex B)."""
     digits = [int(char) for char in reversed(number) if char.isdecimal()]
     doubled = (sum(divmod(2 * digit, 10)) for digit in digits[1::2])
     return (sum(digits[::2]) + sum(doubled)) % 10 == 0
 
 
 def is_key_like(token: str) -> bool:
-    """Returns whether a long run of letters and digits is random rather than a name: many digits, many different
-    characters.
+    """Return whether a long run of letters and digits looks random: many digits and many different characters.
 
-    The bounds (5 digits, 3 bits a character) keep hexadecimal and base64 secrets and let long file names pass (ours).
+    The bounds (5 digits, 3 bits per character) match hexadecimal and base64 secrets, and not long file names (our
+    choice).
     """
     digits = sum(char.isdecimal() for char in token)
     letters = sum(char.isalpha() for char in token)
@@ -239,6 +243,6 @@ def is_key_like(token: str) -> bool:
 
 
 def entropy_bits(token: str) -> float:
-    """Shannon entropy of the characters of `token`, bits a character."""
+    """Return the Shannon entropy of the characters of `token`, in bits per character."""
     shares = [count / len(token) for count in Counter(token).values()]
     return -sum(share * math.log2(share) for share in shares)

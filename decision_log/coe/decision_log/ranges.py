@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 
 def merged(ranges: Iterable[range]) -> list[range]:
-    """The same numbers in as few ranges as possible; the given ones may overlap and come in any order."""
+    """Return the same numbers in as few ranges as possible; the input may overlap and be unsorted."""
     joined: list[range] = []
     for each in sorted(ranges, key=lambda one: one.start):
         if joined and each.start <= joined[-1].stop:
@@ -21,14 +21,14 @@ def ranges_of(numbers: Iterable[int]) -> list[range]:
 
 
 def complement(covered: Sequence[range], stop: int) -> list[range]:
-    """Numbers from 0 to `stop` - 1 that are in none of `covered`, which is merged."""
+    """Return the numbers from 0 to `stop` - 1 that are in none of `covered`, which is merged."""
     edges = [0, *(edge for each in covered for edge in (each.start, each.stop)), stop]
     gaps = (range(start, min(end, stop)) for start, end in zip(edges[::2], edges[1::2], strict=True))
     return [gap for gap in gaps if gap]
 
 
 def without(ranges: Iterable[range], numbers: set[int]) -> list[range]:
-    """`ranges` without some of their numbers."""
+    """Return `ranges` without some of their numbers."""
     if not numbers:
         return list(ranges)
     return ranges_of(number for each in ranges for number in each if number not in numbers)
@@ -39,7 +39,7 @@ def count(ranges: Iterable[range]) -> int:
 
 
 def named(ranges: Sequence[range], *, at_most: int = 20) -> str:
-    """`3-5, 9`; the first `at_most` ranges, then how many more there are."""
+    """Return ranges as text, `3-5, 9`: the first `at_most` of them, then how many more there are."""
     names = [str(each.start) if len(each) == 1 else f"{each.start}-{each.stop - 1}" for each in ranges[:at_most]]
     more = len(ranges) - at_most
     return ", ".join([*names, f"and {more:,} more ranges"] if more > 0 else names)

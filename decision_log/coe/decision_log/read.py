@@ -1,4 +1,4 @@
-"""Questions to the decision log: records, rewards and counts, for training, evaluation and reports."""
+"""Queries of the decision log: records, rewards and counts, for training, evaluation and reports."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ REWARD_WEIGHT: Mapping[FeedbackKind, float] = {
     FeedbackKind.EDIT: 1.0,
     FeedbackKind.RETRY: 1.0,
 }
-"""Weight of each sign when one answer got several: a test knows, a retry only hints (ours)."""
+"""Weight of each kind of feedback on one answer: a test is certain, a retry only a hint (our choice)."""
 
 NOT_OF_THE_MAP = {
     DecisionReason.EXPLICIT: "the client named the expert",
@@ -42,33 +42,32 @@ NOT_OF_THE_MAP = {
     DecisionReason.KEPT: "the conversation kept its expert",
     DecisionReason.ESCALATED: "the strongest expert took over a loop that had stalled",
 }
-"""Reasons of decisions that the client, the conversation or the cache made: what became of them teaches
-nothing about the map."""
+"""Reasons of decisions by the client, the conversation or the cache, whose outcomes teach nothing about the map."""
 
 LIMITS = frozenset({"context_length_exceeded", "expert_rate_limited", "expert_out_of_quota", "expert_busy"})
-"""Error codes of an expert that may not or cannot take a request now: they say nothing of its answers."""
+"""Error codes of an expert that must not or cannot accept a request now; they do not count against its answers."""
 
 NO_FAILURES = OUR_FAULTS | LIMITS
 
 ASKED_BY_COE = "asked by coe itself"
 BY_SEVERAL = "several experts were asked"
 REASKED_WITHIN_S = 600.0
-"""Ten minutes: later the same words are a new wish rather than a complaint (ours)."""
+"""Seconds, ten minutes: later the same words are a new request rather than a complaint (our choice)."""
 
 PAGE_ROWS = 5000
 BATCH_IDS = 500
-"""Ids in one statement, well below the databases' limits on parameters."""
+"""Number of ids in one statement, well below the databases' limits on parameters."""
 
 
 def read_rewards(
     connection: Connection, key_weights: Mapping[str, float] | None = None, ids: Sequence[str] | None = None
 ) -> dict[str, float]:
-    """Weighted mean of the feedback on each decision.
+    """Return the weighted mean of the feedback on each decision, in [0, 1].
 
     Args:
-        key_weights: key id -> how much its feedback counts; 1 where not named. What counts nothing is left out. Of
-            an answer only the team of the key that asked may speak, whose weight belongs to the decision as a whole.
-        ids: decisions to read it of; None: all.
+        key_weights: weight of each key id's feedback, 1 if absent; feedback of weight 0 is left out. Only the team that
+            asked can rate an answer, and its key's weight applies to the decision as a whole.
+        ids: the decisions to read; None for all.
     """
     query = "SELECT decision_id, kind, value, key_id FROM feedback"
     if ids is None:
@@ -85,12 +84,12 @@ def read_rewards(
 
 
 def read_reasked(connection: Connection, session_id: str | None = None) -> set[str]:
-    """Decisions whose ask came again soon in the same session.
+    """Return the decisions whose ask came again within ten minutes in the same session.
 
-    Asks are the same when their keyed hashes are, so privacy level `none` gives none.
+    Asks are equal if their keyed hashes are, so privacy level `none` yields none.
 
     Args:
-        session_id: the only session to look at; None: all.
+        session_id: the only session to read; None for all.
     """
     of_session = "" if session_id is None else "AND session_id = :session_id"
     query = text(
@@ -103,7 +102,7 @@ def read_reasked(connection: Connection, session_id: str | None = None) -> set[s
 
 
 def implicit_kinds(record: DecisionRecord, reasked: Collection[str]) -> tuple[ImplicitKind, ...]:
-    """Acts of the client that may say something of an answer; `reasked` as `read_reasked` gives it."""
+    """Return the client's actions that may say something about an answer; `reasked` is from `read_reasked`."""
     found = {
         ImplicitKind.ABORTED: record.state is TerminalState.CLIENT_GONE and record.ttft_ms is not None,
         ImplicitKind.CUT_OFF: record.state is TerminalState.ANSWERED and record.finish_reason == "length",
@@ -113,7 +112,7 @@ def implicit_kinds(record: DecisionRecord, reasked: Collection[str]) -> tuple[Im
 
 
 def record_of(row: Row[*tuple[Any, ...]]) -> DecisionRecord:
-    """The record of a row, which has its `decision_id`, `record` and `embedding`. Raises StoreError: it is damaged."""
+    """Return the record of a row with `decision_id`, `record` and `embedding`; raise StoreError if it is damaged."""
     try:
         read = read_record(row.record)
     except ValidationError as error:
@@ -122,13 +121,16 @@ def record_of(row: Row[*tuple[Any, ...]]) -> DecisionRecord:
 
 
 def is_chat(record: DecisionRecord) -> bool:
-    """Returns False for a choice among retrieval experts (see retrieval.stores.export)."""
+    """Return whether a decision chose among chat experts (see retrieval.stores.export for the others)."""
     return record.kind is DecisionKind.CHAT
 
 
 def read_records(connection: Connection, since: float) -> Iterator[DecisionRecord]:
-    """Every record of chat since a time, with its embedding, in order of arrival, a page at a time. Raises
-    StoreError: a row is damaged."""
+    """Yield every chat record since a time (Unix seconds), with its embedding, in order of arrival.
+
+    Raises:
+        StoreError: a row is damaged.
+    """
     query = text(
         "SELECT at, decision_id, record, embedding FROM decisions "
         "WHERE at >= :since AND (at > :at OR decision_id > :last) ORDER BY at, decision_id LIMIT :page"
@@ -140,7 +142,7 @@ def read_records(connection: Connection, since: float) -> Iterator[DecisionRecor
 
 
 def read_newest(connection: Connection, fingerprint: str, *, since: float, most: int) -> Iterator[DecisionRecord]:
-    """The newest decisions from `since` (Unix seconds) on that an encoder's embedding was kept of, with it."""
+    """Yield the newest chat decisions since a Unix time that have an embedding of this encoder, at most `most`."""
     query = text(
         "SELECT decision_id, record, embedding FROM decisions WHERE at >= :since "
         "AND encoder_fingerprint = :fingerprint AND embedding IS NOT NULL ORDER BY at DESC, decision_id LIMIT :most"
@@ -150,14 +152,14 @@ def read_newest(connection: Connection, fingerprint: str, *, since: float, most:
 
 
 def by_ids(query: str) -> TextClause:
-    """The query with a parameter `ids` that takes a sequence."""
+    """Return the query with a parameter `ids` that takes a sequence."""
     return text(query).bindparams(bindparam("ids", expanding=True, type_=Text()))
 
 
 def count_feedback(
     connection: Connection, since: float, until: float, by: Literal["kind", "key_id"]
 ) -> list[tuple[str, int, float]]:
-    """Pieces of feedback and their mean value by kind or by key (None without keys), most first."""
+    """Return pieces of feedback and their mean value by kind or by key (None without keys), most first."""
     query = (
         f"SELECT {by}, COUNT(*), AVG(value) FROM feedback WHERE at >= :since AND at < :until GROUP BY {by} "
         "ORDER BY 2 DESC, 1"
@@ -167,7 +169,7 @@ def count_feedback(
 
 
 def read_judged_grades(connection: Connection, since: float, until: float) -> dict[tuple[str, str], dict[str, float]]:
-    """Grades of the answers that clients got: (judge, rubric) -> decision -> grade."""
+    """Return the grades of served answers: (judge, rubric) -> decision -> grade."""
     query = text(
         "SELECT j.judge, j.rubric, j.decision_id, j.value FROM judgements j JOIN decisions d "
         "ON d.decision_id = j.decision_id AND d.expert = j.expert "
@@ -183,8 +185,7 @@ def read_judged_grades(connection: Connection, since: float, until: float) -> di
 def read_preferences(
     connection: Connection, judges: Collection[tuple[str, str]]
 ) -> dict[str, list[tuple[str, str, float]]]:
-    """Preferences of judges with their rubrics: decision -> (expert that served, other expert, how far the first is
-    preferred)."""
+    """Return preferences of judges by rubric: decision -> (serving expert, other expert, preference for the first)."""
     query = text("SELECT judge, rubric, decision_id, expert, other, value FROM judgements WHERE other <> ''")
     found: dict[str, list[tuple[str, str, float]]] = {}
     for judge, rubric, decision_id, *pair in connection.execute(query):
@@ -194,7 +195,7 @@ def read_preferences(
 
 
 def count_swapped_pairs(connection: Connection, since: float, until: float) -> dict[tuple[str, str], tuple[int, int]]:
-    """Pairs of answers judged in both orders, and how many of them consistently, by (judge, rubric)."""
+    """Return the pairs judged in both orders, and how many of them consistently, by (judge, rubric)."""
     query = text(
         "SELECT judge, rubric, COUNT(*), SUM(CASE WHEN is_consistent THEN 1 ELSE 0 END) FROM judgements "
         "WHERE other <> '' AND at >= :since AND at < :until GROUP BY judge, rubric"
@@ -204,23 +205,23 @@ def count_swapped_pairs(connection: Connection, since: float, until: float) -> d
 
 
 def read_router_events(connection: Connection, since: float, until: float) -> list[dict[str, Any]]:
-    """`at`, `version`, `event` and `detail` of what happened to routers with since <= at < until (Unix seconds)."""
+    """Return `at`, `version`, `event` and `detail` of router events with since <= at < until (Unix seconds)."""
     query = text("SELECT at, version, event, detail FROM router_events WHERE at >= :since AND at < :until ORDER BY at")
     rows = connection.execute(query, {"since": since, "until": min(until, 1e18)}).mappings()
     return [dict(row) for row in rows]
 
 
 def asked_several(record: DecisionRecord) -> bool:
-    """Returns whether a strategy asked experts for the answer."""
+    """Return whether a strategy called experts for the answer."""
     return record.strategy is not None and bool(record.strategy.calls)
 
 
 def has_failed(record: DecisionRecord) -> bool:
-    """Returns whether the expert that the router chose failed at the request: a reward of 0, even if another answered.
+    """Return whether the router's chosen expert failed at the request: a reward of 0, even if another expert answered.
 
-    Not its failure: a client that left, an outage or a setting of the gateway (`OUR_FAULTS`), a limit of the expert
-    (`LIMITS`, a status of 429), and a request that it refused (another status of 4xx, but for 408). A status of 200 is
-    that of a stream which broke after it had begun.
+    A client that left does not count as its failure, nor does an outage or setting of the gateway (`OUR_FAULTS`). The
+    same holds for a limit of the expert (`LIMITS`, status 429), and for a rejected request (other 4xx but 408). Status
+    200 belongs to a stream that broke after it began.
     """
     decision = record.decision
     if decision is None or record.is_probe or decision.reason in NOT_OF_THE_MAP or asked_several(record):
@@ -235,7 +236,7 @@ def has_failed(record: DecisionRecord) -> bool:
 
 
 def why_dropped(record: DecisionRecord, rewards: Mapping[str, float]) -> str | None:
-    """Reason why an answer teaches nothing about the map, or None."""
+    """Return the reason why an answer teaches nothing about the map; None if it does."""
     if record.is_probe:
         return ASKED_BY_COE
     if record.decision is None or record.state is TerminalState.REJECTED:
@@ -254,10 +255,10 @@ def why_dropped(record: DecisionRecord, rewards: Mapping[str, float]) -> str | N
 def read_judged_searches(
     connection: Connection, since: float, unheard: Collection[str] = ()
 ) -> Iterator[tuple[DecisionRecord, dict[str, float]]]:
-    """Retrieval decisions since a time (Unix seconds) that have feedback, by id, with the mean value per document.
+    """Yield retrieval decisions since a Unix time that have feedback, by id, with the mean value per document.
 
     Args:
-        unheard: ids of keys whose feedback counts for nothing.
+        unheard: ids of keys whose feedback is ignored.
 
     Raises:
         StoreError: a row is damaged.

@@ -23,7 +23,7 @@ REDIS_PORT, SENTINEL_PORT = 6379, 26379
 SECURE = "rediss"
 
 REDIS_ERRORS = (RedisError, RedisClusterException, OSError)
-"""Errors that any command may raise while Redis is away or refuses; a cluster's own error is not a RedisError."""
+"""Errors of any command while Redis is unavailable or refuses; a cluster's own error is not a RedisError."""
 
 ALLOWED = (
     "allowed: redis://HOST:PORT, unix://PATH, redis+cluster://HOST:PORT,HOST:PORT, "
@@ -32,13 +32,13 @@ ALLOWED = (
 
 
 def connect(redis_url: str, *, timeout_s: float = TIMEOUT_S) -> RedisClient:
-    """A client that never repeats a command on its own: a repeated XADD would be a second entry.
+    """Return a client that never retries a command by itself: a repeated XADD would be a second entry.
 
-    Several hosts are places to ask first. User and password of a URL are those of the servers with data; Sentinels that
-    want their own take `?sentinel_username=` and `?sentinel_password=`. Other query parameters are those of redis-py.
+    Several hosts are starting points. User and password in the URL are those of the data servers; Sentinels with their
+    own take `?sentinel_username=` and `?sentinel_password=`. Other query parameters are those of redis-py.
 
     Raises:
-        ConfigError: the URL is of no allowed form; the message never holds it, because it may have a password.
+        ConfigError: the URL has no allowed form; the message never shows it, because it may have a password.
     """
     from redis.asyncio import Redis
     from redis.asyncio.retry import Retry
@@ -63,7 +63,7 @@ def connect(redis_url: str, *, timeout_s: float = TIMEOUT_S) -> RedisClient:
 
 
 def cluster(url: SplitResult, scheme: str, options: Mapping[str, Any]) -> RedisCluster:
-    """Raises ValueError."""
+    """Return the client of a cluster; raise ValueError for an invalid URL."""
     from redis.asyncio.cluster import ClusterNode, RedisCluster
 
     if url.path.strip("/") not in ("", "0"):
@@ -76,7 +76,7 @@ def cluster(url: SplitResult, scheme: str, options: Mapping[str, Any]) -> RedisC
 
 
 def sentinel_master(url: SplitResult, scheme: str, options: Mapping[str, Any]) -> Redis:
-    """Raises ValueError."""
+    """Return the client of the master that Sentinels name; raise ValueError for an invalid URL."""
     from redis.asyncio import Redis, Sentinel
     from redis.asyncio.connection import SSLConnection, parse_url
 
@@ -99,7 +99,7 @@ def sentinel_master(url: SplitResult, scheme: str, options: Mapping[str, Any]) -
     sentinels = make_sentinels(hosts, sentinel_kwargs=sentinel_options)
 
     class Master(Redis):
-        """The client of the master; the Sentinels' clients end with it."""
+        """The client of the master; closing it closes the Sentinels' clients."""
 
         async def aclose(self, close_connection_pool: bool | None = None) -> None:
             await super().aclose(close_connection_pool)
@@ -111,7 +111,7 @@ def sentinel_master(url: SplitResult, scheme: str, options: Mapping[str, Any]) -
 
 
 def hosts_of(url: SplitResult, default_port: int) -> list[tuple[str, int]]:
-    """Hosts and ports before the path, separated by commas. Raises ValueError."""
+    """Return the hosts and ports before the path, which commas separate; raise ValueError if one is missing."""
     found = []
     for part in url.netloc.rpartition("@")[2].split(","):
         one = urlsplit(f"//{part}")
@@ -122,7 +122,7 @@ def hosts_of(url: SplitResult, default_port: int) -> list[tuple[str, int]]:
 
 
 def userinfo(url: SplitResult) -> str:
-    """User and password as the URL has them, `@` included; empty when there are none."""
+    """Return user and password as the URL has them, with `@`; empty if there are none."""
     user, at, _ = url.netloc.rpartition("@")
     return user + at
 
@@ -132,7 +132,7 @@ def bracketed(host: str) -> str:
 
 
 def same_slot(key: str, suffix: str) -> str:
-    """A second key in the slot that `key` has in a cluster, by the rule of hash tags."""
+    """Return a second key in the cluster slot of `key`, by the rule of hash tags."""
     start = key.find("{")
     end = key.find("}", start + 2)
     return f"{key}{suffix}" if start >= 0 and end > 0 else f"{{{key}}}{suffix}"

@@ -1,4 +1,4 @@
-"""A logged decision, made again from its inputs by a router."""
+"""Replay of a logged decision from its inputs by a router."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from coe.router.types import DecisionReason, FloatArray, Query, RoutingDecision
 
 
 class NotReplayableError(RouterError):
-    """The inputs of a decision are gone."""
+    """A decision whose inputs are gone."""
 
 
 def routed(record: DecisionRecord) -> tuple[RoutingDecision, DecisionInputs]:
-    """The decision and its inputs. Raises NotReplayableError when no router decided, or the inputs were not logged."""
+    """Return the decision and its inputs; raise NotReplayableError if no router decided or inputs are missing."""
     if record.decision is None:
         raise NotReplayableError(f"it was rejected before an expert was chosen ({record.error_code or record.state})")
     if record.decision.reason is DecisionReason.UNGRADED:
@@ -31,7 +31,7 @@ def routed(record: DecisionRecord) -> tuple[RoutingDecision, DecisionInputs]:
 
 
 def decide_again(router: Router, record: DecisionRecord, embedding: FloatArray) -> RoutingDecision:
-    """Decides for that request and fleet: experts are there unless they did not answer then.
+    """Decide for the logged request and fleet: all experts are available but those that did not answer then.
 
     Raises:
         NotReplayableError: the router has no such policy.

@@ -1,9 +1,9 @@
-"""Count of the decisions of each replica (one run of a gateway process), so that a loss at its very end is seen too.
+"""The count of decisions of each replica (one run of a gateway process), so that a loss at its very end is detected.
 
-A process that is killed cannot say what it still had in memory. So the count is kept in a small file of the spool, one
-write of 8 bytes (0.4 us) a decision, made before the client sees the end of the answer; it outlives the process. It
-travels to SQL through the stream: from the living every `BEAT_S`, from one that ends in order as its last word, and for
-one that was killed by the replica that sends its spool.
+A killed process cannot report what it had in memory. So the count is in a small file of the spool, which outlives the
+process: one write of 8 bytes (0.4 us) per decision, before the client sees the end of the answer. The count reaches SQL
+through the stream: every `BEAT_S` from a running replica, and last from one that ends in order. For a killed replica,
+the replica that sends its spool also sends the count.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ MARK = struct.Struct("<QQB")
 COUNT = struct.Struct("<Q")
 SETTLED_OFFSET = COUNT.size
 BEAT_S = 30.0
+"""Seconds between two status reports of a running replica."""
 
 
 class ReplicaState(StrEnum):
-    """State of a replica: it runs, ended in order, or was killed."""
+    """The state of a replica: running, ended in order, or killed."""
 
     RUNNING = "running"
     ENDED = "ended"
@@ -34,9 +35,9 @@ class ReplicaState(StrEnum):
 
 
 class ReplicaStatus(Record):
-    """State and counts of one replica: it numbered its decisions 0 to `decisions` - 1.
+    """State and counts of one replica, which numbered its decisions 0 to `decisions` - 1.
 
-    Below `settled` each was in the spool, or lost; above, some may be in memory while it runs.
+    Each number below `settled` reached the spool or was lost; others may be in memory while the replica runs.
     """
 
     replica: str
@@ -47,11 +48,12 @@ class ReplicaStatus(Record):
 
 
 class DecisionCount:
-    """Gives out numbers and keeps their count in a file from `open` on. A full disk holds up the file only.
+    """A counter of sequence numbers, stored in a file after `open`. A full disk only delays the file.
 
     Args:
-        is_durable: count a row when it is safe (`note`) rather than when its number is given out (`take`), so that an
-            answer that never ended does not count as lost.
+        is_durable: count a row when it is safe (`note`), not when its number is taken, so that an unfinished answer
+            does not
+            count as lost.
     """
 
     def __init__(self, *, is_durable: bool = False) -> None:
@@ -63,11 +65,11 @@ class DecisionCount:
 
     @property
     def settled(self) -> int:
-        """Every number below is in the spool, or lost."""
+        """The number below which every number is in the spool, or lost."""
         return next(iter(self._unsettled), self.value)
 
     def take(self) -> int:
-        """The next number."""
+        """Return the next number."""
         seq = self._next
         self._next += 1
         if not self._is_durable:
@@ -77,18 +79,18 @@ class DecisionCount:
         return seq
 
     def open(self, folder: Path) -> None:
-        """Raises OSError."""
+        """Create the file in a folder; may raise OSError."""
         self._descriptor = os.open(folder / MARK_NAME, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.pwrite(self._descriptor, MARK.pack(self.value, self.settled, False), 0)
 
     def note(self, seq: int) -> None:
-        """Number `seq` counts from now on."""
+        """Count number `seq` from now on."""
         if seq >= self.value:
             self.value = seq + 1
             self._put(self.value, 0)
 
     def settle(self, seqs: Iterable[int]) -> None:
-        """These are in the spool, or lost."""
+        """Record that these numbers are in the spool, or lost."""
         for seq in seqs:
             self._unsettled.pop(seq, None)
         self._put(self.settled, SETTLED_OFFSET)
@@ -101,7 +103,7 @@ class DecisionCount:
                 return  # the next call tries again; the file was made with room for every value
 
     def close(self) -> None:
-        """Writes that the replica ended in order; harmless when the file is not open. Raises OSError."""
+        """Record that the replica ended in order; harmless if the file is not open. May raise OSError."""
         if self._descriptor is None:
             return
         try:
@@ -112,7 +114,7 @@ class DecisionCount:
 
 
 def read_status(folder: Path, *, is_alive: bool, at: float) -> ReplicaStatus | None:
-    """Status of the replica whose spool is in `folder`; None when it left no count."""
+    """Return the status of the replica whose spool is `folder`; None if it left no count."""
     try:
         count, settled, has_ended = MARK.unpack((folder / MARK_NAME).read_bytes())
     except (OSError, struct.error):

@@ -1,4 +1,4 @@
-"""What happened to routers in SQL, and what the log says of a trial. Calls block; a coroutine runs them in a thread."""
+"""Router events in SQL, and the log's evidence about a trial. Methods block; a coroutine runs them in a thread."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ VERSION = DecisionRow.__table__.c.router_version
 
 FAILED = (TerminalState.UPSTREAM_ERROR, TerminalState.TIMED_OUT)
 ENDED = (TerminalState.ANSWERED, *FAILED)
-"""A client that left, or a request that could not be served, says nothing about a router."""
+"""Final states that count for a router; a client that left or an unserved request says nothing about it."""
 
 PAST_S = 7 * 86_400.0
-"""Time over which the live router's own past is read (ours)."""
+"""Seconds before a trial from which the live router's own past is read (our choice)."""
 
 
 @dataclass(frozen=True)
 class TrialEvidence:
-    """Rewards and successes (1 - failures) of the candidate and of the live router since the trial began, and the live
-    router's from before it."""
+    """Rewards and successes (1 - failures) of candidate and live router in the trial, and the live one's before it."""
 
     candidate_reward: Arm
     live_reward: Arm
@@ -40,7 +39,7 @@ class TrialEvidence:
 
 
 class RouterVersions:
-    """Reads and writes through a database. Raises StoreError."""
+    """Router events in a database. Methods raise StoreError if the database fails."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -48,12 +47,12 @@ class RouterVersions:
         self._past_reward = self._past_success = Arm()
 
     def note(self, pointer: LivePointer) -> None:
-        """Keeps what the pointer says, unless it is kept already."""
+        """Store the events of a pointer that are not stored yet."""
         with self._database.transaction("note router versions") as connection:
             connection.execute(self._database.insert(RouterEventRow).on_conflict_do_nothing(), events_of(pointer))
 
     def evidence(self, live: str, trial: Trial) -> TrialEvidence:
-        """Evidence of the log about a trial against that live router."""
+        """Return the log's evidence about a trial against that live router."""
         with self._database.transaction("read a trial's evidence") as connection:
             rewards = first_rewards(connection, (live, trial.version), trial.started_at)
             successes = count_successes(connection, (live, trial.version), trial.started_at)
@@ -73,7 +72,7 @@ class RouterVersions:
 
 
 def events_of(pointer: LivePointer) -> list[dict[str, object]]:
-    """Rows of a pointer's present and its withdrawals; an invalid time counts as 0."""
+    """Return rows for a pointer's present and its withdrawals; an invalid time counts as 0."""
     events: list[tuple[float, str, str, str]] = [
         (unix_seconds(pointer.promoted_at), pointer.version, "promoted", ""),
         *((unix_seconds(gone.at), gone.version, "withdrawn", gone.reason) for gone in pointer.withdrawn),
@@ -91,14 +90,16 @@ def unix_seconds(text: str) -> float:
 
 
 def decided_by(versions: tuple[str, ...], since: float) -> ColumnElement[bool]:
-    """Decisions of these versions since a time, but for those whose expert the client named: neither praise nor failure
-    of such an answer is the router's."""
+    """Return an SQL condition for decisions of these versions since a time, except those whose expert the client named.
+
+    Neither praise nor failure of such an answer belongs to the router.
+    """
     is_routed = col(DecisionRow.reason) != DecisionReason.EXPLICIT.value
     return and_(col(DecisionRow.at) >= since, VERSION.in_(versions), is_routed)
 
 
 def first_rewards(connection: Connection, versions: tuple[str, ...], since: float) -> dict[str, Arm]:
-    """The first reward of every conversation, summed by version: later ones of the same people are not independent."""
+    """Return the first reward of every conversation, summed by version: later rewards are not independent."""
     query = (
         select(
             VERSION,
@@ -123,7 +124,7 @@ def first_rewards(connection: Connection, versions: tuple[str, ...], since: floa
 
 
 def past_rewards(connection: Connection, version: str, since: float, until: float) -> Arm:
-    """Number and sum of a version's rewards between two times."""
+    """Return number and sum of a version's rewards between two Unix times."""
     query = (
         select(func.count(), func.coalesce(func.sum(col(FeedbackRow.value)), 0.0))
         .select_from(DecisionRow)
@@ -137,7 +138,7 @@ def past_rewards(connection: Connection, version: str, since: float, until: floa
 def count_successes(
     connection: Connection, versions: tuple[str, ...], since: float, until: float | None = None
 ) -> dict[str, Arm]:
-    """Decisions that ended well, of all that ended well or failed, by version."""
+    """Return by version how many decisions ended well, among those that ended well or failed."""
     query = (
         select(VERSION, col(DecisionRow.state), func.count())
         .where(decided_by(versions, since))

@@ -1,6 +1,6 @@
-"""The version of the database's schema: found, brought up to date by Alembic, and compared with the tables.
+"""The version of the database's schema: detection, upgrade by Alembic, and comparison with the tables.
 
-A migration and its version are one transaction under a lock. An interrupted one leaves the database as it was.
+A migration and its version are one transaction under a lock. An interrupted one leaves the database unchanged.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def version_of(connection: Connection) -> str | None:
 
 
 def differences(connection: Connection) -> list[str]:
-    """Return how the database differs from the newest schema, one line each. Tables of others do not count."""
+    """Return how the database differs from the newest schema, one line each. Foreign tables are ignored."""
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 

@@ -1,4 +1,4 @@
-"""`coe db upgrade` and `coe db check`."""
+"""The commands `coe db upgrade` and `coe db check`."""
 
 from __future__ import annotations
 

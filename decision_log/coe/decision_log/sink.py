@@ -1,8 +1,8 @@
-"""The decision log of one gateway process: `append` takes a record in about a microsecond, the rest happens behind.
+"""The decision log of one gateway process: `append` takes a record in about a microsecond and writes it later.
 
 A record goes from a bounded queue in memory to the spool (group commit, in a thread) and from there to the stream. In
-the modes `batched` and `sync` requests call `commit` instead, which returns when the record is on the disk.
-docs/decision-log.md has what each mode may lose.
+the modes `batched` and `sync`, requests call `commit` instead, which returns when the record is on disk.
+docs/decision-log.md says what each mode may lose.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from coe.fleet.processes.tasks import stop_task
 from coe.router.config.log import Durability, LogConfig
 
 SEND_LINGER_S = 0.1
+"""Seconds to wait for more records before sending: they are safe on disk, and larger groups cost less each."""
 LEFTOVERS_EVERY_S = 30.0
 FLUSH_TIMEOUT_S = 5.0
 SPOOL_FOLDER = "spool"
@@ -46,10 +47,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LogStats:
-    """Counts since this process started, in records.
+    """Counts since the process started, in records.
 
-    `pending` are appended and not yet in the stream, `dropped` were lost because neither disk nor memory had room.
-    `last_error` is the present obstacle; None while decisions reach SQL.
+    `pending` are appended and not yet in the stream; `dropped` were lost because both disk and memory were full.
+    `last_error` is the current obstacle; None while decisions reach SQL.
     """
 
     appended: int = 0
@@ -61,16 +62,17 @@ class LogStats:
 
 
 class DecisionLog:
-    """Place where decisions go, one per gateway process; `replica` names this run of it. `is_durable` is true when the
-    end of an answer has to wait for `commit`.
+    """The destination of decisions, one per gateway process; `replica` names this run.
+
+    `is_durable` is true if the end of an answer has to wait for `commit`.
 
     Args:
-        data_dir: holds `spool/<replica>/` and the key of hashes.
+        data_dir: has `spool/<replica>/` and the key of hashes.
         redis_url: as `decision_log.redis_client.connect` takes it.
         config: the `log` section of experts.yaml.
 
     Raises:
-        ConfigError: the URL is not a Redis URL, or the key of hashes cannot be read or made.
+        ConfigError: the URL is not a Redis URL, or the key of hashes cannot be read or created.
     """
 
     def __init__(self, *, data_dir: Path, redis_url: str, config: LogConfig) -> None:
@@ -89,29 +91,33 @@ class DecisionLog:
         self._loop_error: str | None = None
 
     def next_seq(self) -> int:
-        """The sequence number of the next record: every number must be appended once, in any order."""
+        """Return the sequence number of the next record. Every number must be appended once, in any order."""
         return self._numbered.take()
 
     def append(self, record: DecisionRecord) -> None:
-        """Takes the record. Never blocks and never raises; a record that finds the queue full is lost and counted."""
+        """Queue the record. It never blocks or raises; if the queue is full, the record is lost and counted."""
         self._appended += 1
         self._queue.put(record)
 
     async def commit(self, record: DecisionRecord) -> None:
-        """Takes the record and returns when it is safe. Raises StoreError when it does not become so in time."""
+        """Queue the record and return when it is safe; raise StoreError if that takes too long."""
         self._appended += 1
         await self._queue.commit(record)
 
     def check(self) -> None:
-        """Before an expert is asked: raises StoreError when an answer could not be made safe now. Otherwise it would be
-        paid for, and end in an error because its row cannot be written."""
+        """Check, before an expert is called, that an answer could be made safe now.
+
+        Otherwise the answer would be paid for and then fail because its row cannot be written.
+
+        Raises:
+            StoreError: it could not.
+        """
         if (problem := self.problem) is not None:
             raise StoreError(f"the decision log cannot be written ({problem})", is_retryable=True)
 
     @property
     def problem(self) -> str | None:
-        """Obstacle to making answers safe; None where there is none, or they do not wait. While the disk is full, Redis
-        takes rows."""
+        """The obstacle to making answers safe; None if there is none or they need not wait for their rows."""
         if not self.is_durable:
             return None
         if (known := self._stream.eviction_problem or self._queue.obstacle) is not None:
@@ -121,7 +127,7 @@ class DecisionLog:
 
     @property
     def detour(self) -> str | None:
-        """Place where decisions wait, and the reason, as last seen; None where they reach SQL."""
+        """The place where decisions wait and the reason, as last seen; None if they reach SQL."""
         error = self._queue.error
         return self._stream.detour if error is None else f"decisions wait in memory or go straight to Redis ({error})"
 
@@ -138,10 +144,10 @@ class DecisionLog:
         )
 
     async def start(self) -> None:
-        """Opens the spool and starts the work behind `append`; Redis may be away.
+        """Open the spool and start the background tasks; Redis may be unavailable.
 
         Raises:
-            StoreError: the spool's folder cannot be made or written, or answers wait for rows that Redis may evict.
+            StoreError: the spool's folder cannot be created or written, or Redis may evict rows that answers wait for.
         """
         await self._stream.look()
         if self.is_durable and (problem := self._stream.eviction_problem) is not None:
@@ -160,7 +166,7 @@ class DecisionLog:
             self._tasks[name] = asyncio.create_task(self._guarded(loop), name=f"decision-log-{name}")
 
     async def aclose(self, timeout_s: float = FLUSH_TIMEOUT_S) -> None:
-        """Writes out the queue and sends the spool; what Redis does not take in time stays for the next start."""
+        """Write the queue and send the spool; what Redis does not take in time stays for the next start."""
         self._is_closing = True
         self._queue.close()
         flushing = [task for name, task in self._tasks.items() if name in ("writer", "sender")]
@@ -187,13 +193,13 @@ class DecisionLog:
         self._spool.close(must_stay=must_stay)
 
     async def _say_goodbye(self) -> bool:
-        """Writes the number of this replica's decisions to the stream; False leaves that, with the spool, to others."""
+        """Send the final count of decisions; return False to leave the count and the spool to another replica."""
         if not self._tasks or self._spool.pending or self._stream.last_error is not None:
             return not self._tasks
         return await self._tell(ReplicaState.ENDED)
 
     async def _beat(self) -> None:
-        """Writes to the stream again and again how many decisions there are."""
+        """Send the count of decisions periodically."""
         while True:
             await self._tell(ReplicaState.RUNNING)
             await asyncio.sleep(BEAT_S)
@@ -207,14 +213,14 @@ class DecisionLog:
         return await self._stream.try_send([status.model_dump_json().encode()], STATUS_FIELD)
 
     def _share_room(self) -> None:
-        """Leaves this spool what the others in the data folder do not use of `log.spool_max_mb`."""
+        """Limit this spool to what the others in the data folder leave of `log.spool_max_mb`."""
         self._spool.max_bytes = max(0, self._max_bytes - spooled_bytes(self._root, without=self.replica))
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)
 
     async def _guarded(self, loop: Callable[[], Awaitable[None]]) -> None:
-        """Runs a worker's loop and starts it again when a fault we did not foresee ends it."""
+        """Run a task's loop, and restart it after an unforeseen error."""
         backoff = Backoff()
         while True:
             try:
@@ -226,7 +232,7 @@ class DecisionLog:
                 await backoff.wait()
 
     async def _send_all(self) -> None:
-        """Spool to stream, until everything is written and sent."""
+        """Send the spool to the stream, until everything is written and sent."""
         while True:
             is_last = self._queue.is_done
             self._queue.has_spooled.clear()
@@ -241,7 +247,7 @@ class DecisionLog:
                 await asyncio.sleep(0 if self._is_closing else SEND_LINGER_S)
 
     async def _find_leftovers(self) -> None:
-        """Sends what replicas that are gone left in their spools, again and again."""
+        """Send what dead replicas left in their spools, periodically."""
         while True:
             try:
                 sent = await send_leftovers(self._root, self._stream)
@@ -255,6 +261,6 @@ class DecisionLog:
 
 
 def new_replica() -> str:
-    """A name that no other run of any process has: host, process id and a random part."""
+    """Return a unique name for this run: host, process id and a random part."""
     host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:32]
     return f"{host}-{os.getpid()}-{secrets.token_hex(3)}"

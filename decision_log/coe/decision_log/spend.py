@@ -1,6 +1,6 @@
-"""Requests, tokens and cost by key, in sums of a quarter of an hour, so that nobody reads a million decisions for them.
+"""Requests, tokens and cost by key, summed per quarter of an hour, so that reports need not read every decision.
 
-Whoever writes or removes decisions changes the sums in the same transaction.
+A transaction that writes or deletes decisions also updates the sums.
 """
 
 from __future__ import annotations
@@ -23,16 +23,18 @@ if TYPE_CHECKING:
 
 
 SLOT_S = 900
-"""Time of one sum (s): days begin with one in all time zones."""
+"""Seconds of one sum; days begin with one in every time zone."""
 
 LATEST_S = 1e11
-"""Unix time that later decisions count as."""
+"""Unix time (s) that later decisions are counted under."""
 
 
 class Spend(Record):
-    """Sums over the requests of one key; None: of those without one. Those that were refused before an expert was asked
-    cost nothing and are not counted. Of the prompt tokens, providers read `cached_tokens` from their caches, and wrote
-    `cache_write_tokens` to them."""
+    """Sums over the requests of one key, or of clients without one (None).
+
+    Requests that were rejected before an expert was called are not counted. Providers read `cached_tokens` of the
+    prompt tokens from their caches, and wrote `cache_write_tokens` to them.
+    """
 
     key_id: str | None
     requests: int
@@ -47,18 +49,18 @@ SUMS = tuple(name for name in Spend.model_fields if name != "key_id")
 
 
 def slot_at(at: float) -> int:
-    """The slot of a time. Divided as SQL divides, so that both agree."""
+    """Return the slot of a Unix time, divided as SQL divides."""
     return int(min(max(at, 0.0), LATEST_S) / SLOT_S)
 
 
 def slots_of(since: float, until: float | None) -> range:
-    """The slots that have a part of a time, since <= at < until (Unix seconds)."""
+    """Return the slots that overlap since <= at < until (Unix seconds)."""
     end = LATEST_S + SLOT_S if until is None else min(max(until, 0.0), LATEST_S + SLOT_S)
     return range(slot_at(since), ceil(end / SLOT_S))
 
 
 def add_spend(connection: Connection, dialect_insert: Any, records: Iterable[RecordPart], sign: int = 1) -> None:
-    """Adds decisions that were written to the sums, or takes away those that are removed."""
+    """Add written decisions to the sums, or subtract deleted ones (`sign` -1)."""
     found: dict[tuple[int, str], tuple[float, ...]] = {}
     for record in records:
         key, usage = (slot_at(record.at), record.key_id or ""), record.usage
@@ -75,7 +77,7 @@ def add_spend(connection: Connection, dialect_insert: Any, records: Iterable[Rec
 
 
 def forget_spend(connection: Connection, dialect_insert: Any, decision_ids: Iterable[str]) -> None:
-    """Takes decisions that will be deleted out of the sums."""
+    """Subtract decisions that will be deleted from the sums."""
     lines = connection.scalars(select(col(DecisionRow.record)).where(col(DecisionRow.decision_id).in_(decision_ids)))
     gone = [RecordPart.model_validate_json(line) for line in lines]
     add_spend(connection, dialect_insert, gone, sign=-1)
@@ -86,7 +88,7 @@ def forget_spend(connection: Connection, dialect_insert: Any, decision_ids: Iter
 
 
 def spend_by_key(connection: Connection, tenant: str | None, slots: range) -> tuple[Spend, ...]:
-    """Sums by key of the requests in some slots, dearest first; of every team where `tenant` is None."""
+    """Return the sums by key over some slots, most expensive first; of every team if `tenant` is None."""
     sums = [func.sum(SpendRow.__table__.c[name]) for name in SUMS]
     within = (col(SpendRow.slot) >= slots.start, col(SpendRow.slot) < slots.stop)
     query = select(col(SpendRow.key_id), *sums).where(*within).group_by(col(SpendRow.key_id))
@@ -99,7 +101,7 @@ def spend_by_key(connection: Connection, tenant: str | None, slots: range) -> tu
 
 
 def is_of(key_id: ColumnElement[str], tenant: str) -> ColumnElement[bool]:
-    """Returns whether a key is one of that team, in SQL."""
+    """Return an SQL condition: the key belongs to that team."""
     if not tenant:
         return key_id.is_(None)
     return or_(key_id == tenant, key_id.startswith(f"{tenant}/", autoescape=True))

@@ -1,5 +1,4 @@
-"""A spool on the local disk, one SQLite file for each replica: what was written here outlives this process and waits
-for the stream."""
+"""A spool on the local disk, one SQLite file per replica. Its records outlive the process and wait for the stream."""
 
 from __future__ import annotations
 
@@ -21,12 +20,12 @@ from coe.decision_log.replica_status import MARK_NAME
 from coe.fleet.processes.folder_lock import LOCK_NAME, FolderLock, holder_of
 
 HIDDEN = "."
-"""Begins the name of a spool's folder that is being made."""
+"""Prefix of the name of a spool's folder while it is created."""
 
 FILE_NAME = "spool.db"
 MARGIN_BYTES = 1024 * 1024
 KEPT_BYTES = 1024 * 1024
-"""Size up to which a file of which all was sent goes on."""
+"""Size of a fully sent file up to which it is reused; a larger one is deleted."""
 PAGE_BYTES, USED_BYTES = 4096, 4088
 BUSY_S = 10.0
 ALL = "SELECT id, payload FROM records ORDER BY id"
@@ -38,7 +37,7 @@ T = TypeVar("T")
 
 
 def in_turn(method: Callable[Concatenate[Spool, P], T]) -> Callable[Concatenate[Spool, P], T]:
-    """Has calls of a spool from several threads wait for each other."""
+    """Serialize a spool's calls from several threads."""
 
     @wraps(method)
     def run(self: Spool, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -49,13 +48,15 @@ def in_turn(method: Callable[Concatenate[Spool, P], T]) -> Callable[Concatenate[
 
 
 class Spool:
-    """The spool in one folder, for one owner. Threads take turns: a call that was cancelled may still run in its thread
-    while another closes the file, and SQLite does not survive that.
+    """The spool in one folder, for one owner.
+
+    Threads take turns: a cancelled call may still run in its thread while another closes the file, and SQLite would
+    crash.
 
     Args:
-        folder: made when missing.
-        max_bytes: upper bound of what lies in the file, about.
-        is_durable: what `write` has taken outlives a power cut.
+        folder: created if missing.
+        max_bytes: approximate upper bound of the file's size.
+        is_durable: what `write` accepted survives a power cut.
     """
 
     def __init__(self, folder: Path, *, max_bytes: int, is_durable: bool = False) -> None:
@@ -71,8 +72,7 @@ class Spool:
         self._read: list[tuple[int, int]] = []  # ids and sizes of the records that `read` gave
 
     def lacks_room(self) -> bool:
-        """Returns whether little more than what running requests will write finds room here, or on the disk as it says
-        itself. True also where the disk does not answer."""
+        """Return whether the spool or its disk has little more room than running requests need, or the disk fails."""
         margin = min(MARGIN_BYTES, self.max_bytes // 4)
         if self.max_bytes - self.size_bytes < margin:
             return True
@@ -84,11 +84,11 @@ class Spool:
 
     @in_turn
     def open(self) -> None:
-        """Locks the folder and takes up what an earlier owner left in it.
+        """Lock the folder and take over what an earlier owner left in it.
 
         Raises:
             StoreError: another live process owns the folder.
-            OSError: the folder or its file cannot be made or read.
+            OSError: the folder or its file cannot be created or read.
         """
         self._lock = FolderLock.try_acquire(self.folder) if self.folder.exists() else self._create()
         if self._lock is None:
@@ -102,7 +102,7 @@ class Spool:
             raise
 
     def _create(self) -> FolderLock | None:
-        """The new folder, locked before it is seen: another replica that looks for leftovers would lock it first."""
+        """Return the new folder's lock, taken before the folder is visible to replicas that look for leftovers."""
         staged = self.folder.with_name(f"{HIDDEN}{self.folder.name}")
         staged.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = FolderLock.try_acquire(staged)
@@ -112,7 +112,7 @@ class Spool:
 
     @property
     def _file(self) -> sqlite3.Connection:
-        """Opened where it is not. Raises OSError."""
+        """The open file, opened if needed. It may raise OSError."""
         if self._database is None:
             if self._lock is None:
                 raise OSError(errno.EBADF, f"spool {self.folder} is closed")
@@ -132,11 +132,12 @@ class Spool:
 
     @in_turn
     def write(self, payloads: Sequence[bytes]) -> int:
-        """Appends as many payloads as there is room for, in one transaction, and says how many: at least one.
+        """Append as many payloads as fit, in one transaction, and return how many: at least one.
 
         Raises:
-            OSError: nothing was written and the spool is as before; ENOSPC when disk or `max_bytes` is full, EFBIG
-                when the first payload alone is larger than a quarter of `max_bytes`.
+            OSError: nothing was written. ENOSPC: disk or `max_bytes` is full. EFBIG: the first payload alone is larger
+                than a
+                quarter of `max_bytes`.
         """
         database = self._file  # opened anew it numbers records from 1
         room, taken = self.max_bytes - self.size_bytes, 0
@@ -163,8 +164,7 @@ class Spool:
 
     @in_turn
     def read(self, max_records: int) -> list[bytes]:
-        """The oldest payloads not acknowledged, at most `max_records`; the same ones until `acknowledge` is called.
-        Raises OSError."""
+        """Return the oldest unacknowledged payloads, at most `max_records`, until `acknowledge`; may raise OSError."""
         query = "SELECT id, payload FROM records WHERE id > ? ORDER BY id LIMIT ?"
         with translated_errors():
             rows = self._file.execute(query, (self._sent, max_records)).fetchall()
@@ -173,7 +173,7 @@ class Spool:
 
     @in_turn
     def acknowledge(self, count: int) -> None:
-        """Forgets the `count` oldest payloads, which `read` gave: they are safely in the stream."""
+        """Delete the `count` oldest payloads, which `read` returned and which are now in the stream."""
         gone, self._read = self._read[:count], self._read[count:]
         self._sent = gone[-1][0]
         self.pending -= count
@@ -188,7 +188,7 @@ class Spool:
             self._unlink()
 
     def _delete_sent(self) -> None:
-        """Makes room of what was sent, which need not outlive a power cut. Raises OSError."""
+        """Delete sent records; this need not survive a power cut. May raise OSError."""
         with translated_errors():
             self._file.execute("PRAGMA synchronous=NORMAL")
             try:
@@ -202,7 +202,7 @@ class Spool:
 
     @in_turn
     def close(self, *, must_stay: bool = False) -> None:
-        """Releases the folder and deletes it when everything in it was acknowledged, unless it `must_stay`."""
+        """Release the folder, and delete it if everything was acknowledged, unless it `must_stay`."""
         self._close_file()
         if self._lock is not None and self.pending == 0 and not must_stay:
             self._delete()
@@ -219,7 +219,7 @@ class Spool:
             self._lock = None
 
     def _delete(self) -> None:
-        """Deletes the folder; what cannot be deleted stays for the next owner, who finds it acknowledged."""
+        """Delete the folder; what cannot be deleted stays, acknowledged, for the next owner."""
         with suppress(OSError):
             self._unlink()
             for name in (MARK_NAME, LOCK_NAME):
@@ -228,26 +228,26 @@ class Spool:
 
 
 def size_of(length: int) -> int:
-    """Bytes on the disk of a payload of that length, about: records share a page as far as they fit as a whole."""
+    """Return about how many bytes a payload of that length takes on disk; records share a page if they fit whole."""
     fit = USED_BYTES // (length + 12)
     return PAGE_BYTES // fit if fit else PAGE_BYTES * (1 + length // USED_BYTES)
 
 
 def connected(path: Path, query: str = "mode=rw") -> sqlite3.Connection:
-    """A connection to the file of a spool; another process may have one, too."""
+    """Open a connection to a spool's file; another process may have one too."""
     name = f"file:{quote(str(path.absolute()))}?{query}"
     return sqlite3.connect(name, uri=True, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
 
 
 def spool_folders(root: Path) -> list[Path]:
-    """Folders of spools, by name; empty when there is no `root`."""
+    """Return the folders of spools, by name; empty if there is no `root`."""
     if not root.is_dir():
         return []
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(HIDDEN))
 
 
 def spooled_bytes(root: Path, *, without: str) -> int:
-    """Bytes of every spool under `root` but that of replica `without`; owners may be at work."""
+    """Return the bytes of every spool under `root` but that of replica `without`; owners may be at work."""
     total = 0
     for folder in spool_folders(root):
         for path in folder.glob(f"{FILE_NAME}*") if folder.name != without else ():
@@ -257,7 +257,7 @@ def spooled_bytes(root: Path, *, without: str) -> int:
 
 
 def unsent_payloads(folder: Path) -> list[bytes]:
-    """Payloads in a spool that are not acknowledged. Reads only, so its owner may be at work. Raises OSError."""
+    """Return the unacknowledged payloads of a spool, read-only, so that its owner may be at work; may raise OSError."""
     path = folder / FILE_NAME
     if not path.exists():
         return []
@@ -268,7 +268,7 @@ def unsent_payloads(folder: Path) -> list[bytes]:
 
 
 def scrub(folder: Path) -> None:
-    """Leaves nothing of what was deleted in the files of a spool. Its owner may be at work. Raises OSError."""
+    """Remove all traces of deleted records from a spool's files; its owner may be at work. May raise OSError."""
     path = folder / FILE_NAME
     if not path.exists():
         return
@@ -279,7 +279,7 @@ def scrub(folder: Path) -> None:
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """Makes an OSError of an error of SQLite's."""
+    """Turn SQLite's errors into OSError."""
     try:
         yield
     except sqlite3.Error as error:

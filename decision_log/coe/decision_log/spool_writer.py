@@ -1,8 +1,7 @@
-"""Queue in memory to spool: records are written in groups, and answers that wait for one continue when its group is
-safe.
+"""The queue from memory to spool: records are written in groups, and answers continue once their group is safe.
 
-`async` writes a group `LINGER_S` after its first record and forces nothing to the disk. `batched` and `sync` force
-every group there: `sync` as soon as the disk is free, `batched` at most once in `batch_ms`, so that more share a write.
+`async` writes a group `LINGER_S` after its first record and does not sync. `batched` and `sync` sync every group:
+`sync` as soon as the disk is free, `batched` at most once per `batch_ms`, so that more records share a write.
 """
 
 from __future__ import annotations
@@ -29,8 +28,9 @@ from coe.fleet.processes.tasks import resolve
 from coe.router.config.log import Durability, LogConfig, PrivacyLevel
 
 LINGER_S = 0.02
+"""Seconds that a group waits for more records in mode `async`."""
 SLOW_S = 2.0
-"""Time of a group on its way to the disk, after which it is an obstacle to others."""
+"""Seconds of writing one group, after which the disk counts as an obstacle."""
 
 BATCH_RECORDS = 128
 COMMIT_TIMEOUT_S = 10.0
@@ -42,21 +42,21 @@ logger = logging.getLogger(__name__)
 
 
 class Queued(NamedTuple):
-    """A record as the spool keeps it, and the answer that waits for it."""
+    """A payload for the spool, and the answer that waits for it."""
 
     payload: bytes
     waiter: Waiter | None
 
 
 class SpoolWriter:
-    """Owns the queue. `spooled`, `streamed` and `dropped` count records as `LogStats` says.
+    """The owner of the queue. `spooled`, `streamed` and `dropped` count records as in `LogStats`.
 
     Args:
         spool: opened by the caller.
         stream: takes records while the disk is full.
-        executor: one thread, in which all calls of the spool are made.
+        executor: one thread, which makes all calls of the spool.
         key: of the keyed hashes.
-        numbered: learns what became of every number.
+        numbered: receives the fate of every number.
     """
 
     def __init__(
@@ -90,12 +90,12 @@ class SpoolWriter:
 
     @property
     def obstacle(self) -> str | None:
-        """The reason why records that wait do not become safe; None where they do. A later try ends it."""
+        """The reason why waiting records do not become safe; None if they do. A later try may end it."""
         is_late = self._begun_at is not None and time.monotonic() - self._begun_at > SLOW_S
         return self.error or "the disk is too slow" if is_late or self._is_blocked else None
 
     def put(self, record: DecisionRecord, waiter: Waiter | None = None) -> bool:
-        """Takes the record; False when the queue is full and it is lost. Never blocks and never raises."""
+        """Queue the record; return False if the queue is full and it is lost. It never blocks or raises."""
         if self._is_closing or len(self._queue) >= self._max_queued:
             self.dropped += 1
             self._numbered.settle([record.seq])
@@ -105,7 +105,7 @@ class SpoolWriter:
         return True
 
     async def commit(self, record: DecisionRecord) -> None:
-        """Takes the record and returns when it is safe: on the disk, or in the stream while the disk is full.
+        """Queue the record and return when it is safe: on disk, or in the stream while the disk is full.
 
         Raises:
             StoreError: it was not safe within `COMMIT_TIMEOUT_S`. It may still become so.
@@ -121,12 +121,12 @@ class SpoolWriter:
             raise StoreError(f"the decision log cannot be written ({reason})", is_retryable=True) from error
 
     def close(self) -> None:
-        """Takes no more; `run` ends when the queue is written."""
+        """Accept no more records; `run` ends when the queue is written."""
         self._is_closing = True
         self._has_queued.set()
 
     async def run(self) -> None:
-        """Queue to spool, until closing."""
+        """Write the queue to the spool, until closing."""
         while not (self._is_closing and not self._queue):
             await self._has_queued.wait()
             self._has_queued.clear()
@@ -140,7 +140,7 @@ class SpoolWriter:
         self.has_spooled.set()
 
     def _pause_s(self) -> float:
-        """Seconds that a group waits for more records."""
+        """Return the seconds that a group waits for more records."""
         if self._is_closing or self._durability is Durability.SYNC:
             return 0.0
         if self._durability is Durability.ASYNC:
@@ -148,7 +148,7 @@ class SpoolWriter:
         return max(0.0, self._next_group - time.monotonic())
 
     async def _write_group(self, count: int) -> None:
-        """Writes the `count` oldest records and lets the answers that wait for them continue."""
+        """Write the `count` oldest records and release the answers that wait for them."""
         waiters: list[Waiter] = []
         seqs = [record.seq for record, _ in islice(self._queue, count)]
         self._next_group = time.monotonic() + self._batch_s
@@ -162,7 +162,7 @@ class SpoolWriter:
         settle(waiters)
 
     async def _next_batch(self, count: int) -> tuple[list[Queued], int]:
-        """The next records as payloads, and how many of them are in the spool: all, unless the disk is full."""
+        """Return the next records as payloads, and how many are in the spool: all, unless the disk is full."""
         taken = [self._queue.popleft() for _ in range(count)]
         payloads, spooled = await self._in_thread(partial(self._spool_first, [record for record, _ in taken]))
         batch: list[Queued] = []
@@ -174,7 +174,7 @@ class SpoolWriter:
         return batch, spooled
 
     def _spool_first(self, records: Sequence[DecisionRecord]) -> tuple[list[bytes | None], int]:
-        """Makes the payloads and tries to write them; one visit to the thread, as each costs two turns of it."""
+        """Build the payloads and try to write them, in one visit to the thread, since each costs two turns."""
         payloads = self._payloads(records)
         if not (good := [payload for payload in payloads if payload is not None]):
             return payloads, 0
@@ -184,7 +184,7 @@ class SpoolWriter:
             return payloads, 0  # `_write` tries again and says why not
 
     def _payloads(self, records: Sequence[DecisionRecord]) -> list[bytes | None]:
-        """Records as the log keeps them; None for one that JSON cannot hold."""
+        """Return records as payloads; None for one that JSON cannot represent."""
         payloads: list[bytes | None] = []
         for record in records:
             try:
@@ -197,10 +197,9 @@ class SpoolWriter:
         return payloads
 
     async def _write(self, batch: Sequence[Queued], spooled: int) -> list[Waiter]:
-        """Records to the spool, where the first `spooled` are; while the disk is full, straight to the stream if
-        nothing older waits.
+        """Write records to the spool, which has the first `spooled`; return the waiters of written records.
 
-        Returns those who wait for a record that is now in the spool.
+        While the disk is full, records go straight to the stream if nothing older waits.
         """
         waiters = self._note_spooled(batch[:spooled])
         batch = batch[spooled:]
@@ -228,7 +227,7 @@ class SpoolWriter:
         return waiters
 
     def _note_spooled(self, batch: Sequence[Queued]) -> list[Waiter]:
-        """Counts records that are in the spool now, and returns those who wait for them."""
+        """Count records that are now in the spool, and return their waiters."""
         if batch:
             self.spooled += len(batch)
             self.error = None
@@ -237,7 +236,7 @@ class SpoolWriter:
         return waiters_of(batch)
 
     def _refuse(self, waiter: Waiter | None, reason: str) -> None:
-        """Loses one record, whose answer learns why."""
+        """Drop one record, and report the reason to its waiter."""
         self.dropped += 1
         if waiter is not None:
             settle([waiter], StoreError(f"the decision cannot be logged: {reason}"))
@@ -256,6 +255,6 @@ def waiters_of(batch: Sequence[Queued]) -> list[Waiter]:
 
 
 def settle(waiters: Sequence[Waiter], error: StoreError | None = None) -> None:
-    """Lets answers continue, or end with `error`; one whose client has left is done already."""
+    """Release waiting answers, or end them with `error`; one whose client has left is done already."""
     for waiter in waiters:
         resolve(waiter, None, error)

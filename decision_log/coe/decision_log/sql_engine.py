@@ -1,4 +1,4 @@
-"""Opening the database: which ones are supported, how SQLite is set up, and what its errors become."""
+"""Access to the database: supported databases, SQLite's settings, and the translation of errors."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ BUSY_TIMEOUT_MS = 10_000
 AGAIN_S = 0.01
 PRIMARY_CODE = 0xFF  # of SQLite's codes, which say more in their other bits
 KEPT_STATEMENTS = 8
-"""Of each connection to SQLite, compiled. With Python's 128 the statements for batches of all sizes took 40 MB."""
+"""Compiled statements per SQLite connection. With Python's default of 128, batches of all sizes took 40 MB."""
 
 ROWS_AT_ONCE = 64
-"""Rows of one statement. A batch of several hundred by itself would be one that SQLite has not compiled before."""
+"""Rows of one statement. SQLite would have to compile a new statement for a batch of several hundred rows."""
 
 POSTGRES_PATIENCE = {
     "connect_timeout": "10",
@@ -36,8 +36,7 @@ POSTGRES_PATIENCE = {
     "keepalives_count": "3",
     "tcp_user_timeout": "25000",
 }
-"""Parameters of libpq by which a network that swallows everything ends a wait after some 25 s. Without them Linux takes
-from 16 minutes to two hours."""
+"""Parameters of libpq that end a wait on a dead network after about 25 s; Linux alone takes 16 minutes to two hours."""
 
 T = TypeVar("T")
 
@@ -46,11 +45,11 @@ FORMS = {"sqlite": "sqlite:///FILE", "postgresql": "postgresql://USER@HOST/DATAB
 
 
 def open_engine(database_url: str) -> Engine:
-    """A connection pool for that URL; SQLite gets a write-ahead log, so readers do not wait for the writer.
+    """Return a connection pool for a URL; SQLite gets a write-ahead log, so that readers do not wait for the writer.
 
     Raises:
-        ConfigError: it is not a URL, or of a database that is not supported.
-        MissingExtraError: it is Postgres and the driver is not installed.
+        ConfigError: not a URL, or an unsupported database.
+        MissingExtraError: the driver of Postgres is not installed.
     """
     url = checked_url(database_url)
     if url.get_backend_name() == "postgresql":
@@ -74,12 +73,12 @@ def open_engine(database_url: str) -> Engine:
 
 
 def postgres_engine(url: URL) -> Engine:
-    """A connection pool; what the URL says of patience with the network holds."""
+    """Return a connection pool; network timeouts in the URL override the defaults."""
     return create_engine(url.set(query={**POSTGRES_PATIENCE, **url.query}), pool_pre_ping=True)
 
 
 def write_ahead(connection: Any) -> None:
-    """Makes SQLite write ahead. Where several processes do so to a new file at once, it refuses without waiting."""
+    """Turn on SQLite's write-ahead log, with retries: it fails at once if several processes do so on a new file."""
     until_s = time.monotonic() + BUSY_TIMEOUT_MS / 1000
     while True:
         try:
@@ -92,25 +91,25 @@ def write_ahead(connection: Any) -> None:
 
 
 def in_parts(rows: Sequence[T], count: int = ROWS_AT_ONCE) -> Iterator[Sequence[T]]:
-    """The rows of each of the statements that together write or read all of them."""
+    """Split rows into parts of at most `count`, one per statement."""
     return (rows[start : start + count] for start in range(0, len(rows), count))
 
 
 def close_engine(engine: Engine) -> None:
-    """Closes every connection: an idle one now, one that a thread still works with once the thread returns it."""
+    """Close every connection: an idle one now, one in use when its thread returns it."""
     event.listen(engine, "checkin", lambda connection, _record: connection and connection.close())
     engine.dispose()
 
 
 def checked_url(database_url: str, given_as: str = GIVEN_AS, backends: Mapping[str, str] = FORMS) -> URL:
-    """The URL with the driver this project installs. Messages never hold the URL itself, which may have a password.
+    """Return the URL with this project's driver. Messages never show the URL, which may have a password.
 
     Args:
-        given_as: what is wrong, in messages.
+        given_as: name of the setting in messages.
         backends: supported databases, with the form of their URLs.
 
     Raises:
-        ConfigError: it is not a URL, or not of a supported database.
+        ConfigError: not a URL, or an unsupported database.
     """
     allowed = f"allowed: {', '.join(backends.values())}"
     try:
@@ -129,11 +128,11 @@ def checked_url(database_url: str, given_as: str = GIVEN_AS, backends: Mapping[s
 
 
 def hold(connection: Connection, *numbers: int, is_shared: bool = False) -> None:
-    """Takes a lock until the transaction ends, so that writers that read first wait for each other.
+    """Take a lock until the transaction ends, so that writers that read first wait for each other.
 
     Args:
         numbers: one or two that name the lock on Postgres; SQLite has one for all writers.
-        is_shared: with others who share it.
+        is_shared: other shared holders are allowed.
     """
     if connection.dialect.name != "sqlite":
         shared = "_shared" if is_shared else ""
@@ -144,10 +143,10 @@ def hold(connection: Connection, *numbers: int, is_shared: bool = False) -> None
 
 @contextmanager
 def open_log(database_url: str) -> Iterator[Connection]:
-    """A connection for reading the decision log.
+    """Open a connection for reading the decision log.
 
     Raises:
-        ConfigError, MissingExtraError: as `open_engine` does.
+        ConfigError, MissingExtraError: as in `open_engine`.
         DataError: there is no such file.
         StoreError: the database cannot be read.
     """
@@ -168,7 +167,7 @@ def open_log(database_url: str) -> Iterator[Connection]:
 
 @contextmanager
 def translated_errors(action: str, where: str = "the database") -> Iterator[None]:
-    """Turns a database error into a StoreError without the statement, whose parameters hold users' text.
+    """Turn a database error into a StoreError without the statement, whose parameters have users' text.
 
     Args:
         action: what was done, up to `where`: "open", "count in".

@@ -1,4 +1,4 @@
-"""Removing decisions from SQL on purpose: those of a subject, and those past their time. Feedback goes with them."""
+"""Removal of decisions from SQL on purpose, with their feedback: those of a subject, and expired ones."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BATCH_ROWS = 5000
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """Counts of what went from SQL."""
+    """Counts of what was removed from SQL."""
 
     decisions: int = 0
     feedback: int = 0
@@ -51,7 +51,7 @@ class Found(NamedTuple):
 
 
 def found_of(line: bytes | str, subjects: Collection[str], until: float) -> Found | None:
-    """A record as JSON, when it was made up to `until` by one of the subjects; None otherwise."""
+    """Return a JSON record's decision if one of the subjects made it at or before `until`; None otherwise."""
     try:
         values = from_json(line)
     except JsonError:
@@ -64,13 +64,13 @@ def found_of(line: bytes | str, subjects: Collection[str], until: float) -> Foun
 
 
 class Removal:
-    """Calls block, as those of the database. All raise StoreError; what was done until then stays done."""
+    """Removal of decisions. Methods block, and raise StoreError; completed parts stay done."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def erase(self, subjects: Collection[str], at: float) -> Removed:
-        """Removes every decision of the subjects made up to `at`, and refuses those that arrive later.
+        """Remove every decision of the subjects made up to `at`, and reject those that arrive later.
 
         Args:
             subjects: stored key ids, session ids and text hashes.
@@ -93,7 +93,7 @@ class Removal:
         return total
 
     def prune(self, before: float, at: float) -> Removed:
-        """Removes decisions made before a time (Unix seconds), and feedback from then that belongs to none."""
+        """Remove decisions made before a Unix time, and feedback from then without a decision."""
         old = select(col(DecisionRow.decision_id), col(DecisionRow.replica), col(DecisionRow.seq)).where(
             col(DecisionRow.at) < before
         )
@@ -113,7 +113,7 @@ class Removal:
         return total
 
     def remove(self, found: Sequence[Found], *, reason: str, at: float) -> Removed:
-        """Removes what SQL has of some decisions, and remembers their numbers, also of those that never got here."""
+        """Remove decisions from SQL and record their numbers as removed, also of those that never arrived."""
         insert, ids = self._database.insert, [each.decision_id for each in found]
         with self._database.transaction("remove decisions") as connection:
             lock(connection, for_erasure=True)
@@ -122,7 +122,7 @@ class Removal:
         return Removed(len(found), feedback)
 
     def decisions_of(self, subjects: Collection[str], at: float) -> list[Found]:
-        """Rows of the subjects up to `at`. All rows are looked at: what some are found by is in the record only."""
+        """Return the subjects' rows up to `at`. It scans all rows, because some subjects are only in the record."""
         columns = (
             col(DecisionRow.decision_id),
             col(DecisionRow.replica),
@@ -142,7 +142,7 @@ class Removal:
         return found
 
     def _forget_finished(self) -> None:
-        """Replicas that are over and have no row left need no account either."""
+        """Delete the accounts of replicas that ended and have no row left."""
         for account in Ledger(self._database).accounts():
             is_over = account.status is not None and account.status.state is not ReplicaState.RUNNING
             if not is_over or account.rows or count(merged(account.removed)) < account.decisions:

@@ -1,8 +1,8 @@
-"""Payloads to a Redis stream, at least once and in order, waiting out whatever keeps Redis from taking them, and a
-stream that is full because no consumer keeps up.
+"""The writing end of the Redis stream: at least once and in order, waiting while Redis refuses or the stream is full.
 
-Records that are sent together are one entry, because Redis keeps, gives and deletes an entry at the same price whatever
-is in it: a mark that occurs nowhere in UTF-8, their number, the length of each, and the records.
+Records that are sent together are one entry, because Redis stores, delivers and deletes an entry at the same price
+whatever its size. The entry has a mark that occurs nowhere in UTF-8, the number of records, their lengths, and the
+records.
 
 Only commands that Valkey and Redis 6.2 or newer share are used.
 """
@@ -24,8 +24,10 @@ ADD_ALL = """
 for i = 2, #ARGV do redis.call('XADD', KEYS[1], '*', ARGV[1], ARGV[i]) end
 return redis.call('XLEN', KEYS[1])
 """
-"""A script is one command with one answer, where a pipeline has one for each payload. Redis refuses it as a whole when
-it is out of memory or read-only, which keeps order."""
+"""A script to add payloads as one command with one reply.
+
+Redis refuses it as a whole if it is out of memory or read-only, which keeps the order.
+"""
 
 GROUP = "coe-sql"
 KEEPING_POLICY = "noeviction"
@@ -33,13 +35,12 @@ RECORD_FIELD = b"record"
 STATUS_FIELD = b"status"
 MARK, HEADER = b"\xc0\xe7", struct.Struct(">2sI")
 GROUP_RECORDS = 256
-"""Sent in one command, and so the most in one entry: about 0.1 ms of the event loop, so that answers do not wait."""
+"""Records in one command, and at most in one entry: about 0.1 ms of the event loop, so that answers do not wait."""
 GROUPED_SHARE = 0.1
-"""Of `max_entries` records so many may be in entries of several. Behind them each has its own, and fewer entries are
-allowed, so that there are not more records."""
+"""Share of `max_entries` records that may be in entries of several; the rest are single entries, of which fewer fit."""
 
 MAX_WAIT_S = 20.0
-"""In the stream. A consumer that died leaves its entries to others after 15 s."""
+"""Seconds in the stream after which decisions count as delayed. Entries of a dead consumer are claimed after 15 s."""
 
 FIRST_DELAY_S = 0.05
 MAX_DELAY_S = 2.0
@@ -58,8 +59,10 @@ def evicting(policy: str) -> str:
 
 
 async def eviction_policy(client: RedisClient) -> str | None:
-    """The `maxmemory-policy` of a server by which it may lose what it has taken; None of one that keeps everything, or
-    that does not tell. In a cluster the first such of its primaries. Raises what a command may raise."""
+    """Return the `maxmemory-policy` by which a server may lose data; None if it keeps everything or does not report.
+
+    In a cluster it is that of the first such primary. Errors of commands pass through.
+    """
     from redis.asyncio import Redis
 
     if isinstance(client, Redis):
@@ -71,20 +74,19 @@ async def eviction_policy(client: RedisClient) -> str | None:
 
 
 async def oldest_s(client: RedisClient, stream: str) -> float:
-    """The age (s) of the oldest entry that consumers have and that is not in SQL yet; 0 without any. Raises what a
-    command may raise."""
+    """Return the age in seconds of the oldest delivered entry that is not in SQL yet; 0 if there is none."""
     found: Any = await client.xpending(stream, GROUP)
     return max(0.0, time.time() - int(found["min"].split(b"-")[0]) / 1e3) if found["min"] else 0.0
 
 
 def packed(payloads: Sequence[bytes]) -> bytes:
-    """Several records as one."""
+    """Encode several records as one value."""
     lengths = struct.pack(f">{len(payloads)}I", *map(len, payloads))
     return b"".join((HEADER.pack(MARK, len(payloads)), lengths, *payloads))
 
 
 def unpacked(value: bytes) -> list[bytes]:
-    """The records of an entry; the value itself where it is one, or damaged."""
+    """Return the records of an entry; the value itself if it is a single record or damaged."""
     if not value.startswith(MARK):
         return [value]
     try:
@@ -116,9 +118,10 @@ class DecisionStream:
     Args:
         redis_url: as `decision_log.redis_client.connect` takes it.
         name: key of the stream.
-        max_entries: at about this many records the stream takes no more, and payloads wait in the spool. Consumers
-            delete what they have written, so whatever is in the stream is in no database yet: trimming would lose it.
-        timeout_s: how long Redis may take to answer before the connection is given up.
+        max_entries: about how many records fill the stream; further payloads wait in the spool. Consumers delete what
+            they
+            have written, so trimming the stream would lose records.
+        timeout_s: seconds until the connection is closed if Redis does not answer.
     """
 
     def __init__(self, redis_url: str, *, name: str, max_entries: int, timeout_s: float = TIMEOUT_S) -> None:
@@ -133,12 +136,12 @@ class DecisionStream:
 
     @property
     def eviction_problem(self) -> str | None:
-        """Fault of the server's settings, in words."""
+        """A description of the server's wrong setting; None if there is none."""
         return None if self.evicts_by is None else evicting(self.evicts_by)
 
     @property
     def detour(self) -> str | None:
-        """Place where decisions wait, and the reason; None where they reach SQL."""
+        """The place where decisions wait, and the reason; None if they reach SQL."""
         if self.last_error is not None:
             return f"decisions wait in the spool: Redis does not take them ({self.last_error})"
         if self.waits_s > MAX_WAIT_S:
@@ -146,8 +149,7 @@ class DecisionStream:
         return None
 
     async def look(self) -> None:
-        """Asks Redis what it does when its memory is full, and for how long decisions have waited for SQL; keeps what
-        was known where it does not say."""
+        """Read Redis' eviction policy and how long decisions have waited for SQL; keep the old values if it fails."""
         try:
             policy = await eviction_policy(self._redis)
             if policy is not None and policy != self.evicts_by:
@@ -158,13 +160,13 @@ class DecisionStream:
             return
 
     async def send(self, payloads: Sequence[bytes], field: bytes = RECORD_FIELD) -> None:
-        """Returns once every payload is in the stream; tries until then. A payload may get there twice."""
+        """Send payloads until every one is in the stream; a payload may arrive twice."""
         backoff = Backoff()
         while not await self.try_send(payloads, field):
             await backoff.wait()
 
     async def try_send(self, payloads: Sequence[bytes], field: bytes = RECORD_FIELD) -> bool:
-        """One try, all payloads or none unless the connection broke in the middle; False leaves `last_error` set."""
+        """Send payloads once, all or none unless the connection breaks midway; on False, see `last_error`."""
         try:
             if self._length >= self._max_entries:
                 self._length = await self._redis.xlen(self._name)

@@ -1,4 +1,4 @@
-"""Entries of the stream as they are read back."""
+"""The reading end of the stream: its entries and their contents."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class Entry(NamedTuple):
-    """One record or status of a stream entry, which may have several; `payload` is None when the stream was trimmed
-    under it."""
+    """One record or status of a stream entry, which may have several; `payload` is None if the entry was trimmed."""
 
     id: bytes
     payload: bytes | None
@@ -35,7 +34,7 @@ Content = Logged | ReplicaStatus
 
 
 def entries_of(rows: Any) -> list[Entry]:
-    """Entries of a reply. Redis 6.2 claims deleted entries as nil, others leave them out."""
+    """Return the entries of a reply; Redis 6.2 claims deleted entries as nil, newer versions leave them out."""
     return [entry for row in rows if row[0] is not None for entry in parts_of(row[0], row[1])]
 
 
@@ -48,7 +47,7 @@ def parts_of(entry_id: bytes, fields: dict[bytes, bytes] | None) -> list[Entry]:
 
 
 def content_of(entry: Entry) -> Content | None:
-    """Content of an entry; None when it is gone or not ours."""
+    """Return the content of an entry; None if it is gone or foreign."""
     if entry.payload is None:
         return None
     try:
@@ -62,7 +61,7 @@ def content_of(entry: Entry) -> Content | None:
 
 
 async def waiting_entries(client: RedisClient, stream: str) -> AsyncIterator[Entry]:
-    """Entries of the stream that are not in SQL yet, those that no consumer has first. Raises RedisError."""
+    """Yield entries that are not in SQL yet, undelivered ones first; may raise RedisError."""
     if not await client.exists(stream):
         return
     groups: Any = await client.xinfo_groups(stream)
@@ -75,7 +74,7 @@ async def waiting_entries(client: RedisClient, stream: str) -> AsyncIterator[Ent
 
 
 async def pending_entries(client: RedisClient, stream: str) -> AsyncIterator[Entry]:
-    """Entries that a consumer was given and has not acknowledged; those that were trimmed meanwhile are left out."""
+    """Yield entries that are delivered and unacknowledged, except those that were trimmed meanwhile."""
     start = b"-"
     while True:
         rows: Any = await client.xpending_range(stream, GROUP, start, "+", PAGE_ENTRIES)
@@ -92,13 +91,13 @@ async def pending_entries(client: RedisClient, stream: str) -> AsyncIterator[Ent
 
 
 async def dead_entries(client: RedisClient, stream: str) -> AsyncIterator[Entry]:
-    """Entries that were given up. Raises RedisError."""
+    """Yield entries that were given up; may raise RedisError."""
     async for entry in entries_after(client, dead_stream(stream), b"0-0"):
         yield entry
 
 
 async def entries_after(client: RedisClient, stream: str, last: bytes) -> AsyncIterator[Entry]:
-    """Entries behind that id. Raises RedisError."""
+    """Yield the entries after that id; may raise RedisError."""
     next_after: Any = last
     while rows := await client.xrange(stream, min=b"(" + next_after, count=PAGE_ENTRIES):
         for entry in entries_of(rows):
@@ -107,5 +106,5 @@ async def entries_after(client: RedisClient, stream: str, last: bytes) -> AsyncI
 
 
 def dead_stream(stream: str) -> str:
-    """Key of the stream that takes what was given up; a cluster keeps both in one slot."""
+    """Return the key of the dead-letter stream, in the same cluster slot."""
     return same_slot(stream, DEAD_LETTERS)

@@ -32,17 +32,17 @@ LOCK_NUMBER = 0x636F65  # "coe", for Postgres's advisory locks
 
 
 def subject_hash(subject: str) -> str:
-    """Trace of a subject that was erased: SHA-256 in hexadecimal."""
+    """Return the trace of an erased subject: SHA-256 in hexadecimal."""
     return hashlib.sha256(subject.encode()).hexdigest()
 
 
 def lock(connection: Connection, *, for_erasure: bool) -> None:
-    """Until the transaction ends, writers of decisions and an erasure exclude each other: no row slips in between."""
+    """Lock until the transaction ends: writers of decisions and an erasure exclude each other."""
     hold(connection, LOCK_NUMBER, is_shared=not for_erasure)
 
 
 def erased_among(connection: Connection, records: Sequence[Erasable]) -> list[Erasable]:
-    """Those of a subject that was erased after they were made."""
+    """Return the records of a subject that was erased after they were made."""
     if not records:
         return []
     # Hardly ever has any come since, so that hardly ever a subject is hashed.
@@ -54,7 +54,7 @@ def erased_among(connection: Connection, records: Sequence[Erasable]) -> list[Er
 
 
 def is_erased(record: DecisionRecord | RecordPart, erased: Mapping[str, float]) -> bool:
-    """Returns whether it was made before the erasure of one of its subjects, given by hash with the time."""
+    """Return whether a record is older than the erasure of one of its subjects, given as hash -> Unix time."""
     subjects = filter(None, (record.key_id, record.session_id, record.text_hash))
     return any(record.at <= erased.get(subject_hash(subject), float("-inf")) for subject in subjects)
 
@@ -62,7 +62,7 @@ def is_erased(record: DecisionRecord | RecordPart, erased: Mapping[str, float]) 
 def note_removed(
     connection: Connection, insert: Any, numbers: Iterable[tuple[str, int]], *, reason: str, at: float
 ) -> None:
-    """Remembers numbers (replica, seq) as removed on purpose.
+    """Record numbers (replica, seq) as removed on purpose.
 
     Args:
         insert: the dialect's INSERT.
@@ -80,7 +80,7 @@ def note_removed(
 
 
 def delete_of(connection: Connection, insert: Any, decision_ids: Sequence[str]) -> int:
-    """Deletes decisions with all that is said of them; how much feedback there was.
+    """Delete decisions with all feedback and judgements; return the number of pieces of feedback.
 
     Args:
         insert: the dialect's INSERT.

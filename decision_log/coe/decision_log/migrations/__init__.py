@@ -1,4 +1,4 @@
-"""Migrations of the database by Alembic, one module for each change of a table.
+"""Alembic migrations of the database, one module for each change of a table.
 
-`schema.py` runs them. After a new one in `versions`, set `schema.HEAD`; tests compare the result with the tables.
+`schema.py` runs them. After adding one in `versions`, set `schema.HEAD`; tests compare the result with the tables.
 """

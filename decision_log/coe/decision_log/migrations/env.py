@@ -1,4 +1,4 @@
-"""The environment in which Alembic runs a migration: the connection, and so the transaction, of `schema.py`."""
+"""The environment of a migration: Alembic uses the connection, and so the transaction, of `schema.py`."""
 
 from alembic import context
 

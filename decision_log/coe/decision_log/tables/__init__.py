@@ -1,5 +1,4 @@
-"""Tables of the database, a SQLModel class for each: `log` for decisions, `access` for keys and batches, `files` for
-vector stores.
+"""Tables of the database, one SQLModel class each: `log` for decisions, `access` for keys, `files` for vector stores.
 
 Begin with `base.py`, which has the column types. Importing the package registers every table in `METADATA`.
 """

@@ -46,9 +46,9 @@ class TeamRow(Row, table=True):
 
 
 class BatchRow(Row, table=True):
-    """A batch with the number of its lines: in all, answered, and in error. Times are Unix seconds.
+    """A batch with its numbers of lines: total, completed and failed. Times are Unix seconds.
 
-    While `runner` works on it, it renews `claimed_until`; afterwards anybody may take the batch over.
+    While `runner` works on it, it renews `claimed_until`; afterwards any gateway may take the batch over.
     """
 
     __tablename__ = "batches"
@@ -78,7 +78,7 @@ class BatchRow(Row, table=True):
 
 
 class BatchResultRow(Row, table=True):
-    """The result of a line of a batch that runs, as it will be in the output file or the error file."""
+    """The result of one line of a running batch, as in the output file or the error file."""
 
     __tablename__ = "batch_results"
 

@@ -12,7 +12,7 @@ TextKey = Annotated[str, Field(primary_key=True, sa_type=Text)]
 NumberKey = Annotated[int, Field(primary_key=True)]
 RealKey = Annotated[float, Field(primary_key=True)]
 LargeKey = Annotated[int, Field(primary_key=True, sa_type=BigInteger().with_variant(Integer, "sqlite"))]
-"""A key that outgrows 32 bits. SQLite numbers the rows of an INTEGER key only."""
+"""A key that outgrows 32 bits. SQLite numbers only the rows of an INTEGER key."""
 
 String = Annotated[str, Field(sa_type=Text)]
 OptionalString = Annotated[str | None, Field(sa_type=Text)]

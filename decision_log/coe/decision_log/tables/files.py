@@ -21,7 +21,7 @@ class FileRow(Row, table=True):
 
 
 class FilePartRow(Row, table=True):
-    """Up to a mebibyte of a file, so that no process must hold all of it. Numbers count from 0."""
+    """Up to a mebibyte of a file, so that no process must hold all of it. Numbers start at 0."""
 
     __tablename__ = "retrieval_file_parts"
 
@@ -31,8 +31,10 @@ class FilePartRow(Row, table=True):
 
 
 class StoreRow(Row, table=True):
-    """A vector store. `space` is the fingerprint of the base encoder that the documents went through; `version` counts
-    what changes which chunks a filter leaves."""
+    """A vector store.
+
+    `space` is the fingerprint of the base encoder of its documents; `version` counts changes that affect filters.
+    """
 
     __tablename__ = "vector_stores"
     __table_args__ = (Index("vector_stores_owner", "owner", "created_at"),)
@@ -50,8 +52,11 @@ class StoreRow(Row, table=True):
 
 
 class StoreFileRow(Row, table=True):
-    """A file in a store. `claimed_until` is set while a gateway works on it, and `attempts` counts how often one began;
-    `usage_bytes` is set once it is done."""
+    """A file in a store.
+
+    `claimed_until` is set while a gateway works on it; `attempts` counts the gateways that started, and `usage_bytes`
+    is set at the end.
+    """
 
     __tablename__ = "vector_store_files"
     __table_args__ = (
@@ -81,7 +86,7 @@ class StoreFileRow(Row, table=True):
 
 
 class StoreBatchRow(Row, table=True):
-    """A batch of files. A file that is attached again, or taken out, is no longer in its batch, which stays."""
+    """A batch of files. A file that is attached again, or detached, leaves its batch, which stays."""
 
     __tablename__ = "vector_store_batches"
     __table_args__ = (Index("vector_store_batches_store", "store_id"),)
@@ -92,7 +97,7 @@ class StoreBatchRow(Row, table=True):
 
 
 class ChunkRow(Row, table=True):
-    """A piece of a document; its key names its vectors. Keys are never given twice: an index may lag behind."""
+    """A piece of a document; its key names its vectors. Keys are never reused, because an index may lag behind."""
 
     __tablename__ = "retrieval_chunks"
     __table_args__ = (
@@ -116,8 +121,11 @@ class ChunkRow(Row, table=True):
 
 
 class IndexRow(Row, table=True):
-    """An index. `version` counts its changes; `removed` is the version of the last change that took vectors out. Ids
-    are never given twice, so a process notices that an index was deleted."""
+    """An index.
+
+    `version` counts its changes; `removed` is the version of the last change that removed vectors. Ids are never
+    reused, so that a process detects a deleted index.
+    """
 
     __tablename__ = "retrieval_indexes"
     __table_args__ = ({"sqlite_autoincrement": True},)

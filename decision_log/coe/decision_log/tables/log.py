@@ -1,4 +1,4 @@
-"""Tables of decisions and of what is known about them."""
+"""Tables of decisions, feedback, judgements, replicas, erasures and router events."""
 
 from sqlalchemy import Index, UniqueConstraint
 from sqlmodel import Relationship
@@ -50,8 +50,10 @@ class DecisionRow(Row, table=True):
 
 
 class SpendRow(Row, table=True):
-    """Sums over the decisions of one key ('' without one) in one slot of `decision_log.spend.SLOT_S` seconds. All sums
-    but `decisions` leave out decisions that were refused."""
+    """Sums over the decisions of one key ('' without one) in one slot of `decision_log.spend.SLOT_S` seconds.
+
+    All sums but `decisions` leave out rejected decisions.
+    """
 
     __tablename__ = "spend"
 
@@ -129,7 +131,7 @@ class ReplicaRow(Row, table=True):
 
 
 class RemovedRow(Row, table=True):
-    """Numbers of decisions that were removed on purpose, first and last included, so that no gap is seen there."""
+    """A range of decision numbers that were removed on purpose, first and last included, so that it is no gap."""
 
     __tablename__ = "removed"
 
@@ -150,8 +152,10 @@ class ErasureRow(Row, table=True):
 
 
 class RouterEventRow(Row, table=True):
-    """An event of a router version, kept once however many gateways saw it. `event` is promoted, canary or withdrawn;
-    `at` is the time in `live.json` (Unix seconds)."""
+    """An event of a router version, stored once however many gateways saw it.
+
+    `event` is promoted, canary or withdrawn; `at` is the time in `live.json` (Unix seconds).
+    """
 
     __tablename__ = "router_events"
 
@@ -162,7 +166,7 @@ class RouterEventRow(Row, table=True):
 
 
 class RetrainTurnRow(Row, table=True):
-    """The only row has the number of the last turn to retrain, and until when (Unix seconds) its holder has it."""
+    """The retrain lease, in one row: the number of the last one, and the Unix time until which its holder has it."""
 
     __tablename__ = "retrain_turns"
 
