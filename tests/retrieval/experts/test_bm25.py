@@ -141,3 +141,11 @@ def test_only_wanted_documents_are_found_and_count() -> None:
     assert rows.tolist() == [0]
     assert scores[0] == index.search("cat", 9)[1][index.search("cat", 9)[0].tolist().index(0)]
     assert index.search("cat", 9, np.array([False, False, False, True]))[0].tolist() == []
+
+
+@pytest.mark.parametrize("language", ["any", "greek"])
+def test_word_without_a_stem_is_found_as_it_is(language: str) -> None:
+    """The Greek stemmer leaves nothing of the word for "same"."""
+    index = expert(language=language).index(("το ίδιο πλοίο", "ένα άλλο πλοίο"))
+    assert index.search("ίδιο", 5)[0].tolist() == [0]
+    assert expert(language=language).index(("ένα πλοίο",)).search("ίδιο πλοίο", 5)[0].tolist() == [0]

@@ -139,7 +139,7 @@ class Bm25Expert:
         found = [word for word in words_in(text) if word not in ignored]
         if language == "none":
             return found
-        return stems_by_script(found) if language == ANY else list(stemmer(language)(found))
+        return stems_by_script(found) if language == ANY else stemmer(language)(found)
 
     def query_words(self, text: str) -> list[str]:
         return self.words(text)[: self.options.max_query_words]
@@ -205,7 +205,12 @@ def stemmer(language: str) -> Callable[[list[str]], list[str]]:
     from Stemmer import Stemmer
 
     stem: Callable[[list[str]], list[str]] = Stemmer(language).stemWords
-    return stem
+
+    def stems(words: list[str]) -> list[str]:
+        """Return stems; a word of which the stemmer leaves nothing, such as the Greek for "same", stays as it is."""
+        return [stemmed or word for stemmed, word in zip(stem(words), words, strict=True)]
+
+    return stems
 
 
 def build(options: Options) -> ExpertOf:
