@@ -22,7 +22,7 @@ __all__ = ["QueryFacts", "Router", "RouterError", "RoutingDecision"]
 
 
 def __getattr__(name: str) -> object:
-    """Imports the library when it is asked for: other packages import modules beside it."""
+    """Import the library at its first use, because other packages import modules beside it."""
     if name not in __all__:
         raise AttributeError(f"module 'coe.router' has no attribute '{name}'; it has {', '.join(__all__)}")
     from coe.router import library

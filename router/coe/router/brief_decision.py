@@ -1,7 +1,5 @@
-"""A decision as the log keeps it: the experts that matter by name, the others as sums and a hash.
-
-The whole of it follows from the router's artifact and the inputs of the decision (`decision_log.replayed`).
-"""
+"""A decision as the log keeps it: the experts that matter by name, the others as sums and a hash. The whole of it
+follows from the router's artifact and the inputs of the decision (`decision_log.replayed`)."""
 
 from __future__ import annotations
 
@@ -27,8 +25,8 @@ OF_EXPERTS = (
 
 
 def brief(decision: RoutingDecision, also: Collection[str | None] = ()) -> RoutingDecision:
-    """The decision with the first experts of its ranking, the best of the others, those that it names and `also`. It is
-    the same where there are no more."""
+    """Return the decision with few experts: the first of its ranking, the best others, those it names, and `also`. A
+    decision that has no more than `MOST_EXPERTS` is returned as it is."""
     shut_out = (*decision.excluded, *decision.outside_policy)
     names = (*decision.eligible, *shut_out)
     if len(names) <= MOST_EXPERTS:
@@ -58,14 +56,14 @@ def brief(decision: RoutingDecision, also: Collection[str | None] = ()) -> Routi
 
 
 def named_in(decision: RoutingDecision) -> tuple[str | None, ...]:
-    """Experts that a decision names besides its lists."""
+    """Return the experts that a decision names besides its lists."""
     stay, asleep = decision.stay, decision.asleep
     beside = (stay.last_expert if stay else None, asleep.expert if asleep else None)
     return (decision.expert, decision.runner_up, *beside)
 
 
 def rest_of(decision: RoutingDecision, kept: Collection[str | None]) -> Rest:
-    """Sums over the experts that are not kept, and a hash of what the decision has of every expert."""
+    """Return sums over the experts that are not kept, and a hash of the decision's lists for every expert."""
     probs = [prob for name, prob in zip(decision.eligible, decision.eligible_probs, strict=True) if name not in kept]
     lacks = decision.excluded | decision.outside_policy
     reasons = Counter(lack for name, lack in lacks.items() if name not in kept)

@@ -54,22 +54,30 @@ class MeasuredExperts(NamedTuple):
 
 
 def build_encoder(config: PluginConfig) -> Encoder:
-    """The encoder, over normalised texts. Raises ConfigError, MissingWeightsError, MissingExtraError."""
+    """Build the encoder, over normalized texts.
+
+    Raises:
+        ConfigError: unknown kind or option.
+        MissingWeightsError, MissingExtraError: weights or packages of the kind are not installed.
+    """
     return NormalisedEncoder(cast(Encoder, plugins.build("router.encoders", config.kind, config.options)))
 
 
 def live_router(config: CoeConfig, data_dir: Path) -> Router:
-    """The live router of a data folder. Raises ArtifactError when there is none, or its pointer is damaged; else what
-    `load_router` raises."""
+    """Load the live router of a data folder.
+
+    Raises:
+        ArtifactError: there is none, or its pointer is damaged; further errors as `load_router` raises them.
+    """
     root = data_dir / ROUTERS_FOLDER
     return load_router(config, root / required_pointer(root).version)
 
 
 def load_router(config: CoeConfig, folder: Path, encoder: Encoder | None = None) -> Router:
-    """A router from experts.yaml and a trained artifact.
+    """Load a router from experts.yaml and a trained artifact.
 
     Args:
-        encoder: one that is open already, when several routers share it.
+        encoder: one that is open already, if several routers share it.
 
     Raises:
         ArtifactError: the artifact is damaged, or was trained with another encoder.
@@ -80,7 +88,7 @@ def load_router(config: CoeConfig, folder: Path, encoder: Encoder | None = None)
 
 
 def configured_router(config: CoeConfig, artifact: RouterArtifact, encoder: Encoder | None = None) -> Router:
-    """The same from an artifact that is loaded already."""
+    """Build a router as `load_router` does, from an artifact that is loaded already."""
     check_categories(config, artifact.manifest)
     if problems := pin_problems(config, artifact.manifest):
         raise ConfigError("; ".join(problems), problems)
@@ -113,13 +121,13 @@ def table_router(
     policies: Mapping[str, PolicyConfig] | None = None,
     encoder: Encoder | None = None,
 ) -> Router:
-    """A router over the models of an outcome table, which no experts.yaml names: its encoder is the artifact's own.
+    """Build a router over the models of an outcome table, which no experts.yaml names, with the artifact's own encoder.
 
     Args:
         active_params_b: billions, per expert; hosted parameters are taken to be the same.
         cost_usd: mean cost of a query, per expert: one number, or (k+1,) by category with `general` last.
         policies: more of them, beside `default`.
-        encoder: one that is open already, when several routers share it.
+        encoder: one that is open already, if several routers share it.
     """
     experts, evidence = artifact.manifest.experts, evidence_of(artifact)
     sizes = np.array([(active_params_b or {}).get(name, 0.0) for name in experts], dtype=np.float32)
@@ -153,7 +161,8 @@ def assemble(
     alpha: float,
     scorer: PluginConfig,
 ) -> Router:
-    """Puts the parts together. Raises ArtifactError when the artifact was trained with another encoder or scorer."""
+    """Assemble a router from its parts, or raise ArtifactError if the artifact was trained with another encoder or
+    scorer."""
     manifest = artifact.manifest
     if encoder.fingerprint != manifest.encoder.fingerprint:
         raise ArtifactError(
@@ -195,7 +204,8 @@ def assemble(
 
 
 def ask_detector(artifact: RouterArtifact) -> AskDetector | None:
-    """The detector of asks; None if the router was trained without short queries. Raises ArtifactError."""
+    """Return the detector of asks; None if the router was trained without short queries, or raise ArtifactError if an
+    array is missing or has the wrong shape."""
     arrays = artifact.part("asks")
     if not arrays:
         return None
@@ -205,8 +215,8 @@ def ask_detector(artifact: RouterArtifact) -> AskDetector | None:
 
 
 def mix_of(artifact: RouterArtifact) -> FloatArray | None:
-    """(k,) how many times as frequent each category is in the traffic as among the labelled queries. Raises
-    ArtifactError."""
+    """Return the frequency of each category in the traffic relative to the labelled queries, as an array of shape (k,),
+    or raise ArtifactError if an array has the wrong shape or a number that is not positive."""
     arrays = artifact.part("mix")
     if "ratio" not in arrays:
         return None
@@ -219,7 +229,7 @@ def mix_of(artifact: RouterArtifact) -> FloatArray | None:
 def build_scorer(
     artifact: RouterArtifact, wanted: PluginConfig, experts: MeasuredExperts, columns: Sequence[int]
 ) -> ExpertScorer:
-    """The scorer that the artifact was trained with, or a map, which needs no training of its own.
+    """Build the scorer that the artifact was trained with, or a map, which needs no training of its own.
 
     Raises:
         ArtifactError: experts.yaml wants another kind.
@@ -236,7 +246,8 @@ def build_scorer(
 
 
 def learned_choice(artifact: RouterArtifact, columns: Sequence[int]) -> LearnedChoice:
-    """Raises ArtifactError when the artifact lacks what a choice by query needs."""
+    """Return the choice by query that the artifact stores, or raise ArtifactError if the artifact lacks an array of
+    it."""
     arrays = artifact.part("choice")
     sample = require_finite(arrays, "sample", (None, len(artifact.manifest.experts)))
     margin = float(require_finite(arrays, "margin", (1,))[0])
@@ -244,7 +255,8 @@ def learned_choice(artifact: RouterArtifact, columns: Sequence[int]) -> LearnedC
 
 
 def sample_rows(artifact: RouterArtifact) -> IntArray:
-    """(n,) the row of the map of each query of the sample. Raises ArtifactError."""
+    """Return the map's row of each query of the sample, as an array of shape (n,), or raise ArtifactError if a number
+    is that of no category."""
     arrays, most = artifact.part("choice"), len(artifact.manifest.categories)
     rows = require_array(arrays, "rows", (len(arrays["sample"]),))
     if not np.isin(rows, np.arange(most + 1)).all():
@@ -260,7 +272,7 @@ def solved_policy(
     ways: Ways | None,
     others: Mapping[str, SolvedPolicy] = MappingProxyType({}),
 ) -> SolvedPolicy:
-    """A policy over the experts; `others` are those that a floor may be of."""
+    """Solve a policy over the experts; `others` are the policies that a floor may refer to."""
     names = experts.names
     pins = policy.pin_numbers(rows, names)
     evidence, costs, floor = experts.evidence, experts.costs, None
@@ -312,10 +324,8 @@ def strategy_plan(
     pins: Mapping[int, int],
     floor: Floor | None = None,
 ) -> StrategyPlan | None:
-    """The plan of a policy's strategy, within the limits that the map keeps; None for `single`.
-
-    Hosted parameters limit whom it may ask: the experts of the map, and those of best quality that fit beside them.
-    """
+    """Plan a policy's strategy within the limits that the map keeps; None for `single`. Hosted parameters limit which
+    experts it may ask: those of the map, and the best others that fit beside them."""
     if policy.strategy is StrategyName.SINGLE:
         return None
     evidence, costs = experts.evidence, experts.costs
@@ -337,12 +347,9 @@ def evidence_of(artifact: RouterArtifact) -> QualityMatrix:
 
 
 def expert_costs(entries: Sequence[ExpertConfig], evidence: QualityMatrix) -> ExpertCosts:
-    """Sizes and prices from experts.yaml, tokens and latency from the evidence. Prices are those of prompts of the
-    typical length.
-
-    In a category where an expert never answered, its answers are taken to be as long as its others: at a length of 0
-    an expensive one would count as cheap.
-    """
+    """Return costs from the sizes and prices of experts.yaml and the tokens and latencies of the evidence. Prices are
+    those of prompts of the typical length. If an expert never answered in a category, its answers there count as long
+    as its others: at a length of 0 an expensive expert would count as cheap."""
     groups = {group: number for number, group in enumerate(dict.fromkeys(entry.host_group for entry in entries))}
     group_size = {entry.host_group: entry.params_b for entry in entries}
     rates = [[[*entry.chat_price.at(length).values()] for entry in entries] for length in evidence.prompt_tokens]
@@ -360,8 +367,8 @@ def expert_costs(entries: Sequence[ExpertConfig], evidence: QualityMatrix) -> Ex
 
 
 def prices_of_moves(entries: Mapping[str, ExpertConfig]) -> dict[str, Price]:
-    """Rates by which experts are compared when a conversation moves: prices where one is stated, else the parameters
-    that work on a token, which are nearly all of its cost; empty where some have no size."""
+    """Return the rates by which experts are compared when a conversation moves; empty if some experts have no size.
+    They are prices if any is stated, else active parameters, which make up nearly all of a token's cost."""
     if any(entry.price for entry in entries.values()):
         return {name: entry.chat_price for name, entry in entries.items()}
     if not all(entry.active_b for entry in entries.values()):
@@ -371,7 +378,7 @@ def prices_of_moves(entries: Mapping[str, ExpertConfig]) -> dict[str, Price]:
 
 
 def typical_lengths(output_tokens: FloatArray) -> FloatArray:
-    """Tokens of answers (k, m) with the mean of the expert's other categories where they are 0, which is unknown."""
+    """Replace unknown answer lengths (0) by the mean of the expert's other categories; tokens, of shape (k, m)."""
     known = output_tokens > 0
     mean = output_tokens.sum(axis=0) / np.maximum(known.sum(axis=0), 1)
     return np.where(known, output_tokens, mean).astype(np.float32)

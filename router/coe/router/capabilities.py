@@ -1,5 +1,5 @@
-"""Requests that an expert can take, the names that a request may ask for, and the decision that needs no router: the
-client named the experts."""
+"""Requests that an expert can take, names that a request may ask for, and decisions for experts that the client
+named."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Capabilities:
     constraints: frozenset[str] = CONSTRAINING
 
     def lacks(self, facts: QueryFacts) -> str | None:
-        """Reason why this expert cannot serve a request, or None."""
+        """Return why this expert cannot serve a request, or None."""
         if facts.has_image and Feature.IMAGES not in self.supports:
             return "does not take images"
         if facts.has_audio and Feature.AUDIO not in self.supports:
@@ -59,14 +59,14 @@ class Capabilities:
 
 
 def why_away(expert: str, facts: QueryFacts) -> str:
-    """The reason why an expert cannot be called now."""
+    """Return why an expert cannot be called now."""
     if expert in facts.asleep:
         return ASLEEP
     return LIMITED if expert in facts.limited else NOT_REACHABLE
 
 
 def capabilities(config: CoeConfig) -> dict[str, Capabilities]:
-    """Capabilities of each expert. A slot of the embedded engine bounds the contexts of its experts."""
+    """Return the capabilities of each expert. A slot of the embedded engine bounds the contexts of its experts."""
     slot_tokens = config.llamacpp.context_tokens
     return {
         name: Capabilities(
@@ -88,10 +88,8 @@ def explicit_decision(
     *,
     version: str = "none",
 ) -> RoutingDecision:
-    """The decision when the client named the experts, in the order they are tried: nothing is classified, the
-    capability mask still holds.
-
-    Needs no router; `version` is the one in force, if there is one.
+    """Return the decision if the client named the experts, in the order in which they are tried. Nothing is classified
+    and no router is needed; the capability mask still holds. `version` is the router in force, if there is one.
 
     Raises:
         NoEligibleExpertError: each of them lacks something, is down or sleeps.
@@ -112,7 +110,7 @@ def explicit_decision(
 
 @lru_cache(maxsize=1024)
 def named_decision(experts: tuple[str, ...], version: str) -> RoutingDecision:
-    """The decision for experts that can serve, which nothing else changes."""
+    """Return the decision for experts that can serve, which nothing else changes."""
     expert, *others = experts
     return RoutingDecision(
         expert=expert,
@@ -144,10 +142,10 @@ class Target(NamedTuple):
 def resolve_model(
     model: str, experts: Collection[str], policies: Collection[str], aliases: Mapping[str, tuple[str, ...]]
 ) -> Target | None:
-    """The meaning of a model name; None where it has none.
+    """Return the meaning of a model name; None if it has none.
 
     Args:
-        aliases: further names; one that ends with `*` is the beginning of names, and the longest that fits counts.
+        aliases: further names; one that ends with `*` is a prefix of names, and the longest that fits counts.
     """
     if model == AUTO:
         return Target(policy="default")
@@ -165,7 +163,7 @@ def resolve_model(
 
 
 def alias_of(model: str, aliases: Collection[str]) -> str | None:
-    """The alias that a model name is asked by; None when none fits."""
+    """Return the alias that matches a model name; None if none does."""
     if model in aliases:
         return model
     fitting = [alias for alias in aliases if alias.endswith("*") and model.startswith(alias[:-1])]
@@ -173,5 +171,5 @@ def alias_of(model: str, aliases: Collection[str]) -> str | None:
 
 
 def model_names(experts: Collection[str], policies: Collection[str]) -> list[str]:
-    """Every name a client may ask for, routing first."""
+    """Return every name that a client may ask for, routing first."""
     return [AUTO, *(f"{AUTO}:{policy}" for policy in policies), *experts]

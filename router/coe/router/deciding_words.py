@@ -1,4 +1,4 @@
-"""Which words of a request decided its category: those without which it is less probable. Pure."""
+"""The words that decided a request's category: without one of them the category is less probable. Pure."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ SHOWN = 3
 
 
 class ReadFrom(Record):
-    """The part of a request that was read, and its words that decided, with how much each adds to the category's
-    probability."""
+    """The part of a request that was read, and its deciding words with what each adds to the category's probability."""
 
     text: str
     words: dict[str, float]
 
 
 def read_from(router: Router, query: Query) -> ReadFrom:
-    """What a query's category was read from; words of scripts without spaces are their runs of letters.
+    """Return the text that a query's category was read from, and its deciding words. Words of scripts without spaces
+    are their runs of letters.
 
     Raises:
         BackendError: a remote encoder does not answer.

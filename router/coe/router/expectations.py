@@ -39,18 +39,15 @@ class Expectations(Record):
 
 
 def load_expectations(path: Path, experts: Collection[str], categories: Collection[str]) -> Expectations:
-    """Reads and parses one file.
-
-    Raises:
-        ConfigError: the file is missing, is not YAML, or `parse_expectations` refuses it.
-    """
+    """Read and parse one file, or raise ConfigError if the file is missing, is not YAML, or `parse_expectations`
+    refuses it."""
     return parse_expectations(read_yaml(config_text(path), file=str(path)), experts, categories, file=str(path))
 
 
 def parse_expectations(
     values: object, experts: Collection[str], categories: Collection[str], *, file: str = "routes.test.yaml"
 ) -> Expectations:
-    """Expectations from plain values, with every name resolved.
+    """Parse expectations from plain values, with every name resolved.
 
     Args:
         experts: names that `expert` and `not_expert` may have.
@@ -67,7 +64,7 @@ def parse_expectations(
 
 
 def unresolved(parsed: Expectations, experts: Collection[str], categories: Collection[str]) -> list[str]:
-    """Names that do not resolve, names used twice, cases that expect nothing or what cannot be."""
+    """Return names that do not resolve, names used twice, and cases that expect nothing or the impossible."""
     names = [case.name for case in parsed.cases]
     problems = [] if names else ["cases: is empty; expected at least one case"]
     for i, case in enumerate(parsed.cases):
@@ -101,7 +98,7 @@ def impossible(case: Expectation) -> list[str]:
 
 
 def check_expectations(expectations: Expectations, decide: Callable[[str], RoutingDecision], *, file: str) -> list[str]:
-    """Decides every case; a line for each expectation that does not hold."""
+    """Decide every case, and return a line for each expectation that does not hold."""
     decided = {case.name: decide(case.text) for case in expectations.cases}
     expert_of = {name: decision.expert for name, decision in decided.items()}
     return [
@@ -114,7 +111,7 @@ def check_expectations(expectations: Expectations, decide: Callable[[str], Routi
 def broken(
     case: Expectation, decision: RoutingDecision, expert_of: Mapping[str, str]
 ) -> Iterator[tuple[str, str, str]]:
-    """Key, what was expected and what was found, of every expectation of a case that a decision does not meet."""
+    """Yield key, expected and found value of every expectation that a decision does not meet."""
     got = f"expert '{decision.expert}' by category '{decision.category}' (confidence {decision.confidence:.2f})"
     if case.expert is not None and decision.expert != case.expert:
         yield "expert", f"expert '{case.expert}'", got

@@ -30,8 +30,8 @@ Version = Annotated[str, Field(pattern="^[0-9A-Za-z]+$")]
 class CanaryTerms(Record):
     """Terms of a trial in which a candidate serves.
 
-    It is withdrawn when an e-process shows, at level `alpha` over the whole trial, that its rewards lie more than
-    `margin` below the live router's or that it fails more than `error_margin` more often.
+    An e-process at level `alpha` over the whole trial withdraws it in two cases: its rewards lie more than `margin`
+    below the live router's, or it fails more than `error_margin` more often.
     """
 
     share: float = Field(default=0.05, ge=0.0001, le=0.9)  # of the conversations, that it serves
@@ -47,8 +47,7 @@ class Trial(CanaryTerms):
     started_at: float = Field(description="Unix seconds; also distinguishes two trials of one version")
 
     def takes(self, unit: str) -> bool:
-        """Returns whether a conversation belongs to the candidate's share: by hash, so that it stays there on every
-        replica."""
+        """Return whether a conversation belongs to the candidate's share, by a hash, so that every replica agrees."""
         digest = hashlib.sha256(f"{self.version}:{self.started_at}:{unit}".encode()).digest()
         return int.from_bytes(digest[:8], "big") < self.share * 2**64
 
@@ -71,7 +70,7 @@ class LivePointer(Record):
     withdrawn: tuple[Withdrawal, ...] = Field(default=(), description="newest first")
 
     def part_of(self, version: str) -> str:
-        """Part that a version has now: live, canary with its share, or nothing."""
+        """Return the part that a version has now: live, canary with its share, or an empty text."""
         if self.version == version:
             return "live"
         if self.trial is None or self.trial.version != version:
@@ -79,7 +78,7 @@ class LivePointer(Record):
         return f"canary {self.trial.share:.1%}"
 
     def without_trial(self, at: str, reason: str) -> LivePointer:
-        """The same live router with the trial ended and kept on record."""
+        """Return the same live router with the trial ended and kept on record."""
         if self.trial is None:
             return self
         gone = Withdrawal(version=self.trial.version, at=at, reason=reason)
@@ -87,7 +86,7 @@ class LivePointer(Record):
 
 
 def read_pointer(root: Path) -> LivePointer | None:
-    """None before the first promotion. Raises ArtifactError when the file is damaged."""
+    """Read the live pointer; None before the first promotion, or raise ArtifactError if the file is damaged."""
     path = root / LIVE_FILE
     try:
         return LivePointer.model_validate_json(path.read_bytes())
@@ -100,7 +99,7 @@ def read_pointer(root: Path) -> LivePointer | None:
 
 
 def required_pointer(root: Path) -> LivePointer:
-    """The live pointer. Raises ArtifactError, also before the first promotion."""
+    """Read the live pointer, or raise ArtifactError if there is none yet, or the file is damaged."""
     pointer = read_pointer(root)
     if pointer is None:
         raise ArtifactError(f"{root / LIVE_FILE}: there is no live router yet; `coe up` or `coe train` makes the first")
@@ -108,7 +107,7 @@ def required_pointer(root: Path) -> LivePointer:
 
 
 def live_manifest(data_dir: Path) -> RouterManifest | None:
-    """The live router's manifest; None before there is one that can be read, which a gateway says at its start."""
+    """Return the live router's manifest; None if none can be read, which a gateway reports at its start."""
     root = data_dir / ROUTERS_FOLDER
     try:
         pointer = read_pointer(root)
@@ -118,7 +117,7 @@ def live_manifest(data_dir: Path) -> RouterManifest | None:
 
 
 def check_categories(config: CoeConfig, manifest: RouterManifest) -> None:
-    """Raises ConfigError when the router names categories that experts.yaml lacks."""
+    """Check that experts.yaml has every category of the router, or raise ConfigError if it lacks some."""
     lacking = sorted(set(manifest.categories) - set(config.learned_categories))
     if lacking:
         raise ConfigError(
@@ -128,7 +127,7 @@ def check_categories(config: CoeConfig, manifest: RouterManifest) -> None:
 
 
 def pin_problems(config: CoeConfig, manifest: RouterManifest) -> list[str]:
-    """Pins that a router cannot keep, one sentence each: to what it has not measured, or of what it cannot tell."""
+    """Return the pins that a router cannot keep, a sentence each: it lacks the category or evidence on the expert."""
     problems = []
     for name, policy in config.policies.items():
         for category, expert in policy.pins.items():
@@ -147,7 +146,7 @@ def pin_problems(config: CoeConfig, manifest: RouterManifest) -> list[str]:
 
 
 def category_warnings(config: CoeConfig, manifest: RouterManifest) -> list[str]:
-    """Categories of experts.yaml that no query is sent to, because the router does not know them."""
+    """Return a warning for categories of experts.yaml that get no queries, because the router does not know them."""
     unknown = [name for name in config.learned_categories if name not in manifest.categories]
     if not unknown:
         return []

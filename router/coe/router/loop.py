@@ -96,10 +96,11 @@ class Step(NamedTuple):
 
 
 def loop_state(messages: Sequence[Message], text_of: TextOf) -> LoopState:
-    """The state after the last result. Messages are those of a chat request, which every API is read into.
+    """Return the state after the last result.
 
     Args:
-        text_of: gives a message's text.
+        messages: those of a chat request, into which every API is read.
+        text_of: returns a message's text.
     """
     steps = list(steps_of(messages, text_of))
     turns = sum(message["role"] == "assistant" for message in messages)
@@ -123,7 +124,7 @@ def loop_state(messages: Sequence[Message], text_of: TextOf) -> LoopState:
 
 
 def steps_of(messages: Sequence[Message], text_of: TextOf) -> Iterator[Step]:
-    """The calls in order, each with its result, by id or else by place."""
+    """Yield the calls in order, each with its result, by id or else by position."""
     turn, calls, results = 0, list[Message](), list[Message]()
     for message in (*messages, {"role": "assistant"}):
         if message["role"] in ("tool", "function"):
@@ -139,14 +140,14 @@ def steps_of(messages: Sequence[Message], text_of: TextOf) -> Iterator[Step]:
 
 
 def calls_in(message: Message) -> list[Message]:
-    """An answer's calls; those of the field that went before `tool_calls` too."""
+    """Return an answer's calls, including the field that preceded `tool_calls`."""
     calls, old = message.get("tool_calls"), message.get("function_call")
     found = calls if isinstance(calls, list) else [old]
     return [call for call in found if isinstance(call, dict)]
 
 
 def canonical(arguments: str) -> str:
-    """Arguments in one spelling, whatever their order and spaces."""
+    """Return arguments in one spelling, whatever their order and spaces."""
     if len(arguments) > MAX_JSON_CHARS:
         return arguments
     try:
@@ -161,7 +162,7 @@ def system_of(messages: Sequence[Message], text_of: TextOf) -> str:
 
 
 def error_of(result: str) -> str:
-    """What a result says went wrong, without numbers, which differ from one time to the next; empty for no error."""
+    """Return the error that a result reports, with its numbers as 0, because they vary; empty for no error."""
     text, said = result.strip(), object_in(result)
     if len(text) > MAX_RESULT_CHARS:
         text = f"{text[: MAX_RESULT_CHARS // 2]}\n{text[-MAX_RESULT_CHARS // 2 :]}"
@@ -171,7 +172,7 @@ def error_of(result: str) -> str:
 
 
 def object_in(result: str) -> dict[str, Any]:
-    """A result that is an object; empty where it is none."""
+    """Parse a result that is an object; return an empty one if it is none."""
     if not result.lstrip().startswith("{") or len(result) > MAX_JSON_CHARS:
         return {}
     try:
@@ -181,7 +182,7 @@ def object_in(result: str) -> dict[str, Any]:
 
 
 def says_error(said: Mapping[str, Any]) -> bool:
-    """Reads the fields by which results of MCP, of Codex and of many APIs say that something went wrong."""
+    """Return whether an object's fields report an error, as results of MCP, of Codex and of many APIs do."""
     about = said["metadata"] if isinstance(said.get("metadata"), dict) else {}
     codes = [each[name] for each in (said, about) for name in _CODES if name in each]
     return (
@@ -193,19 +194,19 @@ def says_error(said: Mapping[str, Any]) -> bool:
 
 
 def fruitless(step: Step, error: str) -> tuple[str, str, str]:
-    """Equal for two calls of which the second brought nothing new: it failed again, or gave the same."""
+    """Return a key that two calls share if the second brought nothing new: it failed again, or returned the same."""
     return step.tool, canonical(step.arguments), "" if error else step.result
 
 
 def most_turns(now: Sequence[Step], recent: Sequence[Step], key: Callable[[Step], object]) -> int:
-    """In how many recent turns a key of the last turn is found, at most; 0 where it has none."""
+    """Return the largest number of recent turns that share a key of the last turn; 0 if it has none."""
     wanted = {key(step) for step in now} - {None}
     turns = {(key(step), step.turn) for step in recent}
     return max((sum(found == each for found, _ in turns) for each in wanted), default=0)
 
 
 def good_turns(recent: Sequence[Step], errors: Mapping[Step, str]) -> int:
-    """Turns in a row, up to now, in which each call brought something new and nothing failed; the window at most."""
+    """Count the latest turns in a row in which each call brought something new and nothing failed."""
     count = 0
     for turn in sorted({step.turn for step in recent}, reverse=True):
         own = [step for step in recent if step.turn == turn]
@@ -217,7 +218,7 @@ def good_turns(recent: Sequence[Step], errors: Mapping[Step, str]) -> int:
 
 
 def progress(steps: Sequence[Step]) -> tuple[int, int, Phase]:
-    """Edits and tests since the tests passed last, and the phase of the work."""
+    """Return edits and tests since the tests passed last, and the phase of the work."""
     edits = tests = 0
     phase = Phase.PLAN
     for step in steps:

@@ -42,8 +42,11 @@ MAX_CACHED = 256
 
 
 class Classification(NamedTuple):
-    """Stage 1 on one query: `probs` (k,), the most likely category's number, its probability, the uncertainty, and the
-    decided row (the most likely category, or `general`, which is row k, when uncertain)."""
+    """Stage 1 on one query.
+
+    `probs` has shape (k,); `likely` is the number of the most likely category and `confidence` its probability. `row`
+    is the decided row: the most likely category, or k, which is `general`, if the router is uncertain.
+    """
 
     probs: Sequence[float]
     likely: int
@@ -54,8 +57,8 @@ class Classification(NamedTuple):
 
 @dataclass(frozen=True)
 class CachedDecision:
-    """The part of decisions that does not depend on the query beside its predicted quality and who cannot serve it: the
-    odds of the draw, and a decision of which the query changes the rest."""
+    """The part of a decision that many queries share: the odds of the draw, and a decision whose other fields vary. It
+    depends on the predicted quality and on the experts that cannot serve, not on the query itself."""
 
     odds: ActionDistribution
     usual: RoutingDecision
@@ -96,11 +99,11 @@ class Router:
         return (*self.classifier.categories_, GENERAL)
 
     def without_exploration(self) -> Router:
-        """The same router, whose decisions repeat."""
+        """Return the same router without exploration, whose decisions repeat."""
         return replace(self, policies={name: replace(each, exploration=None) for name, each in self.policies.items()})
 
     def expert_of(self, policy: str = "default") -> dict[str, str]:
-        """The map in force: category to expert, pins included."""
+        """Return the map in force: category to expert, pins included."""
         solved = self.policy(policy)
         return {name: self.experts[solved.expert_of(row)[0]] for row, name in enumerate(self.categories)}
 
@@ -110,17 +113,15 @@ class Router:
         return self.policies[name]
 
     def strategy(self, policy: str, category: str) -> Agree | None:
-        """Whom to ask for a query that was decided to be of a category; None where one expert serves it."""
+        """Return the strategy for queries of a category; None if one expert serves them."""
         plan = self.policy(policy).plan
         way = -1 if plan is None else int(plan.choice_of[self.categories.index(category)]) - len(self.experts)
         return None if self.ways is None or way < 0 else self.ways.strategy(way)
 
     @cached_property
     def settings(self) -> Mapping[str, str]:
-        """Name of a policy -> identity of what decides beside artifact and query: experts.yaml, as it was solved.
-
-        A decision can only be made again where this is the same.
-        """
+        """Name of a policy -> identity of what decides beside artifact and query: experts.yaml, as it was solved. A
+        decision can only be made again where this is the same."""
         limits = (float(self.uncertainty.threshold), sorted(self.uncertainty.thresholds.items()))
         shared = repr((self.experts, limits, sorted(self.capabilities.items()), sorted(self.prices.items())))
         return {
@@ -138,25 +139,22 @@ class Router:
         return cost, [[ms or None for ms in row] for row in wait]
 
     def embed(self, text: str, earlier: Sequence[str] = ()) -> FloatArray:
-        """(1, d) vector of a text without a system prompt. Raises as `features` does."""
+        """Encode a text without a system prompt as a vector of shape (1, d); errors are those of `features`."""
         return self.features(Query("", text, earlier=tuple(earlier))).vectors
 
     def features(self, query: Query) -> Features:
-        """The features that a query is decided from. Raises as `read` does."""
+        """Return the features that a query is decided from; errors are those of `read`."""
         reading = self.read(query)
         language = unknown_language(reading.part or query.text, self.letters)
         return features_of(reading.vector, reading.view, language)
 
     def read(self, query: Query) -> Reading:
-        """Reads a query: its ask, those before it as far as it needs them, and the task in its system prompt.
-
-        Raises:
-            BackendError: a remote encoder does not answer.
-        """
+        """Read a query: its ask, the earlier asks that it needs, and the task in its system prompt, or raise
+        BackendError if a remote encoder does not answer."""
         return read_query(query, self.encoder.encode, self.detector, self.top_probability)
 
     def top_probability(self, embedding: FloatArray) -> float:
-        """Calibrated probability of the most likely category of one embedding (1, d)."""
+        """Return the calibrated probability of the most likely category of one embedding of shape (1, d)."""
         return max(self._row_of_probs(embedding))
 
     def decide(
@@ -169,17 +167,16 @@ class Router:
         embedding: FloatArray | None = None,
         seed: int | None = None,
     ) -> RoutingDecision:
-        """Decides one query.
+        """Decide one query.
 
         Args:
             alive: experts that can be called now; None means all.
-            embedding: (1, d) when the caller has it already; the query's facts then say what it was read from.
-            seed: of an earlier draw, to make it again; None draws again.
+            embedding: of shape (1, d), if the caller has it already; the query's facts then say what it was read from.
+            seed: of an earlier draw, to repeat it; None draws anew.
 
         Raises:
             ConfigError: unknown policy.
-            NoEligibleExpertError: every expert lacks something this request needs, is down, or is one that the policy
-                does not let serve it.
+            NoEligibleExpertError: every expert lacks something this request needs, is down, or is barred by the policy.
         """
         self.policy(policy)  # refuses an unknown name before any work
         if embedding is None:
@@ -198,8 +195,8 @@ class Router:
         policy: str = "default",
         alive: Collection[str] | None = None,
     ) -> tuple[RoutingDecision, ...]:
-        """Decides n queries in order; as deciding one by one with the same `rng`, but for the last digits of
-        probabilities. Raises as `decide` does."""
+        """Decide n queries in order, as one by one with the same `rng`, but for the last digits of probabilities.
+        Errors are those of `decide`."""
         self.policy(policy)
         views = [query.facts.view for query in batch.queries]
         probs = self.predict_categories(batch.embeddings, views)
@@ -215,7 +212,11 @@ class Router:
         return tuple(found)
 
     def predict_categories(self, embeddings: FloatArray, views: Sequence[View] | None = None) -> CategoryProbs:
-        """Calibrated probabilities (n, k). `views` (n,) are what the embeddings were read from; None: whole."""
+        """Return calibrated probabilities of shape (n, k).
+
+        Args:
+            views: what each embedding was read from; None: the whole request.
+        """
         raw = self.classifier.predict_proba(embeddings)
         probs, is_part = raw.probs, np.array([view is not View.WHOLE for view in views or ()], dtype=bool)
         if self.part_classifier is not None and is_part.any():
@@ -235,7 +236,7 @@ class Router:
         return list(map(Classification._make, zip(*(column.tolist() for column in columns), strict=True)))
 
     def judge_one(self, embedding: FloatArray, view: View = View.WHOLE) -> Classification:
-        """`judge` for one embedding (1, d)."""
+        """Classify one embedding of shape (1, d), as `judge` does."""
         probs = self._row_of_probs(embedding, view)
         confidence, uncertainty = max(probs), self.uncertainty.score_row(embedding, probs, view)
         likely = probs.index(confidence)
@@ -245,18 +246,18 @@ class Router:
     def _in_language(
         self, policy: str, facts: QueryFacts, classified: Classification
     ) -> tuple[Classification, int | None]:
-        """What stage 1 found, and the expert that the policy names for queries in languages of which it has learned
-        nothing: these belong to `general`, however sure it is."""
+        """Return the classification, and the policy's expert for languages that stage 1 has not learned, or None. A
+        query in such a language belongs to `general`, however sure stage 1 is."""
         pin = None if facts.unknown_language is None else self.policy(policy).unknown_languages
         return (classified, None) if pin is None else (classified._replace(row=len(classified.probs)), pin)
 
     def _row_of_probs(self, embedding: FloatArray, view: View = View.WHOLE) -> list[float]:
-        """`predict_categories` (k,) for one embedding (1, d)."""
+        """Return calibrated probabilities of shape (k,) for one embedding of shape (1, d)."""
         classifier = self.classifier if view is View.WHOLE else self.part_classifier or self.classifier
         return calibrated_row(classifier.predict_proba(embedding).probs[0].tolist(), self.temperature, self.mix)
 
     def _quality(self, query: Query, embedding: FloatArray, classified: Classification) -> FloatArray:
-        """(m,) predicted quality of one query with an embedding (1, d)."""
+        """Return each expert's predicted quality (m,) for one query with an embedding of shape (1, d)."""
         found = self._map_quality.get(classified.row)
         if found is None:
             probs = CategoryProbs(self.classifier.categories_, np.array([classified.probs], dtype=np.float32))
@@ -287,7 +288,7 @@ class Router:
         return {}
 
     def excluded(self, facts: QueryFacts, alive: Collection[str] | None) -> dict[str, str]:
-        """Experts that cannot serve a request, with what each lacks."""
+        """Return the experts that cannot serve a request, with what each lacks."""
         lacks = {kind: kind.lacks(facts) for kind in self._kinds}
         allowed = facts.allowed
         if allowed is None and not any(lacks.values()) and (alive is None or self._all.issubset(alive)):
@@ -342,13 +343,17 @@ class Router:
         return usual.model_copy(update=changes)
 
     def _limit(self, view: View) -> float | None:
-        """The uncertainty above which a request is sent to `general`; None: all are."""
+        """Return the uncertainty above which a request is sent to `general`; None: all are."""
         threshold = float(self.uncertainty.threshold_of(view))
         return threshold if np.isfinite(threshold) else None
 
     def _with_abstaining(self, cached: CachedDecision, probs: Sequence[float]) -> CachedDecision:
-        """The decision on an unsure query of categories with probabilities (k,), where experts that can abstain and
-        that serve some category are asked first, the most likely one's before others. A pin of `general` stays."""
+        """Put experts that can abstain first in the decision on an unsure query; those of likely categories lead. An
+        expert is among them if it serves some category. A pin of `general` stays.
+
+        Args:
+            probs: probabilities of the categories, of shape (k,).
+        """
         odds, policy = cached.odds, self.policies[cached.usual.policy]
         planned = ((row, policy.expert_of(row)[0]) for row in range(len(probs)))
         able = [(row, e) for row, e in planned if e in self._abstaining and e in odds.ranking]
@@ -364,8 +369,14 @@ class Router:
     def cached_decision(
         self, policy: str, row: int, quality: FloatArray, excluded: Mapping[str, str], pin: int | None = None
     ) -> CachedDecision:
-        """The decision on queries of a category; made once where the scorer predicts by category. `pin` is an expert
-        that serves these whatever the map says. Raises as `decide` does."""
+        """Return the decision on queries of a category, made once if the scorer predicts by category.
+
+        Args:
+            pin: an expert that serves these queries whatever the map says.
+
+        Raises:
+            NoEligibleExpertError: as `decide` raises it.
+        """
         key = (policy, row, pin, quality.tobytes(), *excluded.items())
         found = self._cached_decisions.get(key)
         if found is None:
@@ -414,11 +425,11 @@ class Router:
         return CachedDecision(odds, usual)
 
     def top_categories(self, probs: Sequence[float]) -> dict[str, float]:
-        """The most likely categories of one query with probabilities (k,), most likely first."""
+        """Return the most likely categories of one query with probabilities of shape (k,), most likely first."""
         pairs = zip(self.classifier.categories_, probs, strict=True)
         return dict(sorted(pairs, key=itemgetter(1), reverse=True)[:TOP_CATEGORIES])
 
 
 def within_bounds(quality: FloatArray, experts: Sequence[int]) -> tuple[float, ...]:
-    """Predicted quality of some of m experts, in [0, 1] where a linear scorer leaves it."""
+    """Clip the predicted quality of some of m experts to [0, 1], which a linear scorer may leave."""
     return tuple(min(max(float(quality[e]), 0.0), 1.0) for e in experts)

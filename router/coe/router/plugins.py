@@ -1,13 +1,13 @@
 """Plugins of every family, by the name of their kind: encoders, classifiers, scorers, kinds of answers, providers ...
 
-A kind is, in this order, a file of the family's package (`router/encoders/onnx.py` is `kind: onnx`), an entry of
-`plugins` in experts.yaml (a path or a dotted name), or an entry point of an installed distribution, in the group
-`coe.` and the family: `coe.router.encoders`. Only these names can be loaded, so neither data nor a router artifact
-imports other code.
+A kind is looked up in three places. The first is a file of the family's package (`router/encoders/onnx.py` is `kind:
+onnx`); the second an entry of `plugins` in experts.yaml (a path or a dotted name). The third is an entry point of an
+installed distribution, in the group `coe.` and the family: `coe.router.encoders`. Only these names can be loaded, so
+neither data nor a router artifact imports other code.
 
 Each plugin module has three public names: `Options` (a frozen pydantic model that refuses unknown keys),
-`build(options)` (heavy imports happen inside) and `EXAMPLES` (valid Options, used by the contract tests). One that is
-made of others has `inner(options)` too, which lists them; one that imports packages of an extra names them in
+`build(options)` (heavy imports happen inside) and `EXAMPLES` (valid Options, used by the contract tests). A plugin that
+is made of others has `inner(options)` too, which lists them. A plugin that imports packages of an extra names them in
 `IMPORTS`.
 """
 
@@ -42,18 +42,18 @@ Family = Literal[
 """The packages whose files are kinds."""
 
 Places = Mapping[Family, Mapping[str, str]]
-"""Where the configuration has the user's own plugins: a path that ends in .py or a dotted name, by family and kind."""
+"""The user's own plugins by family and kind: a path that ends in .py or a dotted name each."""
 
 _declared: Final[dict[tuple[str, str], str]] = {}
 
 
 def declare(places: Places) -> None:
-    """Makes the plugins of a configuration, whose paths are absolute, known to this process."""
+    """Register the plugins of a configuration, whose paths are absolute, in this process."""
     _declared.update({(family, kind): place for family, found in places.items() for kind, place in found.items()})
 
 
 def absolute(places: Places, folder: Path) -> Places:
-    """The places with paths that begin in `folder`."""
+    """Return the places with paths resolved against `folder`."""
     return {
         family: {
             kind: str((folder / place).resolve()) if place.endswith(".py") else place for kind, place in found.items()
@@ -63,7 +63,7 @@ def absolute(places: Places, folder: Path) -> Places:
 
 
 def taken_names(places: Places) -> Iterator[str]:
-    """Faults: names that files of the families have."""
+    """Yield a fault for each name that a file of the family has already."""
     for family, found in places.items():
         for kind in found.keys() & own_modules(family).keys():
             yield f"plugins.{family}.{kind}: coe has a kind of that name; allowed: another name"
@@ -80,19 +80,20 @@ class Inner:
 
 
 def require_imports(plugin: ModuleType) -> None:
-    """Raises MissingExtraError when a package that a plugin names is not installed. Imports nothing."""
+    """Check that the packages that a plugin names are installed, without an import, or raise MissingExtraError if one
+    is not."""
     if needed := getattr(plugin, "IMPORTS", ()):
         require_installed(f"kind '{plugin.__name__.rpartition('.')[2]}'", *needed)
 
 
 def inner_of(plugin: ModuleType, options: BaseModel) -> tuple[Inner, ...]:
-    """The plugins that one with such options is made of."""
+    """Return the plugins that a plugin with such options is made of."""
     return tuple(plugin.inner(options)) if hasattr(plugin, "inner") else ()
 
 
 @cache
 def own_modules(family: str) -> dict[str, str]:
-    """Kind -> module of each file of a family's package; none where its distribution is not installed."""
+    """Map kinds to modules for the files of a family's package; empty if its distribution is not installed."""
     package = f"coe.{family}"
     try:
         found = pkgutil.iter_modules(importlib.import_module(package).__path__)
@@ -105,18 +106,18 @@ def own_modules(family: str) -> dict[str, str]:
 
 @cache
 def installed_modules(family: str) -> dict[str, str]:
-    """Kind -> module of each entry point of a family."""
+    """Map kinds to modules for the entry points of a family."""
     return {each.name: each.value for each in entry_points(group=f"coe.{family}")}
 
 
 def kinds(family: str) -> tuple[str, ...]:
-    """Kinds of a family, sorted. `family` is a package such as `router.encoders`."""
+    """Return the kinds of a family, sorted. `family` is a package such as `router.encoders`."""
     declared = (kind for named, kind in _declared if named == family)
     return tuple(sorted({*installed_modules(family), *declared, *own_modules(family)}))
 
 
 def load(family: str, kind: str) -> ModuleType:
-    """The module of that kind.
+    """Return the module of that kind.
 
     Raises:
         ConfigError: no such kind, with the kinds there are; or its module cannot be imported or is no plugin.
@@ -144,8 +145,11 @@ def part_hint(module: str) -> str:
 
 
 def module_at(path: Path) -> ModuleType:
-    """The module of a file, which may import what is beside it (`from ._shared import ...`). Raises ImportError, and
-    what the file raises."""
+    """Import the module of a file, which may import its neighbours (`from ._shared import ...`).
+
+    Raises:
+        ImportError: it cannot be imported; further errors are those of the file itself.
+    """
     package = f"coe_plugins_{sha256(bytes(path.parent)).hexdigest()[:16]}"
     if package not in sys.modules:
         sys.modules[package] = ModuleType(package)
@@ -154,7 +158,7 @@ def module_at(path: Path) -> ModuleType:
 
 
 def validate_options(family: str, kind: str, options: Mapping[str, object]) -> BaseModel:
-    """Options of a plugin from plain values; those of the plugins it is made of are looked at too.
+    """Validate options of a plugin from plain values, and those of the plugins it is made of.
 
     Raises:
         ConfigError: unknown kind, unknown or ill-typed option; one problem line per fault.
@@ -174,7 +178,8 @@ def validate_options(family: str, kind: str, options: Mapping[str, object]) -> B
 def parts_of(
     key: str, family: str, kind: str, options: Mapping[str, object]
 ) -> Iterator[tuple[str, ModuleType, BaseModel]]:
-    """A plugin and all that it is made of, each with the key where it is and its options. Raises ConfigError."""
+    """Yield a plugin and all that it is made of, each with the key where it is and its options. Errors are those of
+    `validate_options`."""
     checked, plugin = validate_options(family, kind, options), load(family, kind)
     yield key, plugin, checked
     for part in inner_of(plugin, checked):
@@ -182,7 +187,7 @@ def parts_of(
 
 
 def inner_problems(part: Inner) -> list[str]:
-    """Faults of a part, each after its key."""
+    """Return faults of a part, each after its key."""
     try:
         validate_options(part.family, part.kind, part.options)
     except ConfigError as error:
@@ -191,7 +196,7 @@ def inner_problems(part: Inner) -> list[str]:
 
 
 def option_problem(plugin: ModuleType, fault: Any) -> str:
-    """One pydantic fault as a line: option, value, what is allowed."""
+    """Render one pydantic fault as a line: option, value, what is allowed."""
     path = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         return f"{path}: unknown option{allowed_values(str(fault['loc'][-1]), plugin.Options.model_fields)}"
@@ -201,8 +206,12 @@ def option_problem(plugin: ModuleType, fault: Any) -> str:
 
 
 def build(family: str, kind: str, options: Mapping[str, object]) -> Any:
-    """The live object of a plugin. Raises ConfigError as `validate_options` does, MissingExtraError without a package
-    that it imports, and what the plugin raises."""
+    """Build the live object of a plugin; further errors are those of the plugin.
+
+    Raises:
+        ConfigError: as `validate_options` raises it.
+        MissingExtraError: a package that it imports is not installed.
+    """
     checked, plugin = validate_options(family, kind, options), load(family, kind)
     require_imports(plugin)
     return plugin.build(checked)

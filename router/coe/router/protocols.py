@@ -35,8 +35,8 @@ class Encoder(Protocol):
         ...
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
-        """(n, d) float32 with L2-normalised rows; an empty text gives a zero row. A text's vector does not depend on
-        its batch (within 1e-5).
+        """Return float32 vectors of shape (n, d) with L2-normalized rows; an empty text gives a zero row. A text's
+        vector does not depend on its batch (within 1e-5).
 
         Raises:
             BackendError: a remote encoder did not answer.
@@ -54,7 +54,8 @@ class CategoryClassifier(Protocol):
         ...
 
     def predict_proba(self, embeddings: FloatArray) -> CategoryProbs:
-        """Probabilities (n, k) before temperature calibration. Raises ArtifactError on another number of dimensions."""
+        """Return probabilities of shape (n, k) before temperature calibration, or raise ArtifactError if the embeddings
+        have another number of dimensions."""
         ...
 
 
@@ -74,15 +75,18 @@ class ExpertScorer(Protocol):
 
     @property
     def decides_by_query(self) -> bool:
-        """Returns whether the expert of best predicted quality serves, rather than that of the category's map."""
+        """True if the expert of best predicted quality serves, rather than that of the category's map."""
         ...
 
     def score(self, batch: QueryBatch, probs: CategoryProbs, rows: Sequence[int]) -> ExpertScores:
-        """Scores (n, m). `rows` (n,): the category decided for each query, as a row of the evidence. A linear kind may
-        leave [0, 1] by extrapolation."""
+        """Return scores of shape (n, m). A linear kind may leave [0, 1] by extrapolation.
+
+        Args:
+            rows: (n,) the category decided for each query, as a row of the evidence.
+        """
         ...
 
 
 ScorerOf = Callable[[Measured, ArrayState, Sequence[int]], ExpertScorer]
-"""The result of `build` of a kind of scorers: makes the one over measured experts from learned arrays, in which these
-have the given columns. Raises ArtifactError where arrays are missing or of the wrong shape."""
+"""The result of `build` of a kind of scorers: it builds the scorer over measured experts. The learned arrays have these
+experts in the given columns. It raises ArtifactError if arrays are missing or of the wrong shape."""

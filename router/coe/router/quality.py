@@ -1,7 +1,5 @@
-"""Measured quality of experts per category: the evidence that the map is solved from.
-
-Rows are the k learned categories and, last, `general`; columns are m experts.
-"""
+"""Measured quality of experts per category: the evidence that the map is solved from. Rows are the k learned categories
+and, last, `general`; columns are m experts."""
 
 from __future__ import annotations
 
@@ -17,9 +15,11 @@ from coe.router.prices.cost import KINDS
 from coe.router.types import ExpertScores, FloatArray, IntArray
 
 CAUTION = 0.5
-"""Standard errors that a lead over the reference loses, and by which a challenger is ahead (router.exploration).
-Qualities are shrunk already: 1 kept real leads from the map, and with 0.25 one lucky answer of fifteen took a category
-from a generalist (ours; docs/results/first-map.md)."""
+"""Standard errors that a lead over the reference loses, and by which a challenger is ahead (router.policy.exploration).
+
+Qualities are shrunk already: 1 kept real leads from the map. With 0.25 one lucky answer of fifteen took a category from
+a generalist (ours; docs/results/first-map.md).
+"""
 
 EQUAL = 0.005
 """Quality within which two experts count as equal, so that a cheaper one serves: half a point (ours)."""
@@ -31,8 +31,8 @@ CHEAPER = 0.8
 """Share of another expert's price below which an expert is cheaper: lengths of answers vary by less (ours)."""
 
 UNPROVEN = 1e-5
-"""The amount by which an expert ranks below the reference where its lead is within its error: more than the map's
-tie-break in favour of small experts (router.map_solver.TIE_BREAK), which must not decide it."""
+"""Quality by which an expert ranks below the reference if its lead is within its error. It exceeds the map's tie-break
+in favour of small experts (router.policy.map_solver.TIE_BREAK), which must not decide."""
 
 
 OF_EXPERTS = ("quality", "stderr", "count", "output_tokens", "latency_ms")
@@ -43,13 +43,13 @@ PLAIN_TEXT = np.array([kind in ("input", "output") for kind in KINDS], dtype=np.
 
 @dataclass(frozen=True)
 class QualityMatrix:
-    """Shapes (k+1, m) unless said otherwise.
+    """Evidence on experts by category, in arrays of shape (k+1, m) unless said otherwise.
 
-    `quality` is the shrunk mean score in [0, 1], `stderr` its standard error, `count` the graded answers behind it;
-    `mass` (k+1,) the share of queries; `prompt_tokens` (k+1,), `output_tokens` and `latency_ms` means, 0 where unknown.
-    `serving` (k+1,) is the number of the expert that serves until a bet moves the category (training.bets), -1 for none
-    that is here; None in a first map. `kinds` (k+1, m, kinds of
-    `router.cost.KINDS`) is the share of each kind among the tokens of prompts, or of answers; None: all are plain text.
+    `quality` is the shrunk mean score in [0, 1], `stderr` its standard error, `count` the graded answers behind it.
+    `mass` (k+1,) is the share of queries. `prompt_tokens` (k+1,), `output_tokens` and `latency_ms` are means, 0 if
+    unknown. `serving` (k+1,) is the number of the serving expert until a bet moves the category (training.bets), -1 if
+    it is not here; None in a first map. `kinds` (k+1, m, kinds of `router.prices.cost.KINDS`) is the share of each kind
+    among the tokens of prompts, or of answers; None: all are plain text.
     """
 
     quality: FloatArray
@@ -70,12 +70,12 @@ class QualityMatrix:
         return np.broadcast_to(PLAIN_TEXT, (*self.quality.shape, len(KINDS))).copy()
 
     def arrays(self) -> dict[str, FloatArray]:
-        """As stored in an artifact under `map.`."""
+        """Return the arrays that an artifact stores under `map.`."""
         own = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return {name: array for name, array in own.items() if array is not None}
 
     def columns(self, experts: Sequence[int]) -> QualityMatrix:
-        """The evidence on some experts only."""
+        """Return the evidence on some experts only."""
         keep = np.asarray(experts, dtype=np.int64)
         kept = {name: array if array.ndim == 1 else array[:, keep] for name, array in self.arrays().items()}
         if self.serving is not None:
@@ -84,7 +84,7 @@ class QualityMatrix:
         return QualityMatrix(**kept)
 
     def beside(self, others: Mapping[str, FloatArray]) -> QualityMatrix:
-        """The evidence on more experts, who come last; `others` (k+1, c) has what is known of them by `OF_EXPERTS`."""
+        """Return the evidence with more experts, who come last; `others` (k+1, c) has their evidence."""
         found = {name: np.hstack([getattr(self, name), others[name]]) for name in OF_EXPERTS}
         if self.kinds is not None or "kinds" in others:
             plain = np.broadcast_to(PLAIN_TEXT, (*others["quality"].shape, len(KINDS)))
@@ -100,14 +100,14 @@ class Measured:
     evidence: QualityMatrix
 
     def scores(self, quality: FloatArray, rows: Sequence[int]) -> ExpertScores:
-        """Predicted quality (n, m), with the standard errors of the decided categories."""
+        """Return predicted quality (n, m), with the standard errors of the decided categories."""
         index = np.asarray(rows, dtype=np.int64)
         return ExpertScores(self.experts, np.asarray(quality, dtype=np.float32), self.evidence.stderr[index])
 
 
 def quality_from_arrays(arrays: Mapping[str, NDArray[np.generic]], k: int, m: int) -> QualityMatrix:
-    """The matrix of an artifact with k learned categories and m experts. Raises ArtifactError on a wrong shape, or a
-    number of an expert that there is not."""
+    """Build the matrix of an artifact with k learned categories and m experts, or raise ArtifactError if an array has
+    the wrong shape, or the number of no expert."""
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(OF_EXPERTS, (k + 1, m))
     if "kinds" in arrays:
         shapes["kinds"] = (k + 1, m, len(KINDS))
@@ -123,11 +123,9 @@ def quality_from_arrays(arrays: Mapping[str, NDArray[np.generic]], k: int, m: in
 
 
 def reference_of(evidence: QualityMatrix) -> int:
-    """The expert of highest mean quality. A category weighs as many answers as every expert has there.
-
-    Only of those that were graded broadly: BROAD answers in at least half as many categories as whoever has most. A new
-    expert that was probed where it is good would otherwise be compared by these categories alone.
-    """
+    """Return the expert of highest mean quality; a category weighs as many answers as every expert has there. Only
+    broadly graded experts count: BROAD answers in at least half as many categories as the expert with the most. A new
+    expert that was probed where it is good would otherwise be compared by these categories alone."""
     breadth = (evidence.count >= BROAD).sum(axis=0)
     broad = np.flatnonzero(2 * breadth >= breadth.max())
     common = evidence.count[:, broad].min(axis=1).astype(np.float64)
@@ -136,20 +134,17 @@ def reference_of(evidence: QualityMatrix) -> int:
 
 
 def references(evidence: QualityMatrix) -> IntArray:
-    """(k+1,) the expert that others have to beat: who served each category when it was measured, else `reference_of`.
-
-    The traffic's mix would make a specialist the reference of everything when most queries are its own, and so would
-    rewards, which only the expert that serves gets.
-    """
+    """Return the expert that others have to beat in each category, of shape (k+1,). It is the serving expert of the
+    time when the category was measured, else `reference_of`. The traffic's mix would make a specialist the reference of
+    everything if most queries are its own. So would rewards, which only the serving expert gets."""
     common = reference_of(evidence)
     serving = np.full(len(evidence.mass), -1) if evidence.serving is None else evidence.serving
     return np.where(serving < 0, common, serving).astype(np.int64)
 
 
 def cautious_quality(evidence: QualityMatrix, cost_usd: FloatArray | float = 0.0) -> FloatArray:
-    """Quality (k+1, m) for solving the map: a lead has to be shown, and of equal experts the cheapest is best.
-
-    Where somebody serves already, no lead counts: bets on answers move a category (training.bets).
+    """Return quality (k+1, m) for solving the map: a lead has to be shown, and of equal experts the cheapest is best.
+    If a category has a serving expert already, no lead counts: bets on answers move it (training.bets).
 
     Args:
         cost_usd: (k+1, m) of a query.
@@ -165,12 +160,12 @@ def cautious_quality(evidence: QualityMatrix, cost_usd: FloatArray | float = 0.0
 
 
 def with_leads(evidence: QualityMatrix, cost_usd: FloatArray | float = 0.0) -> FloatArray:
-    """Quality (k+1, m) of a first map.
+    """Return quality (k+1, m) of a first map.
 
-    A lead over the reference is shrunk by CAUTION standard errors of the difference (soft threshold), so that a handful
-    of lucky answers moves no category and much data is left as it is. A cell with fewer than BROAD answers has no lead.
-    An expert that is worse stays as much worse as was measured. Of those within EQUAL of the best, the cheapest is the
-    best if it is CHEAPER.
+    A lead over the reference is shrunk by CAUTION standard errors of the difference (soft threshold). So a handful of
+    lucky answers moves no category, and much data is left as it is. A cell with fewer than BROAD answers has no lead.
+    An expert that is worse stays as much worse as was measured. Among those within EQUAL of the best, the cheapest is
+    the best if it is CHEAPER.
     """
     rows, reference = np.arange(len(evidence.quality)), references(evidence)
     base = evidence.quality[rows, reference][:, None]

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
 def check_name(name: str) -> str:
-    """Names travel in headers, metric labels and URLs, so they are kept to a safe alphabet."""
+    """Check that a name keeps to a safe alphabet, because names travel in headers, metric labels and URLs."""
     if not name or len(name) > 64 or not all((c.isalnum() and c.isascii()) or c in "._-" for c in name):
         raise ValueError(f"'{name}' is not a name: use 1 to 64 letters, digits, '.', '_' or '-'")
     return name

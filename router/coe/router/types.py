@@ -101,7 +101,7 @@ class QueryFacts:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One request as the router sees it; `text` is the last human message, already stripped and capped, `earlier` are
+    """One request as the router sees it. `text` is the last human message, already stripped and capped, `earlier` are
     those before it in its conversation, newest first, and `system` is the system prompt, capped."""
 
     id: str
@@ -111,7 +111,7 @@ class Query:
     system: str = ""
 
     def read_from(self, view: View, unknown_language: str | None) -> Query:
-        """The query with what its category is read from, and in which letters."""
+        """Return the query with the view that its category is read from, and the script of an unknown language."""
         if view is self.facts.view and unknown_language == self.facts.unknown_language:
             return self
         return replace(self, facts=replace(self.facts, view=view, unknown_language=unknown_language))
@@ -126,7 +126,7 @@ class QueryBatch:
 
     @classmethod
     def of(cls, texts: Iterable[str], embeddings: FloatArray) -> QueryBatch:
-        """Texts that ask for nothing beside themselves, numbered."""
+        """Build a batch of texts that need nothing beside themselves, numbered."""
         queries = (Query(str(i), text, QueryFacts(prompt_chars=len(text))) for i, text in enumerate(texts))
         return cls(tuple(queries), embeddings)
 
@@ -279,7 +279,7 @@ class RoutingDecision(Record):
     router_version: str = Field(description="content hash of the artifact; 'none' when the client named the expert")
 
     def following(self, unavailable: Collection[str]) -> str | None:
-        """The next expert of the ranking that can be tried, or None."""
+        """Return the next expert of the ranking that can be tried, or None."""
         return next((name for name in self.ranking if name not in unavailable), None)
 
 
@@ -300,11 +300,11 @@ class Metric(Record):
 
     @classmethod
     def within(cls, low: float, value: float, high: float, n: int | None = None) -> Metric:
-        """A number between the ends of its 95% interval."""
+        """Build a number between the ends of its 95% interval."""
         return cls(value=value, interval=Interval(low=low, high=high), n=n)
 
     def times(self, factor: float) -> Metric:
-        """The metric in another unit, or of the opposite sign."""
+        """Return the metric in another unit, or of the opposite sign."""
         interval = self.interval
         if interval is not None:
             low, high = sorted((interval.low * factor, interval.high * factor))
@@ -334,12 +334,12 @@ CUT_MARK = "\n[...]\n"
 
 
 def ask_in(text: str) -> str:
-    """Extracts what a person asks from a message."""
+    """Extract a person's ask from a message."""
     return unwrap(text).strip()
 
 
 def unwrap(text: str) -> str:
-    """The text without what agent programs put around it. Linear in the text, whatever it holds."""
+    """Return the text without what agent programs put around it, in time linear in the text."""
     if "<" not in text:
         return text
     for name in DROPPED_WRAPPERS:
@@ -352,7 +352,7 @@ def unwrap(text: str) -> str:
 
 
 def without_blocks(text: str, opening: str, closing: str) -> str:
-    """Removes what lies between each opening and its closing; an opening that is never closed stays."""
+    """Remove what lies between each opening and its closing; an opening that is never closed stays."""
     kept = []
     position = 0
     while (start := text.find(opening, position)) >= 0 and (end := text.find(closing, start)) >= 0:
@@ -362,7 +362,7 @@ def without_blocks(text: str, opening: str, closing: str) -> str:
 
 
 def cap(text: str, max_chars: int) -> str:
-    """Head and tail of a text that is too long: the question is usually first or last."""
+    """Return the head and tail of a text that is too long: the question is usually first or last."""
     if len(text) <= max_chars:
         return text
     half = (max_chars - len(CUT_MARK)) // 2

@@ -35,8 +35,9 @@ class Options(Record):
 
 
 def build(options: Options) -> AnswerKind:
-    """Keys are the calls in any order: names without `.` and `_`, numbers as numbers, texts as `_IGNORED` leaves them
-    in lower case, lists in order. Calls are read as chat completions, JSON or Python write them."""
+    """Build the kind whose keys are an answer's tool calls in any order. Names are compared without `.` and `_`,
+    numbers as numbers, texts in lower case without `_IGNORED`, lists in order. Calls are read as chat completions, JSON
+    or Python write them."""
     functions = [_part(tool, "function") or tool for tool in options.tools]
     schemas = {_plain(str(each.get("name"))): each.get("parameters") for each in functions}
 
@@ -59,20 +60,20 @@ def _plain(name: str) -> str:
 
 
 def _line(name: str, given: Mapping[str, Any], schema: Any) -> str:
-    """One call in one line with sorted names of arguments. Python's positional ones have numbers for names."""
+    """Render one call as JSON with sorted argument names; positional arguments of Python have numbers for names."""
     known = list(_part(schema, "properties"))
     named = {known[int(arg)] if arg.isdecimal() and int(arg) < len(known) else arg: given[arg] for arg in given}
     return json.dumps({"name": name, "arguments": _value(named, schema)}, sort_keys=True, ensure_ascii=False)
 
 
 def _part(schema: Any, name: str) -> Mapping[str, Any]:
-    """An object in a schema, which need not be well formed."""
+    """Return an object of a schema, which need not be well formed; empty if there is none."""
     found = schema.get(name) if isinstance(schema, dict) else None
     return found if isinstance(found, dict) else {}
 
 
 def _value(value: Any, schema: Any) -> Any:
-    """A value by the type that its schema names, else by its own."""
+    """Normalize a value by the type that its schema names, else by its own type."""
     if isinstance(value, dict):
         return {name: _value(inner, _part(schema, "properties").get(name)) for name, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -88,7 +89,7 @@ def _value(value: Any, schema: Any) -> Any:
 
 
 def _spelled(text: str) -> Any:
-    """The number or truth value that a text spells, else the text."""
+    """Return the number or truth value that a text spells, else the text."""
     try:
         found = json.loads(text.strip().lower())
     except ValueError:
@@ -97,7 +98,7 @@ def _spelled(text: str) -> Any:
 
 
 def _json_calls(text: str, tools: Mapping[str, object]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Those of all JSON in a text."""
+    """Yield the calls in every JSON value of a text."""
     begin = _BEGINS.search(text)
     for _ in range(_MAX_STARTS):
         if begin is None:
@@ -112,7 +113,7 @@ def _json_calls(text: str, tools: Mapping[str, object]) -> Iterator[tuple[str, M
 
 
 def _calls_in(value: Any, tools: Mapping[str, object]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Calls as `{"name", "arguments"}`, alone or as a chat completion has them, or as `{name: arguments}` of a tool."""
+    """Yield calls, written as `{"name", "arguments"}`, as in a chat completion, or as `{name: arguments}` of a tool."""
     if isinstance(value, list):
         for each in value:
             yield from _calls_in(each, tools)
@@ -127,7 +128,12 @@ def _calls_in(value: Any, tools: Mapping[str, object]) -> Iterator[tuple[str, Ma
 
 
 def _object(given: Any) -> dict[str, Any]:
-    """An object, which chat completions have as a text. Raises TypeError where it is none, ValueError."""
+    """Return the arguments of a call as an object; chat completions write it as a text.
+
+    Raises:
+        TypeError: the arguments are no object.
+        ValueError: the text is not JSON.
+    """
     found = json.loads(given or "{}") if isinstance(given, str) else given
     if not isinstance(found, dict):
         raise TypeError("the arguments of a call are an object")
@@ -135,7 +141,12 @@ def _object(given: Any) -> dict[str, Any]:
 
 
 def _python_calls(text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Raises SyntaxError, TypeError where there is more than calls."""
+    """Yield the calls of a text of Python.
+
+    Raises:
+        SyntaxError: the text is not Python.
+        TypeError: it holds more than calls.
+    """
     for statement in ast.parse(text.rstrip("; \n")).body:
         value = statement.value if isinstance(statement, ast.Expr) else None
         for call in value.elts if isinstance(value, ast.List) else [value]:

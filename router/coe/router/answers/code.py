@@ -31,10 +31,8 @@ def _python(tests: str) -> str:
 
 
 class Options(Record):
-    """`tests`: Python statements, usually asserts, run after the answer in its namespace. All must pass.
-
-    The others bound a run; `base.sandbox.runner.run_tests` says what guards it.
-    """
+    """`tests`: Python statements, usually asserts, run after the answer in its namespace. All must pass. The others
+    bound a run; `base.sandbox.runner.run_tests` says what guards it."""
 
     tests: Annotated[str, AfterValidator(_python)] = ""
     cpu_s: int = Field(default=2, ge=1, le=60)
@@ -43,11 +41,9 @@ class Options(Record):
 
 
 def build(options: Options) -> AnswerKind:
-    """Keys are digests of the results of all calls with literal arguments that the prompt shows (`add(2, 3) == 5`).
-
-    A prompt that shows none is declined. Code that fails at every call has no key; so has all code where the kernel
-    has no filter of system calls, where none is run. There tests run too, under a weaker guard.
-    """
+    """Build the kind whose keys are digests of what code returns for the prompt's example calls (`add(2, 3) == 5`). A
+    prompt without an example is declined. Code that fails at every call has no key. If the kernel has no filter of
+    system calls, no code is run for a key; tests of a probe still run, under a weaker guard."""
     limits = SandboxLimits(options.cpu_s, options.wall_s, options.memory_mib * 2**20)
 
     def key_for(prompt: str) -> KeyOf | None:
@@ -79,7 +75,7 @@ def _parses(code: str) -> bool:
 
 
 def _longest_code(text: str) -> str:
-    """The longest run of lines, from the first one that begins a definition, that parses; empty when there is none."""
+    """Return the longest run of lines that parses, from the first definition on; empty if there is none."""
     start = _CODE_START.search(text)
     lines = text[start.start() :].splitlines() if start else []
     for end in range(len(lines), max(0, len(lines) - _MAX_CUTS), -1):
@@ -90,8 +86,8 @@ def _longest_code(text: str) -> str:
 
 
 def code_in(answer: str) -> str:
-    """The first fenced block that parses (later ones usually show how to call it), else the answer when all of it
-    parses, else its longest part that does. Empty when there is no code."""
+    """Return the code of an answer; empty if there is none. It is the first fenced block that parses, since later ones
+    usually show how to call it. Without one it is the whole answer, or its longest part that parses."""
     for text in (*fenced_blocks(answer), answer):
         if _parses(text):
             return text
@@ -99,10 +95,8 @@ def code_in(answer: str) -> str:
 
 
 def calls_in(prompt: str) -> tuple[str, ...]:
-    """Calls with literal arguments that a prompt shows as examples ("add(2, 3) == 5"), each once, in order.
-
-    `add(a, b)` names parameters, so it does not count; nor does a call of one of Python's own functions.
-    """
+    """Return the calls with literal arguments that a prompt shows as examples (`add(2, 3) == 5`), each once, in order.
+    `add(a, b)` names parameters, so it does not count; nor does a call of one of Python's own functions."""
     found: dict[str, None] = {}
     for match in _CALL.finditer(prompt):
         call = _literal_call(prompt[match.start() : match.start() + _MAX_CALL_CHARS])
@@ -114,7 +108,7 @@ def calls_in(prompt: str) -> tuple[str, ...]:
 
 
 def _literal_call(text: str) -> str | None:
-    """The call at the beginning of a text, where its arguments are literals and there is at least one."""
+    """Return the call at the beginning of a text if it has arguments and all are literals, else None."""
     depth = 0
     for end, char in enumerate(text, start=1):
         depth += (char in "([{") - (char in ")]}")

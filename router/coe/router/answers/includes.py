@@ -36,7 +36,7 @@ class Options(Record):
 
 
 def build(options: Options) -> AnswerKind:
-    """Scores are 1 when every condition holds, else 0: half of "use the word X" is not an answer."""
+    """Build the kind that scores 1 if every condition holds, else 0: half of "use the word X" is not an answer."""
 
     def score(answer: str) -> float:
         text = clip(answer)
@@ -55,10 +55,8 @@ def build(options: Options) -> AnswerKind:
 
 
 def names_term(text: str, term: str) -> bool:
-    """Returns True where `term` occurs in `text` as whole words, ignoring case and the width of white space.
-
-    A term that ends in `*` matches every word that begins so: `sav*` is named by "saving".
-    """
+    """Return whether `term` occurs in `text` as whole words; case and the width of white space do not count. A term
+    that ends in `*` matches every word that begins so: `sav*` is named by "saving"."""
     stem = term.removesuffix("*")
     words = r"\s+".join(re.escape(word) for word in stem.casefold().split())
     closing = "" if stem != term else r"(?!\w)"

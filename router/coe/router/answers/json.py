@@ -27,8 +27,9 @@ class Options(Record):
 
 
 def build(options: Options) -> AnswerKind:
-    """Keys are the object in one line with sorted keys; `3.0` is `3`. Scores are right fields / expected fields; with
-    `exact_keys` surplus fields join the denominator. Names of fields are compared as written."""
+    """Build the kind whose keys are an answer's object in one line with sorted keys; `3.0` is `3`. The score is the
+    number of right fields divided by that of expected fields; with `exact_keys` surplus fields join the denominator.
+    Names of fields are compared as written."""
     spelled = _whole if options.strict_types else _text
     expected = {name: _line(value, spelled) for name, value in options.expected.items()}
 
@@ -45,8 +46,7 @@ def build(options: Options) -> AnswerKind:
 
 
 def _line(value: JsonValue, spelled: Callable[[JsonValue], JsonValue]) -> str | None:
-    """The value in one line, with sorted keys and its scalars as `spelled`; None where it is nested too deep to be an
-    answer."""
+    """Render a value in one line with sorted keys and scalars as `spelled`; None if it is nested too deep."""
 
     def plain(part: JsonValue) -> JsonValue:
         if isinstance(part, dict):
@@ -64,20 +64,20 @@ def _whole(value: JsonValue) -> JsonValue:
 
 
 def _text(value: JsonValue) -> JsonValue:
-    """The text of a scalar; true and null as JSON writes them."""
+    """Return the text of a scalar; true and null as JSON writes them."""
     if isinstance(value, str):
         return " ".join(value.casefold().split()).lstrip(_OPENING).rstrip(_CLOSING)
     return json.dumps(_whole(value))
 
 
 def _object_in(answer: str) -> dict[str, JsonValue] | None:
-    """The object in the fenced blocks, else the one in the text."""
+    """Return the object in the fenced blocks, else the one in the text."""
     found = (_first_object(text) for text in (*fenced_blocks(answer), answer))
     return next((each for each in found if each is not None), None)
 
 
 def _first_object(text: str) -> dict[str, JsonValue] | None:
-    """The first JSON object that parses."""
+    """Return the first JSON object that parses."""
     start = text.find("{")
     for _ in range(_MAX_STARTS):
         if start < 0:

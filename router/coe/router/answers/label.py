@@ -29,8 +29,8 @@ class Options(Record):
 
 
 def build(options: Options) -> AnswerKind:
-    """Keys are labels in lower case, as whole words; an answer that names several has none. Where a label is part of
-    another ("spam", "not spam") the longer one is read first."""
+    """Build the kind whose keys are labels in lower case, as whole words; an answer that names several has none. If a
+    label is part of another ("spam", "not spam"), the longer one is read first."""
     longest_first = sorted((label.casefold() for label in options.labels), key=len, reverse=True)
     named = re.compile(rf"(?<!\w)(?:{'|'.join(re.escape(label) for label in longest_first)})(?!\w)")
 

@@ -23,11 +23,12 @@ Take = Literal["last", "first"]
 
 
 class Options(Record):
-    """`digits` significant ones are compared: 0.333 and 1/3 are the same at three, and not at four.
+    """Options of the kind `number`.
 
-    `value` is right, with what is at most `tolerance` from it. `take` says which number counts where the answer gives
-    several and states none: models that show their working end with the result; `first` suits prompts that ask for the
-    number alone, where a small model keeps talking after it.
+    `digits` significant ones are compared: 0.333 and 1/3 are the same at three, and not at four. An answer is right if
+    it is at most `tolerance` from `value`. `take` chooses a number if the answer has several and states none: models
+    that show their working end with the result. `first` suits prompts that ask for the number alone, if a small model
+    keeps talking.
     """
 
     digits: int = Field(default=6, ge=1, le=12)
@@ -37,8 +38,8 @@ class Options(Record):
 
 
 def build(options: Options) -> AnswerKind:
-    """Keys are plain decimals. `1,234.50`, `$1234.5` and `1234.5 km` are the same: separators, currency and unit do
-    not count, so 5 km and 5 m are the same too, and 5 km and 5000 m are not. Fractions are divided out; with spaces,
+    """Build the kind whose keys are plain decimals. `1,234.50`, `$1234.5` and `1234.5 km` are the same, since
+    separators, currency and unit do not count: 5 km equals 5 m, and not 5000 m. Fractions are divided out; with spaces,
     `156 / 12` is a question rather than an answer."""
 
     def key(answer: str) -> str | None:
@@ -56,8 +57,7 @@ def build(options: Options) -> AnswerKind:
 
 
 def _value(answer: str, take: Take) -> float:
-    """The number that counts: in the last box, else the first of the last statement of an answer, else by `take`. NaN
-    where there is none."""
+    """Return the number in the last box, else the first of the last statement, else by `take`; NaN if there is none."""
     text = _FRACTION.sub(r"\1/\2", clip(answer))
     candidates: tuple[tuple[list[str], Take], ...] = ((_BOXED.findall(text), "last"), (_STATED.findall(text), "first"))
     for found, of_found in candidates:
@@ -67,7 +67,7 @@ def _value(answer: str, take: Take) -> float:
 
 
 def _taken(text: str, take: Take) -> float:
-    """The number right after the last `=` that has one, else the first or the last, which may be a ratio."""
+    """Return the number right after the last `=` that has one, else the first or the last, which may be a ratio."""
     ratios = [ratio for ratio in _RATIO.finditer(text) if int(ratio.group(2))]
     if ratios:
         ratio = ratios[0 if take == "first" else -1]
@@ -82,9 +82,9 @@ def _taken(text: str, take: Take) -> float:
 
 
 def _to_float(token: str) -> float:
-    """A number as people write it. With both separators the later one is the decimal sign (`1.234,50`, `1,234.50`);
-    a lone comma before three digits groups thousands (`1,234`), any other is a decimal comma (`3,5`); a lone point is
-    a decimal point unless it repeats (`1.234.567`)."""
+    """Parse a number as people write it. With both separators the later one is the decimal sign (`1.234,50`,
+    `1,234.50`). A lone comma before three digits groups thousands (`1,234`), any other is a decimal comma (`3,5`). A
+    lone point is a decimal point unless it repeats (`1.234.567`)."""
     text = re.sub(rf"[{_GAP}$+]", "", token).replace("−", "-").rstrip(".,")
     sign, digits = (-1.0, text[1:]) if text.startswith("-") else (1.0, text)
     if _GROUPED.fullmatch(digits):

@@ -21,8 +21,8 @@ class Options(Record):
 
 
 def build(options: Options) -> AnswerKind:
-    """Keys are capital letters. What the answer states last ("the answer is (B)", `\\boxed{B}`) counts before a lone
-    letter at the beginning ("B. Because ...") or alone on the last line."""
+    r"""Build the kind whose keys are capital letters. The answer's last statement ("the answer is (B)", `\boxed{B}`)
+    counts first. Then comes a lone letter at the beginning ("B. Because ...") or alone on the last line."""
     letters = f"A-{options.last}"
     stated = re.compile(_STATED.format(letters))
     boxed = re.compile(rf"\\boxed\{{\s*(?:\\text\{{)?\(?([{letters}])\)?\s*\}}")

@@ -25,17 +25,20 @@ def _compiles(pattern: str) -> str:
 
 
 class Options(Record):
-    """`pattern` in Python's `re` syntax, searched in the stripped answer; anchor it with `\\A` and `\\Z` to compare
+    r"""Options of the kind `regex`.
+
+    `pattern` is in Python's `re` syntax and searched in the stripped answer; anchor it with `\A` and `\Z` to compare
     the whole. The pattern is trusted and the answer is not: avoid nested quantifiers such as `(a+)+`, whose time grows
-    exponentially with the answer."""
+    exponentially with the answer.
+    """
 
     pattern: Annotated[str, AfterValidator(_compiles)]
     flags: tuple[Literal["IGNORECASE", "MULTILINE", "DOTALL"], ...] = ()
 
 
 def build(options: Options) -> AnswerKind:
-    """Scores are 1 or 0. An answer longer than 2,000 characters gets 0 rather than being cut, since cutting
-    could make an anchored pattern match."""
+    """Build the kind that scores 1 or 0 by a pattern. An answer longer than 2,000 characters gets 0: an answer that was
+    cut could match an anchored pattern."""
     flags = re.NOFLAG
     for name in options.flags:
         flags |= re.RegexFlag[name]

@@ -85,12 +85,12 @@ class Options(Record):
 
 
 def build(options: Options) -> AnswerKind:
-    """Keys are digests of the rows that a query gives on databases filled by lot, with the words and numbers of the
-    prompt among them (after Zhong et al. 2020, who compare queries on test databases).
+    """Build the kind whose keys are digests of the rows that a query returns on randomly filled databases.
 
-    Tables are those that the prompt names with their columns: `CREATE TABLE` or `users(id, name)`. A prompt without is
-    declined. The order of rows counts where the prompt speaks of one, names of columns never. A query that does not
-    run, or that gives no row anywhere, has no key.
+    Words and numbers of the prompt are among the values (after Zhong et al. 2020, who compare queries on test
+    databases). Tables are those that the prompt names with their columns: `CREATE TABLE` or `users(id, name)`. A prompt
+    without tables is declined. The order of rows counts if the prompt speaks of one; names of columns never do. A query
+    that does not run, or that returns no row anywhere, has no key.
     """
 
     def key_for(prompt: str) -> KeyOf | None:
@@ -120,7 +120,7 @@ def build(options: Options) -> AnswerKind:
 
 
 def rows_given(setup: str, answer: str) -> list[Row]:
-    """Rows of the query in an answer; none where it does not run."""
+    """Return the rows of the query in an answer; none if it does not run."""
     try:
         return rows_in(setup, query_in(clip(answer)))
     except (sqlite3.Error, ValueError, OverflowError):  # a NUL in the text; an integer beyond 64 bits
@@ -128,7 +128,7 @@ def rows_given(setup: str, answer: str) -> list[Row]:
 
 
 def tables_in(prompt: str) -> Tables:
-    """The tables that a prompt names with two columns or more, or creates."""
+    """Return the tables that a prompt creates, or names with two columns or more."""
     found: dict[str, list[tuple[str, str]]] = {}
     for match in _TABLE.finditer(prompt):
         name, inside = match.group(1), match.group(2)
@@ -145,7 +145,7 @@ def tables_in(prompt: str) -> Tables:
 
 
 def filled(tables: Tables, prompt: str, rng: random.Random) -> str:
-    """Statements that create the tables and fill them."""
+    """Return SQL statements that create the tables and fill them."""
     schema = {name.lower() for table in tables for name in (table, *(column for column, _ in tables[table]))}
     words = list(dict.fromkeys(_values_of(prompt, schema)))[:_MOST_WORDS]
     numbers = [float(text) for text in _NUMBER.findall(prompt)[:_MOST_WORDS]]
@@ -162,7 +162,7 @@ def filled(tables: Tables, prompt: str, rng: random.Random) -> str:
 
 
 def _values_of(prompt: str, schema: set[str]) -> Iterator[str]:
-    """Words that a condition may name: quoted ones as they are, others as they are and as a name."""
+    """Yield words that a condition may name: quoted ones as they are, others as they are and capitalized."""
     found = _WORD.findall(prompt)
     yield from (single or double for single, double, _ in found if single or double)
     yield from _NAMES
@@ -172,7 +172,7 @@ def _values_of(prompt: str, schema: set[str]) -> Iterator[str]:
 
 
 def _value(name: str, kind: str, row: int, rng: random.Random, words: Sequence[str], amounts: Sequence[float]) -> str:
-    """A literal of SQL for a column."""
+    """Return an SQL literal for a column."""
     if name.lower() == "id":
         return str(row + 1)
     if (kind and _NUMERIC.search(kind)) or (not kind and _AMOUNT.search(name)):
@@ -187,15 +187,14 @@ def _allow_reads(action: int, *_details: str | None) -> int:
 
 
 def _rounded(value: object) -> object:
-    """Numbers by value with six digits, so that 2 and 2.0 are equal and the order of a sum does not matter."""
+    """Round numbers to six digits, so that 2 and 2.0 are equal and the order of a sum does not matter."""
     return round(float(value), 6) if isinstance(value, int | float) else value
 
 
 def rows_in(setup: str, query: str) -> list[Row]:
-    """Rows of the query, in a new in-memory database that trusted statements set up.
-
-    Once the tables are there, only reading is authorised: no write, PRAGMA, ATTACH or transaction. Work, rows and the
-    size of a value are bounded.
+    """Run the query in a new in-memory database that trusted statements set up, and return its rows. Once the tables
+    are there, only reading is authorised: no write, PRAGMA, ATTACH or transaction. Work, rows and the size of a value
+    are bounded.
 
     Raises:
         sqlite3.Error: it does not run, is more than one statement, or passes a bound.
@@ -213,9 +212,9 @@ def rows_in(setup: str, query: str) -> list[Row]:
 
 
 def query_in(answer: str) -> str:
-    """From where a SELECT or a WITH begins to the next semicolon, blank line or end of the code: in a fenced block or a
-    code span if there is one, else in the text. The whole text when there is none, which then fails to run or to read.
-    """
+    """Return the query of an answer, from its SELECT or WITH to the next semicolon, blank line or end of the code. It
+    is looked for in fenced blocks, then in code spans, then in the text. Without any, the whole answer is returned,
+    which then fails to run."""
     for text in (*fenced_blocks(answer), *_CODE_SPAN.findall(answer), answer):
         found = next(filter(None, (query.search(text) for query in _QUERIES)), None)
         if found:

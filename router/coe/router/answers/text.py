@@ -16,8 +16,8 @@ _ARTICLES: Final = re.compile(r"\b(?:a|an|the)\b")
 
 
 def normal_form(text: str) -> str:
-    """A text as SQuAD normalises it (Rajpurkar et al. 2016): lower case without punctuation, articles and runs of white
-    space; "the answer is" in front does not count."""
+    """Return a text as SQuAD normalizes it (Rajpurkar et al. 2016). It is in lower case without punctuation, articles
+    and runs of white space; a leading "the answer is" does not count."""
     plain = _PUNCTUATION.sub(" ", clip(text).casefold())
     words = _ARTICLES.sub(" ", plain).split() or plain.split()
     return _LEAD.sub("", " ".join(words))
@@ -42,7 +42,7 @@ class Options(Record):
 
 
 def build(options: Options) -> AnswerKind:
-    """Keys are normal forms."""
+    """Build the kind whose keys are normal forms."""
     accepted = frozenset(normal_form(text) for text in options.accepted)
 
     def counted(answer: str) -> str:

@@ -42,7 +42,7 @@ class LogisticClassifier:
 
 
 def build(options: Options) -> ClassifierOf:
-    """Options matter only for fitting."""
+    """Build the classifier from fitted arrays; options matter only for fitting."""
 
     def fitted(categories: Sequence[str], state: ArrayState) -> LogisticClassifier:
         weights = require_finite(state, "weights", (None, len(categories)))
@@ -58,7 +58,7 @@ FOLDS = 3
 def fit(
     options: Options, embeddings: FloatArray, labels: IntArray, n_categories: int
 ) -> dict[str, NDArray[np.generic]]:
-    """Arrays of the classifier. Every one of the `n_categories` must occur in `labels` (n,)."""
+    """Fit the arrays of the classifier. Each of the `n_categories` must occur in `labels`, of shape (n,)."""
     from sklearn.linear_model import LogisticRegression
 
     if n_categories == 1:
@@ -72,12 +72,12 @@ def fit(
 
 
 def choose(options: Options, embeddings: FloatArray, labels: IntArray) -> Options:
-    """The options with what they leave open decided, so that fits on parts of the data need not decide again."""
+    """Return the options with open ones decided, so that fits on parts of the data need not decide again."""
     return Options(inverse_l2=options.inverse_l2 or best_strength(embeddings, labels))
 
 
 def best_strength(embeddings: FloatArray, labels: IntArray) -> float:
-    """C with the least cross-validated log loss; the middle of the grid when a category is too small to fold."""
+    """Return the C of the lowest cross-validated log loss; the middle of the grid if a category cannot be folded."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_score
 

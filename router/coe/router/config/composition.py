@@ -69,7 +69,7 @@ class VllmConfig(Section):
 
 
 MAX_EXAMPLE_CHARS = 4000
-"""As long as an ask that a router reads."""
+"""Characters of an example, as many as the router reads of an ask."""
 
 AliasName = Annotated[str, Field(pattern=r"^[^*\s]*\*?$", min_length=1, max_length=128)]
 Meant = Annotated[
@@ -133,9 +133,7 @@ class CoeConfig(Section):
     @property
     def vllm_groups(self) -> list[tuple[int, tuple[str, ...]]]:
         """The first port of each vLLM process that a host starts, with its experts: those of one model and arguments.
-
-        Replicas of a process take the ports that follow.
-        """
+        Replicas of a process take the ports that follow."""
         groups: dict[tuple[object, ...], list[str]] = {}
         for name, entry in self.engine_entries.items():
             if entry.engine is Engine.VLLM and entry.url is None:
@@ -158,12 +156,13 @@ MOST_FAULTS = 100
 def parse_config(
     values: object, *, file: str = "experts.yaml", folder: Path | None = None, started: CoeConfig | None = None
 ) -> CoeConfig:
-    """Configuration from plain values; names are resolved against each other, and its plugins can be loaded.
+    """Parse a configuration from plain values; names are resolved against each other, and its plugins can be loaded.
 
     Args:
         folder: where paths of plugins begin; default: the folder of `file`.
-        started: what a gateway runs with, whose plugins alone are taken: others would be loaded by whoever may change
-            the rest.
+        started: the configuration that the gateway started with. No other plugins are taken: a caller who may change
+            the
+            rest could load code by them.
 
     Raises:
         ConfigError: with one problem per fault, each naming file, key path, value and allowed values.
@@ -192,7 +191,7 @@ def addressed_retrieval(config: CoeConfig) -> RetrievalConfig | None:
 
 
 def checked_values(model: type[M], values: object, file: str) -> M:
-    """A file's model from its plain values. Raises ConfigError as `parse_config` does."""
+    """Parse a file's model from its plain values. Errors are those of `parse_config`."""
     if not isinstance(values, Mapping):  # the values are not shown: it may be a file of keys, named by mistake
         got = "nothing" if values is None else "a list" if isinstance(values, list) else "a single value"
         raise ConfigError(f"{file}: the top level must be a mapping, got {got}")
@@ -207,16 +206,13 @@ def checked_values(model: type[M], values: object, file: str) -> M:
 
 
 def load_config(path: Path) -> CoeConfig:
-    """Reads and parses one file.
-
-    Raises:
-        ConfigError: the file is missing, is not YAML, or `parse_config` refuses it.
-    """
+    """Read and parse one file, or raise ConfigError if the file is missing, is not YAML, or `parse_config` refuses
+    it."""
     return parse_text(config_text(path), file=str(path))
 
 
 def config_text(path: Path) -> str:
-    """Reads one file. Raises ConfigError."""
+    """Read one file, or raise ConfigError if it is missing, unreadable or too large."""
     try:
         if path.stat().st_size > MOST_CHARACTERS:
             raise ConfigError(f"{path}: has {path.stat().st_size:,} bytes; allowed: up to {MOST_CHARACTERS:,}")
@@ -230,12 +226,13 @@ def config_text(path: Path) -> str:
 
 
 def parse_text(text: str, *, file: str, folder: Path | None = None, started: CoeConfig | None = None) -> CoeConfig:
-    """Configuration from the text of a file. Raises ConfigError as `parse_config` does, or where it is not YAML."""
+    """Parse a configuration from the text of a file, or raise ConfigError if it is not YAML, or `parse_config` refuses
+    it."""
     return parse_config(read_yaml(text, file=file), file=file, folder=folder, started=started)
 
 
 def fault_line(file: str, fault: Any, model: type[BaseModel]) -> str:
-    """One fault that pydantic found in the model of a file, as `file: key.path: what is wrong (got value); allowed`."""
+    """Render one fault that pydantic found in a file as `file: key.path: what is wrong (got value); allowed`."""
     is_key = fault["loc"][-1:] == ("[key]",)  # pydantic's word for the key itself, behind the key as text
     path = ".".join(str(part) for part in fault["loc"][: -2 if is_key else None])
     if fault["type"] == "extra_forbidden":
@@ -246,7 +243,7 @@ def fault_line(file: str, fault: Any, model: type[BaseModel]) -> str:
 
 
 def fields_at(model: type[BaseModel], path: Sequence[str | int]) -> tuple[str, ...]:
-    """Keys allowed at a key path of a file."""
+    """Return the keys allowed at a key path of a file."""
     annotation: Any = model
     for part in path:
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -261,7 +258,7 @@ def fields_at(model: type[BaseModel], path: Sequence[str | int]) -> tuple[str, .
 
 
 def unresolved_names(config: CoeConfig) -> list[str]:
-    """Faults between parts of the file: names that do not resolve and entries that need another key."""
+    """Return faults between parts of the file: names that do not resolve and entries that need another key."""
     problems: list[str] = []
     if config.judge is not None:
         problems += unknown("judge.expert: unknown expert", config.judge.expert, config.experts)
@@ -311,7 +308,7 @@ def engine_problems(config: CoeConfig) -> Iterator[str]:
 
 
 def floor_problems(config: CoeConfig, name: str, policy: PolicyConfig) -> Iterator[str]:
-    """A floor of what there is not, or of a policy with one, or beside a scorer that predicts every query."""
+    """Yield faults of a floor: an unknown reference, one with a floor itself, or a scorer that predicts queries."""
     floor, scorer = policy.quality_floor, config.router.scorer.kind
     if floor is None:
         return
@@ -323,13 +320,13 @@ def floor_problems(config: CoeConfig, name: str, policy: PolicyConfig) -> Iterat
 
 
 def unknown(problem: str, name: str, known: Collection[str]) -> Iterator[str]:
-    """The problem with the name and what is allowed, where the name is not known."""
+    """Yield the problem with the name and what is allowed if the name is not known."""
     if name not in known:
         yield f"{problem} '{name}'{allowed_values(name, known)}"
 
 
 def alias_problems(config: CoeConfig) -> Iterator[str]:
-    """Aliases that hide a name, or that mean none."""
+    """Yield faults of aliases that hide a name, or that mean none."""
     names = [AUTO, *(f"{AUTO}:{policy}" for policy in config.policies), *config.experts]
     for alias, meant in config.aliases.items():
         if alias in names:
@@ -344,7 +341,7 @@ def alias_problems(config: CoeConfig) -> Iterator[str]:
 
 
 def strategy_problems(config: CoeConfig) -> Iterator[str]:
-    """Strategies that cannot ask several experts, and answers that cannot be compared."""
+    """Yield faults of strategies that cannot ask several experts, and of answers that cannot be compared."""
     for name, policy in config.policies.items():
         if policy.strategy is StrategyName.SINGLE and policy.max_calls is not None:
             yield f"policies.{name}.max_calls: strategy 'single' asks one expert; allowed beside: agree"

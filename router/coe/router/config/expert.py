@@ -16,7 +16,7 @@ from coe.router.section import HTTP_URL, Billions, EnvironmentName, Seconds, Sec
 
 
 def check_scalar(value: object) -> object:
-    """Takes a date as the text that it was: YAML reads `api_version: 2024-10-21` as one."""
+    """Convert a date to the text that it was, since YAML reads `api_version: 2024-10-21` as a date."""
     if type(value) is date:
         return value.isoformat()
     if isinstance(value, ScalarOption):
@@ -118,7 +118,7 @@ class ExpertConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def with_listed_prices(cls, values: Any) -> Any:
-        """The entry with the prices that it leaves to litellm's table."""
+        """Add the prices that the entry leaves to litellm's table."""
         if not isinstance(values, dict) or values.get("price") != "auto":
             return values
         model = values.get("model")
@@ -160,8 +160,9 @@ class ExpertConfig(Section):
         return named | {f"params_env.{key}": variable for key, variable in self.params_env.items()}
 
     def name_on_engine(self, expert: str) -> str:
-        """The model name that requests to its engine carry. An engine that others run knows `model`; one that we start
-        serves each expert under the expert's own name, because several may share its model."""
+        """Return the model name that requests to the expert's engine carry. An engine that others run knows `model`. An
+        engine that coe starts serves each expert under the expert's own name, because several experts may share its
+        model."""
         return self.served_model or (expert if self.url is None else self.model)
 
     @property
@@ -171,7 +172,7 @@ class ExpertConfig(Section):
 
 
 def entry_faults(entry: ExpertConfig) -> Iterator[str]:
-    """Keys that an expert's engine lacks or does not take, each with what is allowed."""
+    """Yield keys that an expert's engine lacks or does not take, each with what is allowed."""
     if entry.engine is Engine.OPENAI and entry.url is None:
         yield "url: required for engine 'openai'"
     if entry.adapter is not None and entry.url is not None and entry.served_model is None:
@@ -204,7 +205,7 @@ def param_faults(entry: ExpertConfig) -> Iterator[str]:
 
 
 def replica_faults(entry: ExpertConfig) -> Iterator[str]:
-    """Further engines and limits of an expert that cannot have them."""
+    """Yield faults of further engines and limits of an expert that cannot have them."""
     if entry.url == ():
         yield "url: an empty list; allowed: one address or more"
     if len(entry.roots) > 1 and not (entry.engine is Engine.OPENAI or entry.engine is Engine.VLLM):

@@ -1,11 +1,9 @@
-"""The part of experts.yaml about the HTTP server: its limits, those of one chat request and its fields, and an identity
-provider.
+"""The part of experts.yaml about the HTTP server: its limits, the fields of a chat request, and an identity provider.
 
-Engines take more fields than a chat may have here: those that name addresses to fetch from or to send to
-(`kv_transfer_params`, `api_base`), code and templates to run (`logits_processors`, `chat_template`), an adapter, a slot
-or a cache (`lora`, `id_slot`, `cache_salt`), a place before others in the queue (a `priority` below 0), or a second
-name for what is bounded (`n_predict`). So what is not listed is refused, and an operator who wants more of them lists
-them in `gateway.extra_fields`.
+Engines take more fields than a chat may have here. Some name addresses to fetch from or to send to
+(`kv_transfer_params`, `api_base`), or code and templates to run (`logits_processors`, `chat_template`). Others name an
+adapter, a slot or a cache (`lora`, `id_slot`, `cache_salt`), jump the queue (a `priority` below 0), or give a second
+name to what is bounded (`n_predict`). A field that is not listed is refused; `gateway.extra_fields` lists more.
 """
 
 from __future__ import annotations
@@ -104,7 +102,7 @@ ENTRIES = {
 
 
 def check_safe_url(url: str) -> str:
-    """Refuses plain http to other machines: a change of the keys on their way would let anybody in."""
+    """Refuse plain http to other machines: a change of the keys on their way would let anybody in."""
     parts = urlsplit(url)
     if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
         raise ValueError(f"'{url}' is not safe; allowed: https://..., or http:// on this machine")
@@ -141,7 +139,7 @@ class GatewayConfig(Section):
         default=(), description="web pages that may call, e.g. https://chat.example"
     )
     max_text_chars: ClassVar = 4000
-    """How much of the last human ask is classified."""
+    """Characters of the last human ask that are classified."""
     max_earlier: ClassVar = 8  # asks before it that are looked at, a bound on the work that a request can cause
     retries: int = Field(
         default=1, ge=0, le=3, description="further experts tried when one fails before its first content"

@@ -25,12 +25,12 @@ class Budgets(Section):
 
     @property
     def averages(self) -> dict[str, float]:
-        """Those on a mean of all queries."""
+        """Return the budgets that bound a mean over all queries."""
         return self.model_dump(exclude_none=True, exclude={"hosted_params_b"})
 
 
 BEST = "best"
-"""What a floor is measured from: the best single expert."""
+"""The reference of a floor that is measured from the best single expert."""
 
 
 class QualityFloor(Section):
@@ -64,7 +64,7 @@ class Floor(NamedTuple):
         return self.target - self.within
 
     def refused(self, most: float) -> InfeasibleBudgetError:
-        """The error where the best plan has that quality; what it allows is rounded up, so that it can be kept."""
+        """Return the error for a best plan of that quality; its allowed distance is rounded up to be feasible."""
         smallest = ceil(1e6 * (self.target - most) - 0.1) / 1e6
         return InfeasibleBudgetError(f"{QUALITY_FLOOR}.within", self.within, smallest)
 
@@ -98,7 +98,7 @@ class PolicyConfig(Section):
     @field_validator("exploration", mode="before")
     @classmethod
     def is_a_share(cls, value: object) -> object:
-        """Reads `0.5%`, and `off`, which is false in YAML."""
+        """Read `0.5%`, and `off`, which is false in YAML."""
         if value is False or value == "off":
             return 0.0
         if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?%", value.strip()):
@@ -108,7 +108,7 @@ class PolicyConfig(Section):
         return value
 
     def pin_numbers(self, rows: Sequence[str], experts: Sequence[str]) -> dict[int, int]:
-        """Number of a row -> number of its pinned expert, as far as both are there."""
+        """Map the number of a row to that of its pinned expert, if both are in the router."""
         return {
             rows.index(row): experts.index(expert)
             for row, expert in self.pins.items()

@@ -22,7 +22,7 @@ class ResidencyConfig(Section):
 
 
 def residency_problems(residency: ResidencyConfig, engines: Collection[str]) -> Iterator[str]:
-    """Pins that are not experts on vLLM. `engines` are those that are."""
+    """Yield pins that are not among `engines`, the experts on vLLM."""
     if not engines:
         yield "residency: no expert is on vLLM; required: one of engine 'vllm' or more"
     for name in residency.pins:

@@ -22,13 +22,13 @@ def check_unreserved(name: str) -> str:
 
 
 MAX_FILE_MB = 32
-"""Of an upload, where the section says no other."""
+"""Megabytes of an upload if the section sets no other limit."""
 
 MAX_TEXTS = 2048
-"""Of one request for embeddings."""
+"""Texts of one request for embeddings."""
 
 MAX_REQUEST_TOKENS = 300_000
-"""Of all texts of a request for embeddings or reranking, as estimated."""
+"""Estimated tokens of all texts of a request for embeddings or reranking."""
 
 REQUEST_TIMEOUT_S = 120.0
 """Longest time of such a request, or of a search."""

@@ -65,7 +65,11 @@ def inner(options: Options) -> tuple[plugins.Inner, ...]:
 
 
 def build(options: Options) -> ConcatEncoder:
-    """Raises what building a part raises: ConfigError, MissingWeightsError, MissingExtraError."""
+    """Build an encoder that concatenates the weighted vectors of its parts.
+
+    Raises:
+        ConfigError, MissingWeightsError, MissingExtraError: as building a part raises them.
+    """
     parts = tuple(cast(Encoder, plugins.build("router.encoders", part.kind, part.options)) for part in options.parts)
     return ConcatEncoder(parts, tuple(part.weight for part in options.parts))
 

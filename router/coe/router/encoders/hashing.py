@@ -1,7 +1,5 @@
-"""Signed feature hashing of words and character trigrams (Weinberger et al. 2009). It needs no weights.
-
-Alone it knows spelling and no meaning, which is enough for tests; next to an embedding it gives a classifier the words.
-"""
+"""Signed feature hashing of words and character trigrams (Weinberger et al. 2009). It needs no weights. Alone it knows
+spelling and no meaning, which is enough for tests; next to an embedding it gives a classifier the words."""
 
 from __future__ import annotations
 
@@ -46,7 +44,7 @@ class HashingEncoder:
 
 
 def hashes_of(word: str) -> bytes:
-    """64-bit hashes of a word and of its trigrams, its ends marked. Those of usual words are kept."""
+    """Return 64-bit hashes of a word and of its trigrams, with its ends marked; those of short words are cached."""
     return usual_hashes(word) if len(word) <= USUAL_CHARS else usual_hashes.__wrapped__(word)
 
 

@@ -1,6 +1,6 @@
-"""A transformer encoder of your own through onnxruntime, for example a sentence-transformers model that was exported.
+"""A transformer encoder of your own through onnxruntime, for example an exported sentence-transformers model.
 
-One text is run at a time: a dynamically quantised model takes its range over the whole batch, padding included, so
+One text is run at a time. A dynamically quantized model takes its range over the whole batch, padding included, so
 texts of a batch would depend on each other.
 """
 
@@ -48,7 +48,7 @@ class OnnxEncoder:
         return np.stack([self.encode_one(text) for text in texts]) if texts else np.zeros((0, self.dim), np.float32)
 
     def encode_one(self, text: str) -> FloatArray:
-        """(d,) vector; zeros for an empty text."""
+        """Encode one text as a vector of shape (d,); zeros for an empty text."""
         if not text.strip():
             return np.zeros(self.dim, dtype=np.float32)
         encoding = self.tokenizer.encode(text)
@@ -67,9 +67,14 @@ class OnnxEncoder:
 def open_session(
     model: bytes | str, threads: int = 1, *, keeps_memory: bool = False, folder: Path | None = None
 ) -> InferenceSession:
-    """A session on the processor. Its memory is given back after each run, because texts differ in length, unless it
-    keeps that of the longest run. `folder` holds files that a model given as bytes names. Raises what onnxruntime
-    raises when the model cannot be loaded."""
+    """Open a session on the CPU; errors are those of onnxruntime.
+
+    Args:
+        threads: of one run.
+        keeps_memory: whether the memory of the longest run is kept; else it is released after each run, because texts
+            differ in length.
+        folder: files that a model given as bytes refers to.
+    """
     # Its packages of 2026 report usage to their maker and keep a device id in the home folder unless told not to.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     from onnxruntime import InferenceSession, SessionOptions
@@ -85,7 +90,12 @@ def open_session(
 
 
 def build(options: Options) -> OnnxEncoder:
-    """Raises MissingWeightsError; ConfigError when a file is not what it should be."""
+    """Build the encoder from its files.
+
+    Raises:
+        ConfigError: a file is not an ONNX model or no tokenizer.
+        MissingWeightsError: a file is not there.
+    """
     weights, tokenizer_file = resolve_weights(options.weights), resolve_weights(options.tokenizer)
     tokenizer = open_tokenizer(tokenizer_file)
     tokenizer.no_padding()

@@ -60,7 +60,8 @@ class SentenceTransformerEncoder:
 
 
 def build(options: Options) -> SentenceTransformerEncoder:
-    """Raises MissingWeightsError when there is no such model."""
+    """Build the encoder from a model folder or a model of the hub, or raise MissingWeightsError if there is no such
+    model."""
     folder = local_folder(options.model)
     from sentence_transformers import SentenceTransformer
 
@@ -80,14 +81,15 @@ def build(options: Options) -> SentenceTransformerEncoder:
 
 
 def local_folder(model: str) -> Path | None:
-    """The folder of a model that is on this machine; None for a hub name. Raises MissingWeightsError."""
+    """Return the folder of a model that is on this machine; None for a hub name, or raise MissingWeightsError if the
+    package that should hold it is not installed."""
     if model.startswith(PACKAGE_SCHEME) or expanded(model).is_dir():
         return resolve_weights(model)
     return None
 
 
 def folder_sha256(folder: Path) -> str:
-    """Identity of a model folder: hash over the names and hashes of its model files."""
+    """Hash the names and hashes of the model files in a folder; the hash is the model's identity."""
     files = sorted(file for file in folder.rglob("*") if file.suffix in IN_VECTORS)
     return fingerprint(*(f"{file.relative_to(folder)}:{file_sha256(file)}" for file in files))
 

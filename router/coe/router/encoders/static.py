@@ -1,7 +1,7 @@
 """The mean of the tokens' vectors, looked up in a table: no network, so a query takes a fraction of a millisecond.
 
-The table is the one matrix of a safetensors file, such as that of a model2vec folder (Tulkens & van Dongen 2024), with
-its weight per token and its shared rows where it has them.
+The table is the only matrix of a safetensors file, such as that of a model2vec folder (Tulkens & van Dongen 2024). A
+model2vec folder may have a weight per token and shared rows.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Table(Protocol):
     def dim(self) -> int: ...
 
     def mean(self, tokens: Sequence[int]) -> FloatArray:
-        """(d,) of at least one token."""
+        """Return the mean vector of one token or more, of shape (d,)."""
         ...
 
 
@@ -86,11 +86,8 @@ class StaticEncoder:
 
 
 def read_matrix(weights: Path) -> Matrix:
-    """(tokens, d): the file's matrix; with model2vec's `mapping` its row per token, times `weights` per token.
-
-    Raises:
-        ConfigError: the file is not a safetensors file, or does not hold a single matrix.
-    """
+    """Read the file's matrix, of shape (tokens, d); with model2vec's `mapping` each token's row, times its `weights`,
+    or raise ConfigError if the file is not a safetensors file, or does not hold a single matrix."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -110,7 +107,7 @@ def read_matrix(weights: Path) -> Matrix:
 
 
 def read_vocabulary(path: Path) -> tuple[Callable[[str], Sequence[int]], int | None]:
-    """The tokenizer of a tokenizer.json, without special tokens, and its unknown token if there is one."""
+    """Return the tokenizer of a tokenizer.json, without special tokens, and its unknown token if there is one."""
     tokenizer = open_tokenizer(path)
     tokenizer.no_padding()
     tokenizer.no_truncation()
@@ -119,7 +116,12 @@ def read_vocabulary(path: Path) -> tuple[Callable[[str], Sequence[int]], int | N
 
 
 def build(options: Options) -> StaticEncoder:
-    """Raises MissingWeightsError; ConfigError when the file holds no single matrix."""
+    """Build the encoder from its files.
+
+    Raises:
+        ConfigError: the file holds no single matrix.
+        MissingWeightsError: a file is not there.
+    """
     weights = resolve_weights(options.weights)
     if weights.is_dir():
         weights = resolve_weights(str(weights / "model.safetensors"))

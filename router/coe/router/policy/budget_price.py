@@ -4,8 +4,11 @@ Shapes: n sample queries, m experts. The linear program over shares x[i,e]
 
     max  1/n sum_i sum_e q[i,e] x[i,e]   s.t.  sum_e x[i,e] = 1,   1/n sum_i sum_e a[i,e] x[i,e] <= limit,   x >= 0
 
-has the Lagrange dual  min over prices p >= 0 of  1/n sum_i max_e (q[i,e] - p a[i,e]) + p limit,  so at the best price
-each query takes its own argmax (Everett 1963). Queries that tie there take the lesser amount.
+has the Lagrange dual
+
+    min over p >= 0 of  1/n sum_i max_e (q[i,e] - p a[i,e]) + p limit
+
+At the best price each query takes its own argmax (Everett 1963). Queries that tie there take the lesser amount.
 """
 
 from __future__ import annotations
@@ -33,21 +36,20 @@ BISECTIONS = 200
 
 
 def price_name(cost_usd: NDArray[np.floating]) -> str:
-    """Name of the amount that the cheapest plan has least of: USD, or active parameters where nobody has a price."""
+    """Return the amount by which plans are compared: USD, or active parameters if nothing has a price."""
     return "cost_usd" if cost_usd.any() else "active_params_b"
 
 
 def relative_price(amounts: Amounts) -> Float64Array:
-    """The amount of that name, as shares of its largest."""
+    """Return the amounts of that name, as shares of the largest."""
     price = np.asarray(amounts[price_name(amounts["cost_usd"])], dtype=np.float64)
     return price / max(float(price.max()), 1e-12)
 
 
 def budget_price(name: str, quality: Float64Array, amounts: NDArray[np.floating], limit: float) -> float:
-    """The price, in quality per unit of the amount, under which argmax(quality - price * amount) keeps the limit on the
-    sample; 0 where it does not bind. Of experts that tie, the one of least amount must be taken.
-
-    The mean amount never rises with the price, so the price is found by bisection to the last bit.
+    """Return the price under which argmax(quality - price * amount) keeps the limit on the sample. It is in quality per
+    unit of the amount, and 0 if the limit does not bind. Among experts that tie, the caller must take the one of least
+    amount. The mean amount never rises with the price, so bisection finds it to the last bit.
 
     Args:
         quality: (n, m) predicted quality on queries that nothing was fitted on.
@@ -56,7 +58,7 @@ def budget_price(name: str, quality: Float64Array, amounts: NDArray[np.floating]
         limit: the largest mean amount.
 
     Raises:
-        InfeasibleBudgetError: no choice of experts keeps it; says the smallest value that would do.
+        InfeasibleBudgetError: no choice of experts keeps it; the error has the smallest value that would do.
     """
     scale = limit if limit > LEAST_LIMIT else max(float(amounts.max(initial=0.0)), 1.0)  # amounts may be 1e-5 USD
     scaled = np.broadcast_to(np.asarray(amounts, dtype=np.float64) / scale, quality.shape)

@@ -1,23 +1,23 @@
-"""Exploration: other experts than the planned one answer a share of the queries, so that the log says how good those
-are. Pure.
+"""Exploration: experts other than the planned one answer a share of the queries, so that the log shows their quality.
 
-A category has a *challenger* where the evidence has another expert ahead of the planned one by more than CAUTION
-standard errors of their difference, after what it costs more in money. It answers as large a share of the category's
-queries as its chance of being better, because nothing is expected to be lost by that. Its answers decide whether it
-takes the category over (training.bets).
+A category has a *challenger* if the evidence has another expert ahead of the planned one by more than CAUTION standard
+errors of their difference, after its price. The challenger answers as large a share of the category's queries as its
+chance of being better, because that is expected to lose nothing. Its answers decide whether it takes the category over
+(training.bets).
 
 Any other expert e is compared with the challenger, or else with the planned expert, w, and tried with probability
 
     p_e = g_e min(scale, most / sum g),    g_e = value_e / (loss_e + LEAST_LOSS),
     value_e = s phi(d / s) - d Phi(-d / s),    d = q_w - q_e,    s^2 = stderr_w^2 + stderr_e^2 + DRIFT^2
 
-`value` is what knowing which of the two is better would gain on average (the expected value of perfect information,
-Raiffa & Schlaifer 1961): large where their predicted qualities lie within their errors, next to nothing elsewhere.
-`loss` is the predicted loss of quality, max(d, 0), and what the expert costs more in money, at GAIN_FOR_DOUBLE_COST.
-`scale` is solved with the map: the mean loss over the traffic's mix of categories is at most the policy's budget.
-Nobody is tried whose quality, one standard error added, is below `floor` of the best one's: known to be hopeless.
+`value` is the expected gain of knowing which of the two is better (the expected value of perfect information, Raiffa &
+Schlaifer 1961). It is large if their predicted qualities lie within their errors, and next to nothing elsewhere. `loss`
+is the predicted loss of quality, max(d, 0), plus the expert's higher price, at GAIN_FOR_DOUBLE_COST. `scale` is solved
+with the map: the mean loss over the traffic's mix of categories is at most the policy's budget.
 
-Shapes: n rows of a solved table (categories, or sample queries), k rows of the map, m experts.
+An expert is hopeless, and never tried, if its quality plus one standard error is below `floor` of the best one's.
+
+The module is pure. Shapes: n rows of a solved table (categories, or sample queries), k rows of the map, m experts.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from coe.router.quality import CAUTION
 from coe.router.types import Float64Array
 
 MOST_EXPLORED = 0.5
-"""Share of the queries that neither a challenger nor the planned expert answers at most, of those that a challenger
-leaves over (ours; benchmarks/LOG.md has others)."""
+"""Largest share of the queries that a challenger leaves over which neither it nor the planned expert answers. The value
+is ours; benchmarks/LOG.md has others."""
 
 MOST_OF_CHALLENGER = 0.8
 """Share of the queries of its category that a challenger answers at most (ours; benchmarks/LOG.md)."""
@@ -75,8 +75,8 @@ class Exploration:
     challengers: Mapping[int, tuple[int, float]] = field(default_factory=dict)
 
     def hopeful(self, row: int, quality: NDArray[np.floating], planned: int, others: Sequence[int]) -> list[int]:
-        """The others that are not known to be hopeless. Of whom nothing is known, the error is wide. What lands in the
-        last row, `general`, may be of any category, so their means over all categories count there as well."""
+        """Return the others that are not known to be hopeless; an expert without evidence has a wide error. Queries in
+        the last row, `general`, may be of any category, so means over all categories count there as well."""
         checks = [(quality, self.stderr[row])]
         if self.quality is not None and row == len(self.stderr) - 1:
             checks.append((self.quality.mean(axis=0), np.sqrt((self.stderr**2).sum(axis=0)) / len(self.stderr)))
@@ -90,8 +90,8 @@ class Exploration:
     def challenger(
         self, row: int, quality: NDArray[np.floating], planned: int, others: Sequence[int]
     ) -> tuple[int, float] | None:
-        """The expert that is ahead of the planned one by most, after its price, and its share of the queries: its
-        chance of being better. None where none is ahead by enough."""
+        """Return the expert with the largest estimated gain over the planned one, after its price, and its share. The
+        share is its chance of being better. None if no expert leads by enough."""
         leads = {}
         for e in self.hopeful(row, quality, planned, others):
             lead = float(quality[e] - quality[planned]) - price(self.dear[row], planned, e)
@@ -103,8 +103,8 @@ class Exploration:
     def weighed(
         self, row: int, quality: NDArray[np.floating], planned: int, others: Sequence[int]
     ) -> tuple[Float64Array, Float64Array]:
-        """(m,) weights g, 0 but for the others that are not hopeless, and the losses of queries of a row with predicted
-        quality (m,). Beside a challenger, others are compared with it."""
+        """Return the weights g and the losses of queries of a row with predicted quality (m,), each of shape (m,). Both
+        are 0 for the planned expert and hopeless ones. If there is a challenger, the others are compared with it."""
         weight, loss = np.zeros(len(quality)), np.zeros(len(quality))
         best, _ = self.challengers.get(row, (planned, 0.0))
         for e in self.hopeful(row, quality, planned, others):
@@ -115,11 +115,11 @@ class Exploration:
         return weight, loss
 
     def most(self, row: int) -> float:
-        """Share of a row's queries that others than the planned expert and its challenger answer at most."""
+        """Return the largest share of a row's queries that neither the planned expert nor its challenger answers."""
         return self.others * (1.0 - self.challengers.get(row, (0, 0.0))[1])
 
     def shares(self, row: int, quality: NDArray[np.floating], planned: int, others: Sequence[int]) -> Float64Array:
-        """(m,) probabilities with which queries of a row go to each expert if all are reachable."""
+        """Return each expert's probability for queries of a row if all are reachable, of shape (m,)."""
         weight, _ = self.weighed(row, quality, planned, others)
         total = float(weight.sum())
         probs = weight * min(self.scale, self.most(row) / total) if total > 0 else weight
@@ -144,8 +144,11 @@ class Exploration:
 
 
 def price(dear: NDArray[np.floating], planned: int, other: int) -> float:
-    """Gain of quality that pays for an expert in place of the planned one, by what queries cost (m,); below 0 where it
-    saves."""
+    """Return the gain of quality that pays for an expert in place of the planned one; below 0 if it saves.
+
+    Args:
+        dear: what queries cost in units of quality, of shape (m,).
+    """
     return max(float(dear[other] - dear[planned]), -MOST_SAVED)
 
 
@@ -157,13 +160,14 @@ def value_of_knowing(worse: float, error: float) -> float:
 
 
 def normal_below(z: float) -> float:
-    """Phi(z), of the standard normal distribution."""
+    """Return Phi(z), of the standard normal distribution."""
     return 0.5 * math.erfc(-z / math.sqrt(2.0))
 
 
 def dearness(cost_usd: NDArray[np.floating], mean_usd: float) -> Float64Array:
-    """(k, m) what queries cost in units of quality, at the rate at which a gain pays for a rise of the mean cost, which
-    the plan makes `mean_usd`. Next to a plan that costs nothing, whatever costs is too dear to try."""
+    """Return the relative cost of queries in units of quality, of shape (k, m). The rate is that at which a gain pays
+    for a rise of the mean cost, which the plan makes `mean_usd`. Next to a plan that costs nothing, every expert with a
+    cost is too expensive to try."""
     amounts = cost_usd.astype(np.float64)
     if mean_usd > 0:
         return np.asarray(GAIN_FOR_DOUBLE_COST * amounts / mean_usd)
@@ -173,9 +177,8 @@ def dearness(cost_usd: NDArray[np.floating], mean_usd: float) -> Float64Array:
 def scale_within(
     budget: float, weight: Float64Array, loss: Float64Array, mass: NDArray[np.floating], most: Float64Array
 ) -> float:
-    """The largest scale of shares at which the mean loss keeps the budget; infinite if every scale does.
-
-    The mean loss is piecewise linear in the scale: a row's part grows until its shares add up to `most`.
+    """Return the largest scale of shares at which the mean loss keeps the budget; infinite if every scale does. The
+    mean loss is piecewise linear in the scale: a row's part grows until its shares add up to `most`.
 
     Args:
         weight: (n, m) and `loss` (n, m), of every row's experts.

@@ -1,8 +1,8 @@
-"""Experts that may serve instead of the one that a policy planned for a query, in their order. Pure.
+"""Experts that may serve instead of the planned one, in their order. Pure.
 
-A plan keeps its budgets on average over the traffic, with the experts that it names. A fallback for one of them (it is
-down, lacks what the request needs, failed, or another is explored) is not in the plan, so each of its queries has to
-keep every limit on its own: then no share of fallbacks costs more than the limit on average.
+A plan keeps its budgets on average over the traffic, with the experts that it names. An expert may be replaced if it is
+down, lacks what the request needs, failed, or another is explored. Its fallback is not in the plan, so each of its
+queries must keep every limit on its own. Then no share of fallbacks costs more than the limit on average.
 
 Shapes: k rows of the map, m experts.
 """
@@ -22,8 +22,8 @@ UNITS = {"active_params_b": "B active", "cost_usd": "USD", "latency_ms": "ms"}
 
 @dataclass(frozen=True)
 class Fallbacks:
-    """`tolls` (k, m) are taken off predicted quality: what the expert uses of scarce budgets, at their prices.
-    `barred` (k, m) says why an expert may not stand in; None where it may."""
+    """`tolls` (k, m) are taken off predicted quality: what the expert uses of scarce budgets, at their prices. `barred`
+    (k, m) says why an expert may not stand in; None where it may."""
 
     tolls: Float64Array
     barred: tuple[tuple[str | None, ...], ...]
@@ -32,12 +32,12 @@ class Fallbacks:
 def fallbacks(
     amounts: Amounts, limits: Mapping[str, float], hosted: BoolArray, prices: Mapping[str, float], k: int
 ) -> Fallbacks:
-    """Those of the hosted experts (m,) of which one query keeps every limit.
+    """Return the hosted experts with which one query keeps every limit.
 
     Args:
         amounts: by budget what one query uses, (m,) or (k, m); 0 is free or unknown.
-        limits: of those budgets and of `hosted_params_b`, which `hosted` answers.
-        prices: by budget, in quality for a unit; 0 where it is not named.
+        limits: of those budgets and of `hosted_params_b`, which `hosted` (m,) answers.
+        prices: by budget, in quality for a unit; 0 if it is not named.
     """
     shape = k, len(hosted)
     tolls = np.zeros(shape)

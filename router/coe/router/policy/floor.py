@@ -20,7 +20,7 @@ def floor_of(
     ways: Ways | None,
     others: Mapping[str, SolvedPolicy],
 ) -> Floor:
-    """The floor over the traffic's mix of categories. Raises ConfigError: the expert was not measured."""
+    """Return the floor over the traffic's mix of categories, or raise ConfigError if the expert was not measured."""
     quality = cautious_quality(evidence).astype(np.float64)
     mass = evidence.mass / max(float(evidence.mass.sum()), 1e-12)
     if (policy := others.get(wanted.of)) is not None:

@@ -1,7 +1,5 @@
-"""The map under budgets: an expert for every row, by a mixed-integer program. Pure.
-
-Shapes: k rows (categories, `general` among them), m experts, g host groups (experts that share a base's weights).
-"""
+"""The map under budgets: an expert for every row, by a mixed-integer program. Pure. Shapes: k rows (categories,
+`general` among them), m experts, g host groups (experts that share a base's weights)."""
 
 from __future__ import annotations
 
@@ -28,8 +26,8 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 TIE_BREAK = 1e-6
-"""Weight of normalised active parameters in the objective: of equal experts the smaller one serves, and no measured
-difference in quality is that small (ours)."""
+"""Weight of normalized active parameters in the objective (ours). The smaller of equal experts serves, and no measured
+difference in quality is that small."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class ExpertCosts:
         return Memory(self.own_params_b, self.group, self.group_params_b)
 
     def per_query(self) -> Amounts:
-        """Cost of one query in every budget on an average: (m,), or (k, m) by category."""
+        """Return the cost of one query in every budget on an average: (m,), or (k, m) by category."""
         return {
             "active_params_b": self.active_params_b.astype(np.float64),
             "cost_usd": self.cost_usd.astype(np.float64),
@@ -76,9 +74,9 @@ class MapSolution:
 class MapProgram:
     """The mixed-integer program of Composition of Experts (arXiv 2412.01868), with shared bases (ours).
 
-    Variables, all 0/1: x[c,e] (k*m) category c goes to e, y[e] (m) e is hosted, z[b] (g) base b is hosted; `group` (m)
-    is the base of each expert. Where hosting does not matter, y and z are left out. `pins` (category -> expert) are
-    x[c,e] = 1.
+    Variables are all 0/1. x[c,e] (k*m): category c goes to e; y[e] (m): e is hosted; z[b] (g): base b is hosted.
+    `group` (m) is the base of each expert. If hosting does not matter, y and z are left out. `pins` (category ->
+    expert) fix x[c,e] = 1.
     """
 
     n_categories: int
@@ -97,16 +95,14 @@ class MapProgram:
 
     @property
     def cheapest(self) -> MapProgram:
-        """The same with the price as objective: USD, or active parameters where nobody has a price; of equal ones the
-        best."""
+        """The same program with the price as objective: USD, or active parameters if nothing has a price. The best of
+        equally cheap maps wins."""
         return replace(self, objective=relative_price(self.budget_rows) + TIE_BREAK * self.objective)
 
     def minimise(self, objective: Float64Array, limits: Mapping[str, float]) -> Float64Array | None:
-        """The solution (k*m + m + g,), or None when the limits exclude every map.
-
-        Where hosting is neither limited nor minimised, y and z are left at 0, and so is each x that another one
-        dominates: of ten thousand experts some ten remain in a category.
-        """
+        """Return the solution (k*m + m + g,), or None if the limits exclude every map. If hosting is neither limited
+        nor minimized, y and z are left at 0, and so is each dominated x: among ten thousand experts some ten remain in
+        a category."""
         require_installed("a policy with budgets", "scipy")
         from scipy.optimize import Bounds, LinearConstraint, milp
         from scipy.sparse import csr_array
@@ -136,8 +132,9 @@ class MapProgram:
         return found
 
     def undominated(self, objective: Float64Array, names: Sequence[str], allowed: BoolArray) -> IntArray:
-        """Places of the x that are pinned or that no other one of an allowed expert (m,) in their category equals or
-        beats in the objective and in every budget of those names. An optimum over these is one over all."""
+        """Return the places of the x that are pinned or undominated; an optimum over these is one over all. An x is
+        dominated if another allowed expert (m,) in its category equals or beats it in the objective and in every budget
+        of those names."""
         k, m = self.n_categories, self.n_experts
         amounts = np.stack([objective, *(self.budget_rows[name] for name in names)])[:, : k * m].reshape(-1, k, m)
         experts = np.flatnonzero(allowed)
@@ -146,7 +143,7 @@ class MapProgram:
 
 
 def frontier(amounts: Float64Array) -> IntArray:
-    """Places of the columns of amounts (d, m) that no other column equals or is below in all d rows."""
+    """Return the places of the columns of amounts (d, m) that no other column equals or is below in all d rows."""
     left, kept = np.lexsort(amounts[::-1]), list[int]()  # what is below another one in all rows comes before it
     while len(left):
         kept.append(int(left[0]))
@@ -155,8 +152,8 @@ def frontier(amounts: Float64Array) -> IntArray:
 
 
 def unit_of(limit: float, row: Float64Array) -> float:
-    """The divisor of a budget's amounts, because the solver's tolerances are absolute and a cost may be 1e-5 USD:
-    its limit, or for a limit of 0 the least amount above 0. A floor of quality is in units of quality."""
+    """Return the divisor of a budget's amounts: the solver's tolerances are absolute and a cost may be 1e-5 USD. It is
+    the limit, or for a limit of 0 the least amount above 0. A floor of quality is in units of quality."""
     if limit < 0:
         return 1.0
     return limit if limit > LEAST_LIMIT else max(float(row[row > 0].min(initial=1.0)), LEAST_LIMIT)
@@ -164,11 +161,9 @@ def unit_of(limit: float, row: Float64Array) -> float:
 
 @contextmanager
 def clean_standard_output() -> Iterator[None]:
-    """Sends what native code prints to standard error, because standard output may be JSON.
-
-    HiGHS 1.12, the one in SciPy 1.17, prints a line of its debugging when it repairs a solution; no option silences it.
-    On the main thread only, where commands run: in a server other threads write to standard output meanwhile.
-    """
+    """Redirect what native code prints to standard error, because standard output may be JSON. HiGHS 1.12, the one in
+    SciPy 1.17, prints a line of its debugging when it repairs a solution; no option silences it. This holds on the main
+    thread only, where commands run: in a server other threads write to standard output meanwhile."""
     if threading.current_thread() is not threading.main_thread() or None in (sys.stdout, sys.stderr):
         yield
         return
@@ -183,12 +178,12 @@ def clean_standard_output() -> Iterator[None]:
 
 
 def one_expert_each(k: int, m: int, width: int) -> Float64Array:
-    """Rows (k, width) of sum_e x[c,e] = 1."""
+    """Return the rows (k, width) of sum_e x[c,e] = 1."""
     return np.pad(np.repeat(np.eye(k), m, axis=1), ((0, 0), (0, width - k * m)))
 
 
 def hosting_links(k: int, group: IntArray, width: int) -> csr_array:
-    """Rows (k*m + m, width) of x[c,e] <= y[e] and y[e] <= z[base of e]: two entries each, so they are sparse."""
+    """Return sparse rows (k*m + m, width) of x[c,e] <= y[e] and y[e] <= z[base of e], with two entries each."""
     from scipy.sparse import csr_array
 
     m = len(group)
@@ -202,7 +197,7 @@ def hosting_links(k: int, group: IntArray, width: int) -> csr_array:
 def map_program(
     quality: FloatArray, mass: FloatArray, costs: ExpertCosts, pins: Mapping[int, int] | None = None
 ) -> MapProgram:
-    """The program for a quality matrix (k, m) and the traffic's mix `mass` (k,), which sums to 1."""
+    """Build the program for a quality matrix (k, m) and the traffic's mix `mass` (k,), which sums to 1."""
     k, m = quality.shape
     g = len(costs.group_params_b)
     rest = np.zeros(m + g)
@@ -230,12 +225,11 @@ def solve_map(
     pins: Mapping[int, int] | None = None,
     floor: Floor | None = None,
 ) -> MapSolution:
-    """The category-to-expert map of highest mean quality that keeps every budget and every pin; with a floor, the
-    cheapest one of that quality.
+    """Solve for the map of highest mean quality that keeps every budget and pin; with a floor, for the cheapest map.
 
     Args:
         quality: (k, m) expected score in [0, 1].
-        mass: (k,) share of queries per category; need not be normalised.
+        mass: (k,) share of queries per category; need not be normalized.
         pins: category -> expert, by number; what they cost counts against the budgets.
 
     Raises:
@@ -269,8 +263,8 @@ def map_fallbacks(
     mean_quality: NDArray[np.floating],
     costs: ExpertCosts,
 ) -> Fallbacks:
-    """Experts that may stand in for those of a map. Their prices are those of the program's linear relaxation over the
-    experts that are kept in memory."""
+    """Return experts that may stand in for those of a map. Their prices are those of the program's linear relaxation
+    over the experts that are kept in memory."""
     hosted = np.isin(np.arange(program.n_experts), expert_of)
     most = limits.get("hosted_params_b")
     if most is not None:
@@ -282,8 +276,8 @@ def map_fallbacks(
 
 
 def relaxed_prices(program: MapProgram, limits: Mapping[str, float], hosted: BoolArray) -> dict[str, float]:
-    """Quality that one unit of each budget on an average buys: multipliers of the linear relaxation over the hosted
-    experts (m,), because a mixed-integer program has none. 0 where a limit does not bind."""
+    """Return the quality that one unit of each budget on an average buys; 0 if a limit does not bind. A mixed-integer
+    program has no multipliers, so these are of its linear relaxation over the hosted experts (m,)."""
     from scipy.optimize import linprog
 
     averages = [name for name in limits if name != "hosted_params_b"]
@@ -306,7 +300,7 @@ def relaxed_prices(program: MapProgram, limits: Mapping[str, float], hosted: Boo
 
 
 def as_variables(expert_of: IntArray, costs: ExpertCosts, m: int) -> Float64Array:
-    """A map as the program's variables, hosting only what it uses."""
+    """Return a map as the program's variables, hosting only what it uses."""
     k = len(expert_of)
     x, y, z = np.zeros((k, m)), np.zeros(m), np.zeros(len(costs.group_params_b))
     x[np.arange(k), expert_of] = 1
@@ -316,7 +310,7 @@ def as_variables(expert_of: IntArray, costs: ExpertCosts, m: int) -> Float64Arra
 
 
 def binds(program: MapProgram, limits: Mapping[str, float], name: str, chosen: Float64Array) -> bool:
-    """Returns True when the map would be better without that budget (a MILP has no duals, so it is solved again)."""
+    """Return whether the map would be better without that budget (a MILP has no duals, so it is solved again)."""
     freed = program.minimise(program.objective, {n: v for n, v in limits.items() if n != name})
     return freed is not None and bool(program.objective @ freed < program.objective @ chosen - TIE_BREAK)
 
@@ -324,7 +318,8 @@ def binds(program: MapProgram, limits: Mapping[str, float], name: str, chosen: F
 def infeasible_budget(
     program: MapProgram, limits: Mapping[str, float], floor: Floor | None = None
 ) -> InfeasibleBudgetError:
-    """Names the budget that cannot be kept beside the others; where they exclude each other, beside those before it."""
+    """Return an error that names the budget which cannot be kept beside the others. If they exclude each other, it is
+    the first that cannot be kept beside those before it."""
     names = list(limits)
     beside_all = [(name, [other for other in names if other != name]) for name in names]
     beside_those_before = [(name, names[:i]) for i, name in enumerate(names)]

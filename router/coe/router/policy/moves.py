@@ -12,7 +12,7 @@ from coe.router.prices.cost import Price
 from coe.router.types import DecisionReason, QueryFacts, Stay, StayRule
 
 MAX_MOVES = 4
-"""Of a conversation within its loops of tools: two stalls, with the way back (ours)."""
+"""Moves of a conversation within its tool loops: two stalls, with the way back (ours)."""
 
 TURNS_LEFT, STEPS_LEFT = 3, 8
 """Answers that are expected after this one, in a conversation and in a loop of tools. Conversations are ours; loops of
@@ -31,12 +31,12 @@ class Move(NamedTuple):
 
 
 def price_of_move(facts: QueryFacts, last: Price, other: Price) -> float:
-    """What a move costs in units of quality, by `GAIN_FOR_DOUBLE_COST`: below 0 where it saves.
+    """Return what a move costs in units of quality, by `GAIN_FOR_DOUBLE_COST`; below 0 if it saves.
 
-    What the prefix cache of the last expert holds must be written to the other's once. Where the other one is cheaper,
-    each answer to come saves the difference; where it is dearer, the policy has weighed that already. Both are divided
-    by the cost of these answers at the dearer of the two. Half of what a turn adds counts as written by the expert: 41%
-    is in loops of tau-bench.
+    The prefix cache of the last expert must be written once to the other's. If the other one is cheaper, each answer to
+    come saves the difference; if it is more expensive, the policy has weighed that already. Both are divided by the
+    cost of these answers at the more expensive expert. Half of what a turn adds counts as written by the expert: 41% is
+    in tau-bench's loops.
     """
     tokens, cached = facts.prompt_tokens, facts.cached_tokens
     added = tokens - cached if cached else tokens / (facts.answers + 1)
@@ -51,12 +51,12 @@ def price_of_move(facts: QueryFacts, last: Price, other: Price) -> float:
 
 
 def stay(facts: QueryFacts, move: Move, *, is_pinned: bool, is_unsure: bool) -> Stay:
-    """The choice between a conversation's last expert, which could serve, and the planned one.
+    """Choose between a conversation's last expert, which could serve, and the planned one.
 
     Args:
-        is_pinned: experts.yaml names the planned one. A loop of tools moves by its price all the same.
-        is_unsure: stage 1 does not know what is asked. Then the gain is that of an average query, while what was asked
-            before says more of this one, so the conversation stays.
+        is_pinned: experts.yaml names the planned one. A tool loop moves by its price all the same.
+        is_unsure: stage 1 is uncertain. Then the gain is that of an average query, while earlier asks say more of this
+            one, so the conversation stays.
     """
     loop, price = facts.loop, move.price
     is_escalated = facts.last_reason == DecisionReason.ESCALATED
@@ -79,8 +79,8 @@ def stay(facts: QueryFacts, move: Move, *, is_pinned: bool, is_unsure: bool) -> 
 
 
 def escalation(facts: QueryFacts, gain: float) -> Stay:
-    """The choice between the last expert of a loop that has stalled and the strongest one that the policy lets serve,
-    which is predicted to be better by `gain`. No price keeps it: who repeats an error gains nothing by a cache."""
+    """Choose between the last expert of a stalled loop and the strongest one, predicted to be better by `gain`. No
+    price keeps the last expert: one that repeats an error gains nothing by a cache."""
     may_move = gain > 0 and facts.moves < MAX_MOVES
     return held(facts, Move(gain, None), StayRule.STALLED, kept=not may_move)
 
@@ -94,12 +94,12 @@ def beside_last(
     *,
     is_unsure: bool,
 ) -> tuple[ActionDistribution, Stay]:
-    """The odds of a conversation whose last expert could serve: certain where it is kept, which is logged with a
-    propensity of 1, as pins are.
+    """Return the odds of a conversation whose last expert could serve. An expert that is kept is certain, and is logged
+    with a propensity of 1, as pins are.
 
     Args:
         quality: predicted of each eligible expert.
-        rates: of the last and of the planned expert; None where experts.yaml has neither prices nor sizes.
+        rates: of the last and of the planned expert; None if experts.yaml has neither prices nor sizes.
     """
     strongest = max(odds.ranking, key=quality.__getitem__)
     is_stalled = facts.loop is not None and facts.loop.is_stalled

@@ -1,7 +1,5 @@
-"""Chooses an expert under a policy when every query is judged on its own.
-
-Shapes: n sample queries, k rows of the map (categories and, last, `general`), m experts.
-"""
+"""The choice of an expert under a policy if every query is judged on its own. Shapes: n sample queries, k rows of the
+map (categories and, last, `general`), m experts."""
 
 from __future__ import annotations
 
@@ -22,8 +20,8 @@ from coe.router.policy.map_solver import ExpertCosts
 from coe.router.types import BoolArray, Float64Array, FloatArray, IntArray
 
 RESERVE_ERRORS = 2.0
-"""Standard errors of a mean amount by which prices stay below a limit (ours): with none, every other sample has prices
-that exceed it in the long run."""
+"""Standard errors of a mean amount by which prices stay below a limit (ours). With none, every other sample has prices
+that exceed the limit in the long run."""
 
 
 @dataclass(frozen=True)
@@ -53,17 +51,17 @@ class Preference:
     barred: tuple[tuple[str | None, ...], ...] | None = None
 
     def worth(self, quality: NDArray[np.floating], row: int) -> Float64Array:
-        """(m,) what an expert is worth to one query of a row. In double precision, because a query is indifferent
-        exactly where prices are."""
+        """Return what each expert is worth to one query of a row, as an array of shape (m,). It is in double precision,
+        because a query is indifferent exactly where prices are."""
         toll = self.tolls if self.tolls.ndim == 1 else self.tolls[row]
         return np.asarray(quality.astype(np.float64) - toll)
 
     def utility(self, quality: NDArray[np.floating], row: int) -> Float64Array:
-        """(m,) as `worth`; -inf where an expert is not hosted."""
+        """Return what `worth` does, with -inf for experts that are not hosted."""
         return np.where(self.hosted, self.worth(quality, row), -np.inf)
 
     def bars(self, row: int) -> tuple[str | None, ...]:
-        """(m,) why an expert may not stand in for another on queries of a row; None where it may."""
+        """Return why each of m experts may not stand in for another on queries of a row; None if it may."""
         if self.barred is not None:
             return self.barred[row]
         return tuple(None if is_hosted else "is not hosted under the policy" for is_hosted in self.hosted)
@@ -82,7 +80,7 @@ class Priced:
     pinned: IntArray | None = None
 
     def of_sample(self, name: str) -> Float64Array:
-        """(m,) or (n, m) amounts of the sample's queries: for a pinned one its pin's, whatever the expert."""
+        """Return amounts of the sample's queries, (m,) or (n, m); for a pinned query its pin's, whatever the expert."""
         amount = self.amounts[name]
         rows = amount if amount.ndim == 1 else amount[self.rows]
         if self.pinned is None:
@@ -103,9 +101,8 @@ def solve_preference(
     budgets: Budgets,
     pins: Mapping[int, int] | None = None,
 ) -> Preference:
-    """The hosted experts and the tolls that keep a budget on an average on the sample.
-
-    Where memory is limited, those of the map are hosted, which keeps all budgets, and the best of what fits beside.
+    """Return the hosted experts and the tolls that keep a budget on an average on the sample. If memory is limited, the
+    map's experts are hosted, which keeps all budgets, and the best others that fit.
 
     Args:
         expert_of: (k,) the map under the same budgets and pins.
@@ -129,14 +126,14 @@ def solve_preference(
 
 
 def pinned_sample(sample: Float64Array, pinned: IntArray | None) -> Float64Array:
-    """The sample (n, m) with nothing to choose where a query is pinned: its pin's quality in every column."""
+    """Return the sample (n, m) with nothing to choose for pinned queries: their pin's quality in every column."""
     if pinned is None:
         return sample
     return np.where(pinned[:, None] < 0, sample, sample[np.arange(len(sample)), pinned][:, None])
 
 
 def averaged(costs: ExpertCosts, mass: FloatArray) -> ExpertCosts:
-    """Costs of one row (1, m), averaged by the traffic's mix (k,)."""
+    """Return costs of one row (1, m), averaged by the traffic's mix (k,)."""
     share = mass / max(float(mass.sum()), 1e-12)
     cost_usd, latency_ms = (
         np.asarray([share @ by_row], dtype=np.float32) for by_row in (costs.cost_usd, costs.latency_ms)
@@ -147,11 +144,9 @@ def averaged(costs: ExpertCosts, mass: FloatArray) -> ExpertCosts:
 def priced_by_row(
     rows: IntArray, mass: FloatArray, costs: ExpertCosts, pins: Mapping[int, int] = MappingProxyType({})
 ) -> Priced:
-    """Amounts that each budget on an average counts; of costs and latencies by row.
-
-    Costs differ by category, and the expensive experts get the queries of some: at an expert's mean cost, limits are
-    exceeded on traffic though they are kept on the sample.
-    """
+    """Return the amounts that each budget on an average counts, by row for costs and latencies. Costs differ by
+    category, and the expensive experts get the queries of some categories. At an expert's mean cost, limits would be
+    exceeded on traffic though they are kept on the sample."""
     mean = averaged(costs, mass)
     by_row = {"cost_usd": costs.cost_usd, "latency_ms": costs.latency_ms}
     amounts = {"active_params_b": costs.active_params_b.astype(np.float64)}
@@ -166,18 +161,17 @@ def priced_by_row(
 
 
 def share_of_rows(rows: IntArray, k: int) -> Float64Array:
-    """(k,) share of queries (n,) in each row."""
+    """Return the share of queries (n,) in each row, of shape (k,)."""
     return np.asarray(np.bincount(rows, minlength=k) / len(rows), dtype=np.float64)
 
 
 def amounts_by_row(
     per_row: NDArray[np.floating], means: NDArray[np.floating], share: NDArray[np.floating]
 ) -> Float64Array:
-    """(k, m) amounts of a budget by row of the map, such that each expert's mean over a sample is its mean amount.
-
-    The sample's mix of rows is not quite the traffic's, because stage 1 errs; a limit that an expert alone keeps must
-    remain one that can be kept. An amount of 0 is unknown (nothing of the category was answered) unless all of an
-    expert's are, and counts as the expert's mean.
+    """Return amounts of a budget by row of the map, (k, m), whose mean over a sample is each expert's mean amount. The
+    sample's mix of rows is not quite the traffic's, because stage 1 errs; a limit that an expert alone keeps must
+    remain feasible. An amount of 0 is unknown (nothing of the category was answered) and counts as the expert's mean,
+    unless all of the expert's amounts are 0.
 
     Args:
         per_row: (k, m) mean amounts of a query of a row; `means` (m,) of any query.
@@ -196,10 +190,9 @@ def tolls_within(
     priced: Priced,
     limits: Mapping[str, float],
 ) -> Float64Array:
-    """(m,) or (k, m) tolls under which the hosted experts keep the limit on an average, if there is one.
-
-    The toll is the margin on every expert but the reference: an expert must lead it by what errors of prediction do not
-    explain. Only where queries so decided exceed the limit, its price takes the margin's place.
+    """Return tolls, (m,) or (k, m), under which the hosted experts keep the limit on an average, if there is one. The
+    toll is the margin on every expert but the reference: an expert must lead it by what errors of prediction do not
+    explain. If queries decided so exceed the limit, its price takes the margin's place.
 
     Raises:
         InfeasibleBudgetError: no choice of the hosted experts keeps the limit.
@@ -215,9 +208,9 @@ def tolls_within(
 
 
 def price_with_reserve(name: str, quality: Float64Array, amounts: Float64Array, limit: float) -> float:
-    """A price that keeps the limit on the sample and, but for one case in forty, on all the traffic it was drawn from:
-    it is found again for a limit that is lower by `RESERVE_ERRORS` standard errors of the mean amount. Without a
-    reserve where that is less than any choice needs.
+    """Return a price that keeps the limit on the sample and, in 39 of 40 cases, on all the traffic it was drawn from.
+    It is found again for a limit that is lower by `RESERVE_ERRORS` standard errors of the mean amount. If no choice
+    keeps that, there is no reserve.
 
     Args:
         quality: (n, m); `amounts` (m,) or (n, m).
@@ -236,5 +229,5 @@ def price_with_reserve(name: str, quality: Float64Array, amounts: Float64Array, 
 
 
 def reference_expert(sample: NDArray[np.floating], hosted: BoolArray) -> int:
-    """The hosted expert of highest mean predicted quality: the best single one."""
+    """Return the hosted expert of highest mean predicted quality: the best single one."""
     return int(np.where(hosted, sample.mean(axis=0, dtype=np.float64), -np.inf).argmax())

@@ -21,23 +21,23 @@ from coe.router.types import DecisionReason, FloatArray
 
 SEED_BITS = 52
 FIRST_SEED = 2**53
-"""Seeds are even numbers from this one to its double, which JSON readers that keep numbers as doubles pass on, and say
-their place in between at once."""
+"""The smallest seed; seeds are even numbers from it to its double. JSON readers that keep numbers as doubles pass them
+on. A seed's place in between is the draw's number in [0, 1)."""
 
 
 @dataclass(frozen=True)
 class SolvedPolicy:
     """A solved policy: the map for its budgets, its pins (row -> expert number) and its exploration, None for none.
 
-    With a `plan` some categories are served by several experts. `unknown_languages` is the expert of queries in other
-    languages than those of the labelled queries; None: they are served as all others. `floor` says what quality it was
-    solved for.
+    With a `plan` some categories are served by several experts. `unknown_languages` is the expert of queries in
+    languages that the labelled queries lack; None: they are served as all others. `floor` is the quality it was solved
+    for.
 
     With a `preference` every query is judged on its own, and the map is what is shown, pinned and explained.
 
-    There is one order of experts for a query: first the planned one (the pin, else the map's expert or the one of
-    highest utility), then those that may stand in, by predicted quality less what the budgets' prices take. Next best,
-    failover, runner-up and exploration all follow it; an expert outside it never serves.
+    There is one order of experts for a query. The planned one is first: the pin, else the map's expert or the one of
+    highest utility. Then come those that may stand in, by predicted quality less what the budgets' prices take. Next
+    best, failover, runner-up and exploration all follow it; an expert outside it never serves.
     """
 
     solution: MapSolution
@@ -54,20 +54,20 @@ class SolvedPolicy:
         return self.plan.used if self.plan else {"quality": self.solution.quality, **self.solution.used}
 
     def expert_of(self, row: int) -> tuple[int, DecisionReason]:
-        """The expert for a category, where a pin of experts.yaml wins over the learned map."""
+        """Return the expert for a category and the reason; a pin of experts.yaml wins over the learned map."""
         if row in self.pins:
             return self.pins[row], DecisionReason.PINNED
         return int(self.solution.expert_of[row]), DecisionReason.MAP
 
     def planned(self, row: int, quality: FloatArray) -> tuple[int, DecisionReason]:
-        """The expert planned for a query of a category with predicted quality (m,), if all could serve."""
+        """Return the expert planned for a query of a category with predicted quality (m,), if all could serve."""
         expert, reason = self.expert_of(row)
         if reason is DecisionReason.PINNED or self.preference is None:
             return expert, reason
         return int(self.preference.utility(quality, row).argmax()), DecisionReason.QUERY
 
     def bars(self, row: int, planned: int, m: int) -> tuple[str | None, ...]:
-        """(m,) why each of m experts may not serve queries of a category whose plan is `planned`; None where it may."""
+        """Return why each of m experts may not serve queries of a category whose plan is `planned`; None if it may."""
         if self.preference is not None:
             bars = self.preference.bars(row)
         elif self.solution.fallbacks is not None:
@@ -77,7 +77,7 @@ class SolvedPolicy:
         return tuple(None if expert == planned else bar for expert, bar in enumerate(bars))
 
     def order(self, row: int, quality: FloatArray) -> list[int]:
-        """Everybody who may serve a query of a category with predicted quality (m,), the planned expert first."""
+        """Return the experts that may serve a query of a category with predicted quality (m,), the planned first."""
         planned, _ = self.planned(row, quality)
         if self.preference is not None:
             worth = self.preference.worth(quality, row)
@@ -92,11 +92,11 @@ class SolvedPolicy:
     def exploring(
         self, exploration: Exploration, budget: float, quality: FloatArray, rows: Sequence[int], mass: FloatArray
     ) -> SolvedPolicy:
-        """The policy with as much of the exploration as its budget, a mean loss, pays for.
+        """Return the policy with as much of the exploration as its budget, a mean loss, pays for.
 
         Args:
             quality: (n, m) predicted qualities that stand for the traffic; `rows` (n,) the row of the map of each.
-            mass: (n,) how much of the traffic each is; need not be normalised.
+            mass: (n,) how much of the traffic each is; need not be normalized.
         """
         free = [i for i, row in enumerate(rows) if row not in self.pins]
         orders = [self.order(rows[i], quality[i]) for i in free]
@@ -149,11 +149,8 @@ class Draw(NamedTuple):
 
 @dataclass(frozen=True)
 class ActionDistribution:
-    """All of a draw but its chance.
-
-    `wanted` serves for `reason` unless another expert is explored. `probs` are of the `eligible`, in their order;
-    `ranking` is the order in which they would serve.
-    """
+    """All of a draw but its chance. `wanted` serves for `reason` unless another expert is explored. `probs` are of the
+    `eligible`, in their order; `ranking` is the order in which they would serve."""
 
     eligible: tuple[int, ...]
     wanted: int
@@ -173,8 +170,11 @@ class ActionDistribution:
         return None if self.explores else Draw(self.wanted, self.reason)
 
     def draw(self, rng: np.random.Generator, seed: int | None = None) -> Draw:
-        """Draws one expert where one may be explored; `seed` is of an earlier draw, to make it again, None takes a new
-        one from `rng`."""
+        """Draw one expert, which may be an explored one.
+
+        Args:
+            seed: of an earlier draw, to repeat it; None takes a new one from `rng`.
+        """
         if seed is None:
             # As `rng.integers(2**52)` gives, in a tenth of its time.
             seed = FIRST_SEED + 2 * (rng.bit_generator.random_raw() >> (64 - SEED_BITS))
@@ -185,12 +185,11 @@ class ActionDistribution:
 def action_distribution(
     policy: SolvedPolicy, row: int, eligible: Sequence[int], quality: FloatArray
 ) -> ActionDistribution:
-    """The first of the policy's order that can serve, or an explored one of that order.
-
-    Nobody is tried in place of a pin, or of a fallback, whose query has lost its best expert already.
+    """Return the distribution over the policy's order: the first expert that can serve, or an explored one. A pin is
+    never replaced by exploration, nor is a fallback, whose query has lost its best expert already.
 
     Args:
-        eligible: who can serve the request; of these, experts outside the policy's order have probability 0.
+        eligible: experts that can serve the request; those outside the policy's order get probability 0.
 
     Raises:
         NoEligibleExpertError: no expert of the policy's order is eligible.
@@ -217,11 +216,11 @@ def action_distribution(
 
 
 def distribution(probs: Sequence[float]) -> list[float]:
-    """(m,) the probability of each of m outcomes or of one before it."""
+    """Return the cumulative probabilities of m outcomes."""
     below = np.cumsum(probs)
     return [float(each) for each in below / below[-1]]
 
 
 def position_of(below: Sequence[float], seed: int) -> int:
-    """Draws one of m outcomes by a seed: the inverse of their distribution at a number in [0, 1)."""
+    """Return the outcome that a seed draws: the inverse of the distribution at a number in [0, 1)."""
     return bisect_right(below, seed / FIRST_SEED - 1)

@@ -1,7 +1,5 @@
-"""Choice of the way to ask that serves each category, under the budgets of a policy. Pure.
-
-Shapes: k rows (categories, `general` among them), m experts, v ways, c = m + v choices: an expert, or a way.
-"""
+"""Choice of the way to ask that serves each category, under the budgets of a policy. Pure. Shapes: k rows (categories,
+`general` among them), m experts, v ways, c = m + v choices: an expert, or a way."""
 
 from __future__ import annotations
 
@@ -23,21 +21,24 @@ CALL_PRICE = 0.0002
 Budgets bound the rest (ours: of 0.0002 to 0.002 the best on training prompts)."""
 
 RESERVE_ERRORS = 3.3
-"""Standard errors of its mean use by which a plan stays below a limit: 99 times in 100 the mean of as many other
-prompts is within it. It is 2.33 of a normal distribution times the root of 2, because their mean errs, too."""
+"""Standard errors of its mean use by which a plan stays below a limit.
+
+At 3.3, the mean of as many other prompts is within the limit 99 times in 100. That is 2.33 of a normal distribution
+times the root of 2, because their mean errs, too.
+"""
 
 NO_SAVING = -1e3
 """Worth of what may not be chosen, in prices of the dearest choice."""
 
 RESERVE_STEPS = 16
-"""Ever lower limits that are tried until a plan keeps the reserve of what it uses itself: one that differs little from
-query to query needs none."""
+"""Number of ever lower limits that are tried until a plan keeps the reserve of its own use. A plan that differs little
+from query to query needs no reserve."""
 
 
 @dataclass(frozen=True)
 class StrategyPlan:
-    """`choice_of` (k,): who serves each category: expert e of m alone, or way `e - m`. `used` are means per
-    query, `calls` and `quality` among them; `binding` names the limits without which the plan would be better."""
+    """`choice_of` (k,): who serves each category: expert e of m alone, or way `e - m`. `used` are means per query,
+    `calls` and `quality` among them; `binding` names the limits without which the plan would be better."""
 
     choice_of: IntArray
     used: Mapping[str, float]
@@ -46,9 +47,12 @@ class StrategyPlan:
 
 @dataclass(frozen=True)
 class Choices:
-    """Inputs of a plan: `quality` (k, c), `spent` (k, c) of each limited amount and `calls`, `mass` (k,). `spread`
-    (k, c) is the standard deviation of each amount among queries of a category, and `n_queries` were measured. With a
-    `floor` the cheapest choice of that mean quality is the best."""
+    """Inputs of a plan.
+
+    `quality` is (k, c), `spent` (k, c) of each limited amount and `calls`, `mass` (k,). `spread` (k, c) is the standard
+    deviation of each amount among queries of a category, and `n_queries` were measured. With a `floor` the cheapest
+    choice of that mean quality is the best.
+    """
 
     quality: Float64Array
     spent: Mapping[str, Float64Array]
@@ -59,7 +63,7 @@ class Choices:
 
     @cached_property
     def worth(self) -> Float64Array:
-        """(k, c) quality less the price of calls; with a floor, what is saved of the dearest choice."""
+        """Return quality less the price of calls, (k, c); with a floor, what is saved of the most expensive choice."""
         worth = np.asarray(self.quality - CALL_PRICE * self.spent["calls"])
         if self.floor is None:
             return worth
@@ -72,7 +76,7 @@ class Choices:
         return {name: float(self.mass @ amounts[rows, chosen]) for name, amounts in self.spent.items()}
 
     def errors(self, chosen: IntArray) -> dict[str, float]:
-        """Standard errors of `means`: how much queries differ, within categories and between them."""
+        """Return standard errors of `means`: how much queries differ, within categories and between them."""
         rows, found = np.arange(len(chosen)), {}
         for name, amounts in self.spent.items():
             each, within = amounts[rows, chosen], self.spread[name][rows, chosen]
@@ -81,8 +85,8 @@ class Choices:
         return found
 
     def best_with_reserve(self, limits: Mapping[str, float]) -> IntArray | None:
-        """(k,) the choice of highest mean worth that stays within the limits by RESERVE_ERRORS standard errors; without
-        a reserve where no choice leaves one. None where nothing keeps them."""
+        """Return the choices of highest mean worth that stay within the limits by RESERVE_ERRORS standard errors, (k,).
+        If no choice leaves a reserve, there is none. None if nothing keeps the limits."""
         found = self.best(limits)
         if found is None or not limits:
             return found
@@ -98,7 +102,7 @@ class Choices:
         return found
 
     def best(self, limits: Mapping[str, float]) -> IntArray | None:
-        """(k,) the choice of highest mean worth within the limits; None where there is none."""
+        """Return the choices of highest mean worth within the limits, (k,); None if there are none."""
         if not limits and self.floor is None:
             return np.asarray(self.worth.argmax(axis=1))
         (k, c), mass = self.worth.shape, self.mass[:, None]
@@ -118,8 +122,8 @@ def choices_of(
     pins: Mapping[int, int],
     floor: Floor | None = None,
 ) -> Choices:
-    """Every expert alone, and every way, as far as all whom it may ask are `allowed` (m,). A pinned category (row
-    -> expert) has its expert alone."""
+    """Return every expert alone, and every strategy whose experts are all `allowed` (m,). A pinned category (row ->
+    expert) has its expert alone."""
     k, m = evidence.quality.shape
     asks = np.concatenate([np.broadcast_to(np.eye(m), (k, m, m)), ways.asks], axis=1)
     alone = cautious_quality(evidence, costs.cost_usd if floor is None else 0.0)
@@ -142,8 +146,10 @@ def choices_of(
 
 
 def solve_plan(choices: Choices, expert_of: IntArray, limits: Mapping[str, float]) -> StrategyPlan:
-    """The plan of highest quality within the limits on means, with a reserve. `expert_of` (k,) is the map, which keeps
-    them and serves where the solver finds nothing.
+    """Return the plan of highest quality within the limits on means, with a reserve.
+
+    Args:
+        expert_of: (k,) the map, which keeps the limits and serves if the solver finds nothing.
 
     Raises:
         InfeasibleBudgetError: no plan within the limits has the floor's quality.

@@ -24,8 +24,8 @@ PROMPT = {
     "image_in": "input",
 }
 ANSWER = {"output": None, "reasoning": "output", "audio_out": "output", "image_out": "output"}
-"""Kinds of tokens, and the kind whose price each has where it has none of its own. litellm does so, too: a provider
-without a price of cached tokens bills them as others."""
+"""Kinds of tokens of an answer. A kind without a price has the price of another, as in litellm: a provider without a
+price of cached tokens bills them as others."""
 
 KINDS = PROMPT | ANSWER
 MEDIA = frozenset({"cache_read_audio", "audio_in", "image_in", "audio_out", "image_out"})
@@ -60,7 +60,7 @@ class Price:
         return tuple(reversed(found))
 
     def at(self, prompt_tokens: float) -> Mapping[str, float]:
-        """The rate of each kind in requests with prompts of that length."""
+        """Return the rate of each kind in requests with prompts of that length."""
         return next(rates for least, rates in self.tiers if prompt_tokens > least)
 
     @property
@@ -70,7 +70,7 @@ class Price:
         return rates["input"], rates["output"]
 
     def most(self, prompt_tokens: int, answer_tokens: int, without: Collection[str] = ()) -> float:
-        """The most USD that so many tokens can cost, of whatever kinds they are but for some."""
+        """Return the highest cost in USD of so many tokens, of any kinds but those of `without`."""
         reached = [rates for least, rates in self.tiers if prompt_tokens > least]
 
         def dearest(kinds: Iterable[str]) -> float:
@@ -80,7 +80,7 @@ class Price:
 
 
 def cost(usage: Usage, price: Price) -> float:
-    """USD of one answer. Equals `litellm.completion_cost` at the prices of litellm's table."""
+    """Return the cost of one answer in USD; it equals `litellm.completion_cost` at the prices of litellm's table."""
     prompt, answer = usage.prompt_tokens, usage.completion_tokens
     for least, rates in price.tiers:  # noqa: B007  # as `at`, without its calls in each chat
         if prompt > least:
@@ -100,7 +100,7 @@ def cost(usage: Usage, price: Price) -> float:
 
 
 def resolved(stated: Mapping[str, float]) -> dict[str, float]:
-    """The rate of every kind."""
+    """Return the rate of every kind."""
     found: dict[str, float] = {}
     for kind, other in KINDS.items():
         found[kind] = stated.get(kind, found[other] if other else 0.0)

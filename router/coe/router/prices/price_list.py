@@ -36,7 +36,7 @@ TIER = re.compile(r"(.+)_above_(\d+)(k?)_tokens")
 
 @cache
 def price_table() -> Mapping[str, Mapping[str, object]]:
-    """Facts by litellm's name of a model; empty where litellm is not installed or has no such table."""
+    """Load facts by litellm's name of a model; empty if litellm is not installed or has no such table."""
     spec = find_spec("litellm")
     if spec is None or spec.origin is None:
         return {}
@@ -48,24 +48,24 @@ def price_table() -> Mapping[str, Mapping[str, object]]:
 
 
 def listed_facts(model: str) -> dict[str, object]:
-    """Keys of an entry of experts.yaml that the table knows of a model in litellm's notation, e.g. openai/gpt-4o-mini:
-    prices in USD per million tokens, context in tokens, tools, images."""
+    """Return the keys of an experts.yaml entry that the table knows of a model in litellm's notation. They are prices
+    in USD per million tokens, context in tokens, tools, images. A model is named like openai/gpt-4o-mini."""
     return entry_keys(price_entry(model))
 
 
 def listed_mode(model: str) -> object:
-    """Task of a model by the table: `chat`, which an unknown one has too, `embedding`, ..."""
+    """Return a model's task by the table: `chat`, also for an unknown one, `embedding`, ..."""
     return price_entry(model).get("mode", "chat")
 
 
 def price_entry(model: str) -> Mapping[str, object]:
-    """Everything that the table has of a model in litellm's notation."""
+    """Return everything that the table has of a model in litellm's notation."""
     table = price_table()
     return table.get(model) or table.get(model.partition("/")[2]) or {}
 
 
 def entry_keys(facts: Mapping[str, object]) -> dict[str, object]:
-    """The same keys of facts under litellm's names, as its table and its proxy's `model_info` have them."""
+    """Return the same keys from facts under litellm's names, as in its table and its proxy's `model_info`."""
     found: dict[str, object] = entry_prices(facts)
     context = facts.get("max_input_tokens") or facts.get("max_tokens")
     if isinstance(context, int) and context > 0:
@@ -77,8 +77,8 @@ def entry_keys(facts: Mapping[str, object]) -> dict[str, object]:
 
 
 def entry_prices(facts: Mapping[str, object]) -> dict[str, Any]:
-    """Those of prices; none where neither input nor output has one. Prices by time of day, by region and of faster
-    service are left out, and those of batches: the lines of ours are sent as chats, at the price of chats."""
+    """Return the keys of prices; none if neither input nor output has one. Prices by time of day, by region and of
+    faster service are left out, and those of batches: coe sends batch lines as chats, at the price of chats."""
     found: dict[str, Any] = rates_of(facts)
     above: dict[int, dict[str, float]] = {}
     inclusive = facts.get("litellm_provider") == "xai"  # whose prices change at the limit, others' above it

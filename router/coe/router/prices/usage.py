@@ -22,9 +22,11 @@ SHORT_LIFETIMES = ("ephemeral_5m_input_tokens", "ephemeral_30m_input_tokens")
 
 
 class Usage(Record):
-    """Tokens of one answer. `kinds` has disjoint parts of both counts, by name: those that `router.cost.Rates` can
-    price apart. All others are plain text. `is_estimated` is true when the expert did not report usage and events were
-    counted."""
+    """Tokens of one answer.
+
+    `kinds` has disjoint parts of both counts, by name: those that `router.cost.Rates` can price apart. All others are
+    plain text. `is_estimated` is true when the expert did not report usage and events were counted.
+    """
 
     prompt_tokens: int = Field(default=0, ge=0)
     completion_tokens: int = Field(default=0, ge=0)
@@ -33,7 +35,7 @@ class Usage(Record):
 
     @classmethod
     def total(cls, usages: Collection[Usage]) -> Usage:
-        """The sum; an estimate where a part is one."""
+        """Return the sum, which is an estimate if a part is one."""
         return cls(
             prompt_tokens=sum(each.prompt_tokens for each in usages),
             completion_tokens=sum(each.completion_tokens for each in usages),
@@ -42,13 +44,13 @@ class Usage(Record):
         )
 
     def of(self, kinds: Iterable[str]) -> int:
-        """Tokens of some kinds together."""
+        """Return the tokens of some kinds together."""
         return sum(self.kinds.get(kind, 0) for kind in kinds)
 
 
 def usage_of(said: Mapping[str, Any]) -> Usage:
-    """A provider's usage object: OpenAI's of chats and of responses, Anthropic's, Gemini's, and what DeepSeek, xAI,
-    vLLM and litellm make of OpenAI's. What is missing or no count is 0."""
+    """Read a provider's usage object; what is missing or no count is 0. It may be OpenAI's of chats or responses,
+    Anthropic's, Gemini's, or OpenAI's as changed by DeepSeek, xAI, vLLM and litellm."""
     if "prompt_tokens" not in said:
         said = as_chat_usage(said)
     prompt, answer = count(said, "prompt_tokens"), count(said, "completion_tokens")
@@ -67,8 +69,8 @@ TOTALS = {"prompt_tokens", "completion_tokens", "total_tokens"}
 
 
 def prompt_kinds(said: Mapping[str, Any], prompt: int) -> dict[str, int]:
-    """Disjoint parts of the prompt. What was read from the cache may be counted once more by its medium: a medium is
-    then charged for what the cache leaves of the prompt, at most, as litellm does."""
+    """Return disjoint parts of the prompt. A provider may count what was read from the cache once more by its medium. A
+    medium is then charged for at most what the cache leaves of the prompt, as litellm does."""
     details = mapping(said, "prompt_tokens_details")
     hits = count(said, "cache_read_input_tokens") or count(said, "prompt_cache_hit_tokens")
     read = min(hits or count(details, "cached_tokens"), prompt)
@@ -94,7 +96,7 @@ def prompt_kinds(said: Mapping[str, Any], prompt: int) -> dict[str, int]:
 
 
 def answer_kinds(details: Mapping[str, Any], answer: int) -> dict[str, int]:
-    """Disjoint parts of the answer."""
+    """Return disjoint parts of the answer."""
     kinds, left = {}, answer
     for kind, name in (("audio_out", "audio_tokens"), ("image_out", "image_tokens"), ("reasoning", "reasoning_tokens")):
         kinds[kind] = min(count(details, name), left)
@@ -103,7 +105,7 @@ def answer_kinds(details: Mapping[str, Any], answer: int) -> dict[str, int]:
 
 
 def as_chat_usage(said: Mapping[str, Any]) -> dict[str, Any]:
-    """The usage object of another API in the terms of a chat completion."""
+    """Translate the usage object of another API to that of a chat completion."""
     if "promptTokenCount" in said:
         return gemini_as_chat(said)
     prompt, answer = count(said, "input_tokens"), count(said, "output_tokens")
@@ -122,7 +124,7 @@ def as_chat_usage(said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def gemini_as_chat(said: Mapping[str, Any]) -> dict[str, Any]:
-    """Gemini's `usageMetadata`, whose candidates are counted without what the model thought."""
+    """Translate Gemini's `usageMetadata`, whose candidates are counted without the model's thoughts."""
     thoughts = count(said, "thoughtsTokenCount")
     read = by_modality(said, "cacheTokensDetails")
     return {
@@ -135,7 +137,7 @@ def gemini_as_chat(said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def by_modality(said: Mapping[str, Any], name: str) -> dict[str, int]:
-    """Gemini's list of counts by modality, under OpenAI's names."""
+    """Return Gemini's list of counts by modality, under OpenAI's names."""
     found: Counter[str] = Counter()
     listed = said.get(name)
     for part in listed if isinstance(listed, list) else ():
@@ -145,7 +147,7 @@ def by_modality(said: Mapping[str, Any], name: str) -> dict[str, int]:
 
 
 def chat_usage(usage: Usage) -> dict[str, Any]:
-    """The usage object of a chat completion."""
+    """Build the usage object of a chat completion."""
     prompt, answer = usage.prompt_tokens, usage.completion_tokens
     found: dict[str, Any] = {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
     if read := usage.of(READ):

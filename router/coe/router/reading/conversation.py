@@ -17,11 +17,9 @@ LEAST_SHARE = 0.1
 
 
 def own_share(ask: str, confidence: float) -> float:
-    """Share of an ask in what it and those before it mean, in [0, 1): s / (1 + s) with s = p (bytes / 16)^2.
-
-    "and in Spanish?" says little alone, and p, the probability of its most likely category, shows it; a sentence that
-    names its task needs nothing before it.
-    """
+    """Return an ask's share in the joint meaning of it and earlier asks, in [0, 1): s / (1 + s), s = p (bytes / 16)^2.
+    "and in Spanish?" says little alone, and p, the probability of its most likely category, shows it. A sentence that
+    names its task needs nothing before it."""
     strength = confidence * (len(ask.encode("utf-8", "replace")) / SELF_CONTAINED_BYTES) ** 2
     return strength / (1 + strength)
 
@@ -29,15 +27,14 @@ def own_share(ask: str, confidence: float) -> float:
 def in_context(
     asks: Sequence[str], encode: Callable[[str], FloatArray], confidence: Callable[[FloatArray], float]
 ) -> FloatArray:
-    """(1, d) vector of a conversation: the sum of its asks' vectors by share, of unit length.
-
-    The last ask takes its own share, the one before it its own share of the rest, and so on until nearly nothing is
-    left, so the vector of a self-contained ask is its own, to the last bit.
+    """Return the vector of a conversation, (1, d): the sum of its asks' vectors by share, of unit length. The last ask
+    takes its own share, the one before it its own share of the rest, and so on until nearly nothing is left. The vector
+    of a self-contained ask is therefore its own, to the last bit.
 
     Args:
         asks: newest first, at least one.
-        encode: gives (1, d) of a text.
-        confidence: gives the probability of the most likely category of a vector (1, d).
+        encode: returns the vector (1, d) of a text.
+        confidence: returns the probability of the most likely category of a vector (1, d).
     """
     rest, total = 1.0, np.zeros(0, dtype=np.float32)
     for place, ask in enumerate(asks, start=1):

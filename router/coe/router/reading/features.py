@@ -1,13 +1,12 @@
-"""The features that a decision is made from: what a request consists of, as an embedding of unit length in half
-precision, which the log can keep exactly. Pure.
+"""The features that a decision is made from: an embedding of unit length, in the half precision of the log.
 
 A request is an ask, material that was pasted around it, and perhaps a task in the system prompt. A detector that
-training fitted tells asks from material by their vectors, so no list of words says which part is the ask, and a new
+training fitted separates asks from material by their vectors. No list of words says which part is the ask, and a new
 language needs none.
 
 A router decides from what it would read back from its log, so a decision can be made again bit for bit. Rounding
-changed the category of 1 of 1,500 seed queries with the default encoder and of none with the static one, and no
-confidence by more than 0.0003. Shapes: d dimensions, n texts.
+changed the category of 1 of 1,500 seed queries with the default encoder and of none with the static one. No confidence
+changed by more than 0.0003. The module is pure. Shapes: d dimensions, n texts.
 """
 
 from __future__ import annotations
@@ -44,13 +43,14 @@ MAX_BETWEEN = 4
 """Short blocks amid the material that are looked at; a text with more of them, such as a chat export, has none."""
 
 MAX_SENTENCE_CHARS, MAX_SENTENCES = 240, 8
-"""Of a system prompt."""
+"""Characters of a sentence and sentences of a system prompt that are read."""
 
 TASK_SHARE = 0.8
-"""Of a task in the system prompt in what stage 1 reads; the user's message has the rest. 0.7 to 1.0 hardly differed."""
+"""Share of a system prompt's task in the vector that stage 1 reads; the user's message has the rest. Values from 0.7 to
+1.0 hardly differed."""
 
 TASK_CONFIDENCE = 0.3
-"""Probability of its most likely category from which a system prompt is read as a task: rules and a persona say little
+"""Probability of its most likely category from which a system prompt is read as a task. Rules and a persona say little
 of a category."""
 
 CACHED_TEXTS = 256
@@ -75,30 +75,30 @@ QUERIES_OF_A_LETTER = 2
 """Labelled queries that make a letter known: a single one may quote a name."""
 
 UNKNOWN_SHARE = 0.02
-"""Of a text's letters: with more that no labelled query has, it is in another language than all of them."""
+"""Share of a text's letters that no labelled query has, above which its language is unknown."""
 
 BLOCK = re.compile(r"\n\s*\n|^(?:`{3,}|~{3,}|\"{3}|-{3,}|={3,})[^\n]*$", re.MULTILINE)
 SENTENCE = re.compile(r"(?<=[.?!])\s+|(?<=[。？！])|\n+")
 
 Encode = Callable[[Sequence[str]], FloatArray]
-"""(n, d) of texts."""
+"""A function from n texts to their vectors, (n, d)."""
 
 
 def fingerprint(*parts: object) -> str:
-    """First 32 hex digits of a SHA-256 over parts in order: file hashes and whatever else changes a vector."""
+    """Return the first 32 hex digits of a SHA-256 over parts in order: file hashes, and all that changes a vector."""
     return hashlib.sha256("\0".join(str(part) for part in parts).encode()).hexdigest()[:32]
 
 
 def unit_rows(vectors: FloatArray) -> FloatArray:
-    """Vectors (n, d) divided by their length; a zero row stays."""
+    """Divide vectors (n, d) by their length; a zero row stays."""
     norms = np.sqrt(np.add.reduce(vectors * vectors, axis=1, keepdims=True))  # as `np.linalg.norm`, by way of less
     return np.asarray(vectors / np.where(norms > 0, norms, 1.0), dtype=np.float32)
 
 
 @lru_cache(maxsize=4 * KEPT_AT_ONCE)
 def asked_in(text: str) -> str:
-    """What an encoder gets of a text. The last ones are remembered: a query's is encoded with those of its turn, then
-    looked up alone."""
+    """Return the encoder's input for a text. The last ones are cached, since a query is looked up again after its
+    turn."""
     return normalise(shortened(text))
 
 
@@ -126,7 +126,7 @@ class NormalisedEncoder:
         return {}
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
-        """(n, d) of the normalised texts. Raises what the encoder raises."""
+        """Return the vectors (n, d) of the normalized texts; errors are those of the encoder."""
         if not 0 < len(texts) <= KEPT_AT_ONCE:
             return self.encoder.encode([normalise(shortened(text)) for text in texts])
         asked = [asked_in(text) for text in texts]
@@ -144,8 +144,8 @@ class NormalisedEncoder:
 
 
 class Features(NamedTuple):
-    """Embeddings (n, d) as they are after a stay in the log, the bytes that it keeps of them, the part of a request
-    that they are of, and the script of its letters if they are of no labelled query."""
+    """Embeddings (n, d) as the log would return them, and the bytes that it keeps of them. `view` is the part of a
+    request that they are of, `unknown_language` the script of its letters if no labelled query has them."""
 
     vectors: FloatArray
     stored: bytes
@@ -154,26 +154,26 @@ class Features(NamedTuple):
 
 
 def features_of(embeddings: FloatArray, view: View = View.WHOLE, unknown_language: str | None = None) -> Features:
-    """The features of embeddings (n, d)."""
+    """Return the features of embeddings (n, d)."""
     halves = embeddings.astype(STORED)
     return Features(halves.astype(np.float32), halves.tobytes(), view, unknown_language)
 
 
 def letter_number(letter: str) -> int:
-    """A letter's code point; one for all Chinese and Japanese signs and one for all Korean ones, which are too many to
-    have seen each."""
+    """Return a letter's code point, with one number for all Chinese and Japanese signs and one for all Korean ones.
+    These signs are too many for labelled queries to have each."""
     return ord(letter) if letter < "\u2e80" else 0xAC00 if "\uac00" <= letter <= "\ud7ff" else 0x2E80
 
 
 def known_letters(texts: Iterable[str]) -> IntArray:
-    """(v,) numbers of the letters that labelled queries are written in."""
+    """Return the numbers of the letters that labelled queries are written in, of shape (v,)."""
     seen = Counter(number for text in texts for number in {letter_number(c) for c in text.lower() if c.isalpha()})
     return np.array(sorted(n for n, count in seen.items() if count >= QUERIES_OF_A_LETTER), dtype=np.int64)
 
 
 def unknown_language(text: str, known: frozenset[int]) -> str | None:
-    """The script of a text that is in another language than all labelled queries, by the letters that no two of these
-    have: `greek`, or `latin` for Czech. None where these are few, and where it has no letter beyond ASCII."""
+    """Return the script of a text in a language that labelled queries lack: `greek`, or `latin` for Czech. It goes by
+    the letters that fewer than two labelled queries have. None if these are few, or if no letter is beyond ASCII."""
     if not known or text.isascii():
         return None
     text = shortened(text).lower()
@@ -184,12 +184,12 @@ def unknown_language(text: str, known: frozenset[int]) -> str | None:
 
 
 def to_bytes(embedding: FloatArray) -> bytes:
-    """Bytes that the log keeps of one embedding (d,) or (1, d): d half-precision numbers."""
+    """Return the bytes that the log keeps of one embedding (d,) or (1, d): d half-precision numbers."""
     return embedding.astype(STORED).tobytes()
 
 
 def from_bytes(data: bytes) -> FloatArray:
-    """One embedding (d,) of the log. Raises DataError when the bytes are not half-precision numbers."""
+    """Return one embedding (d,) of the log, or raise DataError if the bytes are not finite half-precision numbers."""
     if len(data) % STORED.itemsize:
         raise DataError(
             f"an embedding of the log has {len(data)} bytes, which is not a number of half-precision values"
@@ -201,10 +201,10 @@ def from_bytes(data: bytes) -> FloatArray:
 
 
 def features_hash(stored: bytes, key: bytes = b"") -> str:
-    """Identity of one embedding as `to_bytes` gives it: 96 bits of BLAKE2b in hexadecimal.
+    """Return the identity of one embedding as `to_bytes` returns it: 96 bits of BLAKE2b in hexadecimal.
 
     Args:
-        key: up to 64 bytes, without which a guess of what was asked cannot be tested.
+        key: up to 64 bytes; without it nobody can test a guess of the request.
     """
     return hashlib.blake2b(stored, digest_size=DIGEST_BYTES, key=key).hexdigest()
 
@@ -219,7 +219,7 @@ class Reading(NamedTuple):
 
 @dataclass(frozen=True)
 class AskDetector:
-    """Two logistic regressions. `weights` (d,) and an offset tell by its vector whether a text asks for something;
+    """Two logistic regressions. `weights` (d,) and an offset tell by its vector whether a text asks for something.
     `shape` (9,) and an offset tell by that and by `candidate_shapes` which part of a message is its ask."""
 
     weights: FloatArray
@@ -228,19 +228,19 @@ class AskDetector:
     shape_offset: float
 
     def log_odds(self, vectors: FloatArray) -> Float64Array:
-        """(n,) that a text asks for something, by vectors (n, d)."""
+        """Return the log odds (n,) that a text asks for something, by vectors (n, d)."""
         return np.asarray(vectors @ self.weights + self.offset, dtype=np.float64)
 
     def ask_odds(self, text: str, candidates: Sequence[str], vectors: FloatArray) -> Float64Array:
-        """(c,) log odds that each candidate is the ask of a message, by the vectors (1 + c, d) of all."""
+        """Return the log odds (c,) that each candidate is the ask of a message, by the vectors (1 + c, d) of all."""
         shapes = candidate_shapes(text, candidates, self.log_odds(vectors))
         return np.asarray(shapes @ self.shape + self.shape_offset, dtype=np.float64)
 
 
 def candidate_shapes(text: str, candidates: Sequence[str], odds: Float64Array) -> Float64Array:
-    """(c, 9) of candidates in a text, by the log odds (1 + c,) that the text and each of them asks for something: those
-    odds, also over those of the text, the lengths of both, whether it begins or ends the text, ends with a question
-    mark or a colon, and has lines."""
+    """Return the shapes (c, 9) of candidates, by the log odds (1 + c,) that the text and each of them is an ask. They
+    are those odds, also relative to the text's, and the lengths of both. Five flags follow: the candidate begins or
+    ends the text, ends with a question mark or a colon, or has lines."""
     rows = [
         (
             own,
@@ -259,8 +259,8 @@ def candidate_shapes(text: str, candidates: Sequence[str], odds: Float64Array) -
 
 
 def ask_candidates(text: str) -> list[str]:
-    """The parts of a long text that may be what is asked: its first and last block, line and sentence, what a colon
-    ends at its head, and a few short blocks between; none of a short text."""
+    """Return the parts of a long text that may be its ask; none of a short text. They are its first and last block,
+    line and sentence, its head up to a colon, and a few short blocks in between."""
     if len(text) < MIN_CHARS:
         return []
     lines = [line for line in text.split("\n") if line.strip()]
@@ -279,36 +279,37 @@ def ask_candidates(text: str) -> list[str]:
 
 
 def ends_of(line: str) -> list[str]:
-    """The first and the last sentence."""
+    """Return the first and the last sentence."""
     sentences = [each for each in SENTENCE.split(line) if each.strip()]
     return [sentences[0], sentences[-1]] if sentences else [line, line]
 
 
 def until_colon(line: str) -> str:
-    """The head of a line up to its first colon; empty without one."""
+    """Return the head of a line up to its first colon; empty without one."""
     return line[: line.find(":", 0, MAX_ASK_CHARS) + 1]
 
 
 def short_ones(parts: Iterable[str], most_chars: int) -> list[str]:
-    """The parts that are not too long, stripped, each once."""
+    """Return the parts that are not too long, stripped, each once."""
     return [part for part in dict.fromkeys(map(str.strip, parts)) if 0 < len(part) <= most_chars]
 
 
 def task_candidates(system: str) -> list[str]:
-    """The parts of a system prompt that may say what to do with each message: all of a short one, and its sentences."""
+    """Return the parts of a system prompt that may be each message's task: a short prompt itself, and sentences."""
     return short_ones([system, *SENTENCE.split(system)], MAX_SENTENCE_CHARS)[: MAX_SENTENCES + 1]
 
 
 def read_ask(text: str, encode: Encode, detector: AskDetector | None) -> Reading:
-    """Reads one message."""
+    """Read one message."""
     candidates = [] if detector is None else ask_candidates(text)
     vectors = encode([text, *candidates])
     return Reading(vectors) if detector is None else reading_of(text, candidates, vectors, detector)
 
 
 def reading_of(text: str, candidates: Sequence[str], vectors: FloatArray, detector: AskDetector) -> Reading:
-    """The reading of a message by the vectors (1 + c, d) of it and of its candidates: the mean of that of the likeliest
-    ask and that of the whole, which has the larger share only where nothing in it looks like an ask."""
+    """Return the reading of a message, by the vectors (1 + c, d) of it and of its candidates. Its vector is the mean of
+    the likeliest ask's and the whole message's. The whole has the larger share only if nothing in it looks like an
+    ask."""
     if not candidates:
         return Reading(vectors)
     odds = detector.ask_odds(text, candidates, vectors)
@@ -321,10 +322,10 @@ def reading_of(text: str, candidates: Sequence[str], vectors: FloatArray, detect
 def read_task(
     system: str, encode: Encode, detector: AskDetector | None, confidence: Callable[[FloatArray], float]
 ) -> Reading | None:
-    """What a system prompt tells to do; None where it is a persona, rules, or of no clear category.
+    """Return the reading of a system prompt's task; None if the prompt is a persona, rules, or of no clear category.
 
     Args:
-        confidence: gives the probability of the most likely category of a vector (1, d).
+        confidence: returns the probability of the most likely category of a vector (1, d).
     """
     if detector is None or not (candidates := task_candidates(system)):
         return None
@@ -340,7 +341,7 @@ def read_task(
 
 
 def under_task(task: Reading | None, reading: Reading) -> Reading:
-    """The reading of a message under the task of a system prompt."""
+    """Return the reading of a message under the task of a system prompt."""
     if task is None:
         return reading
     return task._replace(vector=unit_rows(TASK_SHARE * task.vector + (1 - TASK_SHARE) * reading.vector))
@@ -349,7 +350,7 @@ def under_task(task: Reading | None, reading: Reading) -> Reading:
 def read_query(
     query: Query, encode: Encode, detector: AskDetector | None, confidence: Callable[[FloatArray], float]
 ) -> Reading:
-    """Reads a query: its ask, those before it as far as it needs them, and the task in its system prompt.
+    """Read a query: its ask, the earlier asks that it needs, and the task in its system prompt.
 
     Args:
         confidence: as of `read_task`.

@@ -1,8 +1,8 @@
-"""The request in a text, without its wrapping: fences, shouting, greetings, thanks and empty frames. Pure, but for
-words that are read once, from polite_phrases.toml.
+"""The request in a text, without its wrapping: fences, shouting, greetings, thanks and empty frames.
 
-A usual text comes back as it was but for the space around it, so a router that was fitted on plain texts needs no other
-vectors. Applying it twice changes nothing more.
+An ordinary text comes back as it was but for the space around it. So a router that was fitted on plain texts needs no
+other vectors. A second application changes nothing more. The module is pure, but for words that are read once, from
+polite_phrases.toml.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ CAPITALISED = re.compile(r"[A-Z](?<![a-zA-Z]{2})[a-zA-Z]+")
 IDENTIFIER = re.compile(r"(?:[a-z]{2,}|[A-Z][a-z]+)(?:[A-Z][a-z]+)+")
 
 HEAD_CHARS, TAIL_CHARS = 400, 200
-"""Of a longer text an encoder gets its first and last characters: instructions are at the head or the tail, and reading
-more of the material between cost time and told the seed queries apart no better."""
+"""Characters at the head and at the tail of a longer text that an encoder gets. Instructions are at the head or the
+tail. Reading more of the material between cost time and separated the seed queries no better."""
 
 MIN_REST_CHARS = 3
 """A shorter rest says less than the courtesy around it ("Thanks, ok")."""
@@ -60,21 +60,19 @@ CASED_SHARE = 0.8
 """Share of the letters that must belong to words of a script with capitals: SQL in a Japanese text is not shouted."""
 
 MAX_TITLE_LETTERS = 40
-"""A text with a space in as many characters and no capital but its first is in usual case: that one word is less than
+"""Characters in which an ordinary text has a space, and no capital but its first letter. One such word is less than
 `TITLE_SHARE` of `MIN_TITLE_WORDS`."""
 
 MIN_WORDS = 2
 MIN_LETTERS = 8
 MIN_TITLE_WORDS = 5
-"""Below these, capitals are as likely a name, an acronym or the start of a sentence as a habit (ours)."""
+"""Words below which capitals are as likely a name, an acronym or the start of a sentence as a habit (ours)."""
 
 
 def normalise(text: str) -> str:
-    """The text without a fence around all of it, without courtesy at its ends, in usual case, stripped.
-
+    """Return the text without a fence around all of it, without courtesy at its ends, in ordinary case, stripped.
     Numbers, code, quotations and words of the request stay as they are, but for the case of a text that is shouted, in
-    title case or in random case. A text that is nothing but courtesy keeps it.
-    """
+    title case or in random case. A text that is nothing but courtesy keeps it."""
     before, rest = None, text.strip()
     while rest != before:  # each round is shorter, so it ends: courtesy in a fence in courtesy
         before, rest = rest, without_courtesy(without_fence(rest))
@@ -82,7 +80,7 @@ def normalise(text: str) -> str:
 
 
 def without_fence(text: str) -> str:
-    """The body where one fence without a programming language wraps the whole text; a fenced part stays fenced."""
+    """Return the body if one fence without a programming language wraps the whole text; a fenced part stays fenced."""
     found = WHOLE_FENCE.fullmatch(text)
     if found is None or found["mark"] in found["body"]:
         return text
@@ -90,7 +88,7 @@ def without_fence(text: str) -> str:
 
 
 def without_courtesy(text: str) -> str:
-    """The text from its first sentence to its last that says something; all of it when too little would be left."""
+    """Return the text between its first and last sentence that say something; all of it if too little is left."""
     ends = [match.end() for match in SENTENCE_END.finditer(text)]
     if not ends or ends[-1] < len(text):
         ends.append(len(text))
@@ -107,7 +105,7 @@ def without_courtesy(text: str) -> str:
 
 
 def is_courtesy(sentence: str) -> bool:
-    """There are words, each asks for nothing, and there is no number, code or quotation."""
+    """Return whether there are words, each asks for nothing, and there is no number, code or quotation."""
     if len(sentence) > MAX_COURTESY_CHARS:
         return False
     known, phrases, words = courtesy_words(), courtesy_phrases(), list[str]()
@@ -136,7 +134,7 @@ def courtesy_phrases() -> re.Pattern[str]:
 
 
 def in_usual_case(text: str) -> str:
-    """Small letters where the prose of the text is shouted, in title case or in random case; else the text itself."""
+    """Return a text in small letters if its prose is shouted, in title case or in random case."""
     if text[1:].islower() and " " in text[:MAX_TITLE_LETTERS]:
         return text
     prose = QUOTED.sub(" ", text)
@@ -159,18 +157,18 @@ def in_usual_case(text: str) -> str:
 
 
 def is_random_case(word: str) -> bool:
-    """Capitals inside of a word, as in tHiS, which is neither all capitals nor an identifier, as in readText."""
+    """Return whether a word has inner capitals, as in tHiS, but is neither all capitals nor an identifier."""
     return not word.isupper() and any(letter.isupper() for letter in word[1:]) and not IDENTIFIER.fullmatch(word)
 
 
 def shortened(text: str) -> str:
-    """The head and the tail of a long text on lines of their own; a usual one as it is."""
+    """Return the head and the tail of a long text on lines of their own, and other texts as they are."""
     if len(text) <= HEAD_CHARS + TAIL_CHARS:
         return text
     return f"{text[:HEAD_CHARS]}\n{text[-TAIL_CHARS:]}"
 
 
 def normalised_text(text: str) -> str:
-    """Lower-case letters and digits only, by which texts count as the same query; a text without any (such as '???')
-    stays as it is, stripped."""
+    """Return lower-case letters and digits only, by which texts count as the same query. A text without any (such as
+    '???') stays as it is, stripped."""
     return NEITHER.sub("", text.lower()) or text.strip()

@@ -31,7 +31,7 @@ class MapScorer:
 
 
 def build(options: Options) -> ScorerOf:
-    """The map has no arrays but its evidence."""
+    """Build the map, which has no arrays but its evidence."""
     return lambda measured, state, columns: MapScorer(measured)
 
 

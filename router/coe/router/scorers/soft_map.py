@@ -20,7 +20,11 @@ class Options(Record):
 
 
 def expected_quality(probs: FloatArray, evidence: QualityMatrix) -> FloatArray:
-    """sum_c p(c|x) w[c, e] (n, m); `probs` (n, k) over the learned categories, the first k rows of the evidence."""
+    """Return sum_c p(c|x) w[c, e], (n, m).
+
+    Args:
+        probs: (n, k) over the learned categories, the first k rows of the evidence.
+    """
     return np.asarray(probs @ evidence.quality[: probs.shape[1]], dtype=np.float32)
 
 
@@ -36,7 +40,7 @@ class SoftMapScorer:
 
 
 def build(options: Options) -> ScorerOf:
-    """The soft map has no arrays but its evidence."""
+    """Build the soft map, which has no arrays but its evidence."""
     return lambda measured, state, columns: SoftMapScorer(measured)
 
 

@@ -1,7 +1,5 @@
-"""The strategy `agree`: two probes at once, and an arbiter where they differ.
-
-Experts are numbers of a router's columns.
-"""
+"""The strategy `agree`: two probes at once, and an arbiter where they differ. Experts are numbers of a router's
+columns."""
 
 from __future__ import annotations
 
@@ -46,8 +44,11 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Agree:
-    """Their answer is served where the probes give the same, in the words of the first; else the arbiter's own. Where
-    the arbiter states none it is the first probe's that does, and where nobody does the first reply."""
+    """Two probes and an arbiter, which is asked if they differ.
+
+    If the probes state the same answer, the first one's words are served, else the arbiter's. If the arbiter states
+    none, the first probe that does is served, and if none does the first reply.
+    """
 
     probes: tuple[int, int]
     arbiter: int
@@ -58,12 +59,12 @@ class Agree:
         return (*self.probes, self.arbiter)
 
     def needs_arbiter(self, replies: Replies) -> bool:
-        """Returns whether the probes gave no answer in common."""
+        """Return whether the probes gave no answer in common."""
         one, other = (replies.get(probe, NOT_ASKED).key for probe in self.probes)
         return one is None or one != other
 
     def settled(self, replies: Replies) -> Settled:
-        """The end, once the probes have replied, and the arbiter where it is needed."""
+        """Return the outcome, once the probes have replied, and the arbiter if it is needed."""
         first = (self.arbiter, *self.probes) if self.needs_arbiter(replies) else self.probes
         given = [(expert, replies.get(expert, NOT_ASKED)) for expert in first]
         keys = [reply.key for _, reply in given if reply.key is not None]

@@ -23,10 +23,10 @@ PART = "strategies"
 
 @dataclass(frozen=True)
 class Ways:
-    """Two probes and an arbiter each, and what they gained.
+    """Strategies of two probes and an arbiter each, and what they gained.
 
-    `experts` (v, 3), the arbiter last. `quality` (k + 1, v) is what a plan is solved from, in which a lead over the
-    best single expert counts only as far as its errors do not explain it; `asks` (k + 1, v, m) how often each expert is
+    `experts` (v, 3) has the arbiter last. `quality` (k + 1, v) is what a plan is solved from: a lead over the best
+    single expert counts only as far as its errors do not explain it. `asks` (k + 1, v, m) is how often each expert is
     asked per query of a category. `cautious` (k + 1, v) is what a floor counts: all that was measured, less a standard
     error.
     """
@@ -37,12 +37,12 @@ class Ways:
     cautious: FloatArray
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """As stored in an artifact under `strategies.`."""
+        """Return the arrays that an artifact stores under `strategies.`."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
     def among(self, columns: Sequence[int], others: int = 0) -> Ways:
-        """Those that ask none but the experts at `columns`, which are numbered again, beside that many `others` that
-        are never asked."""
+        """Return the strategies that ask only experts at `columns`, renumbered, beside `others` that are never
+        asked."""
         number = {old: new for new, old in enumerate(columns)}
         kept = [v for v, experts in enumerate(self.experts.tolist()) if all(e in number for e in experts)]
         renumbered = [[number[e] for e in self.experts[v].tolist()] for v in kept]
@@ -59,7 +59,7 @@ class Ways:
 
 
 def no_ways(k: int, m: int) -> Ways:
-    """Those of a router of k rows and m experts that learned none."""
+    """Return the strategies of a router of k rows and m experts that learned none."""
     nothing = np.zeros((k, 0), dtype=np.float32)
     return Ways(np.zeros((0, 3), dtype=np.int64), nothing, np.zeros((k, 0, m), dtype=np.float32), nothing)
 
@@ -72,13 +72,16 @@ class Played:
     asked: BoolArray
 
     def scored(self, scores: FloatArray) -> Float64Array:
-        """(n,) of what was served, by `scores` (n, m) of the experts."""
+        """Return the scores (n,) of what was served, from the experts' `scores` (n, m)."""
         return scores[np.arange(len(scores)), self.served].astype(np.float64)
 
 
 def play(keys: IntArray, way: Agree) -> Played:
-    """Does on many prompts what `way` does on one; a test holds the two together. `keys` (n, m) are numbers of answers,
-    below 0 where an expert states none."""
+    """Apply a strategy to many prompts, as `way` does to one; a test holds the two together.
+
+    Args:
+        keys: (n, m) numbers of answers, below 0 if an expert states none.
+    """
     one, other = way.probes
     is_same = (keys[:, one] == keys[:, other]) & (keys[:, one] >= 0)
     order = np.array([way.arbiter, one, other])
@@ -90,7 +93,7 @@ def play(keys: IntArray, way: Agree) -> Played:
 
 
 def play_choices(keys: IntArray, choice: IntArray, ways: Ways) -> Played:
-    """What each of n prompts gets by its choice (n,): expert e of m alone, or way `e - m`. `keys` as of `play`."""
+    """Apply each prompt's choice (n,): expert e of m alone, or strategy `e - m`. `keys` are those of `play`."""
     m = keys.shape[1]
     served = np.minimum(choice, m - 1)
     asked = np.eye(m, dtype=bool)[served]
@@ -102,11 +105,8 @@ def play_choices(keys: IntArray, choice: IntArray, ways: Ways) -> Played:
 
 
 def learned_ways(state: ArrayState, k: int, m: int) -> Ways:
-    """Those in an artifact of k categories and m experts. Experts that joined the router since are never asked.
-
-    Raises:
-        ArtifactError: an array is missing, of the wrong shape, or names an expert that there is not.
-    """
+    """Return the strategies of an artifact with k categories and m experts; experts that joined later are never asked,
+    or raise ArtifactError if an array is missing, of the wrong shape, or names an expert that there is not."""
     experts = np.asarray(require_array(state, "experts", (None, 3)), dtype=np.int64)
     v, asks = len(experts), require_finite(state, "asks", (k + 1, len(experts), None))
     known = asks.shape[2]
