@@ -161,7 +161,7 @@ def assemble(
     alpha: float,
     scorer: PluginConfig,
 ) -> Router:
-    """Assemble a router from its parts, or raise ArtifactError if the artifact was trained with another encoder or
+    """Assemble a router from its parts. It raises ArtifactError if the artifact was trained with another encoder or
     scorer."""
     manifest = artifact.manifest
     if encoder.fingerprint != manifest.encoder.fingerprint:
@@ -204,7 +204,7 @@ def assemble(
 
 
 def ask_detector(artifact: RouterArtifact) -> AskDetector | None:
-    """Return the detector of asks; None if the router was trained without short queries, or raise ArtifactError if an
+    """Return the detector of asks; None if the router was trained without short queries. It raises ArtifactError if an
     array is missing or has the wrong shape."""
     arrays = artifact.part("asks")
     if not arrays:
@@ -215,8 +215,8 @@ def ask_detector(artifact: RouterArtifact) -> AskDetector | None:
 
 
 def mix_of(artifact: RouterArtifact) -> FloatArray | None:
-    """Return the frequency of each category in the traffic relative to the labelled queries, as an array of shape (k,),
-    or raise ArtifactError if an array has the wrong shape or a number that is not positive."""
+    """Return the frequency of each category in the traffic relative to the labelled queries, as an array of shape (k,).
+    It raises ArtifactError if an array has the wrong shape or a number that is not positive."""
     arrays = artifact.part("mix")
     if "ratio" not in arrays:
         return None
@@ -246,7 +246,7 @@ def build_scorer(
 
 
 def learned_choice(artifact: RouterArtifact, columns: Sequence[int]) -> LearnedChoice:
-    """Return the choice by query that the artifact stores, or raise ArtifactError if the artifact lacks an array of
+    """Return the choice by query that the artifact stores. It raises ArtifactError if the artifact lacks an array of
     it."""
     arrays = artifact.part("choice")
     sample = require_finite(arrays, "sample", (None, len(artifact.manifest.experts)))
@@ -255,7 +255,7 @@ def learned_choice(artifact: RouterArtifact, columns: Sequence[int]) -> LearnedC
 
 
 def sample_rows(artifact: RouterArtifact) -> IntArray:
-    """Return the map's row of each query of the sample, as an array of shape (n,), or raise ArtifactError if a number
+    """Return the map's row of each query of the sample, as an array of shape (n,). It raises ArtifactError if a number
     is that of no category."""
     arrays, most = artifact.part("choice"), len(artifact.manifest.categories)
     rows = require_array(arrays, "rows", (len(arrays["sample"]),))

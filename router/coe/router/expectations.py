@@ -39,7 +39,7 @@ class Expectations(Record):
 
 
 def load_expectations(path: Path, experts: Collection[str], categories: Collection[str]) -> Expectations:
-    """Read and parse one file, or raise ConfigError if the file is missing, is not YAML, or `parse_expectations`
+    """Read and parse one file. It raises ConfigError if the file is missing, is not YAML, or `parse_expectations`
     refuses it."""
     return parse_expectations(read_yaml(config_text(path), file=str(path)), experts, categories, file=str(path))
 

@@ -34,8 +34,8 @@ class Router:
 
     @classmethod
     def load(cls, config: str | PathLike[str] = "experts.yaml", data_dir: str | PathLike[str] = "data") -> Router:
-        """Load the live router, as `coe train`, `coe retrain` or `coe router --promote` stored it, or raise RouterError
-        if the file is invalid, no router is live, or it does not fit the file."""
+        """Load the live router, as `coe train`, `coe retrain` or `coe router --promote` stored it. It raises
+        RouterError if the file is invalid, no router is live, or it does not fit the file."""
         from coe.router.build import live_router
         from coe.router.config.composition import load_config
 
@@ -69,7 +69,7 @@ class Router:
         return self._loaded.decide(query, policy=policy, rng=self._rng)
 
     def categories(self, text: str) -> Mapping[str, float]:
-        """Return the calibrated probability of each learned category for a query; they sum to 1, or raise RouterError
+        """Return the calibrated probability of each learned category for a query; they sum to 1. It raises RouterError
         if the text is not Unicode."""
         found = self._loaded.predict_categories(self._loaded.encoder.encode([checked_text(text)]))
         return dict(zip(found.categories, (float(prob) for prob in found.probs[0]), strict=True))

@@ -86,7 +86,7 @@ class LivePointer(Record):
 
 
 def read_pointer(root: Path) -> LivePointer | None:
-    """Read the live pointer; None before the first promotion, or raise ArtifactError if the file is damaged."""
+    """Read the live pointer; None before the first promotion. It raises ArtifactError if the file is damaged."""
     path = root / LIVE_FILE
     try:
         return LivePointer.model_validate_json(path.read_bytes())

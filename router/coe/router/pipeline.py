@@ -149,7 +149,7 @@ class Router:
         return features_of(reading.vector, reading.view, language)
 
     def read(self, query: Query) -> Reading:
-        """Read a query: its ask, the earlier asks that it needs, and the task in its system prompt, or raise
+        """Read a query: its ask, the earlier asks that it needs, and the task in its system prompt. It raises
         BackendError if a remote encoder does not answer."""
         return read_query(query, self.encoder.encode, self.detector, self.top_probability)
 

@@ -80,7 +80,7 @@ class Inner:
 
 
 def require_imports(plugin: ModuleType) -> None:
-    """Check that the packages that a plugin names are installed, without an import, or raise MissingExtraError if one
+    """Check that the packages that a plugin names are installed, without an import. It raises MissingExtraError if one
     is not."""
     if needed := getattr(plugin, "IMPORTS", ()):
         require_installed(f"kind '{plugin.__name__.rpartition('.')[2]}'", *needed)

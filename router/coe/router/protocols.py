@@ -54,8 +54,8 @@ class CategoryClassifier(Protocol):
         ...
 
     def predict_proba(self, embeddings: FloatArray) -> CategoryProbs:
-        """Return probabilities of shape (n, k) before temperature calibration, or raise ArtifactError if the embeddings
-        have another number of dimensions."""
+        """Return probabilities of shape (n, k) before temperature calibration. It raises ArtifactError if the
+        embeddings have another number of dimensions."""
         ...
 
 

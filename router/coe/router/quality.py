@@ -106,7 +106,7 @@ class Measured:
 
 
 def quality_from_arrays(arrays: Mapping[str, NDArray[np.generic]], k: int, m: int) -> QualityMatrix:
-    """Build the matrix of an artifact with k learned categories and m experts, or raise ArtifactError if an array has
+    """Build the matrix of an artifact with k learned categories and m experts. It raises ArtifactError if an array has
     the wrong shape, or the number of no expert."""
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(OF_EXPERTS, (k + 1, m))
     if "kinds" in arrays:

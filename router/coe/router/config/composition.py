@@ -226,7 +226,7 @@ def config_text(path: Path) -> str:
 
 
 def parse_text(text: str, *, file: str, folder: Path | None = None, started: CoeConfig | None = None) -> CoeConfig:
-    """Parse a configuration from the text of a file, or raise ConfigError if it is not YAML, or `parse_config` refuses
+    """Parse a configuration from the text of a file. It raises ConfigError if it is not YAML, or `parse_config` refuses
     it."""
     return parse_config(read_yaml(text, file=file), file=file, folder=folder, started=started)
 

@@ -60,7 +60,7 @@ class SentenceTransformerEncoder:
 
 
 def build(options: Options) -> SentenceTransformerEncoder:
-    """Build the encoder from a model folder or a model of the hub, or raise MissingWeightsError if there is no such
+    """Build the encoder from a model folder or a model of the hub. It raises MissingWeightsError if there is no such
     model."""
     folder = local_folder(options.model)
     from sentence_transformers import SentenceTransformer
@@ -81,7 +81,7 @@ def build(options: Options) -> SentenceTransformerEncoder:
 
 
 def local_folder(model: str) -> Path | None:
-    """Return the folder of a model that is on this machine; None for a hub name, or raise MissingWeightsError if the
+    """Return the folder of a model that is on this machine; None for a hub name. It raises MissingWeightsError if the
     package that should hold it is not installed."""
     if model.startswith(PACKAGE_SCHEME) or expanded(model).is_dir():
         return resolve_weights(model)

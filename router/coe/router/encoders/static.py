@@ -86,8 +86,8 @@ class StaticEncoder:
 
 
 def read_matrix(weights: Path) -> Matrix:
-    """Read the file's matrix, of shape (tokens, d); with model2vec's `mapping` each token's row, times its `weights`,
-    or raise ConfigError if the file is not a safetensors file, or does not hold a single matrix."""
+    """Read the file's matrix, of shape (tokens, d); with model2vec's `mapping` each token's row, times its `weights`.
+    It raises ConfigError if the file is not a safetensors file, or does not hold a single matrix."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 

@@ -141,7 +141,7 @@ def put_in_place(staged: Path, target: Path) -> None:
 
 
 def load_artifact(folder: Path) -> RouterArtifact:
-    """Read and verify an artifact, or raise ArtifactError if a file is missing, a symlink, not what its hash says, of
+    """Read and verify an artifact. It raises ArtifactError if a file is missing, a symlink, not what its hash says, of
     another schema, or not finite."""
     manifest = read_manifest(folder)
     return RouterArtifact(manifest, read_arrays(folder / WEIGHTS_FILE, manifest.weights_sha256))
@@ -198,7 +198,7 @@ def first_line(error: Exception) -> str:
 def require_finite(
     arrays: Mapping[str, NDArray[np.generic]], name: str, shape: tuple[int | None, ...]
 ) -> NDArray[np.float32]:
-    """Return an array as `require_array` does, as float32, or raise ArtifactError if it is missing, has another shape,
+    """Return an array as `require_array` does, as float32. It raises ArtifactError if it is missing, has another shape,
     or holds NaN or infinity."""
     import numpy as np
 
@@ -211,7 +211,7 @@ def require_finite(
 def require_array(
     arrays: Mapping[str, NDArray[np.generic]], name: str, shape: tuple[int | None, ...]
 ) -> NDArray[np.generic]:
-    """Return an array of an artifact after a check of its shape; None in `shape` admits any length, or raise
+    """Return an array of an artifact after a check of its shape; None in `shape` admits any length. It raises
     ArtifactError if it is missing, or has another shape."""
     if name not in arrays:
         raise ArtifactError(f"array '{name}' is missing; there are: {', '.join(sorted(arrays)) or 'none'}")

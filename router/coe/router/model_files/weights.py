@@ -42,7 +42,7 @@ def resolve_weights(reference: str, root: Path | None = None) -> Path:
 
 
 def expanded(path: str) -> Path:
-    """Expand a path whose first part may be `~` or `~USER`, or raise ConfigError if that user has no home on this
+    """Expand a path whose first part may be `~` or `~USER`. It raises ConfigError if that user has no home on this
     machine."""
     try:
         return Path(path).expanduser()

@@ -148,7 +148,7 @@ def prefix_bounds(
 
 
 def held_out_weight(state: ArrayState, n: int) -> FloatArray | None:
-    """Return how much of the traffic each held-out query represents, (n,); None if all count alike, or raise
+    """Return how much of the traffic each held-out query represents, (n,); None if all count alike. It raises
     ArtifactError if the array has the wrong shape or a number that is not positive."""
     if "held_out_weight" not in state:
         return None
@@ -159,7 +159,7 @@ def held_out_weight(state: ArrayState, n: int) -> FloatArray | None:
 
 
 def view_threshold(state: ArrayState, view: View, alpha: float) -> float:
-    """Return the threshold of requests that were read from a part, from the scores that training stored, or raise
+    """Return the threshold of requests that were read from a part, from the scores that training stored. It raises
     ArtifactError if an array is missing or has the wrong shape."""
     scores = require_finite(state, f"{view}_scores", (None,))
     correct = np.asarray(require_array(state, f"{view}_correct", scores.shape), dtype=bool)
@@ -185,7 +185,7 @@ class Uncertainty:
 
     @classmethod
     def from_state(cls, state: ArrayState, *, alpha: float) -> Uncertainty:
-        """Build it from an artifact's arrays; the threshold follows from the alpha of experts.yaml, or raise
+        """Build it from an artifact's arrays; the threshold follows from the alpha of experts.yaml. It raises
         ArtifactError if an array is missing or has the wrong shape."""
         scores = require_finite(state, "held_out_scores", (None,))
         correct = np.asarray(require_array(state, "held_out_correct", scores.shape), dtype=bool)

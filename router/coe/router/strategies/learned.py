@@ -105,8 +105,8 @@ def play_choices(keys: IntArray, choice: IntArray, ways: Ways) -> Played:
 
 
 def learned_ways(state: ArrayState, k: int, m: int) -> Ways:
-    """Return the strategies of an artifact with k categories and m experts; experts that joined later are never asked,
-    or raise ArtifactError if an array is missing, of the wrong shape, or names an expert that there is not."""
+    """Return the strategies of an artifact with k categories and m experts; experts that joined later are never asked.
+    It raises ArtifactError if an array is missing, of the wrong shape, or names an expert that there is not."""
     experts = np.asarray(require_array(state, "experts", (None, 3)), dtype=np.int64)
     v, asks = len(experts), require_finite(state, "asks", (k + 1, len(experts), None))
     known = asks.shape[2]
