@@ -1,8 +1,8 @@
-"""Answers of experts to probes, as they came.
+"""The journal of experts' answers to probes, stored before grading.
 
-One JSON line per answer: an interrupted collection resumes where it was, and a collection may begin with answers that
-were written on another machine. Scores are not kept: grading is deterministic and takes seconds, so a changed grader
-costs no answer.
+Each answer is one JSON line, so an interrupted collection resumes, and a collection may begin with answers that were
+written on another machine. Scores are not stored: grading is deterministic and takes seconds, so a changed grader costs
+no new answer.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ _ABSTAINED: Final = f"HTTP {ABSTAINED_STATUS} ({ABSTAINED})"
 
 
 class Answer(Record):
-    """One expert's answer to one probe, or its failure, which scores 0; `failure` says which. An expert that left the
-    probe to others has answered nothing.
+    """One expert's answer to one probe, or its `failure`, which scores 0. An expert that abstained has an empty text.
 
     `key` names all that decides the answer (`answer_key`). `latency_ms` is None when another machine measured it.
     """
@@ -46,7 +45,7 @@ class Answer(Record):
 
 
 def answer_key(probe: Probe, fingerprint: str) -> str:
-    """First 16 hex digits of a SHA-256 over the prompt, the sampling and the expert's `fingerprint`."""
+    """Return the first 16 hex digits of a SHA-256 over the prompt, the sampling and the expert's `fingerprint`."""
     decisive = [probe.text, probe.max_tokens, SAMPLING, fingerprint]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -61,17 +60,17 @@ class Pair:
 
     @property
     def cell(self) -> tuple[str, str]:
-        """Its place in a table. Keys may be the same for two probes of one text, or two experts of one model."""
+        """The pair's place in a table. Two probes of one text, or two experts of one model, may share a key."""
         return self.probe.id, self.expert
 
     def answered(self, started: float, **found: Any) -> Answer:
-        """The answer, or failure, to a question that was asked at `started` by the clock of `time.perf_counter`."""
+        """Build the answer, or failure, to a request sent at `started` (seconds of `time.perf_counter`)."""
         latency_ms = 1000 * (time.perf_counter() - started)
         return Answer(key=self.key, probe_id=self.probe.id, expert=self.expert, latency_ms=latency_ms, **found)
 
 
 def counts(said: Mapping[str, Any]) -> dict[str, Any]:
-    """The tokens of an answer; none where its usage object lacks a count."""
+    """Return the token counts of a usage object; nothing if it lacks one of the two totals."""
     if not {"prompt_tokens", "completion_tokens"} <= said.keys():
         return {}
     usage = usage_of(said)
@@ -79,11 +78,11 @@ def counts(said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def asked(client: ChatClient, pair: Pair) -> Answer:
-    """Asks one pair, waiting for an expert that is away for a moment (429, 503, no connection). A failure for good is
-    an answer, too, with its latency: an error costs nothing, the cost of a lost answer is unknown.
+    """Ask one pair, and retry while the expert is away for a moment (429, 503, no connection). A lasting failure is an
+    answer, too, with its latency: an HTTP error costs nothing, the cost of a lost answer is unknown.
 
     Raises:
-        CallError: it is not the expert's failure.
+        CallError: the fault is not the expert's.
     """
     waits_s = iter(RETRY_WAITS_S)
     while True:

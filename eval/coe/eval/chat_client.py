@@ -1,4 +1,4 @@
-"""Asking experts over HTTP, and whose fault it is when one does not answer.
+"""The HTTP client that asks experts, and whose fault a call without an answer is.
 
 An expert's own failure is a score of 0; a fault of the client, the address or the request says nothing about it.
 docs/formats.md has the list.
@@ -27,7 +27,7 @@ MAX_RETRY_AFTER_S = 30.0
 MAX_QUOTED_CHARS = 200
 AWAY = frozenset({429, 503})
 LISTED_WITHIN_S, LOOK_EVERY_S = 15.0, 0.25
-"""Longest wait for a model that was put in force a moment ago, and the time between two looks."""
+"""Longest wait in seconds for a model that was just put in force, and the seconds between two looks."""
 
 CONTEXT_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
 
@@ -44,8 +44,8 @@ class CallError(BackendError):
     """A call without an answer.
 
     Args:
-        reason: the same for the same kind of error, without anything of the prompt.
-        quoted: the server's own words; empty where it has none.
+        reason: the same for the same kind of error, without any of the prompt.
+        quoted: the server's own words; empty if it has none.
         is_answered: the server answered with an error, so nothing was generated that is billed.
     """
 
@@ -67,7 +67,7 @@ class CallError(BackendError):
 
 
 class ChatClient:
-    """Asks one OpenAI-compatible endpoint, greedily and without streaming."""
+    """A client of one OpenAI-compatible endpoint that asks greedily and without streaming."""
 
     def __init__(self, session: aiohttp.ClientSession, base_url: str, api_key: str | None = None) -> None:
         self._session = session
@@ -82,8 +82,8 @@ class ChatClient:
         return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
     async def wait_for_model(self, name: str) -> None:
-        """Waits until the endpoint lists a model: a gateway serves a configuration a moment after it was put in force.
-        Returns after `LISTED_WITHIN_S` in any case, and at once where no list is given."""
+        """Wait until the endpoint lists a model: a gateway serves a configuration a moment after it was put in
+        force. Return after `LISTED_WITHIN_S` in any case, and at once if the endpoint has no list."""
         with suppress(TimeoutError, aiohttp.ClientError, ValueError, TypeError, KeyError):
             async with asyncio.timeout(LISTED_WITHIN_S):
                 while name not in await self._models():
@@ -94,10 +94,10 @@ class ChatClient:
             return {each["id"] for each in from_json(await response.read(), has_unique_keys=False)["data"]}
 
     async def ask(self, expert: str, probe: Probe) -> tuple[str, Mapping[str, object]]:
-        """The answer's text and its usage.
+        """Return the answer's text and its usage.
 
         Raises:
-            CallError: no connection, too late, an HTTP error, or an answer of another shape.
+            CallError: no connection, a timeout, an HTTP error, or an answer of another shape.
         """
         body = {
             "model": expert,
@@ -134,14 +134,14 @@ class ChatClient:
 
 @asynccontextmanager
 async def connected(base_url: str, api_key: str | None, timeout_s: float) -> AsyncIterator[ChatClient]:
-    """A client of an API root such as http://127.0.0.1:8000/v1, where each expert is a model."""
+    """Open a client of an API root such as http://127.0.0.1:8000/v1, where each expert is a model."""
     headers = {PROBE_HEADER: "1"} | ({"authorization": f"Bearer {api_key}"} if api_key else {})
     async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=timeout_s)) as session:
         yield ChatClient(session, base_url, api_key)
 
 
 def fault_of(status: int, code: str) -> Fault:
-    """Attributes an HTTP error to the expert or the request."""
+    """Attribute an HTTP error to the expert or the request."""
     if code in OUR_FAULTS or status in AWAY:
         return Fault.REQUEST
     if status >= 500 or status == 408 or code in CONTEXT_CODES:
@@ -150,7 +150,7 @@ def fault_of(status: int, code: str) -> Fault:
 
 
 def error_of(content: bytes) -> tuple[str, str]:
-    """Code (or type) and message of an OpenAI error body."""
+    """Return the code (or type) and the message of an OpenAI error body."""
     try:
         error = from_json(content, has_unique_keys=False)["error"]
         code = visible_line(str(error.get("code") or error.get("type") or "no code"))
@@ -160,7 +160,7 @@ def error_of(content: bytes) -> tuple[str, str]:
 
 
 def read_answer(content: bytes) -> tuple[str, Mapping[str, object]]:
-    """Text and usage of a chat completion. Raises CallError on another shape."""
+    """Parse a chat completion into its text and usage; raise CallError if the body has another shape."""
     try:
         completion = from_json(content, has_unique_keys=False)
         text = completion["choices"][0]["message"]["content"]

@@ -1,7 +1,7 @@
-"""`coe eval collect`: runs prompts through experts, grades the answers and writes an outcome table.
+"""The work of `coe eval collect`: runs prompts through experts, grades the answers and writes an outcome table.
 
 An expert that fails at a prompt scores 0 there. A prompt that cannot be asked (no such model, no connection, a limit)
-is not measured, and when the first calls to an expert all end so, the rest is not tried. Shapes: n probes, m experts.
+is not measured. If all first calls to an expert end so, the rest is not tried. Shapes: n probes, m experts.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from coe.training.types import OutcomeTable
 JOURNAL_FILE = "journal.jsonl"
 MAX_NAMED_ERRORS = 5
 FIRST = 8
-"""Calls to an expert after which the rest is not tried, when none was answered: one that fails at half of what it is
-asked does so eight times in a row once in 256 (ours)."""
+"""Number of first calls to an expert; if none is answered, the rest is not tried (ours). An expert that fails at
+half of its prompts fails eight times in a row once in 256."""
 
 
 @dataclass(frozen=True)
 class Collection:
-    """The table, its answers, and how many of them are new. As (expert, reason) -> count: `failures`, scored 0, and
-    `errors`, not measured. `stopped` says in sentences which experts were given up."""
+    """The table, its answers, and how many of them are new. `failures` (scored 0) and `errors` (not measured) count
+    by (expert, reason). `stopped` says in sentences which experts were given up."""
 
     table: OutcomeTable
     answers: tuple[Answer, ...]
@@ -48,12 +48,12 @@ class Collection:
 
 
 async def collect(request: CollectRequest, *, show: Show) -> Collection:
-    """Asks what is not known yet, grades everything and writes the table of it.
+    """Ask the pairs that have no answer yet, grade all answers and write their table.
 
     Raises:
-        ConfigError: a probe names a wrong grader.
-        DataError: a damaged journal.
-        RouterError: no expert can be asked there, or no expert answered any probe.
+        ConfigError: a probe names an unknown grader or a wrong option of it.
+        DataError: the journal is damaged.
+        RouterError: no expert can be asked at the address, or no expert answered any probe.
     """
     for probe in request.probes:
         probe.grader.build()
@@ -87,8 +87,8 @@ async def collect(request: CollectRequest, *, show: Show) -> Collection:
 
 
 def taken_answers(request: CollectRequest, pairs: Sequence[Pair], known: Mapping[str, Answer]) -> list[Answer]:
-    """Answers of another machine to pairs without an answer here, unless something decisive has changed since. Its
-    failures are left out, and its latencies, which are not those of this machine."""
+    """Return another machine's answers to pairs without an answer here, unless their keys differ. Its failures are
+    left out, and so are its latencies, which are not those of this machine."""
     if request.options.again:
         return []
     given = {answer.key: answer for answer in request.given if not answer.failure}
@@ -100,13 +100,13 @@ def taken_answers(request: CollectRequest, pairs: Sequence[Pair], known: Mapping
 
 
 def is_wanted(request: CollectRequest, known: Answer | None) -> bool:
-    """Returns whether a pair is still to be asked."""
+    """Return whether a pair must still be asked."""
     return known is None or request.options.again or (request.options.retry_failed and bool(known.failure))
 
 
 @dataclass
 class Asking:
-    """Pairs being asked: answers go into `answers` and the journal."""
+    """The state while pairs are asked: answers go into `answers` and the journal."""
 
     request: CollectRequest
     answers: dict[str, Answer]
@@ -119,7 +119,7 @@ class Asking:
     stopped: list[str] = field(default_factory=list)
 
     async def ask(self, pairs: Sequence[Pair]) -> None:
-        """Asks one expert after the other: engines batch best within one adapter.
+        """Ask one expert after the other: engines batch best within one adapter.
 
         Raises:
             RouterError: no expert can be asked at this address. Answers received so far are in the journal.
@@ -130,7 +130,7 @@ class Asking:
                 await self._ask_expert(client, expert, list(own))
 
     async def _ask_expert(self, client: ChatClient, expert: str, pairs: list[Pair]) -> None:
-        """Makes the first calls, and all others unless those brought no answer."""
+        """Make the first calls, and the others unless the first ones brought no answer."""
         last = await self._ask_some(client, expert, pairs[:FIRST])
         own = [answer for answer in self.answers.values() if answer.expert == expert]
         if len(pairs) > FIRST and all(answer.failure for answer in own):
@@ -140,7 +140,7 @@ class Asking:
             await self._ask_some(client, expert, pairs[FIRST:])
 
     async def _ask_some(self, client: ChatClient, expert: str, pairs: Sequence[Pair]) -> CallError | None:
-        """Asks pairs, a few at once. Returns the last error that kept one from being asked. Raises RouterError: there
+        """Ask pairs, a few at once. Return the last error that prevented a call, or None. Raise RouterError if there
         is no connection."""
         waiting, errors = iter(pairs), list[CallError]()
 
@@ -171,15 +171,15 @@ class Asking:
 
 
 def told(client: ChatClient, expert: str, error: CallError) -> str:
-    """A server's error with its address and the model."""
+    """Describe a server's error with its address and the model."""
     said = f': "{error.quoted}"' if error.quoted else ""
     what = f"{client.shown_url} gives {error.reason} for model '{expert}'{said}"
     return f"{what}; check --base-url, COE_API_KEY, the name, and that the model answers chats"
 
 
 def earlier_experts(request: CollectRequest, answers: Mapping[str, Answer]) -> tuple[str, ...]:
-    """Experts that answered some of these probes before and are not asked now: a table without them would make a router
-    that no longer knows them."""
+    """Return the experts that answered some of these probes before and are not asked now. A table without them would
+    make a router that no longer knows them."""
     found = {answer.expert for answer in answers.values()} - set(request.experts)
     kept = sorted(found if request.kept is None else found & request.kept)
     return tuple(expert for expert in kept if any(pair.key in answers for pair in pairs_of(request, [expert])))

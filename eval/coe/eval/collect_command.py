@@ -1,4 +1,4 @@
-"""`coe eval collect`: its options, checked, and what it prints."""
+"""The command `coe eval collect`: validates its options and prints the result."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ def collect(
 def load_request(
     probes: Path | None, experts_file: Path | None, experts: Sequence[str] | None, base_url: str, out: Path
 ) -> CollectRequest:
-    """Reads probes (the packaged ones by default) and experts.yaml, whose experts stay in the table.
+    """Load probes (the packaged ones by default) and experts.yaml, whose experts stay in the table.
 
     Raises:
-        ConfigError: the URL is malformed, no expert is named, or one is not in the file.
-        DataError: as `load_probes`.
+        ConfigError: the URL is malformed, no expert is named, one is named twice or is not in the file.
+        DataError: a file of probes cannot be read, as in `load_probes`.
     """
     if not base_url.startswith(("http://", "https://")):
         raise ConfigError(f"--base-url: '{base_url}' is not a URL; expected http://HOST:PORT/v1")
@@ -105,7 +105,7 @@ def load_request(
 
 
 def print_collection(collection: Collection, out: Path) -> None:
-    """One row an expert (what failed is among the graded), then every kind of failure and error with its count."""
+    """Print one row per expert (failed answers are graded 0), then every kind of failure and error with its count."""
     outcomes = collection.table
     table = Grid("expert", "mean score", "graded", "failed", "mean latency", title=None)
     for e, expert in enumerate(outcomes.experts):

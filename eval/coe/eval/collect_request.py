@@ -1,4 +1,4 @@
-"""The experts and probes of `coe eval collect`, and the API where they are asked."""
+"""The experts and probes of `coe eval collect`, and the API that serves them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from coe.router.types import Record
 from coe.training.types import ModelFacts
 
 Show = Callable[[str], None]
-"""Called with a line that says what is being done now."""
+"""The type of a function that shows the current step, as one line."""
 
 
 class CollectOptions(Record):
-    """Options of `coe eval collect` that say how to ask."""
+    """The options of `coe eval collect` that say how to ask."""
 
     concurrency: int = Field(default=4, ge=1, le=256, description="calls that run at once")
     timeout_s: float = 120.0  # longest wait for one answer
@@ -31,13 +31,13 @@ class CollectOptions(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class CollectRequest:
-    """Probes to ask, experts to ask, where and how, and where to write.
+    """The probes to ask, the experts to ask, where and how, and where to write.
 
-    `facts` gives sizes and prices; experts without any have unknown cost. `fingerprints` say what decides an expert's
-    answers; the name does where there is none. `compared_by` is the kind of answers by category, for probes whose
-    grader tells none. `given` are answers of another machine, which are not asked again. `kept` are experts that may
-    stay in the table with what they answered before, though they are not asked now; None keeps all of them. `cores` of
-    Ray grade; with 0 this process does.
+    `facts` gives sizes and prices; experts without any have unknown cost. `fingerprints` name what decides an expert's
+    answers; an expert without one is identified by its name. `compared_by` is the kind of answers by category, for
+    probes whose grader has none. `given` are answers of another machine, which are not asked again. `kept` are experts
+    that may stay in the table with their earlier answers, though they are not asked now; None keeps all. `cores` of Ray
+    grade; with 0 this process does.
     """
 
     probes: tuple[Probe, ...]
@@ -54,14 +54,14 @@ class CollectRequest:
     cores: int = 0
 
     def client(self) -> AbstractAsyncContextManager[ChatClient]:
-        """A client of the API that experts are asked by."""
+        """Open a client of the API that serves the experts."""
         return connected(self.base_url, self.api_key, self.options.timeout_s)
 
     def key(self, expert: str, probe: Probe) -> str:
-        """Key of the expert's answer to the probe."""
+        """Return the key of the expert's answer to the probe."""
         return answer_key(probe, self.fingerprints.get(expert, expert))
 
 
 def pairs_of(request: CollectRequest, experts: Sequence[str]) -> list[Pair]:
-    """Every probe for every expert."""
+    """Pair every expert with every probe."""
     return [Pair(probe, e, request.key(e, probe)) for e in experts for probe in request.probes]

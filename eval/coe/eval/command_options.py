@@ -14,7 +14,7 @@ ExpertsOption = Annotated[str | None, typer.Option("--experts", help="experts to
 
 
 def split_names(value: str | None, option: str) -> tuple[str, ...] | None:
-    """Names of a comma-separated option; None when it was not given. Raises ConfigError when it names nothing."""
+    """Return the names of a comma-separated option, None if it was not given; raise ConfigError if it names nothing."""
     if value is None:
         return None
     names = tuple(name.strip() for name in value.split(",") if name.strip())
@@ -24,5 +24,5 @@ def split_names(value: str | None, option: str) -> tuple[str, ...] | None:
 
 
 def command_line(arguments: Sequence[str]) -> str:
-    """The command as it was typed, ready for a shell."""
+    """Return the command as it was typed, quoted for a shell."""
     return shlex.join(["coe", *arguments])

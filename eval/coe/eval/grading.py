@@ -25,7 +25,7 @@ GRADED_IN_PART = 256
 async def graded_table(
     request: CollectRequest, answers: Mapping[str, Answer], experts: Sequence[str], show: Show
 ) -> OutcomeTable:
-    """All probes and these experts, graded; NaN where there is no answer."""
+    """Grade the answers of these experts to all probes, as a table (n, m); cells without an answer are NaN."""
     found = [(pair, answers.get(pair.key)) for pair in pairs_of(request, experts)]
     said = [(pair, answer.text) for pair, answer in found if answer is not None and not answer.failure]
     scores = await scores_of(request, [(pair.probe, text) for pair, text in said], show)
@@ -39,7 +39,7 @@ async def graded_table(
 
 
 def score_row(pair: Pair, answer: Answer | None, score: float, request: CollectRequest) -> ScoreRow:
-    """The score of an answer with what is known of it; without one it has none."""
+    """Return the row of one answer: its score, cost, length and latency. The score is None if there is no answer."""
     if answer is None:
         return ScoreRow(prompt_id=pair.probe.id, model=pair.expert, score=None, metric=METRIC)
     return ScoreRow(
@@ -54,7 +54,7 @@ def score_row(pair: Pair, answer: Answer | None, score: float, request: CollectR
 
 
 async def scores_of(request: CollectRequest, answers: Sequence[tuple[Probe, str]], show: Show) -> list[float]:
-    """Scores in the order of the answers."""
+    """Grade answers; return the scores in their order."""
     if request.cores:
         specs = [(probe.grader.model_dump_json(), text) for probe, text in answers]
         parts = (specs[start : start + GRADED_IN_PART] for start in range(0, len(specs), GRADED_IN_PART))
@@ -74,14 +74,14 @@ async def scores_of(request: CollectRequest, answers: Sequence[tuple[Probe, str]
 
 
 def grade_part(part: Sequence[tuple[str, str]]) -> list[float]:
-    """Scores of answers by their graders, in a process of Ray's. Raises ConfigError, DataError."""
+    """Grade answers, given as (grader as JSON, text), in a process of Ray's; raise ConfigError if a grader is wrong."""
     return [GraderSpec.model_validate_json(spec).build()(text) for spec, text in part]
 
 
 async def compared(
     request: CollectRequest, answers: Sequence[tuple[int, int, str]], show: Show
 ) -> list[tuple[int, int, str | None]]:
-    """The keys of the answers that can be compared."""
+    """Return (row, column, key) of each answer that can be compared; the key is None if the text states no answer."""
     declared = {row: kind_of_probe(probe, request.compared_by) for row, probe in enumerate(request.probes)}
     kinds = {row: kind for row, kind in declared.items() if kind is not None}
     if any(kind.is_slow for kind in kinds.values()):
@@ -96,7 +96,7 @@ async def compared(
 
 
 def cost_usd(answer: Answer, facts: ModelFacts) -> float | None:
-    """USD: tokens times price; None where either is unknown."""
+    """Return the cost in USD, tokens times price; None if either is unknown."""
     if answer.prompt_tokens is None or answer.output_tokens is None or facts.price is None:
         return None
     usage = Usage(prompt_tokens=answer.prompt_tokens, completion_tokens=answer.output_tokens, kinds=answer.kinds)
@@ -104,8 +104,8 @@ def cost_usd(answer: Answer, facts: ModelFacts) -> float | None:
 
 
 def kind_of_probe(probe: Probe, declared: Mapping[str, PluginConfig]) -> AnswerKind | None:
-    """That of its grader, else as experts.yaml declares of its category (`answers`); None where answers cannot be
-    compared."""
+    """Return the kind of answers of the probe's grader, else the one that experts.yaml declares for its category
+    (`answers`); None if answers cannot be compared."""
     own = probe.grader.answers()
     if own.key_for is not compares_none:
         return own

@@ -1,4 +1,4 @@
-"""`coe experts probe`: measures a new expert, as `coe eval collect` does, and has training put it on the map."""
+"""The command `coe experts probe`: measures a new expert, as `coe eval collect` does; training puts it on the map."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def experts_probe(
 
 
 async def listed(request: CollectRequest, expert: str) -> None:
-    """Waits until the gateway serves an expert that `coe config apply` has just added."""
+    """Wait until the gateway serves an expert that `coe config apply` has just added."""
     async with request.client() as client:
         await client.wait_for_model(expert)
 
@@ -95,10 +95,10 @@ async def listed(request: CollectRequest, expert: str) -> None:
 def probes_by_row(
     probes: Sequence[Probe], categories: Sequence[str], wanted: Sequence[str]
 ) -> tuple[tuple[Probe, ...], ...]:
-    """Probes of each of k rows (`general` last) in a random order, so that the first ones are not easier.
+    """Group probes by the k rows of the map (`general` last) in a random order, so that the first ones are not easier.
 
     Args:
-        wanted: only these categories; all where it is empty.
+        wanted: only these categories; all if it is empty.
 
     Raises:
         DataError: there is no probe of a wanted category.
@@ -118,7 +118,7 @@ def probes_by_row(
 
 @dataclass(frozen=True)
 class Rounds:
-    """Asks one expert, whose request holds everything but the probes of a round."""
+    """Rounds of calls to one expert; `request` holds everything but the probes of a round."""
 
     request: CollectRequest
     categories: tuple[str, ...]
@@ -127,10 +127,10 @@ class Rounds:
     collected: list[Collection] = field(default_factory=list)
 
     def __call__(self, asked: Float64Array) -> tuple[Float64Array, Float64Array]:
-        """Has so many probes of each row (1, k) asked in all. Returns sums and counts of their scores, (1, k) each.
+        """Ask until so many probes of each row (1, k) are asked in all; return sums and counts of scores, (1, k) each.
 
         Raises:
-            RouterError: as `collect`.
+            RouterError: no expert can be asked there, or none answered, as in `collect`.
         """
         chosen = tuple(p for row, n in zip(self.probes, asked[0], strict=True) for p in row[: int(n)])
         self.collected.append(asyncio.run(collect(replace(self.request, probes=chosen), show=self.show)))
@@ -139,16 +139,16 @@ class Rounds:
         return sums.T, counts.T
 
     def whole(self) -> Collection:
-        """The last round, which has the answers of all, as if it had asked them."""
+        """Return the last round, which has the answers of all rounds, with the number of new answers of all."""
         return replace(self.collected[-1], n_new=sum(each.n_new for each in self.collected))
 
     def table(self) -> OutcomeTable:
-        """All that was graded so far."""
+        """Load the table of all that was graded so far."""
         return read_outcomes(self.request.out, experts=self.request.experts, keep_partial=True)
 
 
 def graded_others(root: Path, experts: tuple[str, ...]) -> OutcomeTable | None:
-    """Scores of the experts on the map, where a table still has them; None otherwise."""
+    """Return the scores of the experts on the map if a table still has them, else None."""
     try:
         return read_outcome_folders(root, experts)
     except DataError:
@@ -156,7 +156,7 @@ def graded_others(root: Path, experts: tuple[str, ...]) -> OutcomeTable | None:
 
 
 def print_onboarding(found: Onboarding) -> None:
-    """Standard errors, which categories it takes, and how sure that is."""
+    """Print the measured quality with standard errors, the categories that the expert takes, and how sure that is."""
     console = result_console()
     console.print(
         f"{found.expert}: mean score {found.mean:.3f} \u00b1 {found.mean_stderr:.3f} on {found.n_probes} probes; "

@@ -1,4 +1,4 @@
-"""Choice of the probes to ask of a new expert next; the share of experts that look as good by luck alone. Pure.
+"""The plan of a new expert's probes, and the share of experts that look as good by luck alone. Pure.
 
 Adaptive best-arm identification: one probe of every category, then four at a time of the category whose gain is most
 promising. The error is that of the whole procedure: it is repeated with simulated experts that are nowhere better.
@@ -20,24 +20,24 @@ from coe.router.quality import OF_EXPERTS, QualityMatrix, cautious_quality
 from coe.router.types import Float64Array, IntArray
 
 ROUND = 4
-"""Probes between two looks. Fewer find slightly more, and each look starts `coe eval collect` once more (ours)."""
+"""Probes between two looks: fewer find slightly more, and each look starts `coe eval collect` once more (ours)."""
 
 PRIOR_PROBES, OPTIMISM = 2.0, 0.1
-"""A category's gain is shrunk by so many probes without any, and so many of its standard errors are added: this little
-optimism goes deep into one category before it tries the next (ours; `benchmarks/probes.py`)."""
+"""Number of probes without gain that shrink a category's gain, and standard errors added to it (ours). This little
+optimism goes deep into one category before it tries the next (`benchmarks/probes.py`)."""
 
 SIMULATED = 2000
 
 Ask = Callable[[Float64Array], tuple[Float64Array, Float64Array]]
-"""From how many probes of each category (r, k) to have asked in all, to the sums and counts (r, k) of their scores."""
+"""The type that asks up to so many probes of each category in all; it returns sums and counts of scores, all (r, k)."""
 
 
 @dataclass(frozen=True)
 class Bars:
-    """The score that the new expert has to exceed in every category.
+    """The score that the new expert must exceed in every category.
 
-    `level` (k,) is the quality of the expert that serves now, plus what the new one costs more at the prices of the
-    budgets; `stderr` (k,) its standard error; `room` (k,) how many probes there are, 0 where none is to be asked.
+    `level` (k,) is the quality of the serving expert plus what the new one costs more, at the prices of the budgets.
+    `stderr` (k,) is its standard error. `room` (k,) is the number of available probes, 0 for a pinned category.
     """
 
     level: Float64Array
@@ -46,11 +46,11 @@ class Bars:
 
 
 def bars_of(config: CoeConfig, router: Router, evidence: QualityMatrix, expert: str, n_probes: Sequence[int]) -> Bars:
-    """Quality that the new expert has to exceed in every category under the default policy.
+    """Return the quality that the new expert must exceed in every category under the default policy.
 
     Args:
-        evidence: (k+1, m) of the router's experts, in their order.
-        n_probes: (k+1,) how many there are of each row of the map.
+        evidence: the router's experts, in their order, of shape (k+1, m).
+        n_probes: number of probes for each row of the map, of shape (k+1,).
     """
     rows, policy = np.arange(len(evidence.quality)), router.policy("default")
     now = np.array([policy.expert_of(row)[0] for row in rows.tolist()])
@@ -60,9 +60,9 @@ def bars_of(config: CoeConfig, router: Router, evidence: QualityMatrix, expert: 
 
 
 def dearer(config: CoeConfig, router: Router, evidence: QualityMatrix, expert: str, now: IntArray) -> Float64Array:
-    """(k+1,) extra cost of the expert over the one that serves, in quality, by the default policy's prices of budgets.
+    """Return the expert's extra cost (k+1,) over the serving one, in quality, by the default policy's budget prices.
 
-    Its answers are taken to be as long and as slow as those of the others: none was seen yet.
+    Its answers are assumed as long and as slow as those of the others: none was seen yet.
     """
     joined = evidence.beside({name: getattr(evidence, name).mean(axis=1, keepdims=True) for name in OF_EXPERTS})
     costs = expert_costs([config.experts[name] for name in (*router.experts, expert)], joined)
@@ -81,7 +81,7 @@ def dearer(config: CoeConfig, router: Router, evidence: QualityMatrix, expert: s
 
 
 def run_plan(bars: Bars, budget: int, ask: Ask, runs: int = 1) -> tuple[Float64Array, Float64Array]:
-    """Asks until the budget or the probes are used up. Returns the sums and counts (r, k) of the scores."""
+    """Ask until the budget or the probes are used up; return the sums and counts of scores, (r, k) each."""
     first = np.cumsum(bars.room > 0) * (bars.room > 0)
     asked = np.tile(((first > 0) & (first <= budget)).astype(np.float64), (runs, 1))
     sums, counts = ask(asked)
@@ -92,7 +92,7 @@ def run_plan(bars: Bars, budget: int, ask: Ask, runs: int = 1) -> tuple[Float64A
 
 
 def next_probes(bars: Bars, sums: Float64Array, counts: Float64Array, asked: Float64Array, budget: int) -> Float64Array:
-    """(r, k) probes to ask in addition: a round of the most promising category; none when all is used up."""
+    """Return the probes (r, k) to ask next: a round of the most promising category; zeros if all are used up."""
     left = bars.room - asked
     variance = np.clip(bars.level * (1 - bars.level), 0.01, None)
     promise = (sums - counts * bars.level) / (counts + PRIOR_PROBES) + OPTIMISM * np.sqrt(variance / (counts + 1))
@@ -103,7 +103,8 @@ def next_probes(bars: Bars, sums: Float64Array, counts: Float64Array, asked: Flo
 
 
 def evidence_of_gain(bars: Bars, sums: Float64Array, counts: Float64Array) -> Float64Array:
-    """(r, k) log-likelihood ratio of "as good as measured" to "as good as the bar": n KL(mean, bar), 0 below it."""
+    """Return the log-likelihood ratio (r, k) of "as good as measured" to "as good as the bar": n KL(mean, bar), 0
+    below."""
     n, level = np.maximum(counts, 1), np.clip(bars.level, 0.01, 0.99)
     mean = np.clip(sums / n, 1e-9, 1 - 1e-9)
     ratio = counts * (mean * np.log(mean / level) + (1 - mean) * np.log((1 - mean) / (1 - level)))
@@ -111,13 +112,13 @@ def evidence_of_gain(bars: Bars, sums: Float64Array, counts: Float64Array) -> Fl
 
 
 def chances_of_luck(bars: Bars, budget: int, sums: Float64Array, counts: Float64Array) -> Float64Array:
-    """(k,) share of experts that are nowhere better of which some category looks as good as this one, or better.
+    """Return the share of experts without any advantage whose best category looks as good as this one, of shape (k,).
 
-    They are exactly as good as the expert that serves now, whose own error is drawn anew for each. Their answers are
+    Simulated experts are exactly as good as the serving one, whose own error is drawn anew for each. Their answers are
     right or wrong; scores in between vary less.
 
     Args:
-        sums: (1, k) scores of the real run, `counts` (1, k) their number.
+        sums: scores of the real run, of shape (1, k); `counts` (1, k) is their number.
     """
     rng = np.random.default_rng(0)
     truth = np.clip(bars.level + rng.normal(size=(SIMULATED, len(bars.level))) * bars.stderr, 0.0, 1.0)
@@ -127,7 +128,7 @@ def chances_of_luck(bars: Bars, budget: int, sums: Float64Array, counts: Float64
 
 
 def simulated(truth: Float64Array, rng: np.random.Generator) -> Ask:
-    """Experts (r, k) that answer right with these probabilities."""
+    """Return an `Ask` that simulates experts which answer right with these probabilities (r, k)."""
     sums, counts = np.zeros_like(truth), np.zeros_like(truth)
 
     def ask(asked: Float64Array) -> tuple[Float64Array, Float64Array]:

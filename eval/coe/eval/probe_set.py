@@ -1,5 +1,5 @@
-"""The probe set: small tasks with known answers, by which experts are scored so that the category-to-expert map is
-measured and not declared."""
+"""The probe set: small tasks with known answers that score the experts, so that the category-to-expert map is
+measured, not declared."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ class GraderSpec(BaseModel):
     kind: str = Field(min_length=1)
 
     def answers(self) -> AnswerKind:
-        """Raises ConfigError: unknown kind, unknown or ill-typed option."""
+        """Build the kind of answers; raise ConfigError if the kind or an option is unknown, or an option is
+        ill-typed."""
         return built_kind(self.kind, self.__pydantic_extra__)
 
     def build(self) -> Score:
-        """The grades of answers. Raises ConfigError as `answers` does, and without a reference value."""
+        """Build the function that grades an answer from 0 to 1; raise ConfigError as `answers` does, or without a
+        reference."""
         score = self.answers().score
         if score is None:
             given = ", ".join(self.__pydantic_extra__) or "none"
@@ -39,8 +41,8 @@ class GraderSpec(BaseModel):
 
 
 class Probe(Record):
-    """One task. `id` is the category, a dash and three digits; `text` is the user's message; `max_tokens` bounds the
-    answer and therefore the cost, since every expert answers every probe."""
+    """A task of the probe set. `id` is the category, a dash and three digits; `text` is the user's message.
+    `max_tokens` bounds the answer and therefore the cost, since every expert answers every probe."""
 
     id: str
     text: Annotated[str, StringConstraints(pattern=r"\S")]
@@ -57,11 +59,11 @@ class Probe(Record):
 
 
 def load_probes(folder: Path | None = None) -> tuple[Probe, ...]:
-    """Probes of a folder of `<category>.jsonl` files, by file name and then line; the shipped ones by default.
+    """Load the probes of a folder of `<category>.jsonl` files, by file name and then line; the shipped ones by default.
 
     Raises:
-        DataError: no such folder, no probe, a line that is not a probe, a probe in another category's file, an id used
-            twice, a file that is not UTF-8.
+        DataError: the folder is missing or empty, a line is not a probe or is in another category's file, or an id
+            appears twice.
     """
     source = probes_folder() if folder is None else folder
     if not source.is_dir():
@@ -73,11 +75,10 @@ def load_probes(folder: Path | None = None) -> tuple[Probe, ...]:
 
 
 def load_probe_file(file: Path, category: str | None = None) -> tuple[Probe, ...]:
-    """Probes of one JSON lines file, all of a category where one is given.
+    """Load the probes of one JSON lines file, all of one category if it is given.
 
     Raises:
-        DataError: no probe, a line that is not a probe or of another category, an id used twice, a file that is not
-            UTF-8.
+        DataError: a line is not a probe or is of another category, an id appears twice, or the file is not UTF-8.
     """
     found: dict[str, tuple[Probe, str]] = {}
     for row in json_records(file):

@@ -1,4 +1,4 @@
-"""Work spread over Ray: on this machine, or on the cluster that RAY_ADDRESS names, whose nodes have `coe` installed."""
+"""Work distributed by Ray: on this machine, or on RAY_ADDRESS's cluster, whose nodes have `coe` installed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from coe.base.extras import require_installed
 
 
 class WorkEngine(StrEnum):
-    """Place of a command's work."""
+    """The place of a command's work."""
 
     LOCAL = "local"
     RAY = "ray"
@@ -31,12 +31,13 @@ Part = TypeVar("Part")
 Result = TypeVar("Result")
 
 PARTS_PER_CORE = 2
-"""Parts under way for each core, so that none waits for the next one."""
+"""Number of parts in progress for each core, so that no core waits for the next part."""
 
 
 @contextmanager
 def cores_of(engine: WorkEngine) -> Iterator[int]:
-    """The number of cores of Ray, connected meanwhile; 0 where this process does the work. Raises MissingExtraError."""
+    """Connect to Ray and yield its cores, or 0 if this process works; raise MissingExtraError if Ray is not
+    installed."""
     if engine is WorkEngine.LOCAL:
         yield 0
         return
@@ -52,7 +53,7 @@ def cores_of(engine: WorkEngine) -> Iterator[int]:
 
 
 def spread(function: Callable[[Part], Result], parts: Iterable[Part], cores: int) -> Iterator[Result]:
-    """Results in the order of their parts, each from a process of Ray's. Raises what the function raises."""
+    """Run the function on each part in a process of Ray's; yield results in order. Its own errors are raised."""
     ray: Any = import_module("ray")
     remote = ray.remote(max_retries=3)(function)
     running: deque[Any] = deque()
@@ -65,7 +66,7 @@ def spread(function: Callable[[Part], Result], parts: Iterable[Part], cores: int
 
 
 def result_of(reference: Any) -> Any:
-    """A part's result, or its own exception instead of Ray's."""
+    """Return a part's result, or raise its own exception instead of Ray's."""
     ray: Any = import_module("ray")
     try:
         return ray.get(reference)

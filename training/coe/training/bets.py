@@ -1,20 +1,21 @@
-"""The one rule by which a category changes hands: bets on its challenger, by answers from after it was named. Pure.
+"""The rule by which a category moves to its challenger: bets on answers from after the challenger was named. Pure.
 
-A challenger answers a known share of its category's queries (router.exploration), and who serves most of the others.
-With r the reward of an answer, b what rewards were before it, p_c and p_s the logged chances of both, and w the reply
-weight, the *gain* of an answer is
+A challenger answers a known share of its category's queries (router.exploration); the serving expert answers most of
+the rest. An answer has the reward r, the reply weight w and the logged probabilities p_c and p_s of both experts. The
+baseline b is the mean reward before it. The *gain* of the answer is
 
-    w (r - b) / p_c  if the challenger gave it,    -w (r - b) / p_s  if the expert that serves gave it.
+    w (r - b) / p_c  if the challenger gave it,    -w (r - b) / p_s  if the serving expert gave it.
 
-Its mean is by how much the challenger is better, whatever any model says; `least` is what its price asks for. Who bets
-a share of the capital on each gain beyond that cannot win on average unless some challenger is better, however
-challengers are named, refitted or renamed: a bet follows from what was logged before it. So one capital over all
-categories, from 1 on, reaches ENOUGH with a chance of at most 1 / ENOUGH, however often it is looked at (Ville 1939;
-Waudby-Smith & Ramdas, JRSS-B 2024). Stakes decide only how fast it grows: gain / variance is the best for a gain
-(Kelly 1956), and a quarter of the capital is staked for each of SHARES_OF_LEAD.
+Its expectation is the challenger's true advantage; no model needs to be right for that. `required_gain` is the gain
+that pays for the challenger's price. If no challenger is better, a gambler who stakes a share of the capital on each
+gain beyond that cannot win on average. Each bet follows from what was logged before it, however challengers are named,
+refitted or renamed. So one capital over all categories, starting at 1, reaches PROMOTION_EVIDENCE with a probability of
+at most 1 / PROMOTION_EVIDENCE. It may be inspected at any time (Ville 1939; Waudby-Smith & Ramdas, JRSS-B 2024). Stakes
+only decide how fast it grows. The best stake for a gain is gain / variance (Kelly 1956), and a quarter of the capital
+is staked for each of PLANNED_GAIN_SHARES.
 
-All that a bet needs is in the log, so the capital is worked out anew in every round, and answers that were rated late
-or erased since are counted as they are. Shapes: n bets, k rows of the map, m experts.
+Late ratings and erasures are included, because each round recomputes the capital from the log. Shapes: n bets, k rows
+of the map, m experts.
 """
 
 from __future__ import annotations
@@ -32,34 +33,35 @@ from coe.training.feedback_bias import counted_share
 from coe.training.log_table import LogTable
 
 SHARES_OF_LEAD = np.array([0.25, 0.5, 1.0, 2.0])
-"""Gains that stakes are planned for, as shares of the lead that the router predicted when it decided: a challenger is
-half as good as it looks, or twice (ours; benchmarks/LOG.md)."""
+"""Gains that stakes are planned for, as shares of the gain that the router estimated when it decided. A challenger
+may be half as good as it looks, or twice (ours; benchmarks/LOG.md)."""
 
 ENOUGH = 20.0
-"""Capital at which categories move: without a better challenger it is ever reached with a chance of at most 5%."""
+"""Capital at which categories move. Without a better challenger it is ever reached with a probability of at most 5%."""
 
 WITHOUT_ONE = 15.0
-"""Capital that has to be there without any one key's answers: the luckiest of forty honest keys takes a third of a
-standard error with it (ours)."""
+"""Capital required without the answers of any one key (ours). The luckiest of forty honest keys takes a third of a
+standard error with it."""
 
 OWN = 2.0
-"""Capital of the bets on one challenger above which it takes its category over, once ENOUGH is there (ours)."""
+"""Capital of the bets on one challenger above which it takes its category, once PROMOTION_EVIDENCE is reached
+(ours)."""
 
 LEAST_CHANCE = 0.1
-"""Chance of a challenger, and of who serves, from which on answers are bet on; with less, one answer would decide."""
+"""Probability of either expert below which no bet is placed: one answer would decide (ours)."""
 
 MOST_STAKE = 0.5
 """Largest share of the capital that a bet can lose (ours)."""
 
 PRIOR_ANSWERS, PRIOR_REWARD, PRIOR_SQUARE = 20.0, 0.5, 1.0
-"""Reward, and square of a gain, that are expected before the first bet, and the answers that this counts as (ours)."""
+"""Prior weight in answers, prior reward, and prior square of a gain, before the first bet (ours)."""
 
 
 @dataclass(frozen=True)
 class Bets:
-    """Bets in order of time: the `row` of the map and the `challenger` (n,), the `gain` beyond its price (n,), whose
-    answer it was (`key` (n,), negative for who may not be left out), and by how much the capital of each planned gain
-    grew (`growth` (n, 4), in logarithms)."""
+    """Bets in order of time, as arrays (n,): `row` of the map, `challenger`, and `gain` beyond its price. `key` (n,)
+    rated the answer; it is negative if it may not be left out. `growth` (n, 4) is the log growth of each planned
+    gain's capital."""
 
     row: IntArray
     challenger: IntArray
@@ -72,12 +74,12 @@ class Bets:
 
     @property
     def capital(self) -> float:
-        """Of all bets together, with a capital of 1 at first."""
+        """The capital of all bets together, starting at 1."""
         return capital_of(self.growth.sum(axis=0))
 
     @property
     def without_one(self) -> float:
-        """The least that is left of it without the answers of any one key."""
+        """The smallest capital that is left without the answers of any one key."""
         total, keys = self.growth.sum(axis=0), np.unique(self.key[self.key >= 0])
         return min((capital_of(total - self.growth[self.key == key].sum(axis=0)) for key in keys), default=self.capital)
 
@@ -87,16 +89,16 @@ class Bets:
 
     @property
     def own(self) -> dict[tuple[int, int], float]:
-        """Capital of the bets on each challenger (row, number of the expert) alone."""
+        """The capital of the bets on each challenger alone, by (row, number of the expert)."""
         pairs = {(int(row), int(expert)) for row, expert in zip(self.row, self.challenger, strict=True)}
         return {pair: capital_of(self.growth[self.on(*pair)].sum(axis=0)) for pair in sorted(pairs)}
 
     def on(self, row: int, challenger: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        """(n,) bets on one challenger."""
+        """Select the bets on one challenger, as a mask of shape (n,)."""
         return np.asarray((self.row == row) & (self.challenger == challenger))
 
     def moves(self) -> dict[int, int]:
-        """Row -> the challenger that takes it over; none unless the capital is enough."""
+        """Return row -> the challenger that takes it over; none unless the capital is enough."""
         own = self.own
         best = max(own.values(), default=0.0)
         found: dict[int, int] = {}
@@ -107,7 +109,7 @@ class Bets:
 
 
 def capital_of(growth: Float64Array) -> float:
-    """Mean of the capitals of the planned gains, whose logarithms are given (4,)."""
+    """Return the mean of the capitals of the planned gains, whose logarithms are given (4,)."""
     return math.exp(min(float(logsumexp(growth)) - math.log(len(growth)), 700.0))
 
 
@@ -120,15 +122,15 @@ def bets_on(
     since: float,
     changes: tuple[ChangePoint, ...] = (),
 ) -> Bets:
-    """Bets by the answers of a log since a time, Unix seconds.
+    """Place bets on the answers of a log since a time in Unix seconds.
 
-    Answers from before a change of anybody's quality in their category are left out: they say nothing of who is better
-    today. No key is more than its share of a category's evidence (training.feedback_bias).
+    Answers from before a quality change of any expert in their category are left out: they do not show which expert is
+    better today. No key exceeds its share of a category's evidence (training.feedback_bias).
 
     Args:
-        rows: names of the map's rows, `general` last; `experts` those that the numbers mean.
-        serving: (k,) number of the expert that serves each row; a bet on another pair says nothing of it.
-        prices: (k, m) gain that pays for an expert in place of who serves.
+        rows: names of the map's rows, `general` last; `experts` are the names that the numbers refer to.
+        serving: number of the expert that serves each row, of shape (k,). Bets on other pairs do not bear on it.
+        prices: gain that pays for an expert in place of the serving one, of shape (k, m).
     """
     row, rival = category_rows(log, rows), log.rival_in(experts)
     given, chance = log.expert_in(experts), np.minimum(log.rival_chance, log.planned_chance)
@@ -149,7 +151,7 @@ def bets_on(
 
 
 def means_before(values: Float64Array, group: IntArray, prior: float) -> Float64Array:
-    """(n,) mean of the values of the same group that came before each, and of the prior."""
+    """Return the mean of the prior and the earlier values of the same group, for each value, of shape (n,)."""
     found = np.empty(len(values))
     for name in np.unique(group):
         own = group == name

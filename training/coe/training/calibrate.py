@@ -28,17 +28,18 @@ STRANGENESS_WEIGHTS = (0.0, 0.25, 0.5, 1.0)
 BLOCK_ROWS = 1024
 
 MIN_OUTSIDE = 20
-"""Queries of `general` below which no discriminant is learned (ours)."""
+"""Number of queries of `general` below which no discriminant is learned (ours)."""
 
 SHRINKAGE = 0.3
-"""Share of an even covariance in the discriminant's: there are hardly more queries than dimensions (ours; 0.02 to 0.3
+"""Share of an even covariance in the discriminant's, because queries hardly outnumber dimensions (ours; 0.02 to 0.3
 made little difference, benchmarks/LOG.md)."""
 
 FOLDS = 5
 
 
 def fit_temperature(probs: FloatArray, labels: IntArray) -> float:
-    """T that minimises the negative log-likelihood of softmax(log p / T) on held-out (n, k) (Guo et al. 2017)."""
+    """Return the T with the least negative log-likelihood of softmax(log p / T) on held-out (n, k) (Guo et al.
+    2017)."""
     from scipy.optimize import minimize_scalar
 
     rows = np.arange(len(labels))
@@ -52,16 +53,17 @@ def fit_temperature(probs: FloatArray, labels: IntArray) -> float:
 
 
 def error_auroc(uncertainty: FloatArray, is_correct: BoolArray) -> float:
-    """Probability that a wrong query is more uncertain than a right one (ties count half); 0.5 without both."""
+    """Return the probability that a wrong query is more uncertain than a right one (ties count half); 0.5 without
+    both."""
     from sklearn.metrics import roc_auc_score
 
     return 0.5 if is_correct.all() or not is_correct.any() else float(roc_auc_score(~is_correct, uncertainty))
 
 
 def distance_to_others(embeddings: FloatArray, kept: FloatArray) -> FloatArray:
-    """Distance (n,) of each row to its nearest kept rows but itself, as `neighbour_distance` of a query not in the set.
+    """Return each row's `neighbour_distance` (n,) to its nearest kept rows except itself.
 
-    A row that is kept finds itself at distance 0; its nearest one is left out, so repeated texts still count once.
+    A kept row finds itself at distance 0, so its nearest row is left out; repeated texts still count once.
     """
     keys = {row.tobytes() for row in kept}
     distances = np.zeros(len(embeddings), dtype=np.float32)
@@ -76,8 +78,8 @@ def distance_to_others(embeddings: FloatArray, kept: FloatArray) -> FloatArray:
 
 
 def fit_outside(inside: FloatArray, others: FloatArray) -> FloatArray:
-    """(d + 1,) linear discriminant of queries of no category (o, d) against those of one (r, d), its offset last, for
-    equal priors; the covariance is the latter's, shrunk towards an even one (Friedman 1989)."""
+    """Fit a linear discriminant (d + 1,), offset last, of queries of no category (o, d) against those of one (r, d),
+    for equal priors. The covariance is the latter's, shrunk towards an even one (Friedman 1989)."""
     centre, beyond = inside.mean(axis=0, dtype=np.float64), others.mean(axis=0, dtype=np.float64)
     deviations = inside - centre.astype(np.float32)
     scatter = (deviations.T @ deviations).astype(np.float64) / len(inside)
@@ -87,7 +89,7 @@ def fit_outside(inside: FloatArray, others: FloatArray) -> FloatArray:
 
 
 def outside_by_others(inside: FloatArray, others: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """(r + o,) probabilities of belonging to no category, each by a discriminant that was not fitted on the query."""
+    """Return probabilities (r + o,) of belonging to no category, by discriminants not fitted on the query."""
     folds = [rng.permutation(len(rows)) % FOLDS for rows in (inside, others)]
     found = np.zeros(len(inside) + len(others), dtype=np.float32)
     rows, fold_of = np.concatenate([inside, others]), np.concatenate(folds)
@@ -108,14 +110,14 @@ def fit_uncertainty(
     temperature: float,
     rng: np.random.Generator,
 ) -> dict[str, NDArray[np.generic]]:
-    """Arrays of `router.uncertainty.Uncertainty`.
+    """Fit the arrays of `router.uncertainty.Uncertainty`.
 
     Args:
-        reference: (r, d) training queries of known categories; the first r rows of `probs` are theirs, out of fold.
-        others: (o, d) queries that belong to `general`; the last o rows of `probs` are theirs.
-        probs: (r + o, k) before calibration; `is_correct` (r + o,).
+        reference: training queries of known categories (r, d); the first r rows of `probs` are theirs, out of fold.
+        others: queries of `general` (o, d); the last o rows of `probs` are theirs.
+        probs: probabilities before calibration (r + o, k); `is_correct` (r + o,).
 
-    Kind and weight of strangeness are those that best separate wrong from right (area under the ROC curve).
+    Kind and weight of the OOD score are those that best separate wrong from right (area under the ROC curve).
     """
     kept = reference
     if len(reference) > MAX_REFERENCE:
@@ -144,27 +146,27 @@ def fit_uncertainty(
 
 
 FEW_EXAMPLES = 30
-"""Labelled queries below which a category is new (ours)."""
+"""Number of labelled queries below which a category is new (ours)."""
 
 SURE = 0.5
-"""Probability from which a logged query is an example of a new category (ours; benchmarks/LOG.md)."""
+"""Probability above which a logged query is an example of a new category (ours; benchmarks/LOG.md)."""
 
 MOST_GROWN = 100
 MOST_OF_ONE = 5
-"""Logged queries that become examples of a new category at most, and those of them that one key or question gives."""
+"""Most logged queries that become a new category's examples, of one key or question; MOST_GROWN: of all."""
 
 RECOGNISED = "recognised_"
-"""Prefix of the metric that says how surely a new category is recognised."""
+"""Prefix of the metric that gives how surely a new category is recognised."""
 
 
 def is_new(labels: IntArray, k: int) -> BoolArray:
-    """(k,) categories that occur, with fewer than `FEW_EXAMPLES` and fewer than the median category has."""
+    """Return which categories (k,) occur, but less often than `FEW_EXAMPLES` and than the median category."""
     own = np.bincount(labels, minlength=k)
     return np.asarray((own > 0) & (own < min(FEW_EXAMPLES, usual_size(labels))))
 
 
 def usual_size(labels: IntArray) -> int:
-    """Queries of a category of median size, of those that occur; 0 of none."""
+    """Return the median number of queries of the categories that occur; 0 without any."""
     own = np.bincount(labels)
     return int(np.median(own[own > 0])) if len(labels) else 0
 
@@ -172,15 +174,15 @@ def usual_size(labels: IntArray) -> int:
 def spread_out(
     embeddings: FloatArray, labels: IntArray, new: BoolArray, rng: np.random.Generator
 ) -> tuple[FloatArray, IntArray]:
-    """Further queries of new categories, until each is of median size: one of its own, moved as a random query of
-    another category lies from that category's mean, so that it spreads as they do.
+    """Generate queries of new categories until each has median size. Each is one of the category's queries, moved by
+    another query's offset from the mean of its own category.
 
-    A few points far apart teach a linear classifier next to nothing, however often they count; the spread of a category
+    A few points far apart teach a linear classifier next to nothing, however often they count. The spread of a category
     resembles that of others (Yang, Liu & Xu, ICLR 2021).
 
     Args:
-        embeddings: (n, d) unit rows.
-        new: (k,) which categories are new.
+        embeddings: unit rows, of shape (n, d).
+        new: which categories are new, of shape (k,).
     """
     others = np.flatnonzero(~new[labels])
     sums = np.zeros((len(new), embeddings.shape[1]))
@@ -204,17 +206,17 @@ def beside_strangers(
     new: BoolArray,
     ratio: FloatArray | None = None,
 ) -> dict[str, NDArray[np.generic]]:
-    """The arrays of an uncertainty, with strangers in place of the queries that new categories lack.
+    """Return the arrays of an uncertainty, with OOD queries in place of the queries that new categories lack.
 
-    A few examples cannot show how often other queries of their category are surely taken for those of another one. A
-    stranger is a query of a known category with the probability of its own category removed, as if the classifier had
-    never heard of it, and counts as misclassified (ours). A new category has as many of them as it lacks to be of
-    median size, less the share of its examples that are classified right.
+    A few examples cannot show how often other queries of their category are surely taken for those of another one. An
+    OOD query is one of a known category without the probability of that category, as if the classifier had never
+    learned it. It counts as misclassified (ours). Each new category has as many of them as it lacks to be of median
+    size, times the share of its examples that are misclassified.
 
     Args:
-        unseen: (n, k) calibrated probabilities of the labelled queries, by classifiers that were not fitted on them.
-        labels: (n,) k for queries of no category; the first held-out queries are the others, in their order.
-        new: (k,) which categories are new; `ratio` (k,) how much more often each is asked than it is labelled.
+        unseen: calibrated probabilities of the labelled queries, by classifiers not fitted on them, of shape (n, k).
+        labels: k for queries of no category (n,); the first held-out queries are the others, in their order.
+        new: which categories are new (k,); `ratio` (k,) is how much more often each is asked than it is labelled.
     """
     inside = labels < len(new)
     own, probs = labels[inside], unseen[inside]
@@ -238,10 +240,10 @@ def beside_strangers(
 
 
 def sure_of(probs: FloatArray, new: BoolArray, cluster: IntArray) -> tuple[IntArray, IntArray]:
-    """Rows and categories of queries (n, k) that are surely of a new category, the surest first.
+    """Return the rows and the categories of queries (n, k) that are surely of a new category, the surest first.
 
     Args:
-        new: (k,) which categories are new; `cluster` (n,) equal for queries of one voice, of which `MOST_OF_ONE` count.
+        new: which categories are new (k,); `cluster` (n,) groups queries of one key or question; `MOST_OF_ONE` count.
     """
     likely, surety = probs.argmax(axis=1), probs.max(axis=1)
     rows: list[int] = []
@@ -253,7 +255,7 @@ def sure_of(probs: FloatArray, new: BoolArray, cluster: IntArray) -> tuple[IntAr
 
 
 def at_most_of_one(rows: IntArray, cluster: IntArray) -> list[int]:
-    """The rows in order, without what a cluster gives beyond `MOST_OF_ONE`."""
+    """Return the rows in order, without those of a cluster beyond `MOST_OF_ONE`."""
     given: Counter[int] = Counter()
     kept = []
     for row in rows.tolist():

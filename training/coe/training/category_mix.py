@@ -1,13 +1,13 @@
-"""The traffic's mix of categories, from what stage 1 says of logged queries.
+"""The traffic's mix of categories, from stage 1's probabilities of logged queries.
 
-Under label shift, queries of a category are what they were among the labelled ones, and only how frequent categories
-are has changed. Then p'(y | x) is in proportion to p(y | x) q(y) / p(y), and the shares q that make the logged queries
-most likely are found by expectation maximisation (Saerens, Latinne & Decaestecker, Neural Computation 2002); with
-calibrated probabilities it beats corrections by the confusion matrix (Alexandari, Kundaje & Shrikumar, ICML 2020).
+Label shift assumes that queries of a category are like the labelled ones, and that only the categories' shares changed.
+Then p'(y | x) is proportional to p(y | x) q(y) / p(y). The shares q under which the logged queries are most likely
+follow by expectation maximisation (Saerens, Latinne & Decaestecker, Neural Computation 2002). With calibrated
+probabilities it beats corrections by the confusion matrix (Alexandari, Kundaje & Shrikumar, ICML 2020).
 
-Only queries that stage 1 is sure of are looked at, since it has no probability for texts of no category. Which those
-are follows from the query alone, so label shift holds among them too, with the labelled queries of which it is sure in
-place of all. Shapes: n queries, k categories.
+Only queries that stage 1 is sure of count, since it has no probability for texts of no category. Being sure depends on
+the query alone, so label shift holds among them too, with the sure labelled queries in place of all. Shapes: n queries,
+k categories.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ from coe.training.feedback_bias import UNLIMITED, clusters, counted_share, min_k
 from coe.training.types import question_of
 
 MIX_MOVED = "mix_moved"
-"""Metric of a router: how far the traffic's mix was from the labelled queries when it was fitted."""
+"""Name of a router's metric: how far the traffic's mix was from the labelled queries when it was fitted."""
 
 MIN_QUERIES = 200
-"""Queries that stage 1 is sure of, below which no mix is estimated (ours)."""
+"""Number of queries that stage 1 is sure of, below which no mix is estimated (ours)."""
 
 LEAST_SHARE = 0.1
-"""Share that a category keeps, as a part of its share among the labelled queries: what nobody asked for in a month may
-be asked for tomorrow (ours)."""
+"""Smallest share that a category keeps, as a part of its share among the labelled queries (ours). A category that
+nobody asked for in a month may be asked for tomorrow."""
 
 ROUNDS = 100
 MAX_STEPS = 500
 CLOSE = 1e-4
 NEWEST = 5000
-"""Decisions that a mix is estimated from: the newest, because the mix of now is wanted (ours)."""
+"""Number of newest decisions that a mix is estimated from, so that it is the present mix (ours)."""
 
 
 @dataclass(frozen=True)
 class AskedQueries:
-    """Queries of the log: embeddings (n, d); clusters (n,), equal for queries that are not independent; and how much
-    each counts (n,)."""
+    """Queries of the log: embeddings (n, d); clusters (n,), equal for dependent queries; and the weight of each
+    (n,)."""
 
     embeddings: FloatArray
     cluster: IntArray
@@ -58,9 +58,9 @@ class AskedQueries:
 
 @dataclass(frozen=True)
 class CategoryMix:
-    """Distance of the traffic's mix from that of the labelled queries: the total variation, half the sum of the
-    absolute differences. `ratio` (k,) is the traffic's shares over those of the labelled queries, as stage 1's prior
-    takes it; None where the interval of the distance holds 0."""
+    """The traffic's `shares` (k,), and how far they `moved` from those of the labelled queries: the total variation,
+    half the sum of the absolute differences. `ratio` (k,) is stage 1's prior, the traffic's shares over the labelled
+    ones; None if the interval of the distance contains 0."""
 
     shares: Float64Array
     moved: Metric
@@ -70,15 +70,15 @@ class CategoryMix:
 def estimate_mix(
     probs: FloatArray, cluster: IntArray, weight: Float64Array, counts: IntArray, rng: np.random.Generator
 ) -> CategoryMix | None:
-    """The mix of weighted queries (n, k) that stage 1 is sure of; None of fewer than `MIN_QUERIES`.
+    """Estimate the mix of weighted queries (n, k) that stage 1 is sure of; None for fewer than `MIN_QUERIES`.
 
-    Intervals resample clusters. The distance between two shares has a bias above 0 where they are alike, so its
-    interval is the distance plus and minus what 95% of the resampled shares are away from the estimate: by the triangle
-    inequality the true distance is in it whenever the estimate is as near to the truth as that.
+    Intervals resample clusters. The distance between two similar shares has a bias above 0. So its interval is the
+    distance plus and minus the 95% quantile of the resampled shares' distance from the estimate. By the triangle
+    inequality the true distance lies in it whenever the estimate is as near to the truth as that.
 
     Args:
         probs: calibrated, for the mix of the labelled queries.
-        counts: (2, k) labelled queries of each category, and those of them that stage 1 is sure of.
+        counts: labelled queries of each category, and those of them that stage 1 is sure of, of shape (2, k).
     """
     if len(probs) < MIN_QUERIES or counts.shape[1] < 2:
         return None
@@ -98,10 +98,10 @@ def estimate_mix(
 
 
 def shares_of(probs: FloatArray, source: Float64Array, weight: Float64Array, start: Float64Array) -> Float64Array:
-    """(k,) the shares under which weighted queries are most likely, by expectation maximisation.
+    """Return the shares under which weighted queries are most likely, by expectation maximisation, of shape (k,).
 
     Args:
-        probs: (n, k) probabilities for shares `source`; `start` (k,) the shares to begin with, none of them 0.
+        probs: probabilities for shares `source` (n, k); `start` (k,) are the first shares, none of them 0.
     """
     total, shares = weight.sum(), start
     for _ in range(MAX_STEPS):
@@ -115,20 +115,20 @@ def shares_of(probs: FloatArray, source: Float64Array, weight: Float64Array, sta
 
 
 def of_all(shares: Float64Array, sure: Float64Array, own: Float64Array) -> Float64Array:
-    """(..., k) shares of all queries, from those of the queries that stage 1 is sure of: a category's share changed by
-    the same factor in both."""
+    """Convert shares of the queries that stage 1 is sure of to shares of all queries, of shape (..., k). A
+    category's share changes by the same factor in both."""
     found = shares / sure * own
     return np.asarray(found / found.sum(axis=-1, keepdims=True))
 
 
 def total_variation(shares: Float64Array, others: Float64Array) -> Float64Array:
-    """(...,) half the sum of the absolute differences of shares (..., k): the part of the queries that would have to
-    change their category."""
+    """Return half the sum of the absolute differences of shares (..., k), of shape (...,): the share of queries that
+    would have to change category."""
     return np.asarray(np.abs(shares - others).sum(axis=-1) / 2)
 
 
 def prior_ratio(shares: Float64Array, labelled: Float64Array) -> FloatArray:
-    """(k,) shares over those of the labelled queries; none falls below `LEAST_SHARE`."""
+    """Return the shares over those of the labelled queries, none below `LEAST_SHARE`, of shape (k,)."""
     raised = np.maximum(shares, LEAST_SHARE * labelled)
     return np.asarray(raised / raised.sum() / labelled, dtype=np.float32)
 
@@ -136,11 +136,11 @@ def prior_ratio(shares: Float64Array, labelled: Float64Array) -> FloatArray:
 def reweighed(
     unseen: FloatArray, labels: IntArray, uncertainty: Mapping[str, NDArray[np.generic]], ratio: FloatArray
 ) -> tuple[FloatArray, dict[str, NDArray[np.generic]]]:
-    """Probabilities (n, k) of labelled queries for the traffic's mix, and the arrays of the uncertainty with the doubt
-    of such probabilities, each query weighted by how often the like of it is asked.
+    """Return the probabilities of labelled queries for the traffic's mix (n, k), and the uncertainty's arrays for them.
+    Each query is weighted by how often its category is asked.
 
     Args:
-        unseen: calibrated, for the labelled mix; `labels` (n,), k for queries of no category, whose share is kept.
+        unseen: calibrated for the labelled mix; `labels` (n,) are k for queries of no category, whose share stays.
         uncertainty: its first held-out queries are the same, those of a category before the others.
     """
     k = unseen.shape[1]
@@ -156,10 +156,11 @@ def reweighed(
 
 
 def read_asked(database_url: str, encoder: Encoder, feedback: FeedbackConfig, *, since: float) -> AskedQueries:
-    """The newest routed queries since a time that have a vector of this encoder. Raises what `open_log` does.
+    """Read the newest routed queries since a time (Unix seconds) with a vector of this encoder; raise as `open_log`
+    does.
 
-    Queries of a key are one cluster and at most its share of all, so nobody alone says what is asked. Trusted keys, and
-    all keys where so few ask that such a share cannot be kept, are not limited: their questions are clusters.
+    Queries of a key are one cluster and at most its share of all, so no key alone decides the mix. Trusted keys have no
+    limit, nor has any key if too few ask to keep such a share. Their questions are clusters.
     """
     with open_log(database_url) as connection:
         newest = read_newest(connection, encoder.fingerprint, since=since, most=NEWEST)
@@ -168,13 +169,13 @@ def read_asked(database_url: str, encoder: Encoder, feedback: FeedbackConfig, *,
 
 
 def was_routed(record: DecisionRecord) -> bool:
-    """Returns whether stage 1 decided about a query of a user."""
+    """Return whether stage 1 decided about a query of a user."""
     decision, is_served = record.decision, record.state is not TerminalState.REJECTED
     return decision is not None and is_served and not record.is_probe and decision.reason not in NOT_OF_THE_MAP
 
 
 def asked_queries(records: Sequence[DecisionRecord], dim: int, feedback: FeedbackConfig) -> AskedQueries:
-    """Queries of records that have a vector of `dim` numbers."""
+    """Collect the queries of records that have a vector of `dim` numbers."""
     pairs = [(record, from_bytes(record.embedding)) for record in records if record.embedding]
     known = [(record, vector) for record, vector in pairs if len(vector) == dim]
     limited = {record.key_id for record, _ in known if record.key_id} - set(feedback.trusted_keys)

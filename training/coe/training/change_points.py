@@ -1,7 +1,7 @@
 """Change points of an expert's quality on a category, so that older measurements are no longer trusted.
 
-A provider replaces a model, an adapter is retrained: rewards from before say nothing of the expert that answers now.
-Pure. Shapes: n rewards of one cell in order of time.
+If a provider replaces a model or an adapter is retrained, earlier rewards say nothing about the expert that answers
+now. Pure. Shapes: n rewards of one cell in order of time.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from coe.router.types import BoolArray, Float64Array, IntArray
 from coe.training.log_table import LogTable
 
 CONFIDENCE_DELTA = 0.01
-"""Chance of finding a change anywhere in a log that has none (ours)."""
+"""Probability of finding a change anywhere in a log that has none (ours)."""
 
 MIN_SIDE = 20
 """Fewest rewards before and after a change (ours)."""
 
 MIN_SHARED = 5
-"""Fewest rewards on each side that other keys gave (ours)."""
+"""Fewest rewards of other keys on each side of a change (ours)."""
 
 Z_SHARED = 1.96
-"""Standard errors by which a change has to show without any one key: where it is was found with all of them."""
+"""Standard errors that a change must reach without any one key, at the place found with all keys."""
 
 
 @dataclass(frozen=True)
 class ChangePoint:
-    """Quality of an expert on a category went from `before` to `after`, mean rewards, at Unix time `at`.
+    """A change of an expert's quality on a category from `before` to `after`, mean rewards, at Unix time `at`.
 
-    `model` is what answers since, where that is another model than before: then no difference of rewards is needed, and
-    both means are 0 where nothing was rated. `has_new_grades`: the expert was graded after the change.
+    `model` is the model that answers since, if it differs from the one before. Then no difference of rewards is needed,
+    and both means are 0 if nothing was rated. `has_new_grades`: the expert was graded after the change.
     """
 
     category: str
@@ -46,8 +46,8 @@ class ChangePoint:
 
 
 def last_change(rewards: Float64Array, delta: float) -> int:
-    """First row after the last change, 0 when there was none: the most significant cut is made where there is one, and
-    what follows it searched again."""
+    """Return the first row after the last change, 0 if there was none. The search cuts at the most significant
+    place, then searches the part after it again."""
     start = 0
     while len(rewards) - start >= 2 * MIN_SIDE:
         cut = best_cut(rewards[start:], delta)
@@ -58,10 +58,10 @@ def last_change(rewards: Float64Array, delta: float) -> int:
 
 
 def best_cut(rewards: Float64Array, delta: float) -> int:
-    """The most significant cut of a row of rewards; 0 when none is significant at `delta`.
+    """Return the most significant cut of a row of rewards; 0 if none is significant at `delta`.
 
-    The likelihood-ratio statistic of one change of the mean at an unknown place: the largest standardised difference of
-    the means of both parts, over all cuts that leave each at least MIN_SIDE rewards.
+    The statistic is the likelihood ratio of one change of the mean at an unknown place. It is the largest standardised
+    difference of the means of both parts, over all cuts that leave each at least MIN_SIDE rewards.
     """
     n = len(rewards)
     sums, squares = np.cumsum(rewards), np.cumsum(rewards**2)
@@ -76,7 +76,7 @@ def best_cut(rewards: Float64Array, delta: float) -> int:
 
 
 def chance_of_cut(z: float, edge: float) -> float:
-    """Probability that the largest of all cuts reaches z when nothing changed; `edge` is the smallest part's share.
+    """Return the probability that the largest of all cuts reaches z without a change; `edge` is the smallest share.
 
     (z - 1/z) phi(z) ln((1 - edge)^2 / edge^2) + 4 phi(z) / z (Miller & Siegmund 1982, eq. 8), for large z.
     """
@@ -88,8 +88,8 @@ def chance_of_cut(z: float, edge: float) -> float:
 
 
 def is_shared(rewards: Float64Array, key: IntArray, cut: int) -> bool:
-    """Returns whether a change at row `cut` of rewards (n,) is still there without the answers of any one limited key
-    (n,): the means of both parts differ as they do with all, by `Z_SHARED` standard errors."""
+    """Return whether a change at row `cut` of rewards (n,) remains without the answers of any one limited key (n,).
+    The means of both parts must differ in the same direction as with all keys, by `Z_SHARED` standard errors."""
     after = np.arange(len(rewards)) >= cut
     sign = np.sign(rewards[after].mean() - rewards[~after].mean()) if 0 < cut < len(rewards) else 0.0
     for name in np.unique(key[key >= 0]) if cut else ():
@@ -104,11 +104,11 @@ def is_shared(rewards: Float64Array, key: IntArray, cut: int) -> bool:
 
 
 def find_change_points(log: LogTable) -> tuple[ChangePoint, ...]:
-    """The last change of every cell (a category and an expert), newest first.
+    """Find the last change of every cell (a category and an expert), newest first.
 
-    Each cell is searched alone, and all cells of an expert together, because a replaced model changes everywhere at
-    once, and that is seen sooner so. A change makes grades and earlier answers worthless, so one that rests on a single
-    key does not count (`is_shared`).
+    Each cell is searched alone, and all cells of an expert together: a replaced model changes everywhere at once, which
+    shows sooner. A change makes grades and earlier answers worthless, so one that rests on a single key does not count
+    (`is_shared`).
     """
     numbers = log.category.astype(np.int64) * max(len(log.experts), 1) + log.expert
     rows_of = {
@@ -134,9 +134,9 @@ def find_change_points(log: LogTable) -> tuple[ChangePoint, ...]:
 
 
 def expert_wide_change(log: LogTable, rows_of: Mapping[tuple[int, int], IntArray], delta: float) -> float | None:
-    """Time at which all cells of an expert changed together, in Unix seconds; None if they did not.
+    """Return the time at which all cells of an expert changed together, in Unix seconds; None if they did not.
 
-    Rewards less the mean of their cell are searched, in order of time, so a change of the mix of categories does not
+    The search uses rewards less the mean of their cell, in order of time, so a change of the category mix does not
     count.
     """
     if len(rows_of) < 2:
@@ -151,7 +151,7 @@ def expert_wide_change(log: LogTable, rows_of: Mapping[tuple[int, int], IntArray
 
 
 def change_of(log: LogTable, cell: tuple[int, int], rows: IntArray, cut: int, at: float) -> ChangePoint:
-    """`after` is `before` where a cell has no reward since."""
+    """Build the change of a cell at row `cut`; `after` equals `before` if the cell has no reward since."""
     before = float(log.reward[rows[:cut]].mean())
     after = float(log.reward[rows[cut:]].mean()) if cut < len(rows) else before
     return ChangePoint(log.categories[cell[0]], log.experts[cell[1]], at, before, after)
@@ -160,7 +160,7 @@ def change_of(log: LogTable, cell: tuple[int, int], rows: IntArray, cut: int, at
 def replaced_models(
     log: LogTable, categories: Sequence[str], graded_at: Mapping[str, float]
 ) -> tuple[ChangePoint, ...]:
-    """A change of every category for each expert whose answers name another model than before.
+    """Return a change in every category for each expert whose answers name another model than before.
 
     Args:
         graded_at: expert -> Unix time of its newest grades.
@@ -181,19 +181,19 @@ def replaced_models(
 
 
 def in_cell(log: LogTable, category: str, expert: str) -> BoolArray:
-    """(n,) answers of an expert in a category."""
+    """Select an expert's answers in a category, as a mask of shape (n,)."""
     inside = (log.category_in((category,)) == 0) & (log.expert_in((expert,)) == 0)
     return np.asarray(inside, dtype=np.bool_)
 
 
 def mean_reward(log: LogTable, category: str, expert: str, keep: BoolArray) -> float:
-    """Mean reward of the kept answers of a cell; 0 of none."""
+    """Return the mean reward of the kept answers of a cell; 0 without any."""
     rewards = log.reward[in_cell(log, category, expert) & keep]
     return float(rewards.mean()) if len(rewards) else 0.0
 
 
 def is_stale(log: LogTable, changes: tuple[ChangePoint, ...]) -> BoolArray:
-    """(n,) answers of a changed cell from before its change: they teach nothing about the expert of today."""
+    """Select answers of a changed cell from before its change, which say nothing about the present expert, (n,)."""
     stale = np.zeros(len(log), dtype=bool)
     for change in changes:
         stale |= in_cell(log, change.category, change.expert) & (log.at < change.at)
@@ -201,8 +201,8 @@ def is_stale(log: LogTable, changes: tuple[ChangePoint, ...]) -> BoolArray:
 
 
 def is_outdated(log: LogTable, changes: tuple[ChangePoint, ...]) -> BoolArray:
-    """(n,) marks a category's answers from before the last change of any of its experts, whichever expert answered.
-    An estimate of a router's present worth leaves out all of them: leaving out only one expert's would bias it."""
+    """Select (n,) a category's answers from before the last change of any of its experts, whichever expert answered.
+    An estimate of a router's present worth leaves out all: leaving out one expert's would bias it."""
     outdated = np.zeros(len(log), dtype=bool)
     for change in changes:
         if not change.model or (in_cell(log, change.category, change.expert) & (log.at < change.at)).any():

@@ -1,8 +1,8 @@
-"""Requests made of labelled queries and material, as people paste it: they fit the detector of asks, and calibrate
-stage 1 on what was pasted around an ask and on tasks of system prompts.
+"""Requests built from labelled queries and material, as people paste it. They fit the detector of asks, and calibrate
+stage 1 on asks amid pasted text and on tasks of system prompts.
 
-The material (material/pieces.txt) was written for this: mail, logs, code, tables, articles and chats in 17 languages,
-and personas of assistants, which ask for nothing either.
+The material (material/pieces.txt) was written for this purpose. It has mail, logs, code, tables, articles and chats in
+17 languages, and personas of assistants, which ask for nothing either.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ from coe.router.types import FloatArray, IntArray, View
 MATERIAL = Path(__file__).with_name("material") / "pieces.txt"
 PERSONA = "persona"
 REGULARISATION = 3.0
-"""C of the logistic regression; 1 to 10 found as many asks."""
+"""Inverse regularisation C of the logistic regression; 1 to 10 found as many asks."""
 
 MIN_ASKS = 20
-"""Short labelled queries below which requests are read as a whole (ours)."""
+"""Number of short labelled queries below which requests are read as a whole (ours)."""
 
 COMPOSITES = 400
-"""Of each view, of as many labelled queries at most: enough for a threshold, and some seconds to encode."""
+"""Largest number of labelled queries for each view: enough for a threshold, and some seconds to encode."""
 
 BREAKS = ("\n\n", "\n", "\n\n---\n\n", '\n\n"""\n')
 
 
 @dataclass(frozen=True)
 class Composites:
-    """Readings (c, d) of made requests; `source` (c,) is the labelled query of each, `views` (c,) what was read."""
+    """Readings (c, d) of built requests; `source` (c,) is the labelled query of each, `views` (c,) the part read."""
 
     vectors: FloatArray
     source: IntArray
@@ -58,7 +58,7 @@ class Composites:
 
 
 def material() -> tuple[list[str], list[str]]:
-    """Pieces of material, and personas."""
+    """Load the pieces of material, and the personas."""
     pieces, personas = list[str](), list[str]()
     for head, text in re.findall(r"(?ms)^%% (\w+) \w+\n(.*?)(?=^%% |\Z)", MATERIAL.read_text(encoding="utf-8")):
         (personas if head == PERSONA else pieces).append(text.strip())
@@ -66,7 +66,7 @@ def material() -> tuple[list[str], list[str]]:
 
 
 def parts_that_ask_nothing(pieces: Sequence[str], personas: Sequence[str]) -> list[str]:
-    """Negative examples for the detector: candidates and sentences of the material, and parts of personas."""
+    """Return negative examples for the detector: candidates and sentences of the material, and parts of personas."""
     sentences = (each for piece in pieces for each in SENTENCE.split(piece))
     ends = (each for piece in pieces for each in ask_candidates(piece))
     of_personas = (each for persona in personas for each in task_candidates(persona))
@@ -76,10 +76,10 @@ def parts_that_ask_nothing(pieces: Sequence[str], personas: Sequence[str]) -> li
 def fit_content(
     encode: Encode, asks: FloatArray, pieces: Sequence[str], personas: Sequence[str]
 ) -> tuple[FloatArray, float]:
-    """The part of a detector that tells by its vector whether a text asks for something.
+    """Fit the part of a detector that judges by a text's vector whether it asks for something.
 
     Args:
-        asks: (n, d) embeddings of short labelled queries, which all do.
+        asks: embeddings of short labelled queries, which all do, of shape (n, d).
     """
     others = encode(parts_that_ask_nothing(pieces, personas))
     labels = np.repeat([1, 0], [len(asks), len(others)])
@@ -96,13 +96,13 @@ def logistic(rows: NDArray[np.floating], labels: IntArray, **options: Any) -> tu
 def read_composites(
     encode: Encode, texts: Sequence[str], embeddings: FloatArray, rng: np.random.Generator, about: int = 0
 ) -> tuple[AskDetector | None, Composites | None]:
-    """The detector of asks of labelled queries with embeddings (n, d), and requests made of them; None where too few of
-    them are short.
+    """Fit the detector of asks on labelled queries with embeddings (n, d), and build requests of them; None if too few
+    are short.
 
     Args:
-        about: how many of the texts, the last ones, mean the material around them; all of these are pasted into some.
+        about: number of last texts that mean the material around them; all of these are pasted into some.
 
-    Requests are read by a detector that has not seen their material, so nothing is calibrated on what it was fitted on.
+    A detector that has not seen their material reads the requests, so nothing is calibrated on what it was fitted on.
     """
     short = np.flatnonzero([0 < len(text) <= MAX_ASK_CHARS for text in texts])
     if len(short) < MIN_ASKS:
@@ -124,12 +124,12 @@ def read_composites(
 
 
 def rows_to_paste(short: IntArray, plain: int, rng: np.random.Generator) -> IntArray:
-    """Some short texts of the first `plain`, in random order, and all that follow them."""
+    """Return some short texts of the first `plain`, in random order, and all that follow them."""
     return np.concatenate([rng.permutation(short[short < plain])[:COMPOSITES], short[short >= plain]])
 
 
 class Pasted(NamedTuple):
-    """A request that has an ask amid material: its candidates and the vectors (1 + c, d) of it and of them."""
+    """A request with an ask amid material: its candidates, and the vectors (1 + c, d) of the request and of them."""
 
     text: str
     ask: str
@@ -139,14 +139,14 @@ class Pasted(NamedTuple):
 
     @classmethod
     def of(cls, ask: str, pieces: Sequence[str], encode: Encode, rng: np.random.Generator, source: int) -> Pasted:
-        """An ask with a piece of material around it."""
+        """Build a request from an ask and a piece of material around it."""
         text = pasted(ask, pieces[int(rng.integers(len(pieces)))], rng)
         candidates = ask_candidates(text)
         return cls(text, ask.strip(), candidates, encode([text, *candidates]), source)
 
 
 def fit_shape(requests: Sequence[Pasted], content: tuple[FloatArray, float]) -> tuple[FloatArray, float]:
-    """The part of a detector that tells which candidate is the ask."""
+    """Fit the part of a detector that finds the candidate that is the ask."""
     weights, offset = content
     shapes = [
         candidate_shapes(each.text, each.candidates, (each.vectors @ weights + offset).astype(np.float64))
@@ -164,7 +164,7 @@ def make_tasked(
     pieces: Sequence[str],
     rng: np.random.Generator,
 ) -> Iterator[tuple[int, Reading]]:
-    """The readings of material under a labelled query as system prompt, with its row, where that is read as a task."""
+    """Yield the rows and readings of material under a labelled query as system prompt, if that is read as a task."""
     for row in rows.tolist():
         piece = pieces[int(rng.integers(len(pieces)))]
         if task := read_task(texts[row], encode, detector, lambda _: 1.0):
@@ -178,7 +178,7 @@ def composites_of(read: Sequence[tuple[int, Reading]]) -> Composites:
 
 
 def pasted(ask: str, piece: str, rng: np.random.Generator) -> str:
-    """An ask with material after it, before it, or on both sides."""
+    """Paste an ask before, after or between the halves of a piece of material."""
     place, gap = int(rng.integers(3)), BREAKS[int(rng.integers(len(BREAKS)))]
     if place == 0:
         return f"{ask}{gap}{piece}"
@@ -189,7 +189,7 @@ def pasted(ask: str, piece: str, rng: np.random.Generator) -> str:
 
 
 def detector_arrays(detector: AskDetector | None) -> dict[str, NDArray[np.generic]]:
-    """For an artifact; none without a detector."""
+    """Return the detector's arrays for an artifact; none without a detector."""
     if detector is None:
         return {}
     offsets = np.array([detector.offset, detector.shape_offset], dtype=np.float32)

@@ -29,13 +29,13 @@ from coe.training.log_table import LogTable
 from coe.training.types import OutcomeTable
 
 MASS_PRIOR_DECISIONS = 20.0
-"""Weight of the outcome table's mix of categories against the traffic's, in decisions (ours)."""
+"""Weight of the outcome table's category mix against the traffic's, in decisions (ours)."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """The quality matrix over `outcomes.experts`; `outcomes` without the grades that a change made worthless, and how
-    many those were."""
+    """The quality matrix over `outcomes.experts`, the `outcomes` without grades that a change made worthless, and
+    the number of those grades."""
 
     matrix: QualityMatrix
     outcomes: OutcomeTable
@@ -49,17 +49,17 @@ def gather_evidence(
     changes: tuple[ChangePoint, ...] = (),
     published: Sequence[float] = (),
 ) -> Evidence:
-    """Outcomes and logged rewards as one quality matrix over `outcomes.experts`.
+    """Combine outcomes and logged rewards to one quality matrix over `outcomes.experts`.
 
-    People's marks and graders' scores differ in level, and only experts that were chosen have rewards. A common offset
-    (mean over cells that have both, weighted by rewards) is taken off the rewards first: without it the expert that
-    happens to serve would gain by being marked at all (ours). Failures, which were not marked, have no part in it. What
-    one key says is weighed down to its share of the evidence in every cell, grades included, and so in every category
+    Users' ratings and graders' scores differ in level, and only chosen experts have rewards. So a common offset (the
+    mean over cells with both, weighted by rewards) is first subtracted from the rewards. Without it the expert that
+    happens to serve would gain by being rated at all (ours). Failures, which nobody rated, have no part in the offset.
+    One key's feedback is limited to its share of the evidence in every cell, grades included, and so in every category
     and overall (training.feedback_bias).
 
     Args:
-        changes: cells whose quality changed: grades of theirs and rewards from before are left out.
-        published: as `measure_quality` takes it.
+        changes: cells whose quality changed; their grades and earlier rewards are left out.
+        published: published quality of each expert, as in `measure_quality`.
     """
     rows = (*(name for name in categories if name != GENERAL), GENERAL)
     believed = without_changed(outcomes, changes)
@@ -108,7 +108,7 @@ def add_preferences(
     is_guess: BoolArray,
     prior: Float64Array,
 ) -> None:
-    """Adds what a judge preferred to sums, sums of squares and counts of cells, each (k+1, m)."""
+    """Add a judge's preferences to sums, sums of squares and counts of cells, each of shape (k+1, m)."""
     row, expert = category_rows(judged, rows), judged.expert_in(experts)
     worth, said = preferences(judged, row, expert, shrink_with_guesses(*cells, is_guess, prior)[0], cells[2])
     for values, new in zip(cells, (said * worth, said * worth**2, said), strict=True):
@@ -116,25 +116,25 @@ def add_preferences(
 
 
 def is_taught(log: LogTable, experts: tuple[str, ...], changes: tuple[ChangePoint, ...]) -> BoolArray:
-    """(n,) answers to learn from: of these experts, and of their present quality."""
+    """Return which answers show the present quality of these experts, of shape (n,)."""
     return ~is_stale(log, changes) & (log.expert_in(experts) >= 0)
 
 
 def category_rows(log: LogTable, rows: tuple[str, ...]) -> IntArray:
-    """(n,) row of each answer's category; the last one, `general`, for a category that has none."""
+    """Return the row of each answer's category, of shape (n,); a category without a row has the last one, `general`."""
     row = log.category_in(rows)
     return np.where(row < 0, len(rows) - 1, row)
 
 
 def traffic_mass(log: LogTable, rows: Sequence[str], base: QualityMatrix) -> FloatArray:
-    """(k+1,) mix of the traffic, and as many as MASS_PRIOR_DECISIONS decisions of the outcome table's mix."""
+    """Return the mix of the traffic plus MASS_PRIOR_DECISIONS decisions of the outcome table's mix, of shape (k+1,)."""
     counts = np.array([log.traffic.get(name, 0) for name in rows], dtype=np.float64)
     mass = (counts + MASS_PRIOR_DECISIONS * base.mass) / (counts.sum() + MASS_PRIOR_DECISIONS)
     return np.asarray(mass, dtype=np.float32)
 
 
 def add_cells(values: Float64Array, row: IntArray, expert: IntArray, shape: tuple[int, ...]) -> Float64Array:
-    """Sums of values per cell, (k+1, m)."""
+    """Sum values per cell, of shape (k+1, m)."""
     flat = np.bincount(row * shape[1] + expert, weights=values, minlength=shape[0] * shape[1])
     return flat.reshape(shape).astype(np.float64)
 
@@ -142,7 +142,7 @@ def add_cells(values: Float64Array, row: IntArray, expert: IntArray, shape: tupl
 def reward_offset(
     reward: Float64Array, weight: Float64Array, base: QualityMatrix, row: IntArray, expert: IntArray
 ) -> float:
-    """Mean of reward minus measured quality over answers whose cell was graded; 0 where none was."""
+    """Return the mean of reward minus measured quality over answers whose cell was graded; 0 if none was."""
     graded = base.count[row, expert] > 0
     if not weight[graded].any():
         return 0.0
@@ -151,7 +151,7 @@ def reward_offset(
 
 
 def without_changed(outcomes: OutcomeTable, changes: tuple[ChangePoint, ...]) -> OutcomeTable:
-    """The outcomes without the grades of changed cells: they are of the expert that was."""
+    """Drop the grades of changed cells, which are those of the earlier expert."""
     scores = outcomes.scores.copy()
     categories = np.array(outcomes.categories)
     for change in changes:

@@ -1,4 +1,4 @@
-"""Stage 2's evidence: the quality of every expert on every category, shrunk where few answers were graded.
+"""Stage 2's evidence: the quality of every expert on every category, shrunk if few answers were graded.
 
 Shapes: n prompts, k learned categories (rows 0..k-1, row k is `general`), m experts.
 """
@@ -21,15 +21,15 @@ from coe.training.published_scores import WEIGHT
 from coe.training.types import OutcomeTable
 
 PRIOR_COUNT_RANGE = (1.0, 200.0)
-"""Bounds on the prior's weight in graded answers: at least one, and never so many that a well-measured cell (hundreds
-of answers) is pulled away from its own mean (ours)."""
+"""Bounds on the prior's weight in graded answers (ours). It is at least one, and too small to pull a well-measured
+cell (hundreds of answers) away from its own mean."""
 
 GUESS_PRIOR = 8.0
-"""The prior's weight, in answers, in a category that nobody was graded in: how much the others differ among themselves
-says little of one that somebody added because it is unlike them (ours; benchmarks/LOG.md)."""
+"""Prior weight, in answers, in a category without grades (ours; benchmarks/LOG.md). The spread among other
+categories says little about one that was added because it is unlike them."""
 
 GUESS_VARIANCE = 0.25
-"""Variance of an answer's score there before there are answers: that of a thumb at most."""
+"""Variance of an answer's score in such a category before there are answers: at most that of a thumb."""
 
 BACKFIT_ROUNDS = 20
 
@@ -37,7 +37,7 @@ ASSUMED_PROMPT, ASSUMED_OUTPUT = 100.0, 200.0
 """Tokens of a prompt and of an answer before any answer was graded: those of a short question (ours)."""
 
 NEAR_ZERO = 0.05
-"""Mean score of the best experts below which the grades say that something is wrong, and not who is better (ours)."""
+"""Mean score of the best experts below which the grades show a fault, not which expert is better (ours)."""
 
 
 def measure_quality(table: OutcomeTable, categories: Sequence[str], published: Sequence[float] = ()) -> QualityMatrix:
@@ -72,7 +72,7 @@ def measure_quality(table: OutcomeTable, categories: Sequence[str], published: S
 def with_levels(
     quality: Float64Array, difficulty: Float64Array, counts: NDArray[np.floating], prior: Float64Array
 ) -> Float64Array:
-    """Return qualities (k+1, m) that are relative to `difficulty` (k+1,) as absolute ones; 0 for an unknown expert.
+    """Convert qualities (k+1, m) relative to `difficulty` (k+1,) to absolute ones; 0 for an unknown expert.
 
     Without any answer, categories are as hard as published benchmarks are on average.
     """
@@ -83,7 +83,7 @@ def with_levels(
 
 
 def doubt_of(evidence: QualityMatrix) -> str:
-    """Warning that names likely faults where the best experts score next to nothing on average; empty elsewhere."""
+    """Return a warning that names likely faults if the best experts score next to nothing on average, else ""."""
     graded = evidence.count.max(axis=1)
     if not graded.any() or (best := float(np.average(evidence.quality.max(axis=1), weights=graded))) >= NEAR_ZERO:
         return ""
@@ -95,13 +95,13 @@ def doubt_of(evidence: QualityMatrix) -> str:
 
 
 def row_numbers(table: OutcomeTable, categories: Sequence[str]) -> IntArray:
-    """(n,) row of each prompt; k for `general` and for categories that stage 1 cannot name."""
+    """Return the row of each prompt, of shape (n,); k for `general` and for categories that stage 1 has not learned."""
     number = {name: i for i, name in enumerate(categories) if name != GENERAL}
     return np.array([number.get(name, len(categories)) for name in table.categories], dtype=np.int64)
 
 
 def cell_sums(scores: NDArray[np.floating], rows: IntArray, k: int) -> tuple[Float64Array, Float64Array, Float64Array]:
-    """Sum, sum of squares and count of the observed scores of each cell, all (k+1, m)."""
+    """Return the sum, the sum of squares and the count of each cell's observed scores, all of shape (k+1, m)."""
     observed = np.isfinite(scores)
     values = np.where(observed, scores, 0.0).astype(np.float64)
     shape = (k + 1, scores.shape[1])
@@ -113,12 +113,12 @@ def cell_sums(scores: NDArray[np.floating], rows: IntArray, k: int) -> tuple[Flo
 
 
 def without_difficulty(scores: FloatArray, rows: IntArray, k: int) -> tuple[Float64Array, Float64Array]:
-    """Scores (n, m) less how hard each prompt is, and the difficulty (k+1,) of each row: its mean score over experts.
+    """Return scores (n, m) less the prompt's difficulty, and the difficulty (k+1,) of each row: its mean score over
+    experts.
 
-    A prompt that several experts answered is compared with its own level: what all get right or wrong says nothing
-    about who is better, and is most of the noise of a cell. A prompt of one expert is compared with the mean of its
-    row. (Two-way analysis of variance, experts as treatments and prompts as blocks.) Difficulties are shrunk as cells
-    are.
+    A prompt that several experts answered is compared with its own level: a result that all share does not show which
+    is better, and is most of a cell's noise. A prompt of one expert is compared with the mean of its row. (Two-way
+    analysis of variance, experts as treatments and prompts as blocks.) Difficulties are shrunk as cells are.
     """
     own, is_shared = prompt_levels(scores, rows, k)
     difficulty = shrink(*cell_sums(own[:, None], rows, k))[0][:, 0]
@@ -127,12 +127,12 @@ def without_difficulty(scores: FloatArray, rows: IntArray, k: int) -> tuple[Floa
 
 
 def prompt_levels(scores: FloatArray, rows: IntArray, k: int) -> tuple[Float64Array, BoolArray]:
-    """(n,) what all measured experts would score on a prompt on average, NaN where none answered; and whether all
-    or several answered, so that it says more than one score.
+    """Return all measured experts' mean score on each prompt (n,), NaN without an answer, and whether several or all
+    answered.
 
-    A prompt that all answered has its mean. Where some did not, because one was only probed on a few, the mean of the
-    others is corrected by how good those are in the prompt's category: least squares of score = level + effect of the
-    expert in the category, whose effects sum to 0 there, found by turns (backfitting).
+    A prompt that all answered has its mean. If some did not, because one was only probed on a few, the mean is
+    corrected by how good the others are in the prompt's category. It is the least squares of score = level + effect of
+    the expert in the category. The effects sum to 0 there, and backfitting finds them.
     """
     observed = np.isfinite(scores)
     answers = observed.sum(axis=1)
@@ -153,7 +153,7 @@ def prompt_levels(scores: FloatArray, rows: IntArray, k: int) -> tuple[Float64Ar
 
 
 def is_ungraded(counts: NDArray[np.floating]) -> BoolArray:
-    """(k+1,) categories without grades, by their counts (k+1, m); never `general`, of which the others say much."""
+    """Return which categories have no grades (k+1,), by counts (k+1, m); never `general`, which others inform."""
     return np.append(counts[:-1].sum(axis=1) == 0, False)
 
 
@@ -162,15 +162,15 @@ def shrink(
 ) -> tuple[Float64Array, Float64Array]:
     """Return empirical-Bayes means and standard errors of cells, all (k+1, m); 0 and 0.5 for an unknown expert.
 
-    Normal-normal model per expert e: cell mean ~ N(theta_ce, s2/n_ce), theta_ce ~ N(mu_e, t2). Posterior mean is
-    (n mean + L mu) / (n + L) with L = s2 / t2, kept within PRIOR_COUNT_RANGE (Efron & Morris 1975); its standard error
-    squared is s2 / (n + L), and (L / (n + L))^2 of the error of mu. mu is the mean of the measured cells, weighted by
-    n / (n + L): those that adaptive probes left after one bad answer say no more than one answer. t2 is what the cells'
-    sum of squares exceeds sampling by (DerSimonian & Laird 1986). With equal counts these are the plain mean, and the
-    variance between cells less what sampling explains.
+    Normal-normal model per expert e: cell mean ~ N(theta_ce, s2/n_ce), theta_ce ~ N(mu_e, t2). The posterior mean is (n
+    mean + L mu) / (n + L) with L = s2 / t2, kept within PRIOR_COUNT_RANGE (Efron & Morris 1975). Its squared standard
+    error is s2 / (n + L), and (L / (n + L))^2 of the error of mu. mu is the mean of the measured cells, weighted by n /
+    (n + L). So a cell that probes left after one bad answer counts as one answer. t2 is what the cells' sum of squares
+    exceeds sampling by (DerSimonian & Laird 1986). With equal counts these are the plain mean, and the variance between
+    cells less what sampling explains.
 
     A published quality, in `prior` (m,), counts in mu as one more cell of WEIGHT answers that no query belongs to. It
-    says who is better than whom, so the mean of the published qualities is set to that of the same experts' grades.
+    only ranks experts, so the mean of the published qualities is set to that of the same experts' grades.
     """
     total, cells = counts.sum(axis=0), (counts > 0).sum(axis=0)
     means = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
@@ -203,12 +203,12 @@ def shrink_with_guesses(
     is_guess: BoolArray,
     prior: Float64Array | None = None,
 ) -> tuple[Float64Array, Float64Array]:
-    """The same of cells of which some rows (k+1,) are of categories without grades: those neither teach nor follow how
-    much an expert's other categories differ.
+    """Return means and standard errors of cells as `shrink` does, of which some rows (k+1,) have no grades. Such rows
+    neither teach nor follow how much an expert's other categories differ.
 
-    Normal model of such a row: cell mean ~ N(theta_e, s2/n_e), theta_e ~ N(mu_e + level, s2/L), level ~ N(0, s2/L),
-    where mu_e is what is expected of the expert by its other categories, and L = GUESS_PRIOR. How hard the category is
-    follows from all its answers, so that an expert that was not tried there gets neither credit nor blame for it.
+    Normal model of such a row: cell mean ~ N(theta_e, s2/n_e), theta_e ~ N(mu_e + level, s2/L), level ~ N(0, s2/L).
+    Here mu_e is the expert's expected quality by its other categories, and L = GUESS_PRIOR. All answers of the category
+    determine how hard it is, so an expert that was not tried there gets neither credit nor blame.
     """
     known_cells = [np.where(is_guess[:, None], 0.0, each) for each in (sums, squares, counts)]
     quality, stderr = shrink(known_cells[0], known_cells[1], known_cells[2], prior)
@@ -230,7 +230,7 @@ def shrink_with_guesses(
 
 
 def cell_means(values: FloatArray, rows: IntArray, k: int) -> FloatArray:
-    """Mean of the known values of each cell (k+1, m); an empty cell takes the expert's mean, 0 if that is unknown."""
+    """Return the known values' mean of each cell (k+1, m); the expert's mean if the cell is empty, 0 if unknown."""
     sums, _, counts = cell_sums(values, rows, k)
     overall = np.divide(sums.sum(axis=0), counts.sum(axis=0), out=np.zeros(sums.shape[1]), where=counts.sum(axis=0) > 0)
     means = np.broadcast_to(overall, sums.shape).copy()
@@ -239,13 +239,13 @@ def cell_means(values: FloatArray, rows: IntArray, k: int) -> FloatArray:
 
 
 def mean_prompt_tokens(table: OutcomeTable, rows: IntArray, k: int) -> FloatArray:
-    """Mean prompt length (k+1,) at 4 characters a token, as `QueryFacts.prompt_tokens` counts."""
+    """Return the mean prompt length (k+1,) in tokens of 4 characters, as in `QueryFacts.prompt_tokens`."""
     lengths = np.array([[len(text) / 4] for text in table.texts], dtype=np.float32).reshape(-1, 1)
     return cell_means(lengths, rows, k)[:, 0]
 
 
 ENOUGH = 20
-"""Answers from which on a cell is described by its own; fewer say too little of lengths, which vary widely (ours)."""
+"""Answers above which a cell's own lengths describe it; fewer say too little, as lengths vary widely (ours)."""
 
 ANSWERS = "answers"
 IS_PROMPT = np.array([kind in PROMPT for kind in KINDS])
@@ -255,8 +255,7 @@ class TrafficTokens(dict[tuple[str, str], Counter[str]]):
     """Tokens by kind, and answers, of every (category, expert) that the router sent requests to."""
 
     def add(self, record: DecisionRecord) -> None:
-        """Counts a decision, unless the client named the expert, several were asked, or the expert reported no
-        usage."""
+        """Count a decision, unless the client named the expert, several were asked, or the expert reported no usage."""
         decision, served, usage = record.decision, record.served_expert, record.usage
         if decision is None or served is None or record.state is not TerminalState.ANSWERED or record.is_probe:
             return
@@ -272,11 +271,11 @@ class TrafficTokens(dict[tuple[str, str], Counter[str]]):
 def with_traffic(
     matrix: QualityMatrix, rows: Sequence[str], experts: Sequence[str], tokens: Mapping[tuple[str, str], Counter[str]]
 ) -> QualityMatrix:
-    """The matrix with what the traffic says of tokens.
+    """Return the matrix with the traffic's token counts.
 
-    The kinds are shares, so that prices may change: of each cell, or of the expert where the cell has too few answers.
-    An expert without any has nothing cached. Lengths are those of the traffic where there is enough; answers of other
-    experts are taken to be as much longer there than graded ones as the known are, or who serves would seem dear.
+    The kinds are shares, so that prices may change: of each cell, or of the expert if the cell has too few answers. An
+    expert without any has nothing cached. Lengths are those of the traffic if it has enough answers. Other experts'
+    graded lengths are scaled by the same factor as the known ones, or the serving expert would seem expensive.
     """
     shape = matrix.quality.shape
     answers, sums = np.zeros(shape), np.zeros((*shape, len(KINDS)))

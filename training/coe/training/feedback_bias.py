@@ -1,13 +1,12 @@
-"""Correction of feedback for who gives it, so that it speaks of all answers. Pure.
+"""Correction of feedback for who gives it, so that it represents all answers. Pure.
 
-People answer when they are annoyed, and some experts' users answer more than others'. Two remedies: replies are
-weighted by the inverse of how likely such an answer was to get one, and what clients merely did counts for nothing
-until it has been seen to agree with what people said.
+Annoyed users rate more often, and some experts' users rate more than others'. So each reply is weighted by the inverse
+of the probability that such an answer gets one. Signals of clients' behaviour count only once they agree with ratings.
 
-No key is more than a share of the evidence. What one key says is weighed down until it is at most `max_share` of all
-that is known of a cell, graded answers included; so a few keys may still add to grades, and outweigh them only
-together. A key that is trusted, and the only key of a log, is not limited: it has number `UNLIMITED`, and its questions
-count one by one. Shapes: n answers with feedback.
+No key is more than a share of the evidence. One key's feedback is weighted down to at most `max_share` of all evidence
+on a cell, graded answers included. So a few keys may add to grades, and outweigh them only together. A trusted key, and
+the only key of a log, has no limit: its number is `UNLIMITED`, and its questions count one by one. Shapes: n answers
+with feedback.
 """
 
 from __future__ import annotations
@@ -28,23 +27,23 @@ from coe.router.types import Float64Array, IntArray, Metric, Record, RoutingDeci
 PRIOR_ANSWERS = 20.0
 """Answers of the coarser group that a reply rate is shrunk towards, so that a rare bin has no wild weight (ours)."""
 MAX_REPLY_WEIGHT = 10.0
-"""Weights are clipped here: a little bias for bounded variance, as for importance weights (Bottou et al. 2013)."""
+"""Largest weight of a reply: a little bias for bounded variance, as for importance weights (Bottou et al. 2013)."""
 MIN_AGREEING = 20
-"""Answers with feedback that a signal needs on either side before its agreement counts for anything (ours)."""
+"""Number of answers with feedback that a signal needs on either side before its agreement counts (ours)."""
 AGREES = "agrees"
 AGREEMENT_BAR = 0.1
-"""The lower end of the interval of how much less answers with a signal were liked must lie above this (ours)."""
+"""Bound that the lower end of the interval of a signal's effect on ratings, in reward, must exceed (ours)."""
 
 
 class ReplyBin(NamedTuple):
-    """Group of answers whose replies may be alike: category, who answered, and what the client did."""
+    """A group of answers that may get replies alike: the category, the expert, and what the client did."""
 
     category: str
     expert: str
     signals: tuple[ImplicitKind, ...] = ()
 
     def keeping(self, kinds: Collection[ImplicitKind]) -> ReplyBin:
-        """The bin without other signals."""
+        """Return the bin without other signals."""
         return self._replace(signals=tuple(kind for kind in self.signals if kind in kinds))
 
 
@@ -61,13 +60,13 @@ class ReplyRates:
     replies: Counter[Group] = field(default_factory=Counter)
 
     def count(self, reply_bin: ReplyBin, answers: int, replies: int) -> None:
-        """Adds so many answers of a bin, of which so many got feedback."""
+        """Add `answers` answers of a bin, of which `replies` got feedback."""
         for part in coarser(reply_bin):
             self.answers[part] += answers
             self.replies[part] += replies
 
     def keeping(self, kinds: Collection[ImplicitKind]) -> ReplyRates:
-        """The same answers in bins that know of no other signals."""
+        """Return the same answers in bins without other signals."""
         found = ReplyRates()
         for part, answers in self.answers.items():
             if isinstance(part, ReplyBin):
@@ -76,40 +75,40 @@ class ReplyRates:
 
     @property
     def overall(self) -> float:
-        """Share of answers that got feedback; 0 of none."""
+        """The share of answers that got feedback; 0 without any."""
         return self.replies[EVERYTHING] / max(self.answers[EVERYTHING], 1)
 
     def propensity(self, reply_bin: ReplyBin) -> float:
-        """Probability that such an answer gets feedback: the bin's rate, shrunk towards that of the bin without its
-        signals, that towards the category's, that towards the overall rate (beta-binomial means with a prior of
-        `PRIOR_ANSWERS`)."""
+        """Return the probability that such an answer gets feedback, by beta-binomial means with a prior of
+        `PRIOR_ANSWERS`. The bin's rate is shrunk towards the bin's without its signals, that towards the category's,
+        that towards the overall rate."""
         rate = self.overall
         for part in reversed(coarser(reply_bin)[:-1]):
             rate = (self.replies[part] + PRIOR_ANSWERS * rate) / (self.answers[part] + PRIOR_ANSWERS)
         return rate
 
     def weight(self, reply_bin: ReplyBin) -> float:
-        """Number of answers like it that one reply represents, relative to the average reply; at most
+        """Return how many answers like it one reply represents, relative to the average reply; at most
         `MAX_REPLY_WEIGHT`.
 
-        The stabilised inverse propensity of Robins, Hernan & Brumback 2000. It removes the bias that the bin explains;
-        whether people answer *because* they liked an answer, among equal bins, no log can tell.
+        This is the stabilised inverse propensity of Robins, Hernan & Brumback 2000. It removes the bias that the bin
+        explains. No log shows whether users, among equal bins, reply *because* they liked an answer.
         """
         rate = self.propensity(reply_bin)
         return MAX_REPLY_WEIGHT if rate <= self.overall / MAX_REPLY_WEIGHT else self.overall / rate
 
 
 def coarser(reply_bin: ReplyBin) -> tuple[Group, Group, Group, Group]:
-    """The bin and the ever larger groups it belongs to, up to everything."""
+    """Return the bin and the ever larger groups it belongs to, up to everything."""
     return reply_bin, reply_bin[:2], reply_bin[:1], EVERYTHING
 
 
 class SignalAgreement(Record):
-    """Agreement of what clients did with what they said of the same answers.
+    """The agreement of what clients did with their ratings of the same answers.
 
-    Of `answers` with the signal, `with_feedback` got feedback; means are of the feedback with it and without it.
-    `difference` is how much less answers with the signal were liked; None while either side has nothing. `verdict` is
-    `agrees` where training may learn from the signal, or why it may not.
+    `answers` have the signal, and `with_feedback` of them got feedback; the means are of the feedback with and without
+    it. `difference` is how much less answers with the signal were liked; None while either side has nothing. `verdict`
+    is `agrees` if training may learn from the signal, or the reason why it may not.
     """
 
     kind: ImplicitKind
@@ -124,9 +123,9 @@ class SignalAgreement(Record):
 def agreement(
     kind: ImplicitKind, answers: int, liked_with: Sequence[float] | Float64Array, liked_without: Float64Array
 ) -> SignalAgreement:
-    """Agreement of a signal from rewards in [0, 1] of answers with it and without it.
+    """Measure the agreement of a signal from rewards in [0, 1] of answers with it and without it.
 
-    The interval is that of Agresti & Caffo 2000 for two proportions (one success and one failure added to each side); a
+    The interval is that of Agresti & Caffo 2000 for two proportions (one success and one failure added to each side). A
     reward between 0 and 1 varies at most as much as a proportion of the same mean, so the interval is not too narrow.
     """
     sides = [np.asarray(side, dtype=np.float64) for side in (liked_with, liked_without)]
@@ -150,7 +149,7 @@ def agreement(
 
 
 def difference(left: Float64Array, right: Float64Array) -> Metric:
-    """Mean of `left` minus mean of `right`, with Agresti and Caffo's 95% interval."""
+    """Return the mean of `left` minus the mean of `right`, with Agresti and Caffo's 95% interval."""
     middle, variance = 0.0, 0.0
     for side, sign in ((left, 1.0), (right, -1.0)):
         mean = (float(side.sum()) + 1.0) / (len(side) + 2.0)
@@ -162,8 +161,8 @@ def difference(left: Float64Array, right: Float64Array) -> Metric:
 
 
 def correlation(left: Float64Array, right: Float64Array) -> Metric | None:
-    """Pearson's correlation of two (n,) with Fisher's 95% interval (Fisher 1921); None for fewer than four pairs, or
-    when one side is constant."""
+    """Return Pearson's correlation of two (n,) with Fisher's 95% interval (Fisher 1921); None for fewer than four
+    pairs, or if one side is constant."""
     if len(left) < 4 or float(np.ptp(left)) == 0.0 or float(np.ptp(right)) == 0.0:
         return None
     r = float(np.corrcoef(left, right)[0, 1])
@@ -172,8 +171,8 @@ def correlation(left: Float64Array, right: Float64Array) -> Metric | None:
 
 
 class JudgeAgreement(Record):
-    """Agreement of a judge's grades with what people said of the same answers, and how often it contradicted itself
-    when two answers were swapped."""
+    """The agreement of a judge's grades with users' ratings of the same answers, and its consistency when two
+    answers were swapped."""
 
     judge: str
     rubric: str
@@ -190,7 +189,7 @@ class JudgeAgreement(Record):
 
     @property
     def is_trusted(self) -> bool:
-        """Its grades surely follow what people say, so `coe retrain` learns from its preferences."""
+        """True if its grades surely follow users' ratings, so that `coe retrain` learns from its preferences."""
         interval = None if self.correlation is None else self.correlation.interval
         return interval is not None and self.with_feedback >= MIN_AGREEING and interval.low > 0
 
@@ -200,12 +199,12 @@ def judge_agreements(
     swapped: Mapping[tuple[str, str], tuple[int, int]],
     rewards: Mapping[str, float],
 ) -> tuple[JudgeAgreement, ...]:
-    """Of every judge with each of its rubrics.
+    """Measure the agreement of every judge with each of its rubrics.
 
     Args:
-        grades: by decision, of each judge and rubric; `swapped` how many pairs it saw both ways round, and agreed with
-            itself on. Both as `decision_log.read` gives them.
-        rewards: what people said, by decision.
+        grades: (judge, rubric) -> grades by decision, as returned by `decision_log.read`.
+        swapped: (judge, rubric) -> number of pairs it saw both ways round, and of those it agreed with itself on.
+        rewards: users' ratings, by decision.
     """
     found = []
     for (judge, rubric), of_decision in sorted(grades.items()):
@@ -229,7 +228,7 @@ def judge_agreements(
 
 @dataclass
 class Replies:
-    """Counts of every answer; of those with feedback (n) also bin and reward, in the order in which they were added."""
+    """The counts of every answer, and the bin and reward of those with feedback (n), in the order of `add`."""
 
     rates: ReplyRates = field(default_factory=ReplyRates)
     bins: list[ReplyBin] = field(default_factory=list)
@@ -238,7 +237,7 @@ class Replies:
     _known: dict[ReplyBin, ReplyBin] = field(default_factory=dict)
 
     def add(self, decision: RoutingDecision, signals: tuple[ImplicitKind, ...], reward: float | None) -> None:
-        """One answer that the router chose the expert of; `reward` is None without feedback."""
+        """Add one answer whose expert the router chose; `reward` is None without feedback."""
         made = ReplyBin(decision.category, decision.expert, signals)
         reply_bin = self._known.setdefault(made, made)
         self.rates.count(reply_bin, 1, int(reward is not None))
@@ -249,7 +248,7 @@ class Replies:
             self.rewards.append(reward)
 
     def agreements(self) -> dict[ImplicitKind, SignalAgreement]:
-        """Of every kind of signal, on the answers that have feedback."""
+        """Measure the agreement of every kind of signal, on the answers that have feedback."""
         rewards = np.array(self.rewards, dtype=np.float64)
         found = {}
         for kind in ImplicitKind:
@@ -258,8 +257,8 @@ class Replies:
         return found
 
     def weights(self) -> Float64Array:
-        """(n,) how many answers each reply represents, relative to the average reply. Only signals that agree with
-        feedback tell answers apart."""
+        """Return how many answers each reply represents, relative to the average reply, (n,). Only signals that
+        agree with feedback separate bins."""
         usable = {kind for kind, found in self.agreements().items() if found.verdict == AGREES}
         rates = self.rates.keeping(usable)
         weight_of = {each: rates.weight(each.keeping(usable)) for each in self._known}
@@ -270,18 +269,18 @@ UNLIMITED = -1
 
 
 def min_keys(max_share: float) -> int:
-    """Fewest keys of which none has more than that share: five for a fifth."""
+    """Return the fewest keys of which none has more than that share: five for a fifth."""
     return math.ceil(1.0 / max_share - 1e-9)
 
 
 def cap_level(totals: Float64Array, others: float, max_share: float) -> float:
-    """The largest cap t on each key's total at which no key exceeds its share of the whole: the largest t with
-    t <= share x (others + sum min(total, t)). Infinite if no key exceeds its share without a cap; 0 if no cap can keep
-    every key within it.
+    """Return the largest cap t on each key's total at which no key exceeds its share: t <= share x (others + sum
+    min(total, t)). It is infinite if no key exceeds its share without a cap, and 0 if no cap can keep every key within
+    it.
 
     Args:
-        totals: (k,) what each limited key says.
-        others: what is not limited.
+        totals: weight of each limited key, of shape (k,).
+        others: unlimited weight.
     """
     ranked = np.sort(totals)[::-1]
     rest = float(ranked.sum())
@@ -300,11 +299,12 @@ def cap_level(totals: Float64Array, others: float, max_share: float) -> float:
 def counted_share(
     group: IntArray, key: IntArray, weight: Float64Array, others: Float64Array, max_share: float
 ) -> Float64Array:
-    """(n,) share of each answer's weight that counts, so that in no group a limited key exceeds its share.
+    """Return the share (n,) of each answer's weight that counts, so that a limited key never exceeds its share of a
+    group.
 
     Args:
-        group: (n,) number of the cell that each answer is evidence of; `others` (groups,) what else is known of each.
-        key: (n,) number of the key that said it, `UNLIMITED` where it is not limited.
+        group: number of the cell that each answer is evidence of (n,); `others` (groups,) is the other evidence.
+        key: number of the key that gave the feedback (n,), `UNLIMITED` if it has no limit.
     """
     counted = np.ones(len(group))
     for number in np.unique(group[key >= 0]):
@@ -319,5 +319,5 @@ def counted_share(
 
 
 def clusters(question: IntArray, key: IntArray) -> IntArray:
-    """(n,) cluster of each answer, for the bootstrap: one limited key, or else one question."""
+    """Return the bootstrap cluster of each answer, (n,): one limited key, or else one question."""
     return np.where(key >= 0, -1 - key, question)

@@ -1,7 +1,7 @@
-"""From labelled queries and outcomes to a router artifact.
+"""The fit of a router artifact from labelled queries and outcomes.
 
 Shapes: n labelled queries, d dimensions, k categories, m experts. A fifth of the queries (by hash of their text) is
-never trained on: its metrics are in the manifest, and a later candidate is compared with this router on it.
+never trained on. Its metrics are in the manifest, and a later candidate is compared with this router on it.
 """
 
 from __future__ import annotations
@@ -50,20 +50,20 @@ if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
 
 MAP_ALONE = FittedScorer(PluginConfig(kind="map"), {}, {}, {})
-"""Of a router that no scorer is fitted for."""
+"""The empty scorer of a router that needs no fitted one."""
 
 
 @cache
 def controller() -> ThreadpoolController:
-    """Knows the BLAS libraries of this process; finding them takes milliseconds, so it is done once."""
+    """Return the controller of this process's BLAS libraries; finding them takes milliseconds, so it is done once."""
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
 
 
 def one_thread() -> AbstractContextManager[object]:
-    """A block in which BLAS uses one thread: several wait for each other in small products, at far more than they bring
-    (2.8 ms for one text of the multilingual encoder on one thread, 26 to 96 ms on two of two busy cores)."""
+    """Return a context in which BLAS uses one thread. Several threads wait for each other in small products. One
+    text of the multilingual encoder takes 2.8 ms on one thread, 26 to 96 ms on two of two busy cores."""
     limited: AbstractContextManager[object] = controller().limit(limits=1, user_api="blas")
     return limited
 
@@ -78,16 +78,16 @@ def fit_router(
     rng: np.random.Generator,
     progress: Progress = silent,
 ) -> RouterArtifact:
-    """Fits stage 1, joins it with the evidence of stage 2 and writes the artifact under `root`.
+    """Fit stage 1, join it with the evidence of stage 2 and write the artifact under `root`.
 
     Raises:
-        DataError: no category to learn, or labels that do not fit `request.categories`.
+        DataError: there is no category to learn, or labels do not fit `request.categories`.
     """
     return written(root, finish(request, encoder, prepare(request, encoder, queries, rng, progress), now))
 
 
 def finish(request: FitRequest, encoder: Encoder, prepared: Prepared, now: datetime) -> RouterArtifact:
-    """Fits the scorer, and makes the artifact, which is on no disk yet."""
+    """Fit the scorer, and build the artifact, which is not stored yet."""
     if prepared.graded is None:
         return artifact_of(request, encoder, prepared, MAP_ALONE, now)
     with one_thread():
@@ -97,9 +97,9 @@ def finish(request: FitRequest, encoder: Encoder, prepared: Prepared, now: datet
 
 @dataclass(frozen=True)
 class Prepared:
-    """Stage 1 with its figures, and what scorers can be fitted on; None when nothing is. `ways` to ask several experts
-    are None where no answers are known. `served` (k+1,) is the share of the labelled queries that stage 1 serves as
-    each category, `general` last, at least one each."""
+    """Stage 1 with its figures, and the graded queries that scorers are fitted on, or None. `ways` to ask several
+    experts are None if no answers are known. `served` (k+1,) is the share of the labelled queries that stage 1
+    serves as each category, `general` last, at least one each."""
 
     stage: StageOne
     detector: AskDetector | None
@@ -119,7 +119,7 @@ def prepare(
     rng: np.random.Generator,
     progress: Progress,
 ) -> Prepared:
-    """Fits stage 1 and puts what stage 2 learns from beside it. Raises DataError as `fit_router` does."""
+    """Fit stage 1, and collect what stage 2 learns from; raise DataError as `fit_router` does."""
     if not request.categories:
         raise DataError("a router needs at least one category that is not `general`; got none")
     data = LabelledEmbeddings(
@@ -155,9 +155,8 @@ def prepare(
 def graded_queries(
     request: FitRequest, encoder: Encoder, stage: StageOne, unseen: Mapping[str, FloatArray], progress: Progress
 ) -> GradedQueries | None:
-    """Graded queries with what stage 1 says of them: `unseen` (k,) of the texts that it was fitted on, its own
-    probabilities of the others. None when nothing is fitted on them: the scorer is a map, and no answers are known
-    from which strategies are learned."""
+    """Return graded queries with stage 1's probabilities; `unseen` (k,) are those of texts it was fitted on, out of
+    fold. Return None if nothing is fitted on them: the scorer is a map, and no known answers teach strategies."""
     if request.outcomes is None or (request.scorer.kind == "map" and request.outcomes.answers is None):
         return None
     table = request.outcomes.rows(np.array([bool(text) for text in request.outcomes.texts], dtype=bool))
@@ -170,7 +169,7 @@ def graded_queries(
 
 
 def without_secrets(value: object) -> object:
-    """Options of a plugin, at any depth, without keys: a manifest is copied and shown."""
+    """Return a plugin's options, at any depth, without keys: a manifest is copied and shown."""
     if isinstance(value, Mapping):
         return {name: without_secrets(part) for name, part in value.items() if name != "api_key"}
     return [without_secrets(part) for part in value] if isinstance(value, list | tuple) else value
@@ -179,7 +178,7 @@ def without_secrets(value: object) -> object:
 def artifact_of(
     request: FitRequest, encoder: Encoder, prepared: Prepared, scorer: FittedScorer, now: datetime
 ) -> RouterArtifact:
-    """Stage 1, the evidence and the scorer as one artifact."""
+    """Build an artifact of stage 1, the evidence and the scorer."""
     stage, metrics = prepared.stage, {**prepared.metrics, **scorer.metrics}
     if stage.mix is not None:
         metrics[MIX_MOVED] = stage.mix.moved

@@ -37,7 +37,7 @@ from coe.training.types import LabelledQuery, OutcomeTable, no_outcomes
 
 
 def data_fingerprint(parts: list[str]) -> str:
-    """First 16 hex digits of a SHA-256 over texts in order."""
+    """Return the first 16 hex digits of a SHA-256 over texts in order."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part.encode() + b"\0")
@@ -49,17 +49,16 @@ def fingerprint_outcomes(table: OutcomeTable) -> str:
 
 
 def usable_outcomes(config: CoeConfig, root: Path) -> OutcomeTable:
-    """Reads what was graded of the experts of experts.yaml, in that order, in the table or the folders of tables at
-    `root`.
+    """Load the grades of the experts of experts.yaml, in that order, from the table or the folders of tables at `root`.
 
     Raises:
-        DataError: nothing was, or a table cannot be read.
+        DataError: no expert was graded, or a table cannot be read.
     """
     return read_outcome_folders(root, tuple(config.experts))
 
 
 def outcomes_or_published(config: CoeConfig, root: Path) -> OutcomeTable:
-    """Read what was graded of the experts of experts.yaml. If nobody was, return a table without prompts of the experts
+    """Load the grades of the experts of experts.yaml. If there are none, return a table without prompts of the experts
     whose models have published scores.
 
     Raises:
@@ -71,7 +70,7 @@ def outcomes_or_published(config: CoeConfig, root: Path) -> OutcomeTable:
 
 
 def published(config: CoeConfig, experts: Sequence[str]) -> tuple[float, ...]:
-    """Return the quality of experts by the published scores of their models; NaN where a model has none.
+    """Return the quality of experts by the published scores of their models; NaN if a model has none.
 
     An adapter is another model than its base.
     """
@@ -89,12 +88,12 @@ class QueryRow(Row, extra="forbid"):
 
 
 def read_seed(folder: Path) -> tuple[LabelledQuery, ...]:
-    """Queries of a folder of `<category>.jsonl` files, by file name and then line. A line is
-    `{"text": "...", "category": "...", "style": "...", "language": "..."}`, of which only the text is required.
+    """Load the queries of a folder of `<category>.jsonl` files, by file name and then line. A line is `{"text": "...",
+    "category": "...", "style": "...", "language": "..."}`; only the text is required.
 
     Raises:
-        DataError: with file and row; no such folder or no query, a line that is not a query, a line that names another
-            category than its file, or a text that occurs twice (up to case, spacing and punctuation).
+        DataError: the folder is missing or empty, a line is not a query or is in another category's file, or a text
+            appears twice (up to case, spacing and punctuation).
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: is not a folder; expected a folder of files named <category>.jsonl")
@@ -115,18 +114,19 @@ def read_seed(folder: Path) -> tuple[LabelledQuery, ...]:
 
 
 def numbered_queries(file: Path, category: str) -> Iterator[tuple[str, LabelledQuery]]:
-    """Each query of a file with its place. Lines that name no category have the file's. Raises DataError."""
+    """Yield each query of a file with its place; the file's category fills gaps. Raise DataError if a line is not a
+    query."""
     for record in json_records(file):
         row = record.read(QueryRow)
         yield record.place, LabelledQuery(row.text.strip(), row.category or category, row.style, row.language)
 
 
 def labelled_queries(config: CoeConfig, folder: Path) -> tuple[LabelledQuery, ...]:
-    """The labelled queries of the categories of experts.yaml in a folder, and its examples; name
-    and description of a category with examples count as one more.
+    """Return the labelled queries of experts.yaml's categories in a folder, and its examples. Name and description of a
+    category with examples count as one more.
 
     Raises:
-        DataError: a category has none, which is said before anything is encoded; or a file cannot be read.
+        DataError: a category has no query, which is checked before anything is encoded, or a file cannot be read.
     """
     found = read_seed(folder)
     known = {(query.category, query.text) for query in found}
@@ -142,11 +142,11 @@ def labelled_queries(config: CoeConfig, folder: Path) -> tuple[LabelledQuery, ..
 
 
 ABOUT_MATERIAL = "about_material"
-"""Folder beside labelled queries, of asks that mean the material around them."""
+"""Name of a folder beside labelled queries, for asks that mean the material around them."""
 
 
 def read_about_material(config: CoeConfig, folder: Path) -> tuple[LabelledQuery, ...]:
-    """Read the asks of learned categories that mean the material around them; none if the folder has no such folder.
+    """Load the asks of learned categories that mean the material around them; none if the folder has no such folder.
 
     Raises:
         DataError: a file cannot be read.
@@ -157,7 +157,7 @@ def read_about_material(config: CoeConfig, folder: Path) -> tuple[LabelledQuery,
 
 
 def opened_encoder(config: PluginConfig, cache: Path | None) -> Encoder:
-    """The encoder, behind the cache if there is one."""
+    """Open the encoder, behind the cache if there is one."""
     return cached(build_encoder(config), cache)
 
 
@@ -170,7 +170,7 @@ NO_OPTIONS = FitOptions()
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """Inputs of a router for experts.yaml: `queries` is a folder of labelled queries, `cache` one that keeps
+    """The inputs of a router for experts.yaml: `queries` is a folder of labelled queries, `cache` one that stores
     embeddings."""
 
     config: Path
@@ -181,12 +181,12 @@ class TrainRequest:
 
 
 def fit_configured(root: Path, request: TrainRequest, *, now: datetime, progress: Progress = silent) -> RouterArtifact:
-    """Fits a router for experts.yaml and writes it under `root`.
+    """Fit a router for experts.yaml and write it under `root`.
 
     Raises:
         ConfigError: experts.yaml, or a kind, is wrong.
         DataError: a category has no labelled query, no expert was graded, or a file cannot be read.
-        MissingWeightsError: the encoder's weights are not here.
+        MissingWeightsError: the encoder's weights are missing.
     """
     config, options = load_config(request.config), request.options
     queries = labelled_queries(config, request.queries)
@@ -205,7 +205,7 @@ def fit_request(
     options: FitOptions = NO_OPTIONS,
     about_material: tuple[LabelledQuery, ...] = (),
 ) -> FitRequest:
-    """Request that experts.yaml and the options make."""
+    """Build the request of a fit from experts.yaml and the options."""
     labelled = data_fingerprint([f"{query.category}\t{query.text}" for query in (*queries, *about_material)])
     return FitRequest(
         encoder_config=PluginConfig(kind=options.encoder) if options.encoder else config.router.encoder,
@@ -223,9 +223,9 @@ def fit_request(
 
 @dataclass(frozen=True)
 class RetrainRequest:
-    """Places and terms of a retraining.
+    """The places and terms of a retraining.
 
-    `queries` is a folder of labelled queries; `since` is in Unix seconds; `cache` a folder that keeps embeddings of
+    `queries` is a folder of labelled queries; `since` is in Unix seconds; `cache` is a folder that stores embeddings of
     labelled queries and graded prompts.
     """
 
@@ -243,7 +243,7 @@ class RetrainRequest:
 
 @dataclass(frozen=True)
 class RetrainInputs:
-    """Everything that a retraining reads, and the last changes of quality that the log shows."""
+    """Everything that a retraining reads, and the last changes of quality in the log."""
 
     request: RetrainRequest
     config: CoeConfig
@@ -258,12 +258,12 @@ class RetrainInputs:
     progress: Progress
 
     def evidence(self, categories: Sequence[str]) -> Evidence:
-        """Evidence of the log and of every graded prompt, on those learned categories."""
+        """Gather the evidence of the log and of every graded prompt on those learned categories."""
         prior = published(self.config, self.outcomes.experts)
         return gather_evidence(self.outcomes, self.log, categories, self.changes, prior)
 
     def asked(self) -> AskedQueries:
-        """The newest queries of the log, by their mix of categories."""
+        """Read the newest queries of the log, for their mix of categories."""
         return read_asked(self.request.database_url, self.encoder, self.config.feedback, since=self.request.since)
 
 
@@ -276,11 +276,11 @@ def read_inputs(
     now: datetime,
     progress: Progress,
 ) -> RetrainInputs:
-    """Reads all that a retraining learns from, beside the live router and its artifact.
+    """Read everything that a retraining learns from, except the live router and its artifact.
 
     Raises:
-        ConfigError, DataError: as the readers do; or no table grades an expert of the live map, and a candidate that
-            knows less of it cannot be judged.
+        ConfigError, DataError: an input cannot be read, or no table grades an expert of the live map, without whose
+            grades a candidate cannot be judged.
     """
     queries = labelled_queries(config, request.queries)
     graded = outcomes_or_published(config, request.outcomes)

@@ -1,4 +1,4 @@
-"""Options of `coe train` and `coe retrain`, apart from what reads them: that loads a router."""
+"""Options of `coe train` and `coe retrain`, in a module that loads no router."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from coe.router.types import Record
 
 
 class FitOptions(Record):
-    """Choices of a person who trains; a kind given here replaces the configured plugin."""
+    """The options of `coe train`; a kind given here replaces the configured plugin."""
 
     encoder: str | None = None
     classifier: str | None = None
@@ -17,7 +17,7 @@ class FitOptions(Record):
 
 
 class Terms(Record):
-    """Terms of a retraining."""
+    """The terms of a retraining."""
 
     margin: float = Field(default=0.02, ge=0, le=1, description="largest loss of category accuracy that is tolerated")
 

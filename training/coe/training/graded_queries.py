@@ -19,10 +19,10 @@ FOLDS_OF_FEW, FOLDS_OF_MANY = 5, 3
 
 @dataclass(frozen=True)
 class GradedQueries:
-    """Graded queries with what stage 1 says of them.
+    """Graded queries with stage 1's probabilities.
 
-    `embeddings` (n, d); `probs` (n, k) calibrated, of a classifier that was not fitted on the query itself. The scores
-    (n, m) of `table` are NaN where an expert was not run.
+    `embeddings` (n, d); `probs` (n, k) are calibrated, by a classifier that was not fitted on the query itself. The
+    scores (n, m) of `table` are NaN if an expert was not run.
     """
 
     table: OutcomeTable
@@ -44,8 +44,8 @@ class GradedQueries:
 
     @cached_property
     def folds(self) -> IntArray:
-        """(n,) fold numbers; prompts of equal text stay together. The same for all kinds of scorers, so that their
-        predictions can be averaged."""
+        """The fold numbers, of shape (n,); prompts of equal text stay together. All kinds of scorers share them, so
+        that their predictions can be averaged."""
         numbers: dict[str, int] = {}
         pairs = zip(self.table.texts, self.table.prompt_ids, strict=True)
         asked = (normalised_text(text) or name for text, name in pairs)  # a log may keep vectors and no texts
@@ -55,12 +55,12 @@ class GradedQueries:
 
     @property
     def rows(self) -> IntArray:
-        """(n,) the row of each query's own category; k for `general`."""
+        """The row of each query's own category, of shape (n,); k for `general`."""
         return row_numbers(self.table, self.probs.categories)
 
     @property
     def decided(self) -> list[int]:
-        """(n,) the most likely category of each query."""
+        """The most likely category of each query, of shape (n,)."""
         return [int(row) for row in self.probs.probs.argmax(axis=1)]
 
     @property

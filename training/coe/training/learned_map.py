@@ -1,7 +1,7 @@
-"""What a router keeps of its learning, and the same router with newer evidence. Pure.
+"""The state that a router stores of its learning, and the same router with newer evidence. Pure.
 
-A router that learns decides by its newest evidence, but who serves a category stays who serves it until a bet moves it
-(training.bets). Beside that it keeps who served when learning began, and since when answers are bet on.
+A router that learns decides by its newest evidence, but a category's serving expert stays until a bet moves it
+(training.bets). It also stores the experts that served when learning began, and since when answers are bet on.
 
 Shapes: k + 1 rows of the map, m experts.
 """
@@ -30,8 +30,8 @@ PART = "learned"
 
 @dataclass(frozen=True)
 class Learned:
-    """Numbers (k+1,) of the experts that serve, and of those that served when learning `began`; bets are on answers
-    `since` then. Both in Unix seconds; experts are numbered as in the artifact."""
+    """Numbers (k+1,) of the serving experts, and of those (`first`) that served when learning `began`; bets are on
+    answers since `since`. Both times are in Unix seconds; experts are numbered as in the artifact."""
 
     serving: IntArray
     first: IntArray
@@ -39,11 +39,11 @@ class Learned:
     since: float
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """As stored in an artifact; who serves is in the map's evidence."""
+        """Return the arrays that the artifact stores; the serving experts are in the map's evidence."""
         return {f"{PART}.first": self.first, f"{PART}.times": np.array([self.began, self.since])}
 
     def moved(self, moves: Mapping[int, int], now: datetime) -> Learned:
-        """The same after some rows went to other experts, if any."""
+        """Return the same state after some rows moved to other experts, if any."""
         if not moves:
             return self
         serving = self.serving.copy()
@@ -52,8 +52,8 @@ class Learned:
 
 
 def learned_of(artifact: RouterArtifact, router: Router) -> Learned:
-    """What an artifact keeps, or a beginning. Rows whose expert is not there any more are served as the router has
-    solved them. Raises ArtifactError where arrays have other shapes."""
+    """Load an artifact's state of learning, or begin one. Rows whose expert is gone are served as the router solved
+    them. Raise ArtifactError if arrays have other shapes."""
     experts, arrays = artifact.manifest.experts, artifact.part(PART)
     solved = router.policy("default").solution.expert_of
     serving = np.array([experts.index(router.experts[int(expert)]) for expert in solved], dtype=np.int64)
@@ -70,7 +70,7 @@ def learned_of(artifact: RouterArtifact, router: Router) -> Learned:
 
 
 def renewed(live: RouterArtifact, evidence: Evidence, learned: Learned, now: datetime) -> RouterArtifact:
-    """The live router by newer evidence, with experts that are new to it as the last ones."""
+    """Build the live router with newer evidence; experts that are new to it come last."""
     known, graded, experts = evidence_of(live), evidence.outcomes.experts, live.manifest.experts
     new = tuple(name for name in graded if name not in experts)
     matrix = known.beside(evidence.matrix.columns([graded.index(name) for name in new]).arrays()) if new else known
@@ -91,14 +91,14 @@ def renewed(live: RouterArtifact, evidence: Evidence, learned: Learned, now: dat
 
 
 def explored_shares(router: Router, policy: str) -> list[dict[str, float]]:
-    """Shares of the experts in each row of a map."""
+    """Return the share of each expert in each row of a policy's map, by name."""
     quality = router.scorer.measured.evidence.quality
     decisions = [router.cached_decision(policy, row, own, {}) for row, own in enumerate(quality)]
     return [dict(zip(found.usual.eligible, found.odds.probs, strict=True)) for found in decisions]
 
 
 def exploration_moved(one: Router, other: Router) -> float:
-    """Largest mean share, over policies, of the queries that one of two routers would send elsewhere than the other."""
+    """Return the largest mean share, over policies, of the queries that two routers would send to different experts."""
     moved = [0.0]
     for policy in one.policies:
         shares = [explored_shares(router, policy) for router in (one, other)]
@@ -109,8 +109,8 @@ def exploration_moved(one: Router, other: Router) -> float:
 
 
 class Progress(Record):
-    """What learning has won since it `began` (Unix seconds): mean quality of the answers, those of challengers
-    included, by what is known now, over the first map and over the best single expert."""
+    """The gain of learning since it `began` (Unix seconds): mean quality of the answers, those of challengers
+    included, by current estimates. It is over the first map and over the best single expert."""
 
     began: float
     over_first: Metric
@@ -131,8 +131,8 @@ def points_of(metric: Metric) -> str:
 
 
 def progress_of(artifact: RouterArtifact, router: Router) -> Progress:
-    """By the posterior of every expert, with normal 95% intervals. It is shrunk, so what was chosen for its luck is not
-    counted in full; experts are taken to err independently."""
+    """Measure the gain by the posterior of every expert, with normal 95% intervals. The posterior is shrunk, so an
+    expert that was chosen for its luck does not count in full. Experts are assumed to err independently."""
     learned, names = learned_of(artifact, router), artifact.manifest.experts
     matrix = router.scorer.measured.evidence
     single = router.experts[int((matrix.mass @ matrix.quality).argmax())]
@@ -146,8 +146,8 @@ def progress_of(artifact: RouterArtifact, router: Router) -> Progress:
 
 
 def gain_over(router: Router, others: Sequence[str]) -> Metric:
-    """Mean quality of what a router serves over a map of other experts (k+1,). Rows whose other expert is gone are left
-    out."""
+    """Return a router's mean quality less that of a map of other experts (k+1,). Rows whose other expert is gone are
+    left out."""
     matrix, experts = router.scorer.measured.evidence, router.experts
     shares = explored_shares(router, "default")
     pairs = zip(shares, others, strict=True)

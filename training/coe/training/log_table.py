@@ -1,7 +1,6 @@
-"""The decision log in columns: a million answers are some tens of megabytes, because texts and vectors stay in SQL.
+"""The decision log in columns. A million answers take some tens of megabytes, because texts and vectors stay in SQL.
 
-`read_log_table` reads every decision once and keeps numbers; `training.log_answers` fetches the texts and embeddings of
-the few thousand answers that a judge or a learned scorer really looks at. Shapes: n answers with a reward.
+`read_log_table` reads every decision once and stores numbers. Shapes: n answers with a reward.
 """
 
 from __future__ import annotations
@@ -47,17 +46,18 @@ DEFAULT_FEEDBACK = FeedbackConfig()
 
 @dataclass(frozen=True)
 class LogTable:
-    """Answers with a reward and failures, in order of time. All arrays (n,).
+    """Answers with a reward and failures, in order of time. All arrays have shape (n,).
 
-    `category` and `expert` number `categories` and `experts`; `reward` in [0, 1]; `planned` would have served without
-    exploration, with `planned_chance`, and `rival` (-1: nobody) is the other expert that was most likely to, with
-    `rival_chance`; `weight` counts an answer for those of its kind that got no feedback, times the weight of the key
-    that gave it (mean 1); `key` numbers who gave the feedback, `UNLIMITED` for keys whose share of the evidence
-    `max_key_share` does not bound; `is_failure`: the expert failed, a reward of 0 without feedback; `lead` the quality
-    that was predicted of the rival beyond the planned expert's. `traffic` counts the routed queries per category (the
-    map's mass); `dropped` the decisions left out, by reason; `n_rows` the decisions
-    read, without coe's own probes; `tokens` those of the traffic (training.expert_map); `model_changes` the last change
-    of the model behind each expert; `judged` the pairs of answers that a judge compared (training.judged_pairs).
+    `category` and `expert` number `categories` and `experts`; `reward` is in [0, 1]. `planned` would have served
+    without exploration, with probability `planned_chance`. `rival` (-1: none) is the most likely other expert, with
+    `rival_chance`. `lead` is its estimated gain over `planned`. `weight` is the number of answers represented, times
+    the weight of the key that gave the feedback (mean 1). `key` numbers that key. It is `UNLIMITED` if `max_key_share`
+    does not bound its share. `is_failure`: the expert failed, a reward of 0 without feedback.
+
+    `traffic` counts the routed queries per category (the map's mass), `dropped` the decisions left out, by reason.
+    `n_rows` counts the decisions read, without coe's own probes. `tokens` are those of the traffic
+    (training.expert_map). `model_changes` has the last change of the model behind each expert. `judged` has the pairs
+    of answers that a judge compared (training.judged_pairs).
     """
 
     categories: tuple[str, ...]
@@ -87,23 +87,23 @@ class LogTable:
         return len(self.category)
 
     def rows(self, keep: BoolArray | IntArray) -> LogTable:
-        """Some of the answers; what is counted over all decisions stays."""
+        """Select some of the answers; counts over all decisions stay."""
         return replace(self, **{name: getattr(self, name)[keep] for name in ROW_COLUMNS})
 
     def category_in(self, names: tuple[str, ...]) -> IntArray:
-        """(n,) number of each answer's category among other names; -1 where it is not among them."""
+        """Return the number of each answer's category among other names, (n,); -1 if it is not among them."""
         return renumbered(self.category, self.categories, names)
 
     def expert_in(self, names: tuple[str, ...]) -> IntArray:
-        """(n,) number of each answer's expert among other names; -1 where it is not among them."""
+        """Return the number of each answer's expert among other names, (n,); -1 if it is not among them."""
         return renumbered(self.expert, self.experts, names)
 
     def planned_in(self, names: tuple[str, ...]) -> IntArray:
-        """(n,) the same of who was planned."""
+        """Return the number of each answer's planned expert among other names, (n,); -1 if it is not among them."""
         return renumbered(self.planned, self.experts, names)
 
     def rival_in(self, names: tuple[str, ...]) -> IntArray:
-        """(n,) the same of the other expert that was most likely to answer; -1 also where there was none."""
+        """Return the number of each answer's `rival` among other names, (n,); -1 if it is not among them."""
         return np.where(self.rival < 0, -1, renumbered(self.rival, self.experts, names))
 
 
@@ -111,7 +111,7 @@ ROW_COLUMNS = tuple(each.name for each in fields(LogTable) if "Array" in str(eac
 
 
 def renumbered(values: NDArray[np.int32], own: tuple[str, ...], names: tuple[str, ...]) -> IntArray:
-    """Numbers of `own` as numbers of `names`; -1 for what is not there."""
+    """Convert numbers of `own` to numbers of `names`; -1 if a name is missing."""
     number = {name: i for i, name in enumerate(names)}
     index = np.array([number.get(name, -1) for name in own], dtype=np.int64)
     return index[values] if len(own) else np.zeros(0, dtype=np.int64)
@@ -124,8 +124,8 @@ COLUMN_CODES |= dict(planned="i", rival="i", planned_chance="d", rival_chance="d
 
 @dataclass
 class Columns:
-    """Columns that grow row by row; names are numbered in order of appearance. `key_weight`: how much the feedback of
-    the row's key counts."""
+    """Columns that grow row by row; names are numbered in order of appearance. `key_weight` is how much the feedback
+    of the row's key counts."""
 
     categories: dict[str, int] = field(default_factory=dict)
     experts: dict[str, int] = field(default_factory=dict)
@@ -134,7 +134,7 @@ class Columns:
     key_weight: array[float] = field(default_factory=lambda: array("d"))
 
     def add(self, record: DecisionRecord, reward: float | None, key_weight: float, expert: str = "") -> None:
-        """One decision with its reward; None: its expert failed. `expert`: another one that answered it as well."""
+        """Add a decision with its reward, None if the expert failed; `expert`: another one that answered it as well."""
         decision = record.decision
         assert decision is not None, "a row without a decision has no reward"
         category = self.categories.setdefault(decision.category, len(self.categories))
@@ -159,18 +159,19 @@ class Columns:
         return self.experts.setdefault(expert, len(self.experts))
 
     def weights(self, replies: Replies) -> Float64Array:
-        """Weights of rows by how rarely such an answer gets feedback, relative to the average reply, and by its key.
+        """Return weights of rows by how rarely such an answer gets feedback, relative to the average reply, and by its
+        key.
 
-        A reply represents the unrated answers like it. A failure is always seen, so it represents only itself: its
-        weight is the share of answers that got a reply, or 0 if none did, since then nothing is known of what did not
-        fail.
+        A reply represents the unrated answers like it. A failure is always seen, so it represents only itself. Its
+        weight is the share of answers that got a reply: 0 if none did, since nothing is known then about answers that
+        did not fail.
         """
         weight = np.full(len(self.keys), replies.rates.overall)
         weight[~np.array(self.numbers["is_failure"], dtype=bool)] = replies.weights()
         return np.asarray(weight * np.array(self.key_weight), dtype=np.float64)
 
     def table(self, weight: Float64Array, voices: Mapping[str, int], max_key_share: float) -> LogTable:
-        """The columns in order of time; `voices` numbers the keys whose share is limited."""
+        """Build the table of the columns in order of time; `voices` numbers the keys whose share is limited."""
         columns: dict[str, Any] = {name: np.array(values) for name, values in self.numbers.items()}
         columns["is_failure"] = columns["is_failure"].astype(bool)
         table = LogTable(
@@ -192,13 +193,13 @@ def read_log_table(
     known: Mapping[str, Collection[str]] = MappingProxyType({}),
     progress: Progress = silent,
 ) -> LogTable:
-    """Reads decisions and feedback from SQL, a page at a time.
+    """Read decisions and feedback from SQL, a page at a time.
 
     Args:
         since: Unix seconds; older decisions are not read.
-        feedback: of experts.yaml: how much a key's feedback counts, and which keys are trusted.
-        known: names that experts.yaml has today of a decision's `policy`, `expert` and `category`: a row that names
-            another can be neither learned from nor decided again.
+        feedback: section of experts.yaml: how much a key's feedback counts, and which keys are trusted.
+        known: present names of a decision's `policy`, `expert` and `category`. A row with another name can be neither
+            learned from nor decided again.
 
     Raises:
         DataError, StoreError: there is no log, it cannot be read, or a row is damaged.
@@ -225,11 +226,11 @@ def collect(
     known: Mapping[str, Collection[str]] = MappingProxyType({}),
     preferences: Mapping[str, Sequence[tuple[str, str, float]]] = MappingProxyType({}),
 ) -> LogTable:
-    """Sorts records into used and dropped, and weighs what is used: by how rarely such an answer gets feedback, and by
-    whose it is. A log of one key is that key's own, so no share limits it.
+    """Sort records into used and dropped. Used ones are weighted by how rarely such an answer gets feedback, and by the
+    key's weight. A log of one key is that key's own, so no share limits it.
 
     Args:
-        preferences: of judges, as `read_preferences` gives them.
+        preferences: judges' preferences, as returned by `read_preferences`.
     """
     columns, pairs, replies, models, tokens = Columns(), Columns(), Replies(), ModelHistory(), TrafficTokens()
     dropped, traffic, n_rows = Counter[str](), Counter[str](), 0
@@ -286,7 +287,7 @@ def collect(
 def why_left_out(
     record: DecisionRecord, rewards: Mapping[str, float], known: Mapping[str, Collection[str]]
 ) -> str | None:
-    """Reason why a row neither teaches nor judges, or None."""
+    """Return why a row neither teaches nor judges, or None."""
     reason = None if has_failed(record) else why_dropped(record, rewards)
     if reason in (None, "no feedback"):
         for kind, names in known.items():

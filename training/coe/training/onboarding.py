@@ -1,7 +1,7 @@
 """A new expert on the map without refitting anything: 32 to 128 graded probes become its column of the quality matrix.
 
-After the zero-shot additions of PHATGOOSE (arXiv 2402.05859) and UniRoute (2502.08773). What an expert claims of itself
-is not looked at. Shapes: p probes, k learned categories (row k is `general`), m experts that are on the map already.
+The method follows the zero-shot additions of PHATGOOSE (arXiv 2402.05859) and UniRoute (2502.08773). An expert's own
+claims have no effect. Shapes: p probes, k learned categories (row k is `general`), m experts that are on the map.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from coe.training.types import OutcomeTable
 
 EXTENDABLE = "map"
 MOST_LUCKY = 0.1
-"""Share of new experts that are nowhere better which may be given a category."""
+"""Share of new experts without any advantage that may still be given a category."""
 
 MAX_PROBES_NEEDED = 10_000
 
 
 @dataclass(frozen=True)
 class CategoryOutlook:
-    """The new expert on one category against the expert that serves it now.
+    """The new expert on one category against the serving expert.
 
-    `difference` is of measured qualities, `stderr` its standard error; `probes_needed` how many probes of the category
-    would decide a difference of this size, None where it is decided or where no number would do. `takes`: the map gives
-    it the category. `luck`: how often an expert that is nowhere better looks as good in some category.
+    `difference` is of measured qualities, `stderr` its standard error. `probes_needed` probes of the category would
+    decide a difference of this size; None if it is decided or if no number would do. `takes`: the map gives it the
+    category. `luck` is the share of experts without any advantage that look as good in some category.
     """
 
     category: str
@@ -54,7 +54,7 @@ class CategoryOutlook:
 
     @property
     def chance_better(self) -> float:
-        """Of the new expert being the better one, under a normal error."""
+        """The probability that the new expert is better, under a normal error."""
         return 0.5 * (1 + math.erf(self.difference / max(self.stderr, 1e-9) / math.sqrt(2)))
 
     @property
@@ -63,7 +63,7 @@ class CategoryOutlook:
 
     @property
     def probes_needed(self) -> int | None:
-        """Errors fall with the square root of the number of probes, so it has to grow by their ratio squared."""
+        """The probes that decide the difference: their number grows with the squared ratio of standard errors."""
         if self.is_decided or self.count == 0 or self.difference == 0:
             return None
         needed = math.ceil(self.count * (Z_95 * self.stderr / abs(self.difference)) ** 2)
@@ -72,7 +72,7 @@ class CategoryOutlook:
 
 @dataclass(frozen=True)
 class Onboarding:
-    """The new router and what is known of the expert."""
+    """The new router and the measurements of the expert."""
 
     artifact: RouterArtifact
     parent: str
@@ -88,7 +88,7 @@ class Onboarding:
 
 
 def check_can_join(config: CoeConfig, artifact: RouterArtifact, expert: str) -> None:
-    """Raises ConfigError: the expert is unknown or on the map already, or the router judges every query on its own."""
+    """Raise ConfigError if the expert is unknown or on the map already, or the router judges each query on its own."""
     manifest = artifact.manifest
     if expert not in config.experts:
         raise ConfigError(f"experts.yaml has no expert '{expert}'{allowed_values(expert, config.experts)}")
@@ -107,14 +107,14 @@ def check_can_join(config: CoeConfig, artifact: RouterArtifact, expert: str) -> 
 def joined_evidence(
     evidence: QualityMatrix, probed: OutcomeTable, others: OutcomeTable | None, categories: Sequence[str]
 ) -> QualityMatrix:
-    """The matrix with one more column, the last.
+    """Return the matrix with one more column, the last.
 
-    How hard a probe is says nothing about the expert, so its score is compared with the mean that the others have on
-    the same probe, where they were graded on it, else with their mean on the category. The differences are shrunk as
-    the other columns were, and the category's mean is added back.
+    A probe's difficulty says nothing about the expert. So its score is compared with the others' mean on the same
+    probe; if none was graded on it, with their mean on the category. The differences are shrunk as in the other
+    columns, and the category's mean is added back.
 
     Args:
-        probed: (p, 1) scores of the new expert.
+        probed: scores of the new expert, of shape (p, 1).
         others: scores of the experts on the map, on any probes.
     """
     rows, k = row_numbers(probed, categories), len(categories)
@@ -133,7 +133,7 @@ def joined_evidence(
 
 
 def probe_levels(asked: Sequence[str], others: OutcomeTable | None, default: Float64Array) -> Float64Array:
-    """(p,) mean score of the others on each probe, told by its text; `default` (p,) where none was graded on it."""
+    """Return the others' mean score on each probe (p,), matched by text; `default` (p,) if none was graded on it."""
     if others is None:
         return default
     number = {text: row for row, text in enumerate(others.texts)}
@@ -148,12 +148,11 @@ def probe_levels(asked: Sequence[str], others: OutcomeTable | None, default: Flo
 def with_newcomer(
     joined: QualityMatrix, serving: IntArray, is_proven: BoolArray, cost_usd: FloatArray | float = 0.0
 ) -> QualityMatrix:
-    """The matrix with who serves each row: who did (k+1,), or its last expert where that is proven (k+1,) and leads.
-
-    It is measured where it is not proven, too, and so it may be a challenger there.
+    """Return the matrix with the serving expert of each row: the present one (k+1,), or the last if it is proven (k+1,)
+    and best. It is measured in unproven rows, too, so it may be a challenger there.
 
     Args:
-        cost_usd: (k+1, m) of a query.
+        cost_usd: cost of a query, of shape (k+1, m).
     """
     count = joined.count.copy()
     count[:, -1] = np.maximum(count[:, -1], BROAD * is_proven)
@@ -164,7 +163,7 @@ def with_newcomer(
 
 
 def costs_of(config: CoeConfig, matrix: QualityMatrix, experts: Sequence[str]) -> FloatArray:
-    """(k+1, m) USD of a query; nothing where experts.yaml has the expert no more."""
+    """Return the USD of a query, of shape (k+1, m); 0 for experts that experts.yaml no longer has."""
     here = [number for number, name in enumerate(experts) if name in config.experts]
     found = np.zeros(matrix.quality.shape, dtype=np.float32)
     entries = [config.experts[experts[number]] for number in here]
@@ -182,15 +181,15 @@ def onboard(
     now: datetime,
     luck: Float64Array,
 ) -> Onboarding:
-    """Writes a router that is the live one with the new expert on its map; classifier and all else are as they were.
+    """Write a router that is the live one with the new expert on its map; classifier and all else are unchanged.
 
     Args:
         live: folder of the live router; the new one goes beside it.
-        luck: (k+1,) how often luck alone looks as good in a category; above `MOST_LUCKY` it takes none from an expert
-            that is not dearer.
+        luck: probability that luck alone looks as good in a category, of shape (k+1,). Above `MOST_LUCKY` the expert
+            takes no category from one that is not more expensive.
 
     Raises:
-        ConfigError: as `check_can_join`.
+        ConfigError: the expert cannot join, as in `check_can_join`.
         DataError: no probe was graded.
         ArtifactError: the live router is damaged.
     """
@@ -242,7 +241,7 @@ def outlook(
     expert: str,
     luck: Float64Array,
 ) -> tuple[CategoryOutlook, ...]:
-    """Every category, those first on which the new expert leads by most."""
+    """Return every category, sorted by the new expert's advantage, largest first."""
     found = []
     for row, category in enumerate(rows):
         now = experts.index(before[category])

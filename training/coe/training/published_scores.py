@@ -1,7 +1,7 @@
 """Published scores of known models, as the prior of an expert's quality. Shapes: r published scores, m models.
 
-`published_scores.yaml` has the figures with their sources. A score is taken to be the level of its benchmark in its
-source plus the quality of its model (two-way analysis of variance), so that models from different sources are compared
+`published_scores.yaml` has the figures with their sources. A score is modelled as the level of its benchmark in its
+source plus the quality of its model (two-way analysis of variance). So models from different sources are compared
 through the models that both have.
 """
 
@@ -18,18 +18,18 @@ from pydantic import BaseModel, ConfigDict
 TABLE = Path(__file__).with_name("published_scores.yaml")
 
 WEIGHT = 64.0
-"""Weight of a published quality, in graded prompts. On six public tables a published difference between two models was
-off as far as that of 12 to 352 graded prompts (benchmarks.published_scores)."""
+"""Weight of a published quality, in graded prompts. On six public tables a published difference between two models
+was as inaccurate as one from 12 to 352 graded prompts (benchmarks.published_scores)."""
 
 RIDGE = 1.0
-"""Weight, in scores, of the assumption that a model is average, which shrinks those with one score (ours)."""
+"""Weight, in scores, of the assumption that a model is average, which shrinks models with one score (ours)."""
 
 TUNED = re.compile(r"-(instruct|it|chat|hf|latest|awq|gptq|fp8|int8|int4)(?![a-z0-9])")
 DATE = re.compile(r"-(20\d\d-?\d\d-?\d\d)(-v\d+:\d+)?$")
 
 
 class Source(BaseModel):
-    """Scores that one source publishes, in percent; None where it has none for a benchmark."""
+    """The scores that one source publishes, in percent; None if it has none for a benchmark."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -76,7 +76,7 @@ def published_qualities(models: Iterable[str], sources: tuple[Source, ...] | Non
     """Return the quality that published scores predict for each model, in [0, 1] on an average benchmark.
 
     A model without a date has the newest snapshot's. A dated one has its own, or that of the name without a date, and
-    never another snapshot's. NaN where nothing is published.
+    never another snapshot's. A model without published scores is NaN.
     """
     known, level = model_qualities(read_sources() if sources is None else sources)
     newest = {name: quality for (name, _), quality in sorted(known.items())}

@@ -17,15 +17,14 @@ def bootstrap_sums(
     statistic: Callable[[Float64Array], Float64Array],
     rng: np.random.Generator,
 ) -> list[Metric]:
-    """Statistics of column sums with their 95% percentile intervals, by resampling whole groups of rows.
+    """Return statistics of column sums with their 95% percentile intervals, by resampling whole groups of rows.
 
-    Answers to one question resemble each other, so a question that was asked ten times is one draw of ten rows, not ten
-    draws (cluster bootstrap, Field & Welsh 2007). All statistics see the same draws, so an interval of a difference is
-    that of the difference.
+    Answers to one question resemble each other, so a question asked ten times is one draw of ten rows, not ten (cluster
+    bootstrap, Field & Welsh 2007). All statistics see the same draws, so the interval of a difference is paired.
 
     Args:
-        columns: (n, b); `groups` (n,) any numbers, equal for rows that belong together.
-        statistic: sums (..., b) to values (..., s).
+        columns: values to sum (n, b); `groups` (n,) are any numbers, equal for rows that belong together.
+        statistic: computes values (..., s) from sums (..., b).
     """
     _, member = np.unique(groups, return_inverse=True)
     n_groups = int(member.max(initial=-1)) + 1
@@ -39,7 +38,7 @@ def bootstrap_sums(
 def paired_means(
     live: Float64Array, candidate: Float64Array, weight: Float64Array, groups: IntArray, rng: np.random.Generator
 ) -> tuple[Metric, Metric, Metric]:
-    """Weighted means of two value arrays (n,) on the same rows, and of their difference; `groups` are resampled."""
+    """Return weighted means of two arrays (n,) on the same rows, and of their difference; `groups` are resampled."""
 
     def means(sums: Float64Array) -> Float64Array:
         both = sums[..., 1:] / np.maximum(sums[..., :1], 1e-12)
@@ -51,13 +50,13 @@ def paired_means(
 
 
 def weighted_mean(sums: Float64Array) -> Float64Array:
-    """(..., 1) from sums (..., 2) of weighted values and of weights; NaN where there is no weight."""
+    """Return means of shape (..., 1) from sums (..., 2) of weighted values and of weights; NaN without any weight."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(sums[..., :1] / sums[..., 1:], dtype=np.float64)
 
 
 def with_interval(value: float, draws: Float64Array, n: int) -> Metric:
-    """A value with the 2.5 and 97.5 percentiles of what of its bootstrap draws is finite."""
+    """Return a value with the 2.5 and 97.5 percentiles of its finite bootstrap draws."""
     draws = draws[np.isfinite(draws)]
     if len(draws) == 0:
         return Metric(value=value, n=n)

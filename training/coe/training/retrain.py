@@ -1,4 +1,4 @@
-"""`coe retrain` from end to end: read, name challengers, count the bets on them, move, fit stage 1 anew."""
+"""The round of `coe retrain`: read, name challengers, count the bets on them, move categories, fit stage 1 anew."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from coe.training.log_table import LogTable
 from coe.training.stage_check import StageCheck, new_stage, with_stage
 
 LEAST_MOVE = 0.03
-"""Share of the queries that a new version must send elsewhere to be made (ours): every rating moves some."""
+"""Share of the queries that a new version must send elsewhere to be created (ours): every rating moves some."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class MapChange:
 
 
 def map_changes(live: Router, candidate: Router) -> tuple[MapChange, ...]:
-    """Categories that the second sends elsewhere."""
+    """Return the categories that the second router sends elsewhere."""
     before, after = live.expert_of(), candidate.expert_of()
     return tuple(
         MapChange(category, before[category], after[category])
@@ -54,8 +54,8 @@ def map_changes(live: Router, candidate: Router) -> tuple[MapChange, ...]:
 
 @dataclass(frozen=True)
 class Challenger:
-    """An expert that answers much of a category's queries: how far it is ahead by what is known, and the capital of the
-    bets on it alone."""
+    """An expert that answers much of a category's queries: its estimated gain (`lead`), and the capital of the bets
+    on it alone."""
 
     category: str
     expert: str
@@ -66,9 +66,9 @@ class Challenger:
 
 @dataclass(frozen=True)
 class RetrainResult:
-    """Report of a round: what was read, what the bets are worth (`capital`, by `n_bets` answers), what moved, who
-    challenges now, and what learning has won. `stage` is None where stage 1 was not fitted anew; `candidate` the router
-    that is live now, or would be."""
+    """The report of a round: inputs, `capital` of the bets on `n_bets` answers, moves, present challengers, gain of
+    learning. `stage` is None if stage 1 was not fitted anew; `candidate` is the router that is live now, or would
+    be."""
 
     log: LogTable
     quality_changes: tuple[ChangePoint, ...]
@@ -89,23 +89,23 @@ class RetrainResult:
 
     @property
     def n_learned(self) -> int:
-        """Answers with feedback, and failures."""
+        """The number of answers with feedback, and of failures."""
         return len(self.log)
 
     @property
     def n_outdated(self) -> int:
-        """Those of them from before a change of quality."""
+        """The number of those answers from before a change of quality."""
         return int(is_stale(self.log, self.quality_changes).sum())
 
     @property
     def n_failures(self) -> int:
-        """Those of them at which the expert failed."""
+        """The number of those answers at which the expert failed."""
         return int(self.log.is_failure.sum())
 
 
 @dataclass(frozen=True)
 class Succession:
-    """The place of the live router, which only one that follows from it may take."""
+    """The position of the live router, which only its successor may take."""
 
     registry: Registry
     live: RouterArtifact
@@ -114,12 +114,12 @@ class Succession:
 
     @property
     def is_on_trial(self) -> bool:
-        """A router is on trial, and compared with what is live now; or none is live any more."""
+        """True if a router is on trial, and compared with the live one, or if none is live any more."""
         pointer = self.registry.live()
         return pointer is None or pointer.trial is not None
 
     def promote(self, artifact: RouterArtifact) -> str:
-        """Makes a router live, unless another became live since: the reason why it was not, empty where it was."""
+        """Make a router live, unless another became live since. Return the reason why it was not, or an empty text."""
         with self.guard():
             version = written(self.registry.root, artifact).manifest.version
             try:
@@ -132,12 +132,12 @@ class Succession:
 def run_retrain(
     request: RetrainRequest, *, now: datetime, progress: Told = silent, guard: PromotionGuard = nullcontext
 ) -> RetrainResult:
-    """Runs a round: moves what the bets on the live router's challengers have won, and names new challengers.
+    """Run a round: move categories that the bets on the live router's challengers won, and name new challengers.
 
     Raises:
         ArtifactError: there is no live router to learn, or it is damaged.
         DataError, StoreError: the log, the outcomes or the seed set cannot be used.
-        LockLostError: `guard` found that another process may promote by now.
+        LockLostError: `guard` found that another process may promote now.
     """
     registry = Registry(request.routers)
     pointer = registry.live()
@@ -154,7 +154,7 @@ def run_retrain(
 
 @dataclass(frozen=True)
 class Round:
-    """One round over what was read. `learned` numbers experts as the live artifact does."""
+    """A round over its inputs. `learned` numbers experts as the live artifact does."""
 
     inputs: RetrainInputs
     place: Succession
@@ -163,7 +163,7 @@ class Round:
     learned: Learned
 
     def run(self) -> RetrainResult:
-        """Decides, and makes live what follows."""
+        """Decide the round, and make its result live."""
         inputs, artifact = self.inputs, self.place.live
         bets = self.bets()
         moves = bets.moves() if self.is_map else {}
@@ -195,18 +195,19 @@ class Round:
 
     @property
     def is_map(self) -> bool:
-        """The live router decides by a map. A learned scorer judges each query, and only `coe train` fits it."""
+        """True if the live router decides by a map; a learned scorer judges each query, and only `coe train` fits
+        it."""
         return self.place.live.manifest.scorer.kind == "map"
 
     def bets(self) -> Bets:
-        """Bets on the challengers of the live router, and of those before it, by the map that is live."""
+        """Place the bets on the challengers of the live router, and of those before it, by the live map."""
         experts, rows = self.place.live.manifest.experts, (*self.place.live.manifest.categories, GENERAL)
         prices = prices_of(self.live, self.learned.serving, experts)
         log, changes = self.inputs.log, self.inputs.changes
         return bets_on(log, rows, experts, self.learned.serving, prices, self.learned.since, changes)
 
     def settled(self, found: RetrainResult, made: RouterArtifact, after: Router, *, is_other: bool) -> RetrainResult:
-        """The result, once what was decided is live."""
+        """Make the decision live, and return the result."""
         is_wanted = is_other or (self.is_map and moves_traffic(self.live, after))
         verdict = Verdict.PROMOTE if is_other else Verdict.NEED_MORE if found.challengers else Verdict.DECLINE
         found = replace(found, verdict=verdict, reason=f"{verdict}: {self.words(found)}")
@@ -219,7 +220,7 @@ class Round:
         return replace(found, is_promoted=is_other)
 
     def words(self, found: RetrainResult) -> str:
-        """What the round came to, and what would speed learning up."""
+        """Describe the outcome of the round, and what would speed learning up."""
         if not self.is_map:
             kind = self.place.live.manifest.scorer.kind
             return f"scorer '{kind}' decides by each query, so no category can be moved; `coe train` fits it anew"
@@ -233,7 +234,7 @@ class Round:
         return f"changes nothing: nobody is ahead of who serves by what is known; {self.lacking(found)}"
 
     def lacking(self, found: RetrainResult) -> str:
-        """What learning waits for."""
+        """Describe what learning waits for."""
         policies = self.live.policies.values()
         if not any(policy.exploration for policy in policies):
             return "exploration is off, so nobody but who serves is tried (policies: exploration)"
@@ -248,7 +249,7 @@ class Round:
 
 
 def moves_traffic(live: Router, after: Router) -> bool:
-    """Returns whether a router sends enough queries elsewhere to become a version of its own."""
+    """Return whether a router sends enough queries elsewhere to become a version of its own."""
     return live.experts != after.experts or exploration_moved(live, after) > LEAST_MOVE
 
 
@@ -257,7 +258,7 @@ def moved(moves: Sequence[MapChange]) -> str:
 
 
 def prices_of(router: Router, serving: IntArray, experts: Sequence[str]) -> Float64Array:
-    """(k+1, m) gain that pays for each expert in place of who serves; nothing for experts that the router lacks."""
+    """Return the gain (k+1, m) that pays for each expert in place of the serving one; 0 if the router lacks it."""
     found = np.zeros((len(serving), len(experts)))
     if router.costs is None:
         return found
@@ -273,7 +274,7 @@ def prices_of(router: Router, serving: IntArray, experts: Sequence[str]) -> Floa
 def challengers_of(
     router: Router, own: Mapping[tuple[int, int], float], experts: Sequence[str]
 ) -> tuple[Challenger, ...]:
-    """Challengers of the policy `default`; `own` is the capital of (row, number in `experts`)."""
+    """Return the challengers of the policy `default`; `own` is the capital by (row, number in `experts`)."""
     policy, evidence = router.policy("default"), router.scorer.measured.evidence
     named = {} if policy.exploration is None else policy.exploration.challengers
     found = []
@@ -286,7 +287,7 @@ def challengers_of(
 
 
 def answers_needed(found: RetrainResult) -> int | None:
-    """Answers with feedback until the capital reaches ENOUGH at its present rate; None while it does not grow."""
+    """Return the answers with feedback until the capital is enough at its present rate; None while it does not grow."""
     if found.n_bets < 1 or found.capital <= 1.0 or found.capital >= ENOUGH:
         return None
     return math.ceil(found.n_bets * math.log(ENOUGH / found.capital) / math.log(found.capital))

@@ -27,23 +27,23 @@ from coe.training.retrain_lock import LockLostError, NoTurnError, Turns
 from coe.training.summary import print_round, retrain_json
 
 PAUSE_SHARE = 0.9
-"""Share of a period that must have passed since another replica's turn: rounds are never quite even (ours)."""
+"""Share of a period that must have passed since another replica's round: rounds are never quite even (ours)."""
 
 T = TypeVar("T")
 FIRST_S = 1.0
-"""Seconds until the first round of `--every`, or of the next look for a router."""
+"""Seconds until the first round of `--every`, or until the next look for a router."""
 
 logger = logging.getLogger(__name__)
 
 
 def retrain_once(request: RetrainRequest, *, as_json: bool) -> None:
-    """Raises NoTurnError when another process retrains, and as `one_round` does."""
+    """Run one round; raise NoTurnError if another process retrains, else as `one_round` does."""
     with console_progress() as progress:
         one_round(request, Turns(request.database_url), progress, as_json=as_json)
 
 
 def retrain_when_due(request: RetrainRequest, every: str, *, as_json: bool) -> None:
-    """One round, unless another process retrains now, or did within most of a period. Raises as `one_round` does."""
+    """Run one round, unless another process retrains now, or did within most of a period. Raise as `one_round` does."""
     pause_s = PAUSE_SHARE * parse_period("--every", every)
     try:
         with console_progress() as progress:
@@ -53,8 +53,8 @@ def retrain_when_due(request: RetrainRequest, every: str, *, as_json: bool) -> N
 
 
 def retrain_again_and_again(request: RetrainRequest, every: str, words: Sequence[str]) -> None:
-    """Rounds until SIGTERM or SIGINT, each of them the command `words` in a process of its own. One that fails is
-    told, and the next one tries again."""
+    """Run rounds until SIGTERM or SIGINT, each of them the command `words` in a process of its own. A failed round
+    is logged, and the next one tries again."""
     learning = Learning(request.routers, words, parse_period("--every", every), first_s=FIRST_S)
 
     async def program(life: Life) -> None:
@@ -72,11 +72,11 @@ def retrain_again_and_again(request: RetrainRequest, every: str, words: Sequence
 def one_round(
     request: RetrainRequest, turns: Turns, progress: Progress, *, as_json: bool, pause_s: float = 0.0
 ) -> None:
-    """The chat's router, then the pilot library; one that fails does not keep the other from its turn.
+    """Retrain the chat's router, then the pilot library; one that fails does not prevent the other.
 
     Raises:
         NoTurnError: another process retrains, or has within `pause_s`.
-        RouterError: what failed, after the other's result was printed.
+        RouterError: a part failed; it is raised after the other's result was printed.
     """
     config = load_config(request.config)
     with turns.take() as turn:
@@ -101,8 +101,8 @@ def one_round(
 
 
 def attempt(part: Callable[[], T]) -> T | RouterError:
-    """Result of a part of a round, or the error that it failed with. Raises LockLostError: the turn is over for what
-    follows, too."""
+    """Return the result of a part of a round, or the error that it failed with. Raise LockLostError if another
+    process took the lease, so the following parts may not run either."""
     try:
         return part()
     except LockLostError:
@@ -119,7 +119,7 @@ def retrain_pilots(
     progress: Progress,
     guard: PromotionGuard,
 ) -> PilotRefresh | None:
-    """Refreshes the pilot library of experts.yaml; None where it names none.
+    """Refresh the pilot library of experts.yaml; None if it names none.
 
     Raises:
         DataError: it cannot be refreshed; the message says why.

@@ -1,10 +1,9 @@
-"""Turns to retrain: one process at a time among all that share the log's database.
+"""The lease to retrain: one process at a time among all that share the log's database.
 
-A turn is a lease that its holder renews, so a crash never blocks the others for long. But a lease proves nothing: its
-holder may pause for minutes (a paused machine, a full disk) and then continue as if nothing had happened. So every turn
-has a number that only rises, and a promotion is made while the database keeps others from beginning the next one
-(fencing tokens, Kleppmann 2016). Clocks of hosts may differ: then a turn begins too early or late, and promotes no less
-exclusively.
+The holder renews its lease, so a crash never blocks the others for long. But a lease proves nothing: its holder may
+pause for minutes (a paused machine, a full disk) and then continue unaware. So every lease has a number that only
+rises, and a promotion happens while the database prevents the next lease (fencing tokens, Kleppmann 2016). If clocks of
+hosts differ, a lease begins too early or late, and promotes no less exclusively.
 """
 
 from __future__ import annotations
@@ -36,19 +35,20 @@ class NoTurnError(RouterError):
 
 
 class LockLostError(RouterError):
-    """Another process took its turn to retrain in the meantime, so this one may not promote."""
+    """Another process has taken the lease to retrain since, so this one may not promote."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One turn over a database."""
+    """A lease to retrain over a database."""
 
     number: int
     engine: Engine
 
     @contextmanager
     def promotion(self) -> Iterator[None]:
-        """Held around a promotion: no other turn can begin meanwhile. Raises LockLostError when one has begun."""
+        """Hold the lock for a promotion, so that no lease can begin meanwhile; raise LockLostError if another one
+        has."""
         with held(self.engine, "promote a router under the turns of") as connection:
             last = connection.execute(select(col(RetrainTurnRow.number))).scalar()
             if last != self.number:
@@ -59,7 +59,7 @@ class Turn:
 
     @contextmanager
     def renewed(self, expires_s: float) -> Iterator[None]:
-        """Renews the lease three times in its life while a block runs, in a thread, as fitting takes minutes. Ends it
+        """Renew the lease three times in its life while a block runs, in a thread, as fitting takes minutes. End it
         afterwards."""
         is_over = threading.Event()
 
@@ -85,19 +85,19 @@ class Turn:
 
 @dataclass(frozen=True)
 class Turns:
-    """Turns among the processes that use one database."""
+    """The leases of the processes that use one database."""
 
     database_url: str
     expires_s: float = EXPIRES_S
 
     @contextmanager
     def take(self) -> Iterator[Turn]:
-        """Holds a turn while the block runs.
+        """Hold a lease while the block runs.
 
         Raises:
-            NoTurnError: it is another process's.
+            NoTurnError: another process holds it.
             DataError: there is no log yet.
-            StoreError: the database cannot be asked.
+            StoreError: the database cannot be reached.
         """
         with open_log(self.database_url):
             engine = open_engine(self.database_url)
@@ -112,7 +112,7 @@ class Turns:
 
 
 def begin(engine: Engine, expires_s: float) -> int:
-    """Begins the next turn, which shuts out every earlier one, and returns its number. Raises NoTurnError."""
+    """Begin the next lease, which shuts out every earlier one; return its number. Raise NoTurnError if one is held."""
     with held(engine, "take a turn to retrain in") as connection:
         last = connection.execute(select(RetrainTurnRow)).one_or_none()
         now = time.time()
@@ -128,7 +128,7 @@ def begin(engine: Engine, expires_s: float) -> int:
 
 @contextmanager
 def held(engine: Engine, action: str) -> Iterator[Connection]:
-    """A transaction that excludes others of its kind, as `hold` does."""
+    """Open a transaction that excludes others of its kind, as `hold` does."""
     with translated_errors(action), engine.begin() as connection:
         hold(connection, LOCK_NUMBER)
         yield connection

@@ -1,6 +1,6 @@
-"""Fits any kind of scorer, and the lead over the best single expert that a choice by its predictions must have.
+"""The fit of any kind of scorer, and of the margin over the best single expert that its choices need.
 
-The lead is chosen on predictions of queries that the scorer was not fitted on. Shapes: n queries, m experts.
+The margin is chosen on predictions of queries that the scorer was not fitted on. Shapes: n queries, m experts.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from coe.training.graded_queries import GradedQueries
 FAMILY = "router.scorers"
 
 MARGINS = (0.0, 0.01, 0.02, 0.04, 0.08, 0.15, 1.0)
-"""Leads that are tried; with the last one the best single expert always serves (ours)."""
+"""Margins of predicted quality to try (ours). With the last one the best single expert always serves."""
 
 MAX_SAMPLE = 4000
-"""Predictions that are kept in an artifact to price budgets on."""
+"""Largest number of predictions stored in an artifact to price budgets on."""
 
 
 @dataclass(frozen=True)
 class FittedScorer:
-    """A scorer ready for an artifact: its kind, its arrays, those of the choice, and what validation said of it."""
+    """A scorer ready for an artifact: its kind, its arrays, the arrays of the choice, and its validation metrics."""
 
     spec: PluginConfig
     arrays: ArrayState
@@ -42,10 +42,10 @@ class FittedScorer:
 
 
 def fit_arrays(kind: str, options: Mapping[str, object], data: GradedQueries, rng: np.random.Generator) -> ArrayState:
-    """The learned arrays of a scorer, by the `fit` of its module; none where it knows nothing but the evidence.
+    """Fit the arrays of a scorer by the `fit` of its module; none if it uses nothing but the evidence.
 
     Raises:
-        ConfigError: an unknown kind or option.
+        ConfigError: the kind or an option is unknown.
     """
     checked = plugins.validate_options(FAMILY, kind, options)
     fit = getattr(plugins.load(FAMILY, kind), "fit", None)
@@ -53,13 +53,13 @@ def fit_arrays(kind: str, options: Mapping[str, object], data: GradedQueries, rn
 
 
 def fitted(kind: str, options: Mapping[str, object], data: GradedQueries, arrays: ArrayState) -> ExpertScorer:
-    """The live scorer over all experts of the data."""
+    """Build the live scorer over all experts of the data."""
     filled, experts = cast(ScorerOf, plugins.build(FAMILY, kind, options)), data.table.experts
     return filled(Measured(experts, data.evidence), arrays, range(len(experts)))
 
 
 def out_of_fold(kind: str, options: Mapping[str, object], data: GradedQueries, rng: np.random.Generator) -> FloatArray:
-    """Predicted quality (n, m) of each query by a scorer that was fitted on the other folds."""
+    """Predict the quality of each query by a scorer that was fitted on the other folds, of shape (n, m)."""
 
     def predict(rest: GradedQueries, part: GradedQueries) -> FloatArray:
         scorer = fitted(kind, options, rest, fit_arrays(kind, options, rest, rng))
@@ -69,7 +69,7 @@ def out_of_fold(kind: str, options: Mapping[str, object], data: GradedQueries, r
 
 
 def out_of_fold_by(predict: Callable[[GradedQueries, GradedQueries], FloatArray], data: GradedQueries) -> FloatArray:
-    """(n, m) from `predict(rest, part)` for every fold."""
+    """Predict every fold by `predict(rest, part)`, of shape (n, m)."""
     folds = data.folds
     predicted = np.empty(data.table.scores.shape, dtype=np.float32)
     for fold in np.unique(folds):
@@ -78,7 +78,7 @@ def out_of_fold_by(predict: Callable[[GradedQueries, GradedQueries], FloatArray]
 
 
 def chosen_scores(predicted: FloatArray, scores: FloatArray, margin: float) -> Float64Array:
-    """(n,) score of the expert of best predicted quality that leads the reference by more than the margin.
+    """Return the score (n,) of the expert of best predicted quality that exceeds the reference by over the margin.
 
     Unobserved scores (NaN) stay NaN.
     """
@@ -89,7 +89,7 @@ def chosen_scores(predicted: FloatArray, scores: FloatArray, margin: float) -> F
 
 
 def best_margin(predicted: FloatArray, scores: FloatArray) -> float:
-    """The one of `MARGINS` with the highest mean score on queries that have every score; of equals the largest."""
+    """Return the margin of `MARGINS` with the highest mean score on fully scored queries; of equals the largest."""
     known = np.isfinite(scores).all(axis=1)
     if known.sum() < 2:
         return MARGINS[-1]
@@ -98,7 +98,7 @@ def best_margin(predicted: FloatArray, scores: FloatArray) -> float:
 
 
 def mean_metric(values: Float64Array) -> Metric:
-    """Mean of what is known with its normal 95% interval."""
+    """Return the mean of the known values with its normal 95% interval."""
     known = values[np.isfinite(values)]
     if len(known) == 0:
         return Metric(value=0.0, n=0)
@@ -108,10 +108,10 @@ def mean_metric(values: Float64Array) -> Metric:
 
 
 def fit_scorer(wanted: PluginConfig, data: GradedQueries, rng: np.random.Generator, progress: Progress) -> FittedScorer:
-    """Fits the wanted kind of scorer with its margin, and validates it out of fold.
+    """Fit the wanted kind of scorer with its margin, and validate it out of fold.
 
     Raises:
-        ConfigError: unknown kind or option.
+        ConfigError: the kind or an option is unknown.
     """
     kind, options = wanted.kind, wanted.options
     if kind == "map":
@@ -135,7 +135,7 @@ def fit_scorer(wanted: PluginConfig, data: GradedQueries, rng: np.random.Generat
 
 
 def map_values(data: GradedQueries) -> Float64Array:
-    """(n,) score of the map's expert, measured and solved on the other folds, for the predicted category."""
+    """Return the score (n,) of the map's expert for the predicted category, by a map of the other folds."""
 
     def cautious(rest: GradedQueries, part: GradedQueries) -> FloatArray:
         return cautious_quality(rest.evidence)[part.decided]

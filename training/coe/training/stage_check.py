@@ -1,4 +1,4 @@
-"""Stage 1 fitted anew, beside the one that is live. Shapes: n held-out labelled queries."""
+"""Stage 1 fitted anew, compared with the live one. Shapes: n held-out labelled queries."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ PARTS = ("asks.", "classifier.", "part_classifier.", "uncertainty.", "mix.")
 OF_STAGE = ("encoder", "classifier", "temperature", "data_fingerprints", "metrics")
 
 LEAST_DIFFERENCE = 0.01
-"""Share of the labelled queries that a new stage 1 has to decide otherwise to be looked at (ours)."""
+"""Share of the labelled queries that a new stage 1 must decide differently to be considered (ours)."""
 
 
 @dataclass(frozen=True)
 class StageCheck:
-    """Category accuracy of both on held-out labelled queries, weighted as they are asked, and the share that is
-    decided otherwise. Where the mix of the traffic is followed, `mix` is how far it is from the labelled one."""
+    """Category accuracy of both on held-out labelled queries, weighted as they are asked, and the share decided
+    differently (`otherwise`). `mix` is how far the traffic's mix is from the labelled one, if it was measured."""
 
     live: Metric
     candidate: Metric
@@ -39,7 +39,7 @@ class StageCheck:
     is_mix_followed: bool
 
     def passes(self, margin: float) -> bool:
-        """It is no worse on average, and surely not by more than the margin."""
+        """Return whether it decides enough queries differently, is no worse, and surely not by more than the margin."""
         low = self.difference.interval.low if self.difference.interval else -1.0
         return self.otherwise >= LEAST_DIFFERENCE and self.difference.value >= 0 and low >= -margin
 
@@ -47,8 +47,8 @@ class StageCheck:
 def new_stage(
     inputs: RetrainInputs, live: Router, made: RouterArtifact, evidence: Evidence
 ) -> tuple[StageCheck | None, RouterArtifact | None]:
-    """Fits stage 1 on the labelled queries of today and the traffic's mix; the artifact is None unless it passes.
-    Neither where experts.yaml has other categories than the live router: `coe train` learns those."""
+    """Fit stage 1 on the present labelled queries and the traffic's mix; the artifact is None unless it passes.
+    Return neither if experts.yaml has other categories than the live router: `coe train` learns those."""
     if inputs.config.learned_categories != made.manifest.categories:
         return None, None
     fitted = fitted_stage(inputs, evidence)
@@ -58,7 +58,7 @@ def new_stage(
 
 
 def fitted_stage(inputs: RetrainInputs, evidence: Evidence) -> RouterArtifact:
-    """A router of which only stage 1 is meant."""
+    """Fit a router of which only stage 1 is used."""
     plain = fit_request(inputs.config, evidence.outcomes, inputs.queries, about_material=inputs.about_material)
     wanted = replace(plain, outcomes=None, evidence=evidence.matrix, asked=inputs.asked())
     prepared = prepare(wanted, inputs.encoder, inputs.queries, inputs.rng, inputs.progress)
@@ -66,7 +66,7 @@ def fitted_stage(inputs: RetrainInputs, evidence: Evidence) -> RouterArtifact:
 
 
 def with_stage(made: RouterArtifact, fitted: RouterArtifact) -> RouterArtifact:
-    """A router with another one's stage 1."""
+    """Return a router with another one's stage 1."""
     manifest = made.manifest.model_dump(exclude={"version", "weights_sha256"})
     manifest |= {name: getattr(fitted.manifest, name) for name in OF_STAGE}
     kept = {name: array for name, array in made.arrays.items() if not name.startswith(PARTS)}
@@ -75,8 +75,8 @@ def with_stage(made: RouterArtifact, fitted: RouterArtifact) -> RouterArtifact:
 
 
 def compared(inputs: RetrainInputs, live: Router, candidate: Router, fitted: RouterArtifact) -> StageCheck:
-    """Both on the held-out labelled queries. Where the candidate follows the traffic's mix, queries count by how often
-    the like of them is asked."""
+    """Compare both on the held-out labelled queries. If the candidate follows the traffic's mix, queries are
+    weighted by how often their category is asked."""
     queries = [query for query in inputs.queries if split_of(query.text) == "test"]
     batch = QueryBatch(
         tuple(Query(str(i), query.text) for i, query in enumerate(queries)),

@@ -1,4 +1,4 @@
-"""Stage 1: its classifier, calibrated on queries that it was not fitted on, for the mix of categories that is asked.
+"""Stage 1: its classifier, calibrated on queries that it was not fitted on, for the traffic's mix of categories.
 
 Shapes: n labelled queries, d dimensions, k categories.
 """
@@ -39,8 +39,8 @@ from coe.training.types import LabelledQuery, OutcomeTable
 
 @dataclass(frozen=True)
 class FitRequest:
-    """Request of a fit. `experts` are the columns of `evidence`. Without `is_holding_out` every query is trained on and
-    the manifest holds no figures: for a caller that keeps its own test set."""
+    """The request of a fit. `experts` are the columns of `evidence`. Without `is_holding_out` every query is trained
+    on and the manifest has no figures: for a caller with its own test set."""
 
     encoder_config: PluginConfig
     classifier: PluginConfig
@@ -57,16 +57,17 @@ class FitRequest:
     asked: AskedQueries | None = None
     """Queries of the log, whose mix of categories stage 1's prior follows; None: that of the labelled queries."""
     about_material: tuple[LabelledQuery, ...] = ()
-    """Asks that mean the material around them, such as "tldr". Alone they belong to `general`, so they teach only what
-    reads an ask or a task beside material."""
+    """Asks that mean the material around them, such as "tldr". Alone they belong to `general`, so they teach only
+    the classifier of an ask or a task beside material."""
     is_traffic: bool = False
-    """The labelled queries are a sample of the traffic: a category's mass is the share of them that is served as it."""
+    """True if the labelled queries sample the traffic: a category's mass is then the share that it serves."""
 
 
 FAMILY = "router.classifiers"
 BATCH_SIZE = 512
 FOLDS = 10
-"""Ten, because classifiers of nine tenths doubt almost as the served one does: with five, 2% fewer were accepted."""
+"""Number of folds: classifiers of nine tenths doubt almost as the served one does. With five, 2% fewer were
+accepted."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,8 @@ class StageOne:
     """A fitted classifier with its calibration. `state` are its arrays, `uncertainty` those of the uncertainty.
 
     `part_state` are the arrays of the classifier of asks and tasks beside material; empty: `classifier` reads those.
-    `unseen` (n, k) are calibrated probabilities of all queries by classifiers that were not fitted on them; `mix` is
-    what the traffic's categories say, where its queries were looked at.
+    `unseen` (n, k) are calibrated probabilities of all queries by classifiers that were not fitted on them. `mix` is
+    the traffic's mix of categories, if its queries were read.
     """
 
     classifier: CategoryClassifier
@@ -102,18 +103,18 @@ class StageOne:
     part_state: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
 
     def probs(self, embeddings: FloatArray) -> FloatArray:
-        """Calibrated probabilities (n, k), for the traffic's mix where it has moved."""
+        """Return calibrated probabilities (n, k), for the traffic's mix if it has moved."""
         raw = self.classifier.predict_proba(embeddings).probs
         return calibrated(raw, self.temperature, None if self.mix is None else self.mix.ratio)
 
     def is_sure(self, embeddings: FloatArray, probs: FloatArray, alpha: float) -> BoolArray:
-        """(n,) queries with calibrated probabilities (n, k) that are not sent to `general`."""
+        """Return which queries with calibrated probabilities (n, k) are not sent to `general`, of shape (n,)."""
         doubt = Uncertainty.from_state(self.uncertainty, alpha=alpha)
         return np.asarray(doubt.score(embeddings, probs) <= doubt.threshold)
 
 
 def embed(encoder: Encoder, texts: Sequence[str], progress: Progress) -> FloatArray:
-    """(n, d) vectors of many texts, with a progress line per batch."""
+    """Encode many texts, with a progress line per batch; return vectors of shape (n, d)."""
     parts = []
     for start in range(0, len(texts), BATCH_SIZE):
         parts.append(encoder.encode(texts[start : start + BATCH_SIZE]))
@@ -122,7 +123,7 @@ def embed(encoder: Encoder, texts: Sequence[str], progress: Progress) -> FloatAr
 
 
 def label_numbers(queries: Sequence[LabelledQuery], categories: Sequence[str]) -> IntArray:
-    """(n,) category numbers; k for `general`. Raises DataError on a category that is not listed, or has no query."""
+    """Return category numbers (n,), k for `general`; raise DataError if a category is not listed or has no query."""
     number = {name: i for i, name in enumerate(categories)} | {GENERAL: len(categories)}
     unknown = {query.category for query in queries} - set(number)
     if unknown:
@@ -140,9 +141,9 @@ def label_numbers(queries: Sequence[LabelledQuery], categories: Sequence[str]) -
 
 
 def served_shares(stage: StageOne, embeddings: FloatArray, alpha: float) -> FloatArray:
-    """(k+1,) shares of queries (n, d) that are served as each category, judged by classifiers that have not seen them.
+    """Return the share of queries (n, d) served as each category (k+1,), by classifiers that have not seen them.
 
-    What falls back counts for `general`, whatever its label: a budget is spent where queries go.
+    A query that falls back counts for `general`, whatever its label: a budget is spent where queries go.
     """
     k, is_sure = stage.unseen.shape[1], stage.is_sure(embeddings, stage.unseen, alpha)
     counts = np.bincount(np.where(is_sure, stage.unseen.argmax(axis=1), k), minlength=k + 1)
@@ -151,14 +152,14 @@ def served_shares(stage: StageOne, embeddings: FloatArray, alpha: float) -> Floa
 
 
 def new_categories_of(request: FitRequest, labels: IntArray) -> BoolArray:
-    """(k,) categories of which only a few examples are known, by labels (n,); none where the labelled queries are a
-    sample of the traffic, because there a small category is a rare one."""
+    """Return which categories have only a few examples, by labels (n,), of shape (k,). None is new if the labelled
+    queries are a sample of the traffic, because there a small category is a rare one."""
     k = len(request.categories)
     return is_new(labels[labels < k], k) & (not request.is_traffic)
 
 
 def recognised_shares(stage: StageOne, data: LabelledEmbeddings, request: FitRequest) -> dict[str, Metric]:
-    """For each category of few examples, the share of them that stage 1 serves as it when it has not seen them."""
+    """Measure for each category of few examples the share that stage 1 serves as it when it has not seen them."""
     is_sure = stage.is_sure(data.embeddings, stage.unseen, request.alpha)
     right = is_sure & (stage.unseen.argmax(axis=1) == data.labels)
     new = new_categories_of(request, data.labels)
@@ -176,11 +177,11 @@ def fit_stage_one(
     made: Composites | None = None,
     about: LabelledEmbeddings | None = None,
 ) -> StageOne:
-    """Classifier on all of `data`; temperature and uncertainty from out-of-fold probabilities, so nothing is calibrated
-    on what it was fitted on.
+    """Fit the classifier on all of `data`. Temperature and uncertainty use out-of-fold probabilities, so nothing is
+    calibrated on what it was fitted on.
 
     Args:
-        made: requests of rows of `data`, then of `about`, on which the thresholds of their views are found.
+        made: requests from rows of `data`, then of `about`, on which the thresholds of their views are found.
         about: asks that mean the material around them.
     """
     known = data.labels < len(request.categories)
@@ -231,8 +232,8 @@ def composite_scores(
     temperature: float,
     uncertainty: Mapping[str, NDArray[np.generic]],
 ) -> dict[str, NDArray[np.generic]]:
-    """For each view, the uncertainty of its composites and whether they are classified right, each by the classifier
-    that has not seen its query: `judges` (n,) for labels (n,) of the queries."""
+    """Return, for each view, the uncertainty of its composites and whether they are classified right. Each is judged
+    by the classifier that has not seen its query: `judges` (n,) for labels (n,) of the queries."""
     doubt, found = Uncertainty.from_state(uncertainty, alpha=1.0), dict[str, NDArray[np.generic]]()
     probs = np.zeros((len(made.source), len(classifiers[0].categories_)), dtype=np.float32)
     for number, classifier in enumerate(classifiers):
@@ -250,8 +251,8 @@ def composite_scores(
 def grown_examples(
     request: FitRequest, options: BaseModel, inside: LabelledEmbeddings, asked: AskedQueries
 ) -> LabelledEmbeddings | None:
-    """Logged queries of new categories, by a classifier of the labelled ones that is sure of them (self-training,
-    Scudder 1965); None where no category is new. They teach the classifier, and calibrate nothing."""
+    """Return logged queries of new categories that a classifier of the labelled ones is sure of (self-training,
+    Scudder 1965); None if no category is new. They teach the classifier, and calibrate nothing."""
     new = new_categories_of(request, inside.labels)
     if not new.any() or not len(asked.cluster):
         return None
@@ -263,8 +264,8 @@ def grown_examples(
 def following_traffic(
     stage: StageOne, data: LabelledEmbeddings, request: FitRequest, rng: np.random.Generator
 ) -> StageOne:
-    """Stage 1 with the traffic's mix of categories as its prior, where the log shows that the mix has moved; doubt and
-    its threshold are then those of such traffic."""
+    """Return stage 1 with the traffic's mix of categories as its prior, if the log shows that the mix has moved.
+    Uncertainty and its threshold are then those of such traffic."""
     if request.asked is None:
         return stage
     asked, probs = request.asked, stage.probs(request.asked.embeddings)
@@ -280,8 +281,8 @@ def following_traffic(
 
 
 def label_counts(stage: StageOne, data: LabelledEmbeddings, request: FitRequest) -> IntArray:
-    """(2, k) labelled queries of each category as they count for the classifier, to which a new one is of median size,
-    and those of them that stage 1 is sure of."""
+    """Count the labelled queries of each category, and those that stage 1 is sure of, (2, k). They are weighted as
+    in the classifier, where a new category has median size."""
     k = stage.unseen.shape[1]
     known = data.labels < k
     is_sure, labels = stage.is_sure(data.embeddings, stage.unseen, request.alpha)[known], data.labels[known]
@@ -293,7 +294,7 @@ def label_counts(stage: StageOne, data: LabelledEmbeddings, request: FitRequest)
 def fit_classifier(
     request: FitRequest, options: BaseModel, data: LabelledEmbeddings, grown: LabelledEmbeddings | None = None
 ) -> tuple[CategoryClassifier, dict[str, NDArray[np.generic]]]:
-    """A fitted classifier of the requested kind, with its arrays; `grown` are `grown_examples`."""
+    """Fit a classifier of the requested kind; return it with its arrays. `grown` are `grown_examples`."""
     k, taught = len(request.categories), data if grown is None else data.joined(grown)
     new = new_categories_of(request, data.labels)
     if new.any():
@@ -305,7 +306,7 @@ def fit_classifier(
 
 
 def stratified_folds(labels: IntArray, rng: np.random.Generator) -> IntArray:
-    """(n,) fold numbers, each category spread evenly, so that every fold's training part has every category."""
+    """Return fold numbers (n,), each category spread evenly, so that every fold's training part has every category."""
     folds = np.zeros(len(labels), dtype=np.int64)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
@@ -314,18 +315,18 @@ def stratified_folds(labels: IntArray, rng: np.random.Generator) -> IntArray:
 
 
 def wilson(successes: int, n: int) -> Metric:
-    """A share with its 95% Wilson score interval (Wilson 1927); 0 of 0 has the interval [0, 1]."""
+    """Return a share with its 95% Wilson score interval (Wilson 1927); 0 of 0 has the interval [0, 1]."""
     share = successes / max(n, 1)
     low, high = wilson_interval(share, n) if n else (0.0, 1.0)
     return Metric.within(low, share, high, n)
 
 
 def stage_one_metrics(stage: StageOne, held_out: LabelledEmbeddings, alpha: float) -> dict[str, Metric]:
-    """Figures on held-out queries; none without any.
+    """Measure stage 1 on held-out queries; no metrics without any.
 
     Returns:
-        `category_accuracy` and `macro_f1` before the fallback; `coverage`, the share of queries not sent to general;
-        `error_when_sure`, what is misclassified of those (the promise: at most alpha); `ece`, calibration error;
+        `category_accuracy` and `macro_f1`, before the fallback. `coverage`, the share of queries not sent to general.
+        `error_when_sure`, the misclassified share of those (the promise: at most alpha). `ece`, the calibration error.
         `general_recall`, the share of `general` queries that were sent there.
     """
     from sklearn.metrics import f1_score

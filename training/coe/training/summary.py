@@ -1,4 +1,4 @@
-"""Output of the training commands."""
+"""The output of the training commands."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 def result_console() -> Terminal:
-    """Keeps sentences whole, which a terminal wraps by itself."""
+    """Return a console that prints sentences whole; a terminal wraps them by itself."""
     return Terminal(soft_wrap=True)
 
 
 def with_interval(metric: Metric, form: str = ".3f") -> str:
-    """`0.912 [0.871, 0.941] n=180`."""
+    """Format a metric as in `0.912 [0.871, 0.941] n=180`."""
     text = format(metric.value, form)
     if metric.interval is not None:
         text += f" [{metric.interval.low:{form}}, {metric.interval.high:{form}}]"
@@ -36,13 +36,13 @@ def with_interval(metric: Metric, form: str = ".3f") -> str:
 
 
 def in_points(metric: Metric | None, form: str = "z,.1f") -> str:
-    """`1.8 [0.6, 3.4]`, in hundredths; nothing of nothing."""
+    """Format a metric in hundredths as in `1.8 [0.6, 3.4]`; None is empty."""
     return "" if metric is None else with_interval(metric.times(100).model_copy(update={"n": None}), form)
 
 
 def print_router(artifact: RouterArtifact, config: Path) -> None:
-    """Version, parents, metrics, the measured quality behind the map, the map as experts.yaml has it solved, and doubt
-    about it."""
+    """Print version, parents, metrics, the measured quality behind the map, the map as solved for experts.yaml, and
+    a warning if the grades look wrong."""
     from coe.router.build import configured_router, evidence_of
     from coe.router.config.composition import load_config
     from coe.training.expert_map import doubt_of
@@ -67,8 +67,8 @@ def print_router(artifact: RouterArtifact, config: Path) -> None:
 
 
 def quality_table(artifact: RouterArtifact, serves: Mapping[str, str]) -> Grid:
-    """Categories by experts: shrunk mean score, that of whom the map serves it by (category -> expert) in bold; how
-    many answers were graded."""
+    """Build a table of the shrunk mean score by category and expert, the serving expert's (category -> expert) in
+    bold, and of the number of graded answers."""
     from coe.router.build import evidence_of
 
     manifest, evidence = artifact.manifest, evidence_of(artifact)
@@ -88,7 +88,7 @@ def quality_table(artifact: RouterArtifact, serves: Mapping[str, str]) -> Grid:
 
 
 def print_routers(registry: Registry) -> None:
-    """One line per router, newest last."""
+    """Print one line per router, the newest last."""
     live = registry.live()
     trial = live.trial if live is not None else None
     table = Grid("version", "role", "created", "parents", "category accuracy", "experts")
@@ -114,7 +114,7 @@ def print_routers(registry: Registry) -> None:
 
 
 def challenger_rows(result: RetrainResult) -> Grid:
-    """Who challenges whom, by how many points of quality it leads, and the capital of the bets on it alone."""
+    """Build a table of the challengers: their estimated gain in points over the serving expert, and their capital."""
     title = "challengers, which answer most of their category's queries"
     table = Grid("category", "serves", "challenger", "ahead by, points", "its bets", title=title, title_justify="left")
     for one in result.challengers:
@@ -123,7 +123,7 @@ def challenger_rows(result: RetrainResult) -> Grid:
 
 
 def print_round(chat: RetrainResult | RouterError, pilots: PilotRefresh | RouterError | None, *, as_json: bool) -> None:
-    """Prints what a round of `coe retrain` did. The caller raises the error of a part that failed; JSON holds it."""
+    """Print the result of a round of `coe retrain`; JSON contains a failed part's error, which the caller raises."""
     if as_json:
         result_console().print_json(json.dumps(round_json(chat, pilots)))
         return
@@ -134,7 +134,7 @@ def print_round(chat: RetrainResult | RouterError, pilots: PilotRefresh | Router
 
 
 def round_json(chat: RetrainResult | RouterError, pilots: PilotRefresh | RouterError | None) -> dict[str, object]:
-    """The round as plain values; without a pilot library there is no key `retrieval`."""
+    """Return the round as plain values; without a pilot library there is no key `retrieval`."""
     values: dict[str, object] = {"error": str(chat)} if isinstance(chat, RouterError) else retrain_json(chat)
     if isinstance(pilots, RouterError):
         values["retrieval"] = {"error": str(pilots)}
@@ -144,7 +144,7 @@ def round_json(chat: RetrainResult | RouterError, pilots: PilotRefresh | RouterE
 
 
 def print_retrain(result: RetrainResult) -> None:
-    """Prints what was used and dropped, who challenges whom, what was done and why, and what learning has won."""
+    """Print what was used and dropped, the challengers, the decision with its reason, and the gain of learning."""
     from coe.decision_log.read import ASKED_BY_COE
 
     console = result_console()
@@ -176,7 +176,7 @@ def print_retrain(result: RetrainResult) -> None:
 
 
 def mix_sentence(moved: Metric, *, is_followed: bool) -> str:
-    """The distance of the mix, in words."""
+    """Describe the distance of the mix in a sentence."""
     low, high = (moved.interval.low, moved.interval.high) if moved.interval else (0.0, 1.0)
     follows = "stage 1's prior follows it" if is_followed else "stage 1 expects the mix of the labelled queries"
     return (
@@ -186,7 +186,7 @@ def mix_sentence(moved: Metric, *, is_followed: bool) -> str:
 
 
 def print_quality_changes(console: Terminal, result: RetrainResult) -> None:
-    """Experts whose quality changed, and what was left out therefore."""
+    """Print the experts whose quality changed and the evidence that was discarded because of it."""
     for change in result.quality_changes:
         if change.model:
             continue
@@ -208,7 +208,7 @@ def print_quality_changes(console: Terminal, result: RetrainResult) -> None:
 
 
 def retrain_json(result: RetrainResult) -> dict[str, object]:
-    """The result as plain values."""
+    """Return the result as plain values."""
     stage = result.stage
     return {
         "verdict": result.verdict,
@@ -237,7 +237,7 @@ def retrain_json(result: RetrainResult) -> dict[str, object]:
 
 
 def print_pilots(result: PilotRefresh) -> None:
-    """Prints which searches with feedback were used and dropped, the comparison, and the fate of the pilot library."""
+    """Print which searches with feedback were used and dropped, the comparison, and the pilot library's fate."""
     say = result_console().print
     say(
         f"pilots: {result.n_train} queries with feedback in {result.stores} vector stores to learn from, "
@@ -254,7 +254,7 @@ def print_pilots(result: PilotRefresh) -> None:
 
 
 def pilots_json(result: PilotRefresh) -> dict[str, object]:
-    """The result as plain values."""
+    """Return the result as plain values."""
     return {
         "verdict": result.verdict,
         "reason": result.reason,

@@ -1,4 +1,4 @@
-"""Sub-commands of the training package: `coe train`, `coe retrain`, `coe router ...`."""
+"""The commands of the training package: `coe train`, `coe retrain`, `coe router ...`."""
 
 from __future__ import annotations
 
@@ -137,8 +137,8 @@ def router(
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
 ) -> None:
-    """List trained routers, or show one: parents, metrics, map. Or change which is live; running gateways take that
-    over within two seconds, and a router on trial is withdrawn once it is shown to be worse."""
+    """List trained routers, or show one: parents, metrics, map. Or change which is live: running gateways follow
+    within two seconds. A router on trial is withdrawn once it is shown to be worse."""
     registry, now = Registry(data_dir / "routers"), datetime.now(UTC)
     wanted = promote + back + (share is not None)
     if not wanted:
@@ -167,7 +167,7 @@ def router(
 
 
 def show_routers(registry: Registry, version: str, config: Path) -> None:
-    """Prints all routers, the live one marked, or one of them."""
+    """Print all routers, the live one marked, or one of them."""
     from coe.router.model_files.artifact import load_artifact
     from coe.training.summary import print_router, print_routers
 
@@ -181,8 +181,8 @@ def show_routers(registry: Registry, version: str, config: Path) -> None:
 
 
 def require_loadable(config: Path, folder: Path) -> None:
-    """Refuses a router that gateways could not load: each would refuse it, and say so only in its log. Raises
-    ConfigError, also where experts.yaml is wrong."""
+    """Refuse a router that gateways could not load: each would refuse it, and report that only in its log. Raise
+    ConfigError also if experts.yaml is wrong."""
     from coe.router.build import load_router
     from coe.router.config.composition import load_config
 
@@ -194,7 +194,7 @@ def require_loadable(config: Path, folder: Path) -> None:
 
 
 def show_trial(trial: Trial, live: str) -> None:
-    """Says what a trial does, and what ends it."""
+    """Print what a trial does, and what ends it."""
     echo(f"router {trial.version} serves {trial.share:.2%} of the conversations, {live} the others")
     losses = f"lose {trial.margin:g} of mean reward, or to fail {trial.error_margin:g} more often"
     echo(f"it is withdrawn once shown to {losses}")

@@ -1,4 +1,4 @@
-"""Notes of `coe train` on the router that it made, compared with the one that was live."""
+"""Notes of `coe train` on its new router, compared with the one that was live."""
 
 from __future__ import annotations
 
@@ -26,9 +26,8 @@ def notes_on_training(
     made: RouterArtifact,
     request: TrainRequest,
 ) -> tuple[str, ...]:
-    """Sentences about a router that was just fitted and is not live yet: that nothing changes, and which experts of the
-    live map are not on the new one. None about a first router, or if the live one cannot be read.
-    """
+    """Return sentences about a new router that is not live yet: that nothing changes, and which experts of the live
+    map it lacks. Return none about a first router, or if the live one cannot be read."""
     pointer = readable_pointer(registry)
     if pointer is None:
         return ()
@@ -50,7 +49,7 @@ def notes_on_training(
 
 
 def notes_on_new_categories(made: RouterArtifact) -> tuple[str, ...]:
-    """Doubt about each category of few examples: how surely it is recognised, and whether anybody was graded on it."""
+    """Return doubts about each category of few examples: how surely it is recognised, and whether it has grades."""
     graded = evidence_of(made).count.sum(axis=1)
     notes = []
     for row, name in enumerate(made.manifest.categories):
@@ -66,7 +65,7 @@ def notes_on_new_categories(made: RouterArtifact) -> tuple[str, ...]:
 
 
 def notes_without_grades(made: RouterArtifact, config: CoeConfig) -> tuple[str, ...]:
-    """Say what the experts are expected to do if published scores chose, because nobody was graded."""
+    """Describe the experts' expected quality and cost if published scores chose, because nobody was graded."""
     evidence, experts = evidence_of(made), made.manifest.experts
     if evidence.count.any():
         return ()
@@ -86,10 +85,10 @@ def notes_without_grades(made: RouterArtifact, config: CoeConfig) -> tuple[str, 
 
 
 def require_sure(made: RouterArtifact, config: CoeConfig) -> None:
-    """Refuses to make a router live that is never sure of a category: it would send everything to `general`.
+    """Refuse to make a router live that is never sure of a category: it would send everything to `general`.
 
     Raises:
-        ConfigError: saying what to change.
+        ConfigError: the router is never sure; the message says what to change.
     """
     state = made.part("uncertainty")
     scores = require_finite(state, "held_out_scores", (None,))
@@ -109,7 +108,7 @@ def require_sure(made: RouterArtifact, config: CoeConfig) -> None:
 
 
 def readable_pointer(registry: Registry) -> LivePointer | None:
-    """The live pointer; None also where it is damaged, which the next promotion mends."""
+    """Return the live pointer; None also if it is damaged, which the next promotion repairs."""
     try:
         return registry.live()
     except ArtifactError:

@@ -1,6 +1,4 @@
-"""Records of learning: outcome tables, and which of train, valid and test a text belongs to. Shapes: n prompts, m
-experts.
-"""
+"""Records of learning: outcome tables, and a text's split into train, valid or test. Shapes: n prompts, m experts."""
 
 from __future__ import annotations
 
@@ -19,10 +17,10 @@ from coe.router.reading.normalise import normalised_text
 from coe.router.types import GENERAL, BoolArray, FloatArray, IntArray
 
 MIN_TABLE_PROMPTS = 5
-"""Fewest prompts of a category that is learned: with one in each fold, every fold's training part has some (ours)."""
+"""Fewest prompts of a learned category: with one in each fold, every fold's training part has some (ours)."""
 
 ONE_CATEGORY = "all"
-"""Category of every prompt where none of the table's own can be learned."""
+"""Category of every prompt if none of the table's own can be learned."""
 
 NO_ANSWER, NOT_COMPARED = -1, -2
 COLUMNS = ("prompt_ids", "texts", "categories", "splits")
@@ -30,7 +28,7 @@ MATRICES = ("scores", "cost_usd", "output_tokens", "latency_ms", "answers")
 
 
 def unknown(matrix: str, shape: tuple[int, ...]) -> NDArray[Any]:
-    """Cells of a matrix of an outcome table, by its name, of which nothing is known."""
+    """Return the unknown cells of an outcome table's matrix, by the matrix's name."""
     return np.full(shape, NOT_COMPARED, np.int64) if matrix == "answers" else np.full(shape, np.nan, np.float32)
 
 
@@ -38,11 +36,11 @@ def unknown(matrix: str, shape: tuple[int, ...]) -> NDArray[Any]:
 class OutcomeTable:
     """Scores of m experts on n prompts.
 
-    `scores` (n, m) lies in [0, 1], NaN where an expert was not run. The other matrices are NaN where unknown;
-    `output_tokens` are a quarter of the reply's characters where only those were recorded.
-    `splits` holds train, valid or test per prompt. `is_cost_estimated`: some cost was not recorded but computed from
-    list prices and the length of prompt and answer. `answers` (n, m) numbers the different answers to each prompt from
-    0; -1 (NO_ANSWER) where a reply states none, -2 (NOT_COMPARED) where nobody looked. None where nobody ever did.
+    `scores` (n, m) lies in [0, 1], NaN if an expert was not run. The other matrices are NaN if unknown. `output_tokens`
+    are a quarter of the reply's characters if only those were recorded. `splits` has train, valid or test per prompt.
+    `is_cost_estimated`: some cost was computed from list prices and the length of prompt and answer. `answers` (n, m)
+    numbers the different answers to each prompt, starting at 0. It is -1 (NO_ANSWER) if a reply states none, -2
+    (NOT_COMPARED) if it was not compared. `answers` is None if no answer was.
     """
 
     prompt_ids: tuple[str, ...]
@@ -68,18 +66,18 @@ class OutcomeTable:
 
     @property
     def matrices(self) -> dict[str, Any]:
-        """Those (n, m) that the table has, by name."""
+        """The matrices (n, m) that the table has, by name."""
         return {name: values for name in MATRICES if (values := getattr(self, name)) is not None}
 
     def rows(self, keep: BoolArray | IntArray | Sequence[int]) -> OutcomeTable:
-        """The table of some prompts: a boolean mask (n,) or row numbers."""
+        """Select prompts by a boolean mask (n,) or by row numbers."""
         index = np.arange(len(self.prompt_ids))[np.asarray(keep)]
         columns: dict[str, Any] = {name: tuple(getattr(self, name)[i] for i in index) for name in COLUMNS}
         return replace(self, **columns, **{name: values[index] for name, values in self.matrices.items()})
 
     def joined(self, other: OutcomeTable) -> OutcomeTable:
-        """The prompts of both tables, whose experts are the same. A matrix of one table says nothing of the other's
-        prompts."""
+        """Join the prompts of two tables with the same experts. Cells of a matrix that only one table has are
+        unknown in the other."""
         found: dict[str, Any] = {name: getattr(self, name) + getattr(other, name) for name in COLUMNS}
         for name in self.matrices | other.matrices:
             parts = [table.matrices.get(name, unknown(name, table.scores.shape)) for table in (self, other)]
@@ -87,16 +85,16 @@ class OutcomeTable:
         return replace(self, **found)
 
     def learned_categories(self) -> tuple[str, ...]:
-        """Categories with enough prompts to be learned, sorted."""
+        """Return the categories with enough prompts to be learned, sorted."""
         counts = Counter(self.categories)
         return tuple(sorted(name for name in counts if name != GENERAL and counts[name] >= MIN_TABLE_PROMPTS))
 
     def in_one_category(self) -> OutcomeTable:
-        """The same prompts, all of `ONE_CATEGORY`."""
+        """Return the same prompts, all of `ONE_CATEGORY`."""
         return replace(self, categories=(ONE_CATEGORY,) * len(self.prompt_ids))
 
     def split(self, name: str) -> OutcomeTable:
-        """The prompts of one split."""
+        """Select the prompts of one split."""
         return self.rows(np.array([found == name for found in self.splits], dtype=bool))
 
 
@@ -108,8 +106,8 @@ def no_outcomes(experts: tuple[str, ...], *, source: str) -> OutcomeTable:
 
 @dataclass(frozen=True, slots=True)
 class LabelledQuery:
-    """A query whose category is known. `style` says how it is put (terse, chatty, long, typos, code ...) and `language`
-    is an ISO 639-1 code; both are empty where they were not noted."""
+    """A query whose category is known. `style` is its manner (terse, chatty, long, typos, code ...) and `language`
+    is an ISO 639-1 code; both are empty if they were not recorded."""
 
     text: str
     category: str
@@ -119,7 +117,7 @@ class LabelledQuery:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """Size and price of one expert; None where unknown."""
+    """Size and price of one expert; None if unknown."""
 
     active_params_b: float | None = None
     price: Price | None = None
@@ -132,7 +130,7 @@ VALID_PERCENT = 10
 
 
 def split_of(text: str) -> SplitName:
-    """70% train, 10% valid, 20% test of distinct texts."""
+    """Assign a text to a split by its hash: 70% train, 10% valid, 20% test of distinct texts."""
     bucket = (
         int.from_bytes(hashlib.sha256(normalised_text(text).encode("utf-8", "surrogatepass")).digest()[:8], "big") % 100
     )
@@ -142,10 +140,10 @@ def split_of(text: str) -> SplitName:
 
 
 def question_of(record: DecisionRecord) -> int:
-    """A number (63 bits) for what was asked: equal for the same words, whatever their case and punctuation.
+    """Return a number (63 bits) for what was asked: equal for the same words, whatever their case and punctuation.
 
-    A decision without text is identified by its keyed hash of the text, one without a hash by the embedding or
-    its keyed hash. At level `none` without embeddings nothing links two asks, so each decision is a question.
+    A decision without text is identified by its keyed hash of the text, one without a hash by the embedding or its
+    keyed hash. At level `none` without embeddings nothing links two asks, so each decision is a question.
     """
     asked: str | bytes = normalised_text(record.text) if record.text else record.text_hash or ""
     asked = asked or record.embedding or (record.inputs.features if record.inputs else "") or record.decision_id

@@ -1,1 +1,1 @@
-"""`coe certify`: shows with exact tests that a cheaper plan of a policy is good enough, or says what is missing."""
+"""The command `coe certify`: proves by exact tests that a cheaper plan is good enough, or says what is missing."""

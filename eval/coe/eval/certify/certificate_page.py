@@ -1,4 +1,4 @@
-"""The certificate as one page, for who pays."""
+"""The certificate as one page, for the person who pays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOTE = (
 
 
 def plans_section(made: Certificate) -> Section:
-    """The plans that were tested, with what is still missing."""
+    """Return the section that lists the tested plans and what is still missing."""
     columns: list[Column[PlanResult]] = [
         Column("Quality, points", lambda plan: plan.gain, points, is_difference=True),
         Column("Saved", lambda plan: plan.saving, percent),
@@ -27,7 +27,7 @@ def plans_section(made: Certificate) -> Section:
 
 
 def certificate_page(made: Certificate) -> Page:
-    """What, saved, guaranteed, until when, and on what it rests."""
+    """Return the page of a certificate: the guarantee, the saving, the expiry and the evidence."""
     shown = made.shown
     return Page(
         kind="Certificate",

@@ -1,4 +1,4 @@
-"""The test of a sequence of plans, from dear to cheap, and the certificate that says what it showed.
+"""The test of a sequence of plans, from expensive to cheap, and the certificate that states its result.
 
 Shapes: n units, c plans.
 """
@@ -33,15 +33,15 @@ class Asked:
 
 
 def shown_plans(units: Units, within: float) -> tuple[Float64Array, int]:
-    """Capital of each plan now (c,), and how many of the first plans are shown. The sequence is fixed, so a plan counts
-    as shown only if every dearer one is."""
+    """Return the capital of each plan now, and how many of the first plans are shown, as (array of shape (c,),
+    count). The sequence is fixed, so a plan counts as shown only if every more expensive one is."""
     found = capital(units.gains, -within, units.most_lost)
     odds = found[-1] if len(found) else np.ones(units.gains.shape[1])
     return odds, int(np.append(odds >= ASKED, False).argmin())
 
 
 def certificate_of(units: Units, ladder: Ladder, asked: Asked, fingerprints: Mapping[str, str]) -> Certificate:
-    """The certificate, not signed yet; `fingerprints` are of the experts by name."""
+    """Build the certificate, not signed yet; `fingerprints` are those of the experts, by name."""
     odds, n_shown = shown_plans(units, asked.within)
     plans = tuple(result_of(units, ladder, i, float(odds[i]), is_shown=i < n_shown) for i in range(len(odds)))
     needed, last = None, max(n_shown - 1, 0)
@@ -76,7 +76,7 @@ def certificate_of(units: Units, ladder: Ladder, asked: Asked, fingerprints: Map
 
 
 def result_of(units: Units, ladder: Ladder, plan: int, odds: float, *, is_shown: bool) -> PlanResult:
-    """One plan, with its gain and what it saves over the same resampled units."""
+    """Return one plan's result: its gain and its saving over the same resampled units."""
     gain = saving = Metric(value=0.0)
     if n := len(units.gains):
         columns = np.stack([units.gains[:, plan], units.saved[:, plan], units.base], axis=1)
@@ -91,7 +91,7 @@ def result_of(units: Units, ladder: Ladder, plan: int, odds: float, *, is_shown:
 
 
 def statement(shown: tuple[PlanResult, ...], first: PlanResult, policy: str, claim: str) -> str:
-    """One sentence without its end: what is guaranteed at which price, or why nothing is."""
+    """Return one sentence without its full stop: what is guaranteed at which price, or why nothing is."""
     if shown:
         saved = stated(shown[-1].saving, percent)
         return f"Policy {policy} is {claim}, with {1 - LEVEL:.0%} confidence, and saves {saved} of the price"
@@ -102,7 +102,7 @@ def statement(shown: tuple[PlanResult, ...], first: PlanResult, policy: str, cla
 
 
 def guaranteed(shown: tuple[PlanResult, ...], ladder: Ladder, claim: str, until: datetime) -> dict[str, str]:
-    """The facts that only a certificate has."""
+    """Return the facts that only a granted certificate has."""
     if not shown:
         return {"Guaranteed": "Nothing", "Saved": "Nothing that is certified", "Valid until": "Not valid"}
     unit = "list prices in USD" if ladder.key == "cost_usd" else "active parameters, because no expert has a price"
@@ -116,7 +116,7 @@ def guaranteed(shown: tuple[PlanResult, ...], ladder: Ladder, claim: str, until:
 
 
 def missing(left: tuple[PlanResult, ...], needed: int | None, units: Units, within: float) -> str:
-    """A sentence on what it takes to show the next plan."""
+    """Return a sentence on what it takes to show the next plan."""
     if not left:
         return "Nothing: every plan of the sequence is shown"
     plan = f"the next plan, which saves {percent(left[0].saving.value, 0)}" if len(units.gains) else "the first plan"

@@ -1,4 +1,4 @@
-"""`coe certify`."""
+"""The command `coe certify`."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def certify(
     since: SinceOption = 0.0,
     days: Annotated[int, typer.Option(min=1, max=3650, help="how long the certificate is valid")] = 90,
 ) -> None:
-    """Show by exact tests on OUT/grades, or on the log, that a cheaper plan of a policy is good enough, or say what is
-    missing. Writes a signed certificate."""
+    """Show by exact tests on OUT/grades, or on the log, that a cheaper plan of a policy is good enough, or say what
+    is missing. Write a signed certificate."""
     from coe.eval.certify.certificate_page import certificate_page
     from coe.eval.certify.certify import Asked
     from coe.eval.certify.prompts import GRADES_FOLDER, NEXT_FILE

@@ -1,5 +1,5 @@
-"""The fixed sequence of plans that is tested, a policy's own and ever safer ones from dear to cheap, and what they are
-compared with.
+"""The fixed sequence of plans to test: a policy's own plan and ever safer ones, from expensive to cheap, with their
+reference.
 
 Shapes: n prompts, k rows of the map, m experts of the router, c plans.
 """
@@ -22,37 +22,38 @@ from coe.router.strategies.learned import Ways, no_ways
 from coe.router.types import BoolArray, Float64Array, FloatArray, IntArray
 
 STEPS = 8
-"""Floors between the safest plan and the policy's own (ours): more steps cost no level, each is one more to show."""
+"""Floors between the safest plan and the policy's own: more steps cost no level, each is one more to show (ours)."""
 
 LEAST_SAVING = 0.05
-"""Share of the price that a plan is predicted to save at least: one that saves next to nothing would have to be shown
-before those that do (ours)."""
+"""Smallest predicted share of the price that a plan must save (ours). A plan that saves next to nothing would have
+to be shown before those that save more."""
 
 REFERENCE = ".reference"
-"""Name of the policy that serves what plans are compared with; none of experts.yaml has a dot in front."""
+"""Name of the policy that serves the reference of the plans; no policy of experts.yaml begins with a dot."""
 
 Load = Callable[[Mapping[str, PolicyConfig]], Router]
-"""The router with more policies."""
+"""The type of a function that loads the router with more policies."""
 
 
 @dataclass(frozen=True)
 class Choices:
-    """Who answers n prompts, under the reference (first column) and each plan: `choice` (n, 1 + c) is an expert e of m,
-    or the way e - m that asks several; `row` (n,) is the row of the map."""
+    """The choice for each prompt, under the reference (first column) and each plan. `choice` (n, 1 + c) holds the
+    number of an expert, or m + w for the way w, which asks several. `row` (n,) is the row of the map."""
 
     choice: IntArray
     row: IntArray
 
     @property
     def differs(self) -> BoolArray:
-        """(n, c) True where a plan chooses otherwise than the reference. Elsewhere its gain is 0 and needs no grade."""
+        """True where a plan's choice differs from the reference's, (n, c). Elsewhere the gain is 0 and needs no
+        grade."""
         return np.asarray(self.choice[:, 1:] != self.choice[:, :1])
 
 
 @dataclass(frozen=True)
 class Ladder:
-    """`names` (c,) of the plans in the router, from dear to cheap, and the `floors` (c,) that they were solved for.
-    `of` is what they are compared with, an expert or a policy."""
+    """The plans in the router, from expensive to cheap: their `names` and the `floors` that they were solved for,
+    both (c,). `of` names their reference, an expert or a policy."""
 
     router: Router
     of: str
@@ -61,7 +62,7 @@ class Ladder:
 
     @cached_property
     def ways(self) -> Ways:
-        """None at all where training knew no answers."""
+        """The router's ways to ask several experts; empty if training knew no answers."""
         return self.router.ways or no_ways(len(self.router.categories), len(self.router.experts))
 
     @property
@@ -70,27 +71,27 @@ class Ladder:
 
     @cached_property
     def alone(self) -> IntArray:
-        """(k, 1 + c) who serves a row where no answers can be compared."""
+        """The expert that serves a row if no answers can be compared, of shape (k, 1 + c)."""
         rows = range(len(self.router.categories))
         return np.array([[one.expert_of(row)[0] for one in self.policies] for row in rows], dtype=np.int64)
 
     @cached_property
     def by_row(self) -> IntArray:
-        """(k, 1 + c) as `Choices.choice`: a map decides by the row alone."""
+        """The choice (k, 1 + c) for each row, as in `Choices.choice`: a map decides by the row alone."""
         plans = [one.plan for one in self.policies]
         columns = [self.alone[:, i] if plan is None else plan.choice_of for i, plan in enumerate(plans)]
         return np.stack(columns, axis=1)
 
     @cached_property
     def price(self) -> Float64Array:
-        """(k, c') of everything that can be chosen: USD, or active parameters where no expert has a price."""
+        """The price (k, m + ways) of every expert and way: USD, or active parameters if no expert has a price."""
         alone = np.broadcast_to(getattr(self.costs, self.key), self.costs.cost_usd.shape)
         several = np.einsum("kvm,km->kv", self.ways.asks, alone)
         return np.concatenate([alone, several], axis=1, dtype=np.float64)
 
     @property
     def key(self) -> str:
-        """The amount that the cheapest plan has least of."""
+        """The name of the amount that plans are meant to save: `cost_usd` or `active_params`."""
         return price_name(self.costs.cost_usd)
 
     @property
@@ -100,24 +101,24 @@ class Ladder:
         return costs
 
     def asked(self, plan: int) -> list[str]:
-        """Experts that a plan or the reference may ask."""
+        """Return the names of the experts that a plan or the reference may ask."""
         m, found = len(self.router.experts), set[int]()
         for choice in np.unique(self.by_row[:, [0, plan + 1]]).tolist():
             found |= {choice} if choice < m else set(self.ways.strategy(choice - m).experts)
         return sorted(self.router.experts[e] for e in found)
 
     def choices(self, embeddings: FloatArray) -> Choices:
-        """Choices of the reference and every plan for queries with embeddings (n, d)."""
+        """Return the choices of the reference and every plan for queries with embeddings of shape (n, d)."""
         judged = self.router.judge(embeddings, self.router.predict_categories(embeddings))
         rows = np.array([each.row for each in judged], dtype=np.int64)
         return Choices(self.by_row[rows], rows)
 
 
 def build_ladder(load: Load, name: str, policies: Mapping[str, PolicyConfig]) -> Ladder:
-    """Builds the plans of policy `name` that are predicted to be clearly cheaper than the reference of its floor.
+    """Build the plans of policy `name` that are predicted to be clearly cheaper than the reference of its floor.
 
     Args:
-        load: the router, under these policies and more.
+        load: loads the router with the policies of experts.yaml and these.
 
     Raises:
         ConfigError: the policy has no floor, or no plan is cheaper.

@@ -1,5 +1,5 @@
-"""Units of the decision log: whole keys, or whole questions where one key asks, each with the mean gain of its rated
-answers, doubly robust by the logged probabilities. Shapes: k rows of the map, m experts, c plans."""
+"""Units of the decision log: whole keys, or whole questions if only one key asks. Each unit has the mean gain of its
+rated answers, doubly robust by the logged probabilities. Shapes: k rows of the map, m experts, c plans."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from coe.router.types import Float64Array
 from coe.training.types import question_of
 
 MOST_WEIGHT = 50.0
-"""Largest importance weight: where either expert had less chance, the worst is assumed of the plan (ours)."""
+"""Largest importance weight (ours). If either expert was less likely than its inverse, the plan gets the worst gain."""
 
 
 def log_units(database_url: str, ladder: Ladder, feedback: FeedbackConfig, since: float) -> Units:
-    """Units in order of time, from decisions of the ladder's own router. Each key counts once, so a busy key weighs no
-    more than a quiet one.
+    """Return units since a time (Unix seconds), in order, from decisions of the ladder's own router. Each key counts
+    once, so a busy key weighs no more than a quiet one.
 
-    Raises: what `open_log` does.
+    Raises:
+        StoreError: the log cannot be opened, as in `open_log`.
     """
     with open_log(database_url) as connection:
         rewards = read_rewards(connection, feedback.key_weights)
@@ -57,8 +58,8 @@ def log_units(database_url: str, ladder: Ladder, feedback: FeedbackConfig, since
 
 
 def of_record(record: DecisionRecord, reward: float, ladder: Ladder) -> Float64Array:
-    """(c, 2) gain and saving of each plan on one answer: q(plan) - q(reference), corrected by the answer where either
-    gave it. Where a plan asks several experts, or one had hardly a chance, its gain is the worst there is, -1."""
+    """Return the gain and saving of each plan on one answer (c, 2): q(plan) - q(reference), corrected if either gave
+    it. If a plan asks several experts, or one was too unlikely, its gain is -1, the worst there is."""
     decision = record.decision
     assert decision is not None, "a rated answer has a decision"
     row, experts = ladder.router.categories.index(decision.category), ladder.router.experts

@@ -1,4 +1,4 @@
-"""The prompts of `coe certify`: those that are graded, and those that are drawn to be graded next."""
+"""The prompts of `coe certify`: the graded ones, and those that are drawn to be graded next."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from coe.router.types import FloatArray
 from coe.training.types import OutcomeTable
 
 DRAWS_FILE, NEXT_FILE, GRADES_FOLDER = "draws.jsonl", "next.jsonl", "grades"
-"""In the folder of a certificate: what was taken up, with its chance; probes to grade; and their grades."""
+"""Names in a certificate's folder: prompts taken up, with their chance; probes to grade; the folder of their grades."""
 
 
 @dataclass
 class Prompts:
-    """Grades so far (`table`, whose columns are the router's experts), more probes of the same traffic, and which were
-    taken up, in that order.
+    """Grades so far (`table`, whose columns are the router's experts), more probes of the same traffic, and the prompts
+    that were taken up, in order.
 
     Raises:
-        DataError: the text of a prompt that was taken up is not there.
+        DataError: the text of a prompt that was taken up is missing.
     """
 
     ladder: Ladder
@@ -63,11 +63,11 @@ class Prompts:
         return units_of(self.drawn, self.table, at, self.choices(keys), self.ladder)
 
     def pending(self) -> list[Probe]:
-        """Drawn probes without a grade."""
+        """Return the drawn probes without a grade."""
         return [self._probe[each.text] for each in self.drawn if each.is_drawn and each.text not in self._row]
 
     def draw(self, units: Units, within: float, wanted: int) -> list[Probe]:
-        """Takes up more probes until so many are drawn, or all are taken up; those that are to be graded now."""
+        """Take up more probes until `wanted` are drawn or none is left; return the probes to grade now."""
         keys = sorted(self._probe.keys() - {each.text for each in self.drawn}, key=lot)
         if self.pending() or not keys:
             return self.pending()

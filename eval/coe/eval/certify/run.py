@@ -34,12 +34,12 @@ from coe.training.types import OutcomeTable
 
 ENCODE_BATCH = 64
 MOST_PILOT = 1000
-"""Prompts that the router learned from by which plans are chosen before the test (ours)."""
+"""Largest number of prompts the router learned from that choose the plans before the test (ours)."""
 
 
 @dataclass(frozen=True)
 class Places:
-    """Files of a run; `prompts` are probes that may be graded."""
+    """The files of a run; `prompts` are probes that may be graded."""
 
     config: Path
     data_dir: Path
@@ -51,13 +51,13 @@ class Places:
 def run_certify(
     places: Places, asked: Asked, since: float | None, batch: int, progress: Progress
 ) -> tuple[Certificate, int]:
-    """The certificate, published in the data folder, and how many prompts are to be graded next.
+    """Test the ladder and publish the certificate; return it with the number of prompts to grade next.
 
     Args:
-        since: Unix seconds, to test on the decision log; None: on grades.
+        since: Unix seconds, to test on the decision log; None tests on grades.
 
     Raises:
-        ConfigError: no such policy, it has no floor, or no plan is cheaper.
+        ConfigError: the policy is unknown, it has no floor, or no plan is cheaper.
         ArtifactError, DataError, StoreError: there is no live router, or the grades or the log cannot be read.
     """
     config, root = load_config(places.config), places.data_dir / ROUTERS_FOLDER
@@ -100,7 +100,8 @@ def run_certify(
 
 
 def unlearned(out: Path, learned: OutcomeTable) -> OutcomeTable:
-    """The grades of a folder, without prompts that the router learned from; none without a folder. Raises DataError."""
+    """Return the grades of a folder without prompts that the router learned from; raise DataError if it cannot be
+    read."""
     folder, known = out / GRADES_FOLDER, {text_key(text) for text in learned.texts}
     table = in_columns(read_outcome_folders(folder, learned.experts), learned.experts) if folder.is_dir() else learned
     return table.rows(np.array([text_key(text) not in known for text in table.texts], dtype=bool))

@@ -1,8 +1,8 @@
 """Units of a test, in order: prompts, of which some are drawn to be graded, with a logged chance.
 
-Where a plan chooses as the reference does, its gain is 0 and needs no grade. Each other prompt is drawn with a chance
-that is recorded before its grade is known, and counts for 1 / chance. So the mean gain is that of the traffic, whatever
-is drawn (Horvitz & Thompson 1952). Shapes: n units, m experts, c plans, k rows of the map.
+If a plan chooses as the reference does, its gain is 0 and needs no grade. Each other prompt is drawn with a chance that
+is recorded before its grade is known, and counts for 1 / chance. So the expected mean gain is that of the traffic,
+whichever prompts are drawn (Horvitz & Thompson 1952). Shapes: n units, m experts, c plans, k rows of the map.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from coe.router.types import Float64Array, IntArray, Record
 from coe.training.types import NOT_COMPARED, OutcomeTable, unknown
 
 LEAST_CHANCE = 0.5
-"""Of a prompt that may be drawn at all: rarer draws weigh more, and larger weights bar larger stakes (ours)."""
+"""Smallest chance of a prompt that may be drawn: rarer draws weigh more, and large weights bar large stakes (ours)."""
 
 LEAST_SPREAD = 0.03
-"""Standard deviation of a plan's gains at least: few graded prompts show none (ours)."""
+"""Smallest standard deviation assumed of a plan's gains (ours): few graded prompts may show none."""
 
 PRIOR_GRADES = 10.0
-"""Grades as which the mean of all rows counts in the spread of a row's gains (ours)."""
+"""Number of grades that the mean of all rows counts as in the spread of a row's gains (ours)."""
 
 
 class Drawn(Record):
@@ -42,8 +42,8 @@ class Drawn(Record):
 
 @dataclass(frozen=True)
 class Units:
-    """`gains` (n, c) in quality, none of which is below -`most_lost` (n,). `base` (n,) is the price of the reference,
-    and `saved` (n, c) how much less each plan costs."""
+    """The units of a test. `gains` (n, c) are in quality, none below -`most_lost` (n,). `base` (n,) is the price of
+    the reference, and `saved` (n, c) how much less each plan costs."""
 
     gains: Float64Array
     most_lost: Float64Array
@@ -56,18 +56,18 @@ class Units:
 
 
 def text_key(text: str) -> str:
-    """Names a prompt by what it asks, up to case, spacing and punctuation."""
+    """Return a name of 16 hex digits for what a prompt asks; case, spacing and punctuation do not change it."""
     return hashlib.sha256(normalised_text(text).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def lot(key: str) -> float:
-    """A number in [0, 1) that follows from a prompt's name alone."""
+    """Return a pseudo-random number in [0, 1) that depends on a prompt's name alone."""
     return int.from_bytes(hashlib.sha256(b"drawn\0" + key.encode()).digest()[:8], "big") / 2**64
 
 
 def graded(table: OutcomeTable, choices: Choices, ladder: Ladder) -> tuple[Float64Array, Float64Array]:
-    """(n, 1 + c) scores of the reference and of each plan, NaN where somebody whom it asks was not graded, and their
-    prices, on a table whose columns are the router's experts."""
+    """Return the scores and the prices of the reference and each plan, of shape (n, 1 + c) each. Both are NaN if an
+    expert that the plan asks was not graded. The columns of `table` are the router's experts."""
     m, columns = len(ladder.router.experts), list[tuple[Float64Array, Float64Array]]()
     price = ladder.price[choices.row, :m]
     if ladder.key == "cost_usd":
@@ -84,8 +84,7 @@ def graded(table: OutcomeTable, choices: Choices, ladder: Ladder) -> tuple[Float
 
 
 def easier_only(ladder: Ladder, table: OutcomeTable, choices: Choices, within: float) -> Ladder:
-    """The ladder without plans that are dearer than another one and, on graded prompts that will not be tested, no
-    easier to show."""
+    """Drop the plans that cost more than another one and are no easier to show on graded prompts outside the test."""
     scores, _ = graded(table, choices, ladder)
     gains = scores[:, 1:] - scores[:, :1]
     gains = gains[np.isfinite(gains).all(axis=1)]
@@ -99,7 +98,7 @@ def easier_only(ladder: Ladder, table: OutcomeTable, choices: Choices, within: f
 
 
 def in_columns(table: OutcomeTable, experts: tuple[str, ...]) -> OutcomeTable:
-    """The table with these experts as columns; nothing is known of those that it does not have."""
+    """Return the table with these experts as columns; cells of experts that it lacks are unknown."""
     at = [table.experts.index(name) if name in table.experts else -1 for name in experts]
     n = len(table.texts)
     wider: dict[str, Any] = {
@@ -109,11 +108,11 @@ def in_columns(table: OutcomeTable, experts: tuple[str, ...]) -> OutcomeTable:
 
 
 def units_of(drawn: Sequence[Drawn], table: OutcomeTable, at: IntArray, choices: Choices, ladder: Ladder) -> Units:
-    """The units that were taken up, in that order, up to the first whose grade is still to come.
+    """Return the units that were taken up, in order, up to the first whose grade is still missing.
 
     Args:
-        at: (n,) row of each in the table of grades, -1 where it has none.
-        choices: on the n prompts.
+        at: row of each unit in the table of grades, -1 if it has none, of shape (n,).
+        choices: the choices on the n prompts.
     """
     is_drawn, has_grade = np.array([each.is_drawn for each in drawn], dtype=bool), at >= 0
     scores, spent = np.full(choices.choice.shape, np.nan), np.full(choices.choice.shape, np.nan)
@@ -143,12 +142,12 @@ def units_of(drawn: Sequence[Drawn], table: OutcomeTable, at: IntArray, choices:
 
 
 def chances(gains: Float64Array, before: Choices, new: Choices, plan: int) -> Float64Array:
-    """(n,) chance of each new prompt to be drawn: in proportion to how far the gains of a plan are known to spread in
-    its row, which narrows the bound most; 0 where no plan differs from the reference.
+    """Return the chance of each new prompt to be drawn, of shape (n,); 0 if no plan differs from the reference. It is
+    proportional to the spread of a plan's known gains in the prompt's row, which narrows the bound most.
 
     Args:
-        gains: (u, c) so far, on the first prompts of `before`.
-        plan: the first that is not shown.
+        gains: gains so far, on the first prompts of `before`, of shape (u, c).
+        plan: the first plan that is not shown.
     """
     asked, row = before.differs[: len(gains), plan], before.row[: len(gains)]
     k = int(max(row.max(initial=0), new.row.max(initial=0))) + 1

@@ -1,1 +1,1 @@
-"""`coe eval log`: reads the decision log in columns and reports on production traffic."""
+"""The command `coe eval log`: reads the decision log in columns and reports on production traffic."""

@@ -1,4 +1,4 @@
-"""Worth of each expert: the quality that the composition would lose without it, on graded prompts.
+"""The worth of each expert: the quality that the composition would lose without it, on graded prompts.
 
 Shapes: n graded prompts, m experts, k + 1 categories (`general` last).
 """
@@ -31,27 +31,27 @@ from coe.training.resampling import bootstrap_sums, weighted_mean
 from coe.training.types import OutcomeTable
 
 NOTICED = 0.005
-"""A loss of mean quality that somebody would notice: half a point (ours)."""
+"""Loss of mean quality that a user would notice: half a point of 100 (ours)."""
 
 LEAST_MASS = 1e-9
-"""Share of a category without traffic, so that means over it are defined."""
+"""Share of the traffic given to a category without any, so that means over it are defined."""
 
 Removed = frozenset[str]
 NOBODY: Removed = frozenset()
 
 
 class Solved(NamedTuple):
-    """A map: the expert (k+1,) of each category, numbered as the table's columns, and its mean price of a query."""
+    """A map: the expert of each category (k+1,), numbered as the table's columns, and its mean USD of a query."""
 
     expert_of: IntArray
     cost_usd: float
 
 
 class ExpertWorth(Record):
-    """Value that one expert adds to the others under the policy `default`.
+    """The value that one expert adds to the others under the policy `default`.
 
     `loss` is of mean quality over the traffic, or `unknown` says why there is none. `freed_gb` are weights (16 bits a
-    parameter where neither model nor flags name a format), `saved_usd` the price of 1,000 queries; it may be below 0.
+    parameter if neither model nor flags name a format). `saved_usd` is the price of 1,000 queries and may be below 0.
     """
 
     expert: str
@@ -63,13 +63,12 @@ class ExpertWorth(Record):
     unknown: str = ""
 
     def loss_per(self, amount: float) -> Metric | None:
-        """The loss for each unit of what leaving the expert out would save; None where that saves nothing."""
+        """Return the loss for each unit of what leaving the expert out would save; None if that saves nothing."""
         return None if self.loss is None or amount <= 0 else self.loss.times(1 / amount)
 
 
 class CompositionWorth(Record):
-    """Worth of every expert; `dispensable` are those that could go together without a loss that anybody would
-    notice."""
+    """The worth of every expert; `dispensable` names those that could go together without a noticeable loss."""
 
     n: int = Field(description="graded prompts")
     experts: tuple[ExpertWorth, ...]
@@ -78,7 +77,7 @@ class CompositionWorth(Record):
 
 
 def read_worth(config: Path, outcomes: Path, traffic: Mapping[str, float]) -> CompositionWorth:
-    """Worth of the experts of a file by the outcome tables of a folder.
+    """Measure the worth of an experts.yaml's experts by a folder of outcome tables; `traffic` is category -> queries.
 
     Raises:
         ConfigError: the file is wrong.
@@ -91,7 +90,7 @@ def read_worth(config: Path, outcomes: Path, traffic: Mapping[str, float]) -> Co
 
 
 def sentence(worth: CompositionWorth) -> str:
-    """The experts that nobody would miss, by name, or why the grades do not say so."""
+    """Name the experts that nobody would miss, or say why the grades do not show any, in one sentence."""
     if worth.doubt:
         return worth.doubt
     if not worth.dispensable:
@@ -103,11 +102,11 @@ def sentence(worth: CompositionWorth) -> str:
 
 @dataclass(frozen=True)
 class WorthStudy:
-    """Leaves each expert out of the map in turn, solves it again, and compares what the two maps score.
+    """A study that leaves out each expert in turn, solves the map again, and compares the scores of the two maps.
 
-    Both maps are solved on the prompts that they score, which favours the expert by chance, a little: in simulation
-    (tests/training/test_expert_worth.py) by 0.4 points at 16 prompts a category, and the paired bootstrap intervals
-    held the truth in 95%. Cross-fitting erred twice as much (benchmarks/LOG.md).
+    Both maps are solved on the prompts that they score, which favours the expert slightly. In simulation
+    (tests/training/test_expert_worth.py) the bias is 0.4 points at 16 prompts a category, and the paired bootstrap
+    intervals held the truth in 95%. Cross-fitting erred twice as much (benchmarks/LOG.md).
 
     Args:
         traffic: category -> share or number of queries; by default the table's own mix.
@@ -147,7 +146,7 @@ class WorthStudy:
 
     @cached_property
     def mass(self) -> Float64Array:
-        """(k+1,) queries of each category."""
+        """The number of queries of each category, of shape (k+1,)."""
         given = np.array([self.traffic.get(name, 0.0) for name in self.categories], dtype=np.float64)
         if not given.any():
             return self.evidence.mass.astype(np.float64)
@@ -158,7 +157,7 @@ class WorthStudy:
         return self.solve(NOBODY)
 
     def solve(self, removed: Removed) -> Solved:
-        """The map of the experts that are left.
+        """Solve the map of the experts that are left.
 
         Raises:
             InfeasibleBudgetError: no map of theirs keeps the budgets.
@@ -173,14 +172,14 @@ class WorthStudy:
         return Solved(np.array(left)[found.expert_of], found.used["cost_usd"])
 
     def losses(self, without: Solved) -> Float64Array:
-        """(n,) score of each prompt under the usual map less that under another; NaN where one of the two experts was
-        not graded on it."""
+        """Return each prompt's score under the full map less its score under another, of shape (n,). It is NaN if
+        one of the two experts was not graded on the prompt."""
         at = np.arange(len(self.rows))
         was, is_now = (self.table.scores[at, one.expert_of[self.rows]] for one in (self.usual, without))
         return np.asarray(was - is_now, dtype=np.float64)
 
     def mean_loss(self, losses: Float64Array) -> Metric:
-        """Losses (n,) averaged over the traffic's mix, those of unknown scores left out."""
+        """Average losses (n,) over the traffic's mix; unknown scores (NaN) are left out."""
         known = np.isfinite(losses)
         counts = np.maximum(np.bincount(self.rows[known], minlength=len(self.mass)), 1)
         share = (self.mass / counts)[self.rows[known]]
@@ -188,7 +187,7 @@ class WorthStudy:
         return bootstrap_sums(columns, np.arange(len(share)), weighted_mean, np.random.default_rng(0))[0]
 
     def worth_of(self, name: str) -> ExpertWorth:
-        """Loss and savings without one expert."""
+        """Measure the loss and the savings without one expert."""
         served = self.usual.expert_of == self.table.experts.index(name)
         serves = tuple(np.array(self.categories)[served].tolist())
         if len(self.table.experts) == 1:
@@ -216,15 +215,16 @@ class WorthStudy:
         )
 
     def freed_gb(self, name: str) -> float:
-        """Gigabytes of weights that only this expert keeps in memory: its base too, if it is alone on it."""
+        """Return the GB of weights that only this expert keeps in memory: its base too, if no other expert shares
+        it."""
         entry, experts = self.config.experts[name], self.config.experts
         is_alone = sum(other.host_group == entry.host_group for other in experts.values()) == 1
         base_gib = weights_gib(entry, engine_flags(self.config, entry)) if is_alone else 0.0
         return base_gib * 2**30 / 1e9
 
     def dispensable(self, graded: tuple[ExpertWorth, ...]) -> tuple[str, ...]:
-        """Experts that could go together: the least missed first, of equals the one that frees most, each left out if
-        the loss of all of them is still surely below `NOTICED`. (Of two that stand in for each other one stays.)"""
+        """Return the experts that could go together. Experts are tried from the least missed, and at equal loss from
+        the one that frees most. Each is removed if the loss of all removed ones stays surely below `NOTICED`."""
         known = [(one, one.loss.value) for one in graded if one.loss is not None]
         removed = NOBODY
         for one, _ in sorted(known, key=lambda pair: (pair[1], -pair[0].freed_gb, -pair[0].saved_usd)):
@@ -234,8 +234,8 @@ class WorthStudy:
         return tuple(name for name in self.table.experts if name in removed)
 
     def is_unnoticed(self, removed: Removed) -> bool:
-        """Returns whether the loss is surely small, in no category surely larger, and known in every category that
-        would go to another expert: a category without traffic now may have some tomorrow."""
+        """Return whether the loss is surely small overall and surely large in no category. It must be known in every
+        category that would change its expert: a category without traffic now may have some tomorrow."""
         try:
             without = self.solve(removed)
         except InfeasibleBudgetError:

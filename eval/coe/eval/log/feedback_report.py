@@ -29,8 +29,8 @@ from coe.training.feedback_bias import JudgeAgreement, Replies, SignalAgreement,
 
 
 class Given(Record):
-    """Pieces of feedback of one kind or by one key (`-` without keys), and their share of all. `weight` of a key is how
-    much each piece counts in training."""
+    """The feedback of one kind or of one key (`-` without keys), and its share of all. `weight` of a key is how much
+    each piece of its feedback counts in training."""
 
     name: str
     pieces: Annotated[int, InTable("Pieces")]
@@ -40,7 +40,7 @@ class Given(Record):
 
 
 class FeedbackReport(Record):
-    """What was said, by kind and key, and who else agrees with it."""
+    """The feedback by kind and key, and its agreement with signals and judges."""
 
     kinds: tuple[Given, ...]
     keys: tuple[Given, ...]
@@ -53,12 +53,12 @@ def gather(
     rewards: Mapping[str, float],
     reasked: Collection[str],
 ) -> Replies:
-    """Answers that the router chose the expert of, in the order of the log.
+    """Collect the answers whose expert the router chose, in the order of the log.
 
-    A client that left in the middle has not been answered; its signal counts only with feedback.
+    A client that left before the end has received no answer; its signal counts only with feedback.
 
     Args:
-        reasked: as `read_reasked` gives it.
+        reasked: ids of decisions that were asked again, as returned by `read_reasked`.
     """
     replies = Replies()
     for record in records:
@@ -72,10 +72,10 @@ def gather(
 def feedback_report(
     database_url: str, *, since: float = 0.0, until: float = math.inf, key_weights: Mapping[str, float] | None = None
 ) -> FeedbackReport:
-    """Reads the feedback on decisions with since <= at < until (Unix seconds) from SQL.
+    """Read the feedback on decisions with since <= at < until (Unix seconds) from SQL.
 
     Args:
-        key_weights: key id -> how much its feedback counts; 1 where not named.
+        key_weights: key id -> how much its feedback counts; a key without an entry counts 1.
 
     Raises:
         DataError, StoreError: the database cannot be read.
@@ -93,7 +93,7 @@ def feedback_report(
 def given(
     connection: Connection, since: float, until: float, key_weights: Mapping[str, float]
 ) -> tuple[tuple[Given, ...], tuple[Given, ...]]:
-    """Pieces of feedback by kind and by key, most first."""
+    """Count the feedback by kind and by key, most first."""
     by_kind, by_key = (count_feedback(connection, since, until, by) for by in ("kind", "key_id"))
     total = sum(pieces for _, pieces, _ in by_kind)
     kinds = [Given(name=kind, pieces=n, share=n / total, mean=mean) for kind, n, mean in by_kind]

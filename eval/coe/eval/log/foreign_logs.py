@@ -1,5 +1,4 @@
-"""Logs of gateways that people have today, each read as calls: LiteLLM's spend logs and OpenAI's
-batches. docs/drift.md names the fields that are read."""
+"""Logs of other gateways, read as calls: LiteLLM's spend logs and OpenAI's batches. docs/drift.md names the fields."""
 
 from __future__ import annotations
 
@@ -20,15 +19,15 @@ from coe.router.prices.usage import Usage, usage_of
 from coe.router.types import ask_in
 
 MOST_CALLS = 20_000
-"""Calls that are routed, drawn at random from more: a mean over them is exact enough (ours)."""
+"""Largest number of calls to route; more are sampled at random (ours). A mean over so many is exact enough."""
 
 NO_TEXT = "no text of the request"
 
 
 @dataclass(frozen=True)
 class Call:
-    """One answered chat, or half of one in a batch. `asks` are what a person typed, newest first; None means that the
-    log does not have it."""
+    """One answered chat, or half of one in a batch. `asks` are the user's texts, newest first; empty if the log
+    lacks them."""
 
     model: str
     asks: tuple[str, ...]
@@ -38,16 +37,16 @@ class Call:
 
 
 Reader = Callable[[Record], Call | str]
-"""Reads a row; a text says why it is not a call."""
+"""The type of a function that reads a row; it returns the reason as text if the row is not a call."""
 
 
 def read_calls(kind: str, paths: Sequence[Path], left_out: Counter[str]) -> Sequence[Call]:
-    """Calls in files, at most `MOST_CALLS`, in their order. `left_out` counts rows that are not an answered chat with a
-    text, by reason, and those that were not drawn.
+    """Read the calls of files, at most `MOST_CALLS`, in their order. `left_out` counts, by reason, rows that are not an
+    answered chat with a text, and calls that were not drawn.
 
     Raises:
-        ConfigError: no such format.
-        DataError: a malformed row, or no row has the text of its request, which routing needs.
+        ConfigError: the format is unknown.
+        DataError: a row is malformed, or no row has the text of its request, which routing needs.
     """
     if kind not in READERS:
         raise ConfigError(f"--import: unknown format '{kind}'{allowed_values(kind, READERS)}")
@@ -75,13 +74,13 @@ def read_calls(kind: str, paths: Sequence[Path], left_out: Counter[str]) -> Sequ
 
 
 def joined(calls: Sequence[Call]) -> list[Call]:
-    """Answers of a batch with the asks of its requests, by `custom_id`."""
+    """Join the answers of a batch with the asks of its requests, by `custom_id`."""
     asks = {call.batch_id: call.asks for call in calls if call.asks}
     return [replace(call, asks=asks.get(call.batch_id, ())) for call in calls if not call.asks]
 
 
 def decoded(value: object) -> object:
-    """The value; from JSON where a column holds it as text."""
+    """Return the value, parsed from JSON if a column holds it as text."""
     if isinstance(value, str) and value[:1] in ("[", "{"):
         with suppress(DataError):  # a prompt that only begins like JSON
             return parse_json(value, "")
@@ -93,7 +92,7 @@ Object = Annotated[dict[str, Any], BeforeValidator(lambda value: value if isinst
 
 
 class SpendRow(Row):
-    """A row of `LiteLLM_SpendLogs`, as its API and a CSV export of the table have it."""
+    """A row of `LiteLLM_SpendLogs`, as in its API and in a CSV export of the table."""
 
     status: OptionalText = ""
     cache_hit: Annotated[str, BeforeValidator(str)] = ""
@@ -109,7 +108,7 @@ class SpendRow(Row):
 
 
 class Body(Row):
-    """A request, or a response."""
+    """The body of a request or of a response."""
 
     model: OptionalText = ""
     messages: Any = None
@@ -164,7 +163,7 @@ def openai_row(record: Record) -> Call | str:
 
 
 def asks_of(messages: Any) -> tuple[str, ...]:
-    """The texts that the user typed, newest first: of a list of messages, or of one text."""
+    """Return the user's texts, newest first, from a list of messages or from one text."""
     if isinstance(messages, str):
         return (ask_in(messages),) if messages.strip() else ()
     listed = messages if isinstance(messages, list) else []
@@ -173,7 +172,7 @@ def asks_of(messages: Any) -> tuple[str, ...]:
 
 
 def content_text(message: Mapping[str, Any]) -> str:
-    """The text of a message: a text, or parts of which some are texts."""
+    """Return the text of a message whose content is a text or a list of parts."""
     content = message.get("content")
     parts = content if isinstance(content, list) else [content]
     texts = [part.get("text") or part.get("content") if isinstance(part, dict) else part for part in parts]

@@ -45,8 +45,8 @@ def log(
     policy: Annotated[str, typer.Option(help="with --import: the policy that would have routed")] = "default",
     files: Annotated[list[Path] | None, typer.Argument(help="with --import: its files")] = None,
 ) -> None:
-    """Report on production traffic: volume, quality, cost, latency, regret, feedback. Writes report.html and
-    .json. With --import: what routing would have saved another gateway's users."""
+    """Report on production traffic: volume, quality, cost, latency, regret, feedback. Writes report.html and .json.
+    With --import: what routing would have saved another gateway's users."""
     from coe.decision_log.default_database import database_url_of
     from coe.eval.log.measure_log import measure_log
     from coe.eval.log.traffic import read_traffic
@@ -76,7 +76,7 @@ def log(
 def read_learned(
     config: Path, data_dir: Path, traffic: Traffic, since: float, until: float, progress: Progress
 ) -> dict[str, Any]:
-    """The fields of the report on feedback, learning and the worth of experts."""
+    """Return the fields of the report on feedback, learning and the worth of experts."""
     from coe.decision_log.default_database import database_url_of
     from coe.eval.log.expert_worth import read_worth
     from coe.eval.log.feedback_report import feedback_report
@@ -98,7 +98,8 @@ def read_learned(
 
 
 def report_savings(kind: str, files: list[Path], policy: str, out: Path, config: Path, data_dir: Path) -> None:
-    """Writes the report on the log of another gateway. Raises ConfigError, DataError, ArtifactError."""
+    """Write the report on another gateway's log; raise ConfigError, DataError or ArtifactError if an input cannot be
+    used."""
     from coe.eval.log.foreign_logs import read_calls
     from coe.eval.log.savings import measure_savings, route_calls, savings_page
     from coe.eval.report.page import write_report
@@ -123,7 +124,7 @@ def report_savings(kind: str, files: list[Path], policy: str, out: Path, config:
 
 
 def found_or_why(read: Callable[[], T]) -> tuple[T | None, str]:
-    """Says what is read, or why it is not known."""
+    """Return the value that `read` returns and no reason, or None and the error's text."""
     try:
         return read(), ""
     except RouterError as error:

@@ -1,5 +1,5 @@
-"""Worth of learning: what the routers that became live in a stretch of time changed, what that is worth, and what
-exploring cost.
+"""The worth of learning: what the routers that became live in a period changed, the value of that, and the cost of
+exploration.
 
 Shapes: n answers.
 """
@@ -38,7 +38,7 @@ from coe.training.types import question_of
 
 WINDOW_DAYS = 30
 MIN_EXPLORED = 10
-"""Rated explored answers from which on the cost of exploring is measured and not only predicted (ours)."""
+"""Number of rated explored answers above which the cost of exploration is measured, not only predicted (ours)."""
 
 
 def changes_text(changes: Mapping[str, str]) -> str:
@@ -46,8 +46,8 @@ def changes_text(changes: Mapping[str, str]) -> str:
 
 
 class RouterStep(Record):
-    """A router that became live, and where its map sends a category elsewhere than the one before (`old expert to new
-    expert`)."""
+    """A router that became live, and the categories that its map moves away from the previous one (`old expert to
+    new expert`)."""
 
     at: float
     version: str
@@ -55,9 +55,9 @@ class RouterStep(Record):
 
 
 class ExplorationCost(Record):
-    """Cost of exploring, as mean loss of quality over all routed decisions: `predicted` by what the router expected of
-    the planned and the tried experts, `measured` by feedback, None with few rated explored answers. `extra_usd` is the
-    price of the tried experts above that of the planned ones, in total."""
+    """The cost of exploration, as mean loss of quality over all routed decisions. `predicted` uses what the router
+    expected of the planned and the tried experts; `measured` uses feedback, and is None with few rated explored
+    answers. `extra_usd` is the total price of the tried experts above that of the planned ones."""
 
     n: int
     n_explored: int
@@ -67,8 +67,8 @@ class ExplorationCost(Record):
 
 
 class LoopWorth(Record):
-    """Learning since a time, from router `before` to router `live`: the mean quality that a decision gained by what is
-    known now, challengers included, or why that is unknown."""
+    """Learning since a time, from router `before` to router `live`. `worth` is the mean quality gained per decision
+    by current estimates, challengers included; `unknown` says why there is none."""
 
     since: float
     before: str
@@ -80,7 +80,7 @@ class LoopWorth(Record):
 
 
 def request_of(config: Path, data_dir: Path, end: datetime) -> RetrainRequest:
-    """The places of a data folder, for the `WINDOW_DAYS` up to a time."""
+    """Build a request with the places of a data folder, for the `WINDOW_DAYS` up to a time."""
     return RetrainRequest(
         config=config,
         routers=data_dir / "routers",
@@ -91,7 +91,7 @@ def request_of(config: Path, data_dir: Path, end: datetime) -> RetrainRequest:
 
 
 def measure_loop(request: RetrainRequest, now: datetime, progress: Progress = silent) -> LoopWorth:
-    """Compares the live router with the one that was live at `request.since`, by what the live one knows.
+    """Compare the live router with the one that was live at `request.since`, by the live one's estimates.
 
     Raises:
         DataError, StoreError: the log cannot be read.
@@ -116,7 +116,7 @@ def measure_loop(request: RetrainRequest, now: datetime, progress: Progress = si
 
 
 def judge_loop(found: LoopWorth, served: list[tuple[float, str]], request: RetrainRequest) -> LoopWorth:
-    """Adds what changed, and what that is worth. Raises RouterError where a router is gone."""
+    """Add the changes and their worth; raise RouterError if a router cannot be loaded any more."""
     config, registry = load_config(request.config), Registry(request.routers)
     routers: dict[str, Router] = {}
     for _, version in served:
@@ -137,8 +137,8 @@ def moves(old: Router, new: Router) -> dict[str, str]:
 
 
 def exploration_cost(records: Iterable[DecisionRecord], rewards: Mapping[str, float]) -> ExplorationCost:
-    """Sums over the routed decisions. The value of a rated one is the doubly robust term of what the planned expert
-    earns there, less what was earned (doubly robust, Dudik et al. 2011)."""
+    """Sum the cost over the routed decisions. A rated one counts with the doubly robust estimate of the planned
+    expert's reward there, less the earned reward (Dudik et al. 2011)."""
     sums = np.zeros(4)  # decisions, those explored, quality lost, USD above the plan
     rated: list[tuple[float, int, str, bool]] = []
     for record in records:
@@ -162,8 +162,8 @@ def exploration_cost(records: Iterable[DecisionRecord], rewards: Mapping[str, fl
 
 
 def measured(rated: Sequence[tuple[float, int, str, bool]]) -> Metric | None:
-    """Mean value of the rated decisions (value, question, key, whether explored), resampled by key, or by question
-    where one key asked all; None with too few explored ones."""
+    """Average the value of the rated decisions (value, question, key, is explored). The interval resamples keys, or
+    questions if one key asked all. None with fewer than `MIN_EXPLORED` explored ones."""
     if sum(is_explored for *_, is_explored in rated) < MIN_EXPLORED:
         return None
     values, questions, keys, _ = zip(*rated, strict=True)
@@ -175,7 +175,7 @@ def measured(rated: Sequence[tuple[float, int, str, bool]]) -> Metric | None:
 
 
 def loop_sentences(loop: LoopWorth) -> tuple[str, str]:
-    """Changes by retraining with their worth, and the cost of exploring."""
+    """Describe the changes by retraining with their worth, and the cost of exploration."""
     changed = sorted({category for step in loop.steps for category in step.changes})
     where = f"changed who answers {', '.join(changed)}" if changed else "changed no category's expert"
     learned = f"Nothing was learned: {loop.unknown}."

@@ -27,7 +27,7 @@ MAX_BUCKETS = 60
 
 
 def measure_log(traffic: Traffic, *, command: str, now: datetime, **beside: Any) -> LogReport:
-    """The report on at least one decision; `beside` are fields that the traffic itself does not tell."""
+    """Measure the report on at least one decision; `beside` are fields that the traffic itself does not contain."""
     step, routed = bucket_seconds(float(traffic.at[-1] - traffic.at[0])), traffic.routed
     report = LogReport(
         headline="",
@@ -89,7 +89,7 @@ def counts(names: Names) -> dict[str, int]:
 
 
 def cells(routed: Traffic) -> tuple[Cell, ...]:
-    """Categories by experts, in order of size."""
+    """Count each category's decisions by expert, the largest cell first."""
     found = [
         Cell(category=category, expert=expert, n=len(part), quality=part.quality)
         for category, own in routed.parts(routed.category)
@@ -99,7 +99,8 @@ def cells(routed: Traffic) -> tuple[Cell, ...]:
 
 
 def bucket_seconds(span_s: float) -> float:
-    """The shortest usual stretch of time that cuts a span into at most MAX_BUCKETS."""
+    """Return the shortest step of BUCKETS_S that cuts a span into fewer than MAX_BUCKETS, in seconds; else the
+    longest."""
     return next((step for step in BUCKETS_S if span_s / step < MAX_BUCKETS), BUCKETS_S[-1])
 
 
@@ -114,7 +115,7 @@ def quantile(values: Float64Array, level: float) -> float | None:
 
 
 def measure_bias(answered: Traffic) -> Bias:
-    """The share of answers with feedback, and the mean reward as given and corrected."""
+    """Measure the share of answers with feedback, and the mean reward as given and corrected."""
     return Bias(
         rated=answered.share(answered.is_rated),
         raw=answered.quality,
@@ -123,8 +124,8 @@ def measure_bias(answered: Traffic) -> Bias:
 
 
 def response_weights(answered: Traffic) -> Float64Array:
-    """(n,) answers that each reply represents, by how often answers of its category and expert get one: the weights
-    that a retrain learns by, without what clients did."""
+    """Return how many answers each reply represents, of shape (n,), by how often answers of its category and expert
+    get one. A retrain learns by the same weights, and by what clients did."""
     bins, rates = [ReplyBin(*cell) for cell in zip(answered.category, answered.expert, strict=True)], ReplyRates()
     replies = Counter(own for own, is_rated in zip(bins, answered.is_rated, strict=True) if is_rated)
     for own, answers in Counter(bins).items():

@@ -1,4 +1,4 @@
-"""Savings that routing would have brought, estimated on the log of another gateway.
+"""The savings that routing would have brought, estimated on the log of another gateway.
 
 Shapes: n calls, k + 1 rows of the map (`general` last), m experts of the live router.
 """
@@ -30,9 +30,9 @@ from coe.router.types import GENERAL, BoolArray, Float64Array, IntArray, Metric,
 
 
 class SavedGroup(Record):
-    """Calls of one category or model, or all. Costs are means in USD per 1,000 calls whose cost then and routed are
-    known; `gained` is predicted quality in [0, 1] routed less then, of calls whose model is an expert that was
-    measured; `goes_to` has shares."""
+    """The calls of one category or model, or all. Costs are means in USD per 1,000 calls whose logged and routed
+    costs are both known. `gained` is the predicted quality in [0, 1] of the routed expert less the logged one, over
+    calls whose model is a measured expert. `goes_to` has shares."""
 
     name: str
     n: Annotated[int, InTable("Calls")]
@@ -46,7 +46,7 @@ class SavedGroup(Record):
 
 
 class Savings(Record):
-    """All of report.json of `coe eval log --import`."""
+    """The content of report.json of `coe eval log --import`."""
 
     headline: str
     warnings: tuple[str, ...]
@@ -61,8 +61,8 @@ class Savings(Record):
 
 @dataclass(frozen=True)
 class RoutedCalls:
-    """Calls as arrays (n,): row of the map, expert then (-1: none of the router's) and routed, USD then and routed (NaN
-    where unknown). `evidence` and `has_price` (m,) are of the experts, in their order."""
+    """The calls as arrays (n,): row of the map, logged expert (-1: none of the router's), routed expert, logged and
+    routed USD (NaN if unknown). `evidence` and `has_price` (m,) describe the experts, in order."""
 
     names: tuple[str, ...]
     rows: tuple[str, ...]
@@ -95,8 +95,8 @@ class RoutedCalls:
         )
 
     def error(self, row: IntArray, served: IntArray, chosen: IntArray) -> float:
-        """Standard error of the mean gain that the errors of the measured cells cause: each cell errs once, for all of
-        its calls."""
+        """Return the standard error of the mean gain due to the errors of the measured cells: each cell errs once,
+        for all of its calls."""
         weight = np.zeros(self.evidence.quality.shape)
         np.add.at(weight, (row, chosen), 1 / max(len(row), 1))
         np.add.at(weight, (row, served), -1 / max(len(row), 1))
@@ -104,8 +104,8 @@ class RoutedCalls:
 
 
 def mean_with_interval(values: Float64Array, error: float, rng: np.random.Generator) -> Metric | None:
-    """Mean of values (n,) with a bootstrap interval over them that also holds a normal error common to all; None of
-    nothing."""
+    """Return the mean of values (n,), or None if there is none. Its interval covers the bootstrap error and a normal
+    error that all values share."""
     if len(values) == 0:
         return None
     draws = bootstrap_means(values[:, None], rng)[:, 0] + rng.normal(0.0, error, DRAWS)
@@ -121,8 +121,8 @@ def route_calls(
     policy: str,
     progress: Progress,
 ) -> RoutedCalls:
-    """The expert of each call under a policy, what the call cost then, and what it would have cost. The artifact is the
-    router's own. Raises ConfigError: unknown policy."""
+    """Route each call under a policy, and price the call as logged and as routed. The artifact is the router's own.
+    Raise ConfigError if the policy is unknown."""
     router.policy(policy)  # refuses an unknown name before any work
     queries, vectors = [], []
     for i, call in enumerate(calls):
@@ -147,8 +147,8 @@ def route_calls(
 
 
 def served_expert(model: str, config: CoeConfig, experts: Sequence[str]) -> int:
-    """Number of the expert that a model's name means: that of the expert, or of its model, with or without the
-    provider and the date of a snapshot; -1 for none."""
+    """Return the number of the expert that a model's name means; -1 if there is none. The name is the expert's or
+    its model's, with or without the provider and the date of a snapshot."""
     names = {form for name in (model, undated(model)) for form in (name, name.partition("/")[2]) if form}
     for number, expert in enumerate(experts):
         entry = config.experts[expert]
@@ -166,8 +166,8 @@ def costs(
     routed: IntArray,
     calls: Sequence[Call],
 ) -> tuple[Float64Array, Float64Array]:
-    """USD of each call then, as logged or by list price, and routed, by list price: prompts are as long and as much of
-    them is cached for everybody, answers as much longer or shorter as the experts' graded answers of that category."""
+    """Return the USD of each call as logged (else by list price), and as routed, by list price. The prompt and its
+    cached part stay the same; the answer's length is scaled by the experts' graded answers of the category."""
     lengths = typical_lengths(evidence.output_tokens).astype(np.float64)
     then, later = np.full((2, len(calls)), np.nan)
     for i, call in enumerate(calls):
@@ -190,7 +190,7 @@ def costs(
 def measure_savings(
     found: RoutedCalls, calls: Sequence[Call], router: str, left_out: Mapping[str, int], command: str, created_at: str
 ) -> Savings:
-    """The report on at least one call."""
+    """Build the report on at least one call."""
     models = np.array([call.model for call in calls], dtype=np.object_)
     total = found.group("all", np.ones(len(calls), dtype=bool))
     return Savings(
@@ -211,7 +211,7 @@ def by_size(groups: Iterable[SavedGroup]) -> tuple[SavedGroup, ...]:
 
 
 def headline(total: SavedGroup) -> str:
-    """The answer in two sentences."""
+    """State the result in two sentences."""
     saved = "What routing would have saved is unknown: no call has a cost or a model with a price."
     if total.saved_usd is not None:
         more, before = total.saved_usd.value < 0, money(total.cost_usd or 0.0)
@@ -225,7 +225,7 @@ def headline(total: SavedGroup) -> str:
 
 
 def warnings(found: RoutedCalls, models: NDArray[np.object_]) -> Iterator[str]:
-    """The paragraphs that say what is estimated and what is not known."""
+    """Yield the paragraphs that say what is estimated and what is unknown."""
     yield (
         "Estimated: nothing was answered again. Quality is what the router predicts from graded answers of each "
         "category, for what served and for what it would have chosen. Costs are the logged ones, else list prices; a "

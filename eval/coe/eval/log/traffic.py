@@ -26,19 +26,18 @@ Names = NDArray[np.object_]
 NOT_ROUTED = "none"
 PROBE, MALFORMED, CAPPED = "probes by coe itself", "malformed requests", "requests over a cap of their key"
 CAP_CODES = ("insufficient_quota", "rate_limit_exceeded")
-"""Codes of a refusal by a cap of a key or team."""
+"""Error codes of a refusal by a cap of a key or team."""
 REPORT_EVERY = 10_000
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """n decisions in order of time; every array is (n,).
+    """The n decisions in order of time; every array is of shape (n,).
 
-    `expert` answered, or was chosen where there was no answer. `is_routed`: the router chose, not the client;
-    `category` means something only there. `reward` in [0, 1] is NaN without
-    feedback, `ttft_ms` where nothing was answered. `question` and `key` are equal for decisions about the same
-    question and of the same key. `left_out` counts what is in the log and is not traffic;
-    `model_changes` are those of the models behind experts.
+    `expert` answered, or was chosen if there was no answer. `is_routed`: the router chose, not the client; otherwise
+    `category` has no meaning. `reward` in [0, 1] is NaN without feedback, `ttft_ms` without an answer. `question` and
+    `key` are equal for decisions about the same question and of the same key. `left_out` counts rows of the log that
+    are not traffic; `model_changes` are those of the models behind experts.
     """
 
     at: Float64Array
@@ -61,11 +60,11 @@ class Traffic:
         return len(self.at)
 
     def rows(self, keep: BoolArray | IntArray) -> Traffic:
-        """Some of the decisions, by a mask (n,) or numbers."""
+        """Select decisions by a mask (n,) or by numbers."""
         return replace(self, **{name: getattr(self, name)[keep] for name, _ in COLUMNS})
 
     def parts(self, names: Names) -> Iterator[tuple[str, Traffic]]:
-        """The decisions of each of the names (n,), the most frequent first."""
+        """Yield the decisions of each of the names (n,), the most frequent first."""
         for name, _ in Counter(names.tolist()).most_common():
             yield name, self.rows(names == name)
 
@@ -82,7 +81,7 @@ class Traffic:
 
     @property
     def clusters(self) -> tuple[IntArray, IntArray]:
-        """Ways in which decisions are not independent of each other."""
+        """The groups of decisions that are not independent of each other: by question and by key."""
         return self.question, self.key
 
     @property
@@ -91,7 +90,7 @@ class Traffic:
 
     @property
     def quality(self) -> Rate | None:
-        """Mean reward of the rated decisions."""
+        """The mean reward of the rated decisions."""
         return rate(self.reward, clusters=self.clusters)
 
 
@@ -102,7 +101,7 @@ COLUMNS = [(each.name, DTYPES[str(each.type)]) for each in fields(Traffic) if st
 def read_traffic(
     database_url: str, *, since: float = 0.0, until: float = float("inf"), progress: Progress = silent
 ) -> Traffic:
-    """Decisions with since <= at < until (Unix seconds) and the feedback on them.
+    """Read the decisions with since <= at < until (Unix seconds) and the feedback on them.
 
     Raises:
         DataError, StoreError: the database cannot be read, or holds no decision of that time.
@@ -119,7 +118,7 @@ def read_traffic(
 
 
 def gather(records: Iterable[DecisionRecord], rewards: Mapping[str, float], progress: Progress = silent) -> Traffic:
-    """Records as columns of numbers and shared names: as Python objects a million would take a gigabyte."""
+    """Convert records to columns of numbers and shared names: as Python objects a million would take a gigabyte."""
     left_out, models = Counter[str](), ModelHistory()
 
     def rows() -> Iterator[tuple[object, ...]]:
@@ -139,8 +138,8 @@ def gather(records: Iterable[DecisionRecord], rewards: Mapping[str, float], prog
 
 
 def why_no_traffic(record: DecisionRecord) -> str | None:
-    """The reason why a row of the log says nothing of what users get: `coe` asked itself, no router could have served
-    the request, or its key had spent what it may. A refusal for lack of room (429) counts as traffic."""
+    """Return why a row says nothing about what users get: coe's own probe, an invalid request, or a key over its
+    cap. Return None for traffic, which includes a refusal for lack of capacity (429)."""
     if record.is_probe:
         return PROBE
     if record.state is not TerminalState.REJECTED or not 400 <= record.status < 500:
@@ -151,7 +150,7 @@ def why_no_traffic(record: DecisionRecord) -> str | None:
 
 
 def row_of(record: DecisionRecord, reward: float) -> tuple[object, ...]:
-    """The columns of one record, in the order of `Traffic`."""
+    """Return the columns of one record, in the order of `Traffic`."""
     decision = record.decision
     is_routed = decision is not None and decision.reason.is_routed
     return (

@@ -1,4 +1,4 @@
-"""The page of a traffic report, and its findings in words."""
+"""The page of a traffic report, and its findings as text."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from coe.eval.report.numbers import counted, milliseconds, moment, percent, poin
 from coe.eval.report.page import Cell, Chart, Figure, Page, cell_of, stated
 
 SHOWN_EXPERTS = 5
-"""Experts with a colour of their own over time, the busiest."""
+"""Number of experts with a colour of their own over time, the busiest."""
 FEW_RATED = 30
-"""Below this number of rated answers every quality in the report is little more than its interval (ours)."""
+"""Number of rated answers below which every quality in the report is little more than its interval (ours)."""
 WIDEST = 0.2
-"""Above this width of its 95% interval, 20 points, a quality draws no verdict (ours): a fall that users notice could
-hide in it."""
+"""Width of a quality's 95% interval above which the title gives no verdict: 20 points (ours). A drop that users
+notice could hide in it."""
 
 
 def traffic_page(report: LogReport) -> Page:
-    """The page of at least one decision."""
+    """Build the page of at least one decision."""
     totals = report.totals
     quality, served = quality_chart(report), served_chart(report)
     return Page(
@@ -37,7 +37,7 @@ def traffic_page(report: LogReport) -> Page:
 
 
 def headline(report: LogReport) -> str:
-    """The findings in a few sentences."""
+    """State the findings in a few sentences."""
     totals, bias = report.totals, report.bias
     lost = totals.n - totals.by_state.get("answered", 0)
     said = [
@@ -59,7 +59,7 @@ def headline(report: LogReport) -> str:
 
 
 def verdict(report: LogReport) -> str:
-    """The title of the page."""
+    """Return the title of the page."""
     quality = report.bias.corrected
     if quality is None:
         return f"{report.totals.n:,} decisions of unknown quality: no answer has feedback"
@@ -70,7 +70,7 @@ def verdict(report: LogReport) -> str:
 
 
 def warnings(report: LogReport) -> Iterator[str]:
-    """Reasons to doubt a figure."""
+    """Yield the reasons to doubt a figure."""
     for one in report.model_changes[-10:]:
         yield (
             f"The answers of {one.expert} name {one.after} since {moment(one.at)} UTC, and named {one.before} before: "
@@ -121,7 +121,7 @@ def served_chart(report: LogReport) -> Chart:
 
 
 def quality_chart(report: LogReport) -> Chart | None:
-    """Mean reward over time. None without two stretches that have feedback."""
+    """Draw the mean reward over time; None if fewer than two periods have feedback."""
     half = 500 * report.bucket_s
     rows = [
         {"group": "", "x": 1000 * one.start + half, "y": found.value, "low": found.low, "high": found.high}

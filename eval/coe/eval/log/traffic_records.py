@@ -1,4 +1,4 @@
-"""All of a traffic report's report.json. Quality is the mean of rewards in [0, 1]; intervals are 95% ones."""
+"""The content of a traffic report's report.json. Quality is the mean of rewards in [0, 1]; intervals are 95% ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from coe.router.types import Record
 
 
 class Group(Record):
-    """Decisions of one category or expert. Latencies are of those that were answered."""
+    """The decisions of one category or expert. Latencies are of answered decisions."""
 
     name: str
     n: Annotated[int, InTable("Decisions")]
@@ -34,7 +34,7 @@ class Group(Record):
 
 
 class Cell(Record):
-    """Decisions of a category that an expert served."""
+    """The decisions of a category that one expert served."""
 
     category: str
     expert: str
@@ -43,7 +43,7 @@ class Cell(Record):
 
 
 class Bucket(Record):
-    """Decisions of one stretch of time, by expert; `start` is in Unix seconds."""
+    """The decisions of one period, by expert; `start` is in Unix seconds."""
 
     start: float
     by_expert: dict[str, int]
@@ -51,8 +51,8 @@ class Bucket(Record):
 
 
 class Bias(Record):
-    """The share of answers with feedback; the mean of it as given, and corrected: each rated answer counts for the
-    answers of its category and expert (inverse response propensity)."""
+    """The share of answers with feedback, and their mean reward as given and corrected. In the corrected mean each
+    rated answer counts for the answers of its category and expert (inverse response propensity)."""
 
     rated: Rate | None
     raw: Rate | None
@@ -75,7 +75,7 @@ class Totals(Record):
 
 
 class LogReport(Record):
-    """All of report.json of `coe eval log`. `loop` is of the last 30 days."""
+    """The content of report.json of `coe eval log`. `loop` is of the last 30 days."""
 
     headline: str
     warnings: tuple[str, ...]

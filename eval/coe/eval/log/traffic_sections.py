@@ -1,4 +1,4 @@
-"""The sections of a traffic report, from its record."""
+"""The sections of a traffic report, built from its record."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ number = "{:.2f}".format
 
 
 def sections(report: LogReport, served: Chart | None) -> list[Section]:
-    """All sections; those without anything to say are empty.
+    """Return all sections; sections without content are empty.
 
     Args:
-        served: the chart of who served what, where the page does not begin with it.
+        served: the chart of each expert's share, if the page does not begin with it.
     """
     return [
         served_section(report, served),
@@ -62,7 +62,7 @@ def cells_chart(report: LogReport) -> Chart | None:
 
 
 def bias_section(report: LogReport) -> Section:
-    """The share of answers with feedback, and the mean corrected for who gives it."""
+    """Return the section on the share of answers with feedback, and on the corrected mean."""
     title, bias = "Who gives feedback", report.bias
     if bias.raw is None or bias.rated is None or bias.corrected is None:
         return Section(title, "There was no feedback in this time.")
@@ -74,7 +74,7 @@ def bias_section(report: LogReport) -> Section:
 
 
 def feedback_sections(said: FeedbackReport) -> list[Section]:
-    """Feedback by kind and by key, and how far signals of clients and judges agree with it."""
+    """Return the sections on feedback by kind and by key, and on its agreement with signals and judges."""
     signals: list[Column[Any]] = [
         Column("Answers", lambda one: one.answers),
         Column("With feedback", lambda one: one.with_feedback),
@@ -103,7 +103,7 @@ def feedback_sections(said: FeedbackReport) -> list[Section]:
 
 
 def loop_section(report: LogReport) -> Section:
-    """Changes by the routers of the last 30 days, what they are worth, and what exploring cost."""
+    """Return the section on the last 30 days' routers: changes, worth, and the cost of exploration."""
     title, loop = "What learning was worth", report.loop
     if loop is None:
         return Section(title)
@@ -112,7 +112,7 @@ def loop_section(report: LogReport) -> Section:
 
 
 def worth_section(report: LogReport) -> Section:
-    """Quality that would be lost without each expert, and what leaving it out would save."""
+    """Return the section on the quality that would be lost without each expert, and what leaving it out would save."""
     title, worth = "Which expert earns its keep", report.worth
     if worth is None:
         return Section(title, report.worth_unknown and f"Not known: {report.worth_unknown}.")

@@ -1,15 +1,15 @@
-"""Exact evidence that a mean gain lies above a bound, which may be looked at after every batch: the capital of a
-betting confidence sequence. Pure.
+"""Exact evidence that a mean gain lies above a bound: the capital of a betting confidence sequence, valid after every
+batch. Pure.
 
-Who bets on gains whose mean is not above the bound wins nothing on average, whatever the stakes, as long as each stake
-follows from earlier gains and no bet can cost more than is there. So the capital, from 1 on, reaches 1 / LEVEL with a
-chance of at most LEVEL, however often it is looked at (Ville 1939; Waudby-Smith & Ramdas, JRSS-B 2024). A part of it
-replicates a digital option on the sum of gains at the end of a plan, which needs fewer gains than stakes that never
-change (Koning & van Meer, "Anytime validity is free", 2025); the rest has such stakes, in case the plan is wrong.
+If the mean gain is not above the bound, a gambler wins nothing on average, whatever the stakes. Each stake must depend
+on earlier gains only, and no bet may cost more than the capital. So the capital, starting at 1, reaches 1 / LEVEL with
+a probability of at most LEVEL. It may be inspected at any time (Ville 1939; Waudby-Smith & Ramdas, JRSS-B 2024). A part
+of it replicates a digital option on the sum of gains at the end of a plan. That needs fewer gains than constant stakes
+(Koning & van Meer, "Anytime validity is free", 2025). The rest has constant stakes, in case the plan is wrong.
 
-Where the capital is enough the option is sold, and the stakes that never change take what it is worth: it would hold
-for ever. The capital is never more than SPARE times what is asked. So a plan that became worse, because an expert
-changed, loses what it has shown within some hundred gains.
+Once the capital is enough the option is sold, because it would hold for ever, and its value moves to the constant
+stakes. The capital is never more than SPARE times the required one. So a plan that became worse, because an expert
+changed, loses its evidence within some hundred gains.
 
 Shapes: n gains in order of time, c plans that are tested side by side, b blocks.
 """
@@ -29,27 +29,27 @@ SPARE = math.e
 HEDGED = 0.6
 STEADY = (0.1, 0.3, 0.6)
 MOST = 0.7
-"""Share of the first capital that replicates the option, and stakes that never change; MOST is the largest one. All
-stakes are shares of the largest that leaves the capital positive (ours)."""
+"""Largest constant stake. HEDGED is the share of the first capital that replicates the option; STEADY are the
+constant stakes. All stakes are shares of the largest that leaves the capital positive (ours)."""
 
 PRIZE = 2.0 * ASKED / HEDGED
-"""Payout of the option per unit of capital: twice the capital asked for, so a sum just at the strike is enough."""
+"""Payout of the option per unit of capital: twice the required capital, so a sum just at the strike is enough."""
 
 PLANNED, LATER = 400.0, 0.25
-"""Gains of a plan, and those that are always to come, as a share of those seen (ours)."""
+"""Number of gains in a plan, and the number still to come at any time, as a share of those seen (ours)."""
 
 PRIOR_GAINS, PRIOR_VARIANCE = 20.0, 0.03
-"""Prior of the variance of a gain: of a plan that serves another answer in one case of ten (ours)."""
+"""Prior weight, in gains, and value of a gain's variance: a plan that changes one answer in ten (ours)."""
 
 BLOCK = 20
-"""Gains with the same stake, at whose end the capital is looked at."""
+"""Number of gains with the same stake; the capital is inspected after each block."""
 
 
 def capital(gains: Float64Array, bound: float, most_lost: Float64Array) -> Float64Array:
-    """(b, c) the capital against "the mean gain is at most `bound`", after each block.
+    """Return the capital (b, c) against "the mean gain is at most `bound`", after each block.
 
     Args:
-        most_lost: (n,) largest possible loss of each gain, known before it.
+        gains: gains of each plan in order of time (n, c); `most_lost` (n,) bounds each loss, and is known before it.
     """
     hedged = np.full(gains.shape[1], HEDGED)
     steady = np.full((len(STEADY), gains.shape[1]), (1.0 - HEDGED) / len(STEADY))
@@ -72,20 +72,20 @@ def capital(gains: Float64Array, bound: float, most_lost: Float64Array) -> Float
 
 
 def hedging_stake(price: Float64Array, variance: Float64Array, left: float) -> Float64Array:
-    """(c,) stakes, per unit of gain and of capital, that replicate an option of this price (c,) per unit of its prize
-    on `left` gains of this variance (c,): phi(d) / (Phi(d) s sqrt(left)) where Phi(d) is the price."""
+    """Return stakes, per unit of gain and of capital, that replicate an option on `left` gains of this variance, of
+    shape (c,). The stake is phi(d) / (Phi(d) s sqrt(left)) with Phi(d) = the option's price per unit of its prize."""
     price = np.clip(price, 1e-12, 1.0 - 1e-9)
     density = np.exp(-(ndtri(price) ** 2) / 2.0) / math.sqrt(2.0 * math.pi)
     return np.asarray(density / (price * np.sqrt(variance * left)), dtype=np.float64)
 
 
 FUTURES, FURTHEST = 64, 4000
-"""Ways on that are simulated, and the most gains of each (ours)."""
+"""Number of simulated continuations, and the largest number of gains in each (ours)."""
 
 
 def still_needed(gains: Float64Array, bound: float, most_lost: Float64Array, rng: np.random.Generator) -> int | None:
-    """Median number of gains beyond these (n,) after which the capital is enough, where those to come are like these;
-    None where FURTHEST are too few."""
+    """Return the median number of further gains after which the capital is enough, if they are like these (n,); None
+    if FURTHEST are too few."""
     if len(gains) < BLOCK or gains.mean() <= bound:
         return None
     futures, limits = rng.choice(gains, size=(FURTHEST, FUTURES)), np.full(FURTHEST, most_lost.max())

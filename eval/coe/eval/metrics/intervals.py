@@ -1,7 +1,7 @@
-"""Means and differences of them with intervals, by formula or by resampling queries; the share of a gap that routing
-closes; and what a sample can show of a difference.
+"""Means and differences with intervals, by formula or by resampling queries. The share of a gap that routing closes.
+The differences that a sample can show.
 
-`rate` is of values in [0, 1], whose variance is at most that of a coin with the same mean: Wilson's interval is
+`rate` is of values in [0, 1], whose variance is at most that of a coin with the same mean. So Wilson's interval is
 accurate for values of 0 or 1, and too wide, never too narrow, for other values. Shapes: n queries, a columns (arms), b
 draws.
 """
@@ -24,13 +24,13 @@ Z_SHOWN, Z_POWER = 1.959963984540054, 0.8416212335729143
 
 
 def bootstrap_means(values: Float64Array, rng: np.random.Generator, draws: int = DRAWS) -> Float64Array:
-    """Means (b, a) of the columns of `values` (n, a) over b samples of n queries drawn with replacement.
+    """Return the means (b, a) of the columns of `values` (n, a) over b samples of n queries drawn with replacement.
 
-    Every column is averaged over the same sample, so differences of columns are paired (Efron & Tibshirani 1993, ch. 8:
-    the unit that is resampled is the query with all that was measured on it).
+    Every column is averaged over the same sample, so differences of columns are paired. The resampled unit is the query
+    with all of its measurements (Efron & Tibshirani 1993, ch. 8).
 
     Raises:
-        ValueError: no query was given.
+        ValueError: `values` has no query.
     """
     n = values.shape[0]
     if n == 0:
@@ -42,20 +42,20 @@ def bootstrap_means(values: Float64Array, rng: np.random.Generator, draws: int =
 
 
 def percentile_interval(draws: Float64Array) -> Range:
-    """The 2.5% and 97.5% quantiles of draws (b,): a percentile interval at 95% (Efron 1979)."""
+    """Return the 2.5% and 97.5% quantiles of draws (b,): a percentile interval at 95% (Efron 1979)."""
     low, high = np.quantile(draws, [0.025, 0.975])
     return float(low), float(high)
 
 
 class Estimate(Record):
-    """A figure with its interval over queries; of a difference it is paired."""
+    """A figure with its interval over queries; a difference has a paired interval."""
 
     mean: float
     interval: Range
 
     @classmethod
     def of(cls, value: float, draws: Float64Array) -> Self:
-        """A value with the percentile interval of its draws (b,)."""
+        """Build an estimate from a value and the percentile interval of its draws (b,)."""
         return cls(mean=float(value), interval=percentile_interval(draws))
 
     @property
@@ -64,23 +64,23 @@ class Estimate(Record):
 
 
 def gap_closed(router: Float64Array, best_single: Float64Array, query_oracle: Float64Array) -> Float64Array:
-    """(router - best single) / (query oracle - best single) of each value (b,): 0 is as good as the best single expert,
-    1 as good as the best expert for each query; those without a gap are left out. The measure of RouterBench-like
-    comparisons (ROUTING: ours)."""
+    """Return (router - best single) / (query oracle - best single) of each value (b,); values without a gap are left
+    out. 0 is as good as the best single expert, 1 as good as the best expert for each query. RouterBench-like
+    comparisons use the same measure (ours)."""
     gap = query_oracle - best_single
     has_gap = gap > 0
     return np.asarray((router - best_single)[has_gap] / gap[has_gap], dtype=np.float64)
 
 
 def smallest_shown(standard_error: float) -> float:
-    """The true difference of which a 95% interval leaves out zero four times in five: (z_0.975 + z_0.8) standard errors
-    (Chow, Shao & Wang 2008, ch. 3.1, the paired test of means)."""
+    """Return the true difference whose 95% interval excludes zero four times in five: (z_0.975 + z_0.8) standard
+    errors (Chow, Shao & Wang 2008, ch. 3.1, the paired test of means)."""
     return (Z_SHOWN + Z_POWER) * standard_error
 
 
 def queries_to_show(difference: float, standard_error: float, n: int) -> int | None:
-    """Queries that show a difference so, where n leave that standard error, which falls with the square root of n. None
-    where the n queries differ in nothing, so that they say nothing of how many it takes.
+    """Return how many queries show a difference with a power of 80%, if n queries leave that standard error. It falls
+    with the square root of n. None if the standard error is 0, so the n queries give no estimate.
 
     Raises:
         ValueError: the difference is not above 0.
@@ -93,7 +93,7 @@ def queries_to_show(difference: float, standard_error: float, n: int) -> int | N
 
 
 class Rate(Record):
-    """A mean in [0, 1] or a share, with its interval and the (effective) number of answers behind it."""
+    """A mean in [0, 1] or a share, with its 95% interval and the (effective) number of answers behind it."""
 
     value: float
     low: float
@@ -106,13 +106,13 @@ class Rate(Record):
 
 
 def rate(values: Float64Array, weights: Float64Array | None = None, clusters: Sequence[IntArray] = ()) -> Rate | None:
-    """Weighted mean of values (n,) in [0, 1]; NaNs are left out. None where nothing is left.
+    """Return the weighted mean of values (n,) in [0, 1], without NaNs; None if no value is left.
 
     With weights, n is the effective sample size (sum w)^2 / sum w^2 (Kish 1965).
 
     Args:
-        clusters: ways (n,) in which values belong together, such as question and key: ten answers to one question are
-            not ten independent ones. n is divided by the largest design effect of them.
+        clusters: groupings (n,) of dependent values, such as question and key: ten answers to one question are not ten
+            independent ones. n is divided by their largest design effect.
     """
     known = np.isfinite(values)
     kept = values[known]
@@ -126,12 +126,12 @@ def rate(values: Float64Array, weights: Float64Array | None = None, clusters: Se
 
 
 def effective_count(residuals: Float64Array, w: Float64Array, clusters: Sequence[IntArray]) -> float:
-    """Kish's sample size of weights (n,), over the largest design effect of several ways to cluster, at least 1.
+    """Return Kish's sample size of weights (n,) over the largest design effect of several clusterings, at least 1.
 
-    A design effect is the variance of the mean by whole clusters over that by single values (Kish 1965): sum over
-    clusters of (sum of residuals)^2, times G / (G - 1) for G clusters, over the sum of squared residuals. One cluster
-    says nothing about its own variance, so it is left out. Where no value differs from the mean there is nothing to
-    compare, and every cluster counts once at most.
+    A design effect is the variance of the mean by whole clusters over that by single values (Kish 1965). With G
+    clusters it is G / (G - 1) times the sum over clusters of (sum of residuals)^2, over the sum of squared residuals.
+    One cluster says nothing about its own variance, so it is left out. If no value differs from the mean, every cluster
+    counts once at most.
     """
     sizes = [w**2]
     squares, effect = float((residuals**2).sum()), 1.0

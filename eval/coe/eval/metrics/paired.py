@@ -1,5 +1,5 @@
-"""Figures of several choices over the same resampled queries, so that every difference is paired. Shapes: n queries, a
-choices, b draws."""
+"""Figures of several choices over the same resampled queries, so that every difference is paired. Shapes: n queries,
+a choices, b draws."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from coe.router.types import Float64Array
 
 @dataclass(frozen=True)
 class Paired:
-    """Means (a,) of choices by name, and draws (b, a) of them."""
+    """The means (a,) of choices by name, and draws (b, a) of them."""
 
     place: Mapping[str, int]
     means: Float64Array
@@ -23,7 +23,7 @@ class Paired:
 
     @classmethod
     def of(cls, values: Mapping[str, Float64Array], rng: np.random.Generator) -> Self:
-        """Values (n,) of each choice."""
+        """Resample the values (n,) of each choice."""
         columns = np.stack(list(values.values()), axis=1)
         place = {name: i for i, name in enumerate(values)}
         return cls(place, columns.mean(axis=0), bootstrap_means(columns, rng))
@@ -33,12 +33,12 @@ class Paired:
         return Estimate.of(self.means[i], self.draws[:, i])
 
     def minus(self, name: str, other: str) -> Estimate:
-        """The first choice less the second."""
+        """Estimate the first choice less the second."""
         i, j = self.place[name], self.place[other]
         return Estimate.of(self.means[i] - self.means[j], self.draws[:, i] - self.draws[:, j])
 
     def closed(self, name: str, low: str, high: str) -> Estimate | None:
-        """The share of the gap between two choices that the first one closes; None where there is no gap."""
+        """Estimate the share of the gap from `low` to `high` that the first choice closes; None if there is no gap."""
         columns = [self.place[each] for each in (name, low, high)]
         value, drawn = (gap_closed(*(part[:, i] for i in columns)) for part in (self.means[None], self.draws))
         return Estimate.of(value[0], drawn) if len(value) and len(drawn) else None

@@ -1,5 +1,5 @@
-"""The kit that every report is made with.
+"""The kit that draws every report.
 
-`page` has the parts of a report as data, draws them as one HTML file that loads nothing, and writes it next to its
-record; `drawing` has the kinds of charts, `numbers` the way figures are written.
+`page` has the parts of a report as data, renders them as one HTML file that loads nothing, and writes it next to its
+record. `drawing` has the kinds of charts, `numbers` the format of figures.
 """

@@ -10,23 +10,23 @@ from collections.abc import Mapping, Sequence
 from coe.eval.report.page import Measured, Spec, ends_of
 
 WIDTH = 920
-"""Pixels with all labels, at most: the page draws a chart again as narrow as the window."""
+"""Largest width of a chart in pixels, with all labels: the page redraws a chart to fit a narrower window."""
 ROW_HEIGHT, CELL, LABELLED_CELL = 40, 26, 40
 LABELLED_CELLS = 12
-"""Up to so many columns the cells of a heat map hold their text."""
+"""Largest number of columns at which the cells of a heat map show their text."""
 LEGEND_LINE, LETTER_WIDTH, ROW_NAMES = 40, 7.5, 140
-"""Letters of a line of a legend, pixels of a letter, and pixels left of a chart, where a legend begins."""
+"""Letters of a legend's line, pixels of a letter, and pixels left of a chart, where a legend begins."""
 MAX_DOTS = 60
-"""Up to so many points a line shows each of them."""
+"""Largest number of points per line at which each point is drawn."""
 NARROW = "windowSize()[0] < 600"
-"""True on a phone, in Vega's expressions."""
+"""Condition for a phone's window, in Vega's expression language."""
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", Arial, sans-serif'
-"""The page's own, by name: Vega measures text with it to leave room for labels."""
+"""Font names of the page's style sheet: Vega measures text with them to leave space for labels."""
 INK, SOFT, ACCENT, BELOW = "var(--ink)", "var(--ink-soft)", "var(--accent)", "var(--hindsight)"
 COLOURS = [ACCENT, "var(--expert)", BELOW, "var(--violet)", "var(--pink)", SOFT]
 SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
 DASHES = [[1, 0], [6, 3], [2, 3], [8, 3, 2, 3], [4, 4], [1, 2]]
-"""Of groups in their order: nothing is said by colour alone."""
+"""Dash patterns of groups in their order: no chart separates groups by colour alone."""
 CONFIG: Spec = {
     "background": "transparent",
     "font": FONT,
@@ -60,8 +60,8 @@ CONFIG: Spec = {
 def finished(
     rows: Sequence[Spec], layers: Sequence[Spec], height: object, width: object = WIDTH, narrow_step: int | None = None
 ) -> Spec:
-    """A chart of rows at most `width` pixels wide, or as wide as its columns where that is a step (on a phone one of
-    `narrow_step` pixels)."""
+    """Build a chart of rows at most `width` pixels wide, or as wide as its columns if `width` is a step. On a phone
+    that step is `narrow_step` pixels."""
     data = {"values": list(rows)}
     spec: Spec = {"data": data, "layer": list(layers), "height": height, "width": width, "config": CONFIG}
     if isinstance(width, int):
@@ -72,12 +72,12 @@ def finished(
 
 
 def wrapped(chars: int) -> str:
-    """The expression of a label in lines of up to so many characters."""
+    """Return the expression of a label in lines of up to `chars` characters."""
     return f"split(trim(replace(datum.label, /(.{{1,{chars}}})( |$)/g, '$1\\n')), '\\n')"
 
 
 def by_group(groups: Sequence[str], values: Sequence[object], **legend: object) -> Spec:
-    """The channel that tells groups apart; the last look is that of all beyond the palette."""
+    """Return the channel that separates groups; all groups beyond the palette share its last value."""
     looks = [values[min(i, len(values) - 1)] for i in range(len(groups))]
     wide = 60 + LETTER_WIDTH * min(max(map(len, groups), default=0), LEGEND_LINE)
     columns = f"max(1, min({len(groups)}, floor((min(windowSize()[0], {WIDTH}) - {ROW_NAMES}) / {wide})))"
@@ -87,7 +87,7 @@ def by_group(groups: Sequence[str], values: Sequence[object], **legend: object) 
 
 
 def tooltip(number: str, *names: str) -> list[Spec]:
-    """The fields that the pointer shows; `name` and `group` are texts, all others numbers of that format."""
+    """Return the fields that the pointer shows; `name` and `group` are texts, all others numbers of that format."""
     texts = ("name", "group")
     return [
         {"field": name, "type": "nominal"}
@@ -98,7 +98,7 @@ def tooltip(number: str, *names: str) -> list[Spec]:
 
 
 def around(scores: Sequence[float]) -> Spec:
-    """A scale from a little below the lowest to a little above the highest score."""
+    """Return a scale from slightly below the lowest to slightly above the highest score."""
     margin = max(0.08 * (max(scores) - min(scores)), 1e-3)
     return {"domain": [min(scores) - margin, max(scores) + margin], "zero": False, "nice": False}
 
@@ -108,10 +108,10 @@ def groups_of(rows: Sequence[Spec]) -> list[str]:
 
 
 def dots(found: Mapping[str, Measured], title: str, number: str, groups: Mapping[str, str]) -> Spec:
-    """A dot with its interval for every row, because bars would have to start at zero and hide the gaps.
+    """Draw a dot with its interval for every row, because bars would have to start at zero and hide the gaps.
 
     Args:
-        number: how figures are written, a format of d3.
+        number: format of figures, in d3's notation.
         groups: name of a row -> group, which has a colour and a shape; the first group has the page's own.
     """
     rows: list[Spec] = []
@@ -148,11 +148,11 @@ def lines(
     x: Spec | None = None,
     moments: Mapping[str, float] | None = None,
 ) -> Spec:
-    """A line of `y` over `x` for each `group`; where rows have `low` and `high` they are its band.
+    """Draw a line of `y` over `x` for each `group`; rows with `low` and `high` also draw its band.
 
     Args:
-        x: what else the axis `x` is.
-        moments: text -> place on that axis where a dashed line marks it.
+        x: further properties of the axis `x`.
+        moments: text -> place on that axis, marked with a dashed line.
     """
     names = groups_of(rows)
     across = {
@@ -188,11 +188,11 @@ TIME_AXIS: Spec = {
         "labelExpr": f"{NARROW} ? {wrapped(6)} : datum.label",  # on a phone the time is below the day
     },
 }
-"""UTC, in milliseconds. Vega's own labels use a 12-hour clock without am or pm."""
+"""Axis of UTC time, in milliseconds. Vega's own labels use a 12-hour clock without am or pm."""
 
 
 def marked(moments: Mapping[str, float], across: Spec) -> list[Spec]:
-    """A dashed line with its text at each place of the axis."""
+    """Draw a dashed line with its text at each place of the axis."""
     if not moments:
         return []
     at = {"x": across}
@@ -215,10 +215,10 @@ def marked(moments: Mapping[str, float], across: Spec) -> list[Spec]:
 def heat_map(
     cells: Mapping[tuple[str, str], float], titles: tuple[str, str], number: str, full: float | None = None
 ) -> Spec:
-    """Cells by row and column: the fuller the colour, the further from 0; what is below 0 has another colour.
+    """Draw cells by row and column: the fuller the colour, the further from 0; values below 0 have another colour.
 
     Args:
-        full: the value of the full colour, of the furthest cell if None.
+        full: the value of the full colour; None uses the cell furthest from 0.
     """
     down, across = (list(dict.fromkeys(pair[i] for pair in cells)) for i in (0, 1))
     most = max([*map(abs, cells.values()), full or 1e-9])

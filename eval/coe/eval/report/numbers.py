@@ -10,7 +10,7 @@ from coe.base.money import MINUS, money
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """A share or score such as 61.5%, without a minus zero; nothing where it is unknown."""
+    """Format a share or score as in 61.5%, without a minus zero; an unknown one (None) is empty."""
     if share is None:
         return ""
     text = f"{100 * share + 0.0:.{digits}f}%"
@@ -21,7 +21,7 @@ whole_percent = partial(percent, digits=0)
 
 
 def points(difference: float) -> str:
-    """A difference of scores with its sign, such as +4.2."""
+    """Format a difference of scores with its sign, as in +4.2."""
     text = f"{100 * difference:+.1f}"
     return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", MINUS)
 
@@ -31,7 +31,7 @@ def counted(n: int, one: str, several: str) -> str:
 
 
 def dollars(amount: float | None) -> str:
-    """USD per query as USD per 1,000 queries."""
+    """Format USD per query as USD per 1,000 queries."""
     return "unknown" if amount is None else money(1000 * amount)
 
 
@@ -50,5 +50,5 @@ def moment(at: float) -> str:
 
 
 def shares(found: Mapping[str, float]) -> str:
-    """The first three of shares by name."""
+    """Format the first three of shares by name."""
     return ", ".join(f"{name} {share:.0%}" for name, share in list(found.items())[:3])

@@ -1,7 +1,7 @@
-"""A report as data, and the one template that draws it: a single HTML file that loads nothing.
+"""A report as data, and the one template that renders it: a single HTML file that loads nothing.
 
-A page is a verdict, a sentence, a few figures, a picture, and sections of a sentence, a table and at most one chart.
-Whatever is shown is escaped here, so a report passes on names and texts as they are.
+A page has a verdict, a sentence, a few figures, a picture, and sections of a sentence, a table and at most one chart.
+This module escapes all shown text, so a report passes names and texts unchanged.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class Measured(Protocol):
-    """A value with its interval, as records have it."""
+    """The interface of a value with its interval."""
 
     @property
     def value(self) -> float: ...
@@ -40,10 +40,10 @@ class Measured(Protocol):
 
 
 Form = Callable[[Any], str]
-"""Writes a figure, or a mapping."""
+"""The type of a function that formats a figure or a mapping."""
 COUNT: Form = "{:,}".format
 Shown = str | float | Measured | Mapping[str, Any] | None
-"""The content of a cell; None where it is not known."""
+"""The content of a cell; None if it is unknown."""
 
 
 def ends_of(found: Measured) -> Range | None:
@@ -61,7 +61,8 @@ class Cell:
 
 
 def cell_of(found: Shown, form: Form = COUNT, *, is_difference: bool = False) -> Cell:
-    """A text as it is, a figure as `form` writes it; a difference whose interval leaves zero out has a tone."""
+    """Build a cell from a text, or a figure formatted by `form`; a difference whose interval excludes zero has a
+    tone."""
     if found is None or isinstance(found, str):
         return Cell(found or "")
     if isinstance(found, int | float | Mapping):
@@ -74,14 +75,14 @@ def cell_of(found: Shown, form: Form = COUNT, *, is_difference: bool = False) ->
 
 
 def stated(found: Measured, form: Form, unit: str = "") -> str:
-    """A figure with its interval as a sentence has it, such as +4.2 points (+1.0 to +7.4)."""
+    """Format a figure with its interval for a sentence, as in +4.2 points (+1.0 to +7.4)."""
     made = cell_of(found, form)
     return f"{made.text}{unit}" + (f" ({made.interval})" if made.interval else "")
 
 
 @dataclass(frozen=True)
 class Column(Generic[T]):
-    """A column of a table: what it takes from the record of a row, and how it writes it."""
+    """A column of a table: what it reads from the record of a row, and how it formats that."""
 
     title: str
     get: Callable[[T], Shown]
@@ -91,7 +92,7 @@ class Column(Generic[T]):
 
 @dataclass(frozen=True)
 class InTable:
-    """Annotates a field of a record that is a column of its tables."""
+    """The annotation of a record's field that is a column of its tables."""
 
     title: str
     form: Form = COUNT
@@ -100,7 +101,7 @@ class InTable:
 
 @dataclass(frozen=True)
 class Row:
-    """A row: its name, what the name means, its cells, and whether it is what the report is about."""
+    """A row: its name, what the name means, its cells, and whether the report is about it."""
 
     name: str
     how: str
@@ -110,7 +111,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """`texts` has the titles of the columns that are aligned left; all others hold figures."""
+    """The columns and rows of a table. `texts` has the titles of left-aligned columns; all others hold figures."""
 
     columns: Sequence[str]
     rows: Sequence[Row]
@@ -125,7 +126,7 @@ def table_of(
     own: str | None = None,
     how: Callable[[T], str] = lambda _: "",
 ) -> Table:
-    """A table with a row for every item, the one named `own` marked; a column without content is left out."""
+    """Build a table with a row for every item, the one named `own` marked; a column without content is left out."""
     named = list(items.items()) if isinstance(items, Mapping) else items
     got = {column.title: [column.get(item) for _, item in named] for column in columns}
     filled = [column for column in columns if any(value not in (None, "") for value in got[column.title])]
@@ -143,8 +144,8 @@ def table_of(
 
 
 def record_table(heading: str, records: Mapping[str, BaseModel] | Sequence[BaseModel], *more: Column[Any]) -> Table:
-    """A table of records of one kind: a column for each field with `InTable`, then `more`. A row is named by its key or
-    else by the first field; `unknown` of a record says why it lacks figures."""
+    """Build a table of records of one kind: a column for each field with `InTable`, then `more`. A row is named by
+    its key, or else by the first field; `unknown` of a record says why it lacks figures."""
     listed = list(records.values()) if isinstance(records, Mapping) else records
     fields = type(listed[0]).model_fields if listed else {}
     names = records if isinstance(records, Mapping) else [str(getattr(one, next(iter(fields)))) for one in listed]
@@ -159,13 +160,13 @@ def record_table(heading: str, records: Mapping[str, BaseModel] | Sequence[BaseM
 
 
 def facts_of(facts: Mapping[str, str]) -> Table:
-    """A table of names and texts; an empty one is left out."""
+    """Build a table of names and texts; an empty text is left out."""
     return table_of("About", {name: text for name, text in facts.items() if text}, [Column("Value", str)])
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart with the sentence below it, which says it to those who do not see it."""
+    """A chart with the sentence below it, which describes the chart to readers who cannot see it."""
 
     caption: str
     spec: Spec
@@ -173,7 +174,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page that its table of contents leads to; the note below says how it was measured."""
+    """A part of a page with an entry in its table of contents; the note below says how it was measured."""
 
     title: str
     sentence: str = ""
@@ -192,7 +193,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Figure:
-    """One of the few numbers at the top of a page; the cell's interval, or another short text, stands below it."""
+    """A number at the top of a page; the cell's interval, or another short text, stands below it."""
 
     name: str
     cell: Cell
@@ -217,18 +218,19 @@ class Page:
 
     @property
     def charts(self) -> dict[str, Chart]:
-        """Every chart by its id."""
+        """The charts by id."""
         found = {"picture": self.picture} | {f"chart-{one.id}": one.chart for one in self.shown}
         return {id: chart for id, chart in found.items() if chart is not None}
 
 
 def write_report(report: BaseModel, page: Page, folder: Path) -> tuple[Path, Path]:
-    """Writes report.json and report.html and returns their paths. Raises MissingExtraError, DataError."""
+    """Write report.json and report.html; return their paths. Raise DataError or, without a library,
+    MissingExtraError."""
     return write_files(report, render(page), folder)
 
 
 def write_files(report: BaseModel, html: str, folder: Path) -> tuple[Path, Path]:
-    """Writes a report and its page under their names. Raises DataError."""
+    """Write a report and its page under their names; raise DataError if the folder cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / JSON_FILE).write_text(report.model_dump_json(indent=1), encoding="utf-8")
@@ -239,7 +241,7 @@ def write_files(report: BaseModel, html: str, folder: Path) -> tuple[Path, Path]
 
 
 def render(page: Page) -> str:
-    """The page as HTML."""
+    """Render the page as HTML."""
     import vl_convert
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -259,5 +261,5 @@ def render(page: Page) -> str:
 
 
 def script_json(specs: Mapping[str, Spec]) -> str:
-    """JSON for the inside of a script element: no text in it can end that element."""
+    """Return JSON for the inside of a script element: no text in it can end that element."""
     return json.dumps(specs, ensure_ascii=False).replace("<", "\\u003c")

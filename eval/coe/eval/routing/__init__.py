@@ -1,1 +1,1 @@
-"""`coe eval routing`: fits on one part of an outcome table, decides the rest, and reports what routing won."""
+"""The command `coe eval routing`: fits on one part of an outcome table, decides the rest, and reports the gain."""

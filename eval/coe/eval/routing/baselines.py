@@ -13,16 +13,16 @@ import numpy as np
 from coe.router.types import BoolArray, Float64Array, FloatArray, IntArray
 
 KNN_NEIGHBOURS = 40
-"""As in Composition of Experts (Jain et al. 2024), whose k-NN vote is near 40."""
+"""Number of neighbours that vote, as in Composition of Experts (Jain et al. 2024), whose k-NN vote is near 40."""
 
 
 def one_hot(experts: IntArray, m: int) -> Float64Array:
-    """The choice (n, m) of one expert number per query (n,)."""
+    """Return the choice of one expert number per query (n,), of shape (n, m)."""
     return np.eye(m)[experts]
 
 
 def best_single(fit_scores: FloatArray, allowed: BoolArray | None = None) -> int:
-    """The expert of highest mean score on the fit rows, among the allowed ones (m,); the first of equals."""
+    """Return the expert of highest mean score on the fit rows, among the allowed ones (m,); the first of equals."""
     means = fit_scores.mean(axis=0, dtype=np.float64)
     return int(np.argmax(means if allowed is None else np.where(allowed, means, -np.inf)))
 
@@ -30,18 +30,18 @@ def best_single(fit_scores: FloatArray, allowed: BoolArray | None = None) -> int
 def best_mixture(
     fit_means: Float64Array, amounts: Float64Array, budget: float, together: BoolArray | None = None
 ) -> Float64Array | None:
-    """The best fixed mixture of experts whose mean amount keeps within a budget: what a coin could do.
+    """Return the best fixed mixture of experts whose mean amount stays within a budget: the best random choice.
 
-    Maximises sum_e p_e mean_e subject to sum_e p_e amount_e <= budget, sum_e p_e = 1, p >= 0: a point on the upper hull
-    of the experts' (amount, mean), so at most two experts are mixed (ours, after RouterBench's interpolation).
+    The mixture maximises sum_e p_e mean_e subject to sum_e p_e amount_e <= budget, sum_e p_e = 1, p >= 0. Its optimum
+    lies on the upper hull of the experts' (amount, mean), so at most two experts are mixed (ours, after RouterBench).
 
     Args:
-        fit_means: (m,) mean scores on the fit rows.
-        amounts: (m,) active parameters, cost or latency per query.
-        together: (m, m) which two experts may be mixed, on the diagonal which may serve alone; None admits all.
+        fit_means: mean scores on the fit rows, of shape (m,).
+        amounts: active parameters, cost or latency per query, of shape (m,).
+        together: pairs that may be mixed, and on the diagonal experts that may serve alone (m, m); None admits all.
 
     Returns:
-        (m,) probabilities, or None when no admitted expert is within the budget.
+        Probabilities of shape (m,), or None if no admitted expert is within the budget.
     """
     best: tuple[float, Float64Array] | None = None
     inside = np.flatnonzero(amounts <= budget)
@@ -59,7 +59,7 @@ def best_mixture(
 
 
 def category_oracle(scores: FloatArray, categories: Sequence[str]) -> IntArray:
-    """(n,) the expert of highest mean score on each query's true category, chosen in hindsight on these very scores."""
+    """Return the expert (n,) of highest mean score on each query's true category, in hindsight on these scores."""
     experts = np.zeros(len(categories), dtype=np.int64)
     labels = np.asarray(categories)
     for category in np.unique(labels):
@@ -69,8 +69,8 @@ def category_oracle(scores: FloatArray, categories: Sequence[str]) -> IntArray:
 
 
 def query_oracle(scores: FloatArray, active_params_b: Float64Array) -> IntArray:
-    """(n,) the best expert of each query, in hindsight; among equals the one of fewest active parameters (m,), where
-    unknown counts as most."""
+    """Return the best expert of each query, in hindsight, of shape (n,). At equal scores the one of fewest active
+    parameters (m,) wins; unknown counts as most."""
     order = np.argsort(np.where(np.isnan(active_params_b), np.inf, active_params_b), kind="stable")
     return np.asarray(order[np.argmax(scores[:, order], axis=1)], dtype=np.int64)
 
@@ -78,10 +78,11 @@ def query_oracle(scores: FloatArray, active_params_b: Float64Array) -> IntArray:
 def knn(
     fit_scores: FloatArray, fit_embeddings: FloatArray, embeddings: FloatArray, k: int = KNN_NEIGHBOURS
 ) -> IntArray:
-    """(n,) the expert of highest mean score on the k nearest fit queries, weighted by cosine similarity (at least 0).
+    """Return the expert (n,) of highest mean score on the k nearest fit queries, weighted by cosine similarity (at
+    least 0).
 
     Args:
-        fit_embeddings: (f, d), rows L2-normalised, as are those of `embeddings` (n, d).
+        fit_embeddings: rows L2-normalised, of shape (f, d), as are those of `embeddings` (n, d).
     """
     from sklearn.neighbors import KNeighborsRegressor
 

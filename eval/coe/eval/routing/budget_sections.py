@@ -12,8 +12,8 @@ from coe.eval.routing.routing_records import FrontierPoint, Report
 from coe.router.config.policy import QUALITY_FLOOR
 
 FEWEST_DRAWN = 200
-"""Fewest test queries for quality over budgets: with fewer each point lies within some 7 points of the truth or worse,
-and a larger budget seems to buy less (ours)."""
+"""Number of test queries below which no quality over budgets is drawn (ours). Each point would lie within some 7
+points of the truth or worse, and a larger budget would seem to buy less."""
 SAME_AMOUNT = 1.1
 """Ratio of the largest amount to the smallest up to which they count as the same (ours)."""
 BUDGETS: Mapping[str, tuple[str, Form, str, float]] = {
@@ -21,22 +21,22 @@ BUDGETS: Mapping[str, tuple[str, Form, str, float]] = {
     "cost_usd": ("cost", dollars, "mean cost per 1,000 queries (USD)", 1000),
     "hosted_params_b": ("hosted parameters", billions, "parameters of all experts that serve (billions)", 1),
 }
-"""Budget -> its name, how an amount is written, title of the axis, unit of the axis."""
+"""Budget -> its name, the format of an amount, title of the axis, unit of the axis."""
 
 
 def budget_sections(report: Report) -> list[Section]:
-    """One for each budget that tells something."""
+    """Return a section for each budget that `tells` accepts."""
     return [budget_section(report, budget) for budget in report.frontier if tells(report, budget)]
 
 
 def tells(report: Report, budget: str) -> bool:
-    """Returns True where there are enough test queries for quality over a budget, and points use different amounts."""
+    """Return whether there are enough test queries for quality over a budget, and its points use different amounts."""
     amounts = [point.amount for curve in report.frontier[budget].values() for point in curve]
     return report.data.n_test >= FEWEST_DRAWN and max(amounts) > SAME_AMOUNT * min(amounts)
 
 
 def budget_section(report: Report, budget: str) -> Section:
-    """Quality against the amount used, beside the fixed mixture."""
+    """Return the section on quality against the amount used, beside the fixed mixture."""
     name, form, title, unit = BUDGETS[budget]
     coe, mixture = report.frontier[budget]["coe"], report.frontier[budget]["best_mixture"]
     both = [(form(pair[0].budget), pair) for pair in zip(coe, mixture, strict=True)]
@@ -69,7 +69,7 @@ def budget_section(report: Report, budget: str) -> Section:
 
 
 def gain_sentence(coe: Sequence[FrontierPoint], form: Form) -> str:
-    """The largest certain gain over the mixture."""
+    """Describe the largest certain gain over the mixture."""
     known = [(point, point.gain) for point in coe if point.gain is not None]
     best, gain = max(known, key=lambda pair: pair[1].interval[0])
     if gain.interval[0] <= 0:
@@ -79,7 +79,7 @@ def gain_sentence(coe: Sequence[FrontierPoint], form: Form) -> str:
 
 
 def single_sentence(report: Report, budget: str, form: Form) -> str:
-    """The amount that is needed to be as good as the best single expert."""
+    """Describe the amount that is needed to be as good as the best single expert."""
     single, curve = report.arms["best_single"], report.frontier[budget]["coe"]
     target = f"The best single expert's {percent(single.mean_score)}"
     reaching = [point.amount for point in curve if point.mean_score >= single.mean_score - 1e-9]

@@ -1,4 +1,4 @@
-"""Quality against a budget: what the router wins with more of it, beside a fixed mixture of experts.
+"""Quality against a budget: what the router gains with more of it, beside a fixed mixture of experts.
 
 Shapes: n test queries, m experts, g limits (rising). Nothing is chosen on test scores.
 """
@@ -22,7 +22,7 @@ from coe.router.types import Float64Array, IntArray
 BudgetName = Literal["active_params_b", "cost_usd", "hosted_params_b"]
 GRID = 10
 WITHIN = QualityFloor(within=0.01, of=BEST)
-"""The floor that reports show: a point below the best single expert (ours)."""
+"""Quality floor that reports show: one point below the best single expert (ours)."""
 
 PRICES: Sequence[BudgetName] = ("cost_usd", "active_params_b")
 """Amounts that a cheapest plan minimises; the first known one counts."""
@@ -30,8 +30,8 @@ PRICES: Sequence[BudgetName] = ("cost_usd", "active_params_b")
 
 @dataclass(frozen=True)
 class Budget:
-    """One kind of budget: `limits` (g,) rising, `amounts` (m,) known when deciding, `test_amounts` (m,) or (n, m) what
-    was used on the test queries."""
+    """A kind of budget: `limits` (g,) rising, `amounts` (m,) known when deciding, and `test_amounts` (m,) or (n, m)
+    used on the test queries."""
 
     name: BudgetName
     limits: Float64Array
@@ -39,15 +39,15 @@ class Budget:
     test_amounts: Float64Array
 
     def used(self, probs: Float64Array) -> float:
-        """Mean amount of a choice (n, m); what all its experts need together where they are hosted."""
+        """Return the mean amount of a choice (n, m); for hosted parameters, the sum over all of its experts."""
         if self.name == "hosted_params_b":
             return float(self.amounts[probs.any(axis=0)].sum())
         return float((probs * self.test_amounts).sum(axis=1).mean())
 
 
 def budget_grid(name: BudgetName, amounts: Float64Array, extra: Sequence[float] = ()) -> Float64Array:
-    """Limits from the least that one expert needs to the most that can be used, in equal ratios (in equal steps where
-    an expert is free), with `extra` ones that are at least the least."""
+    """Return limits from the least that one expert needs to the most that can be used. They rise in equal ratios (in
+    equal steps if an expert is free). Values of `extra` that are at least the least join them."""
     low, high = float(amounts.min()), float(amounts.sum() if name == "hosted_params_b" else amounts.max())
     grid = np.geomspace(low, high, GRID) if low > 0 else np.linspace(low, high, GRID)
     grid[0], grid[-1] = low, high
@@ -56,8 +56,8 @@ def budget_grid(name: BudgetName, amounts: Float64Array, extra: Sequence[float] 
 
 
 def known_budgets(trial: Trial) -> list[Budget]:
-    """Budgets whose amounts are known of every expert and differ, each over its own grid, what each expert alone needs,
-    and the limit that the trial sets."""
+    """Return the budgets whose amounts are known for every expert and differ. Each has its own grid, the amount of
+    each expert alone, and the limit that the trial sets."""
     sizes = trial.sizes_b
     kinds: list[tuple[BudgetName, Float64Array, Float64Array]] = [
         ("active_params_b", sizes, sizes),
@@ -73,7 +73,7 @@ def known_budgets(trial: Trial) -> list[Budget]:
 
 
 def limited_policies(budgets: Sequence[Budget], *, with_floor: bool) -> dict[str, PolicyConfig]:
-    """A policy for every limit, by `policy_name`, and the cheapest one of the floor."""
+    """Return a policy for every limit, by `policy_name`, and the cheapest one of the floor."""
     limited = {
         policy_name(budget, limit): PolicyConfig(budgets=Budgets(**{budget.name: float(limit)}))
         for budget in budgets
@@ -88,7 +88,7 @@ def policy_name(budget: Budget, limit: float) -> str:
 
 
 def mixture(trial: Trial, budget: Budget, limit: float) -> Float64Array:
-    """(n, m) the best random choice under a limit: the best mixture of two experts; of hosted ones the best single."""
+    """Return the best random choice (n, m) under a limit: a mixture of two experts; of hosted ones the best single."""
     if budget.name == "hosted_params_b":
         fits = budget.amounts <= limit
         return one_hot(np.full(len(trial.scores), best_single(trial.fit.scores, fits)), len(fits))
@@ -98,7 +98,7 @@ def mixture(trial: Trial, budget: Budget, limit: float) -> Float64Array:
 
 
 def build_frontier(trial: Trial, rng: np.random.Generator) -> dict[str, dict[str, tuple[FrontierPoint, ...]]]:
-    """By budget, the router and the fixed mixture."""
+    """Measure the router and the fixed mixture under each budget."""
     budgets = {budget.name: budget for budget in known_budgets(trial) if budget.name in trial.limited}
     found: dict[str, dict[str, tuple[FrontierPoint, ...]]] = {
         name: measure_curves(trial, budget, trial.limited[name], rng) for name, budget in budgets.items()
@@ -110,7 +110,7 @@ def build_frontier(trial: Trial, rng: np.random.Generator) -> dict[str, dict[str
 
 
 def floor_point(trial: Trial, budget: Budget, rng: np.random.Generator) -> FrontierPoint:
-    """The cheapest plan of the floor, and what it uses of a budget."""
+    """Measure the cheapest plan of the floor, and what it uses of a budget."""
     probs = one_hot(trial.limited[QUALITY_FLOOR][0], len(budget.amounts))
     score = Paired.of({QUALITY_FLOOR: (probs * trial.scores).sum(axis=1)}, rng).mean(QUALITY_FLOOR)
     used = budget.used(probs)
@@ -120,11 +120,11 @@ def floor_point(trial: Trial, budget: Budget, rng: np.random.Generator) -> Front
 def measure_curves(
     trial: Trial, budget: Budget, decided: Sequence[IntArray], rng: np.random.Generator
 ) -> dict[str, tuple[FrontierPoint, ...]]:
-    """Test quality at every limit, the router's with its paired difference to the fixed mixture that may spend the
-    limit, or what the router used on the test queries where that is more.
+    """Measure the test quality at every limit. The router's has its paired difference to a fixed mixture. That mixture
+    may spend the limit, or the router's use on the test queries if that is more.
 
     Args:
-        decided: the router's experts (n,) at each limit.
+        decided: the router's experts at each limit, of shape (n,) each.
     """
     limits = budget.limits.tolist()
     coe = [one_hot(experts, len(budget.amounts)) for experts in decided]

@@ -1,7 +1,7 @@
 """The router on all prompts, each decided by a router that was fitted without it (`--folds`).
 
-One test split is one draw: of near-equal experts another one names another as the best. Here every prompt counts,
-beside the best single expert of all of them. Shapes: n prompts, m experts.
+One test split is one draw: of near-equal experts another split names another as the best. With folds every prompt
+counts, beside the best single expert of all of them. Shapes: n prompts, m experts.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from coe.router.types import IntArray
 from coe.training.types import OutcomeTable
 
 Decide = Callable[[OutcomeTable, OutcomeTable, RoutingRequest], tuple[IntArray, Played | None]]
-"""Fits on the first table and decides the n prompts of the second: expert numbers (n,), and the strategy's, where it
-learned one."""
+"""The type of a function that fits on the first table and decides the n prompts of the second. It returns expert
+numbers (n,), and the strategy's choices if it learned one."""
 
 
 def out_of_fold(
     tables: Tables, request: RoutingRequest, decide: Decide, progress: Callable[[str], None]
 ) -> OutOfFold | None:
-    """Figures over the fit and the test prompts together; None without `--folds`."""
+    """Measure the fit and the test prompts together; return None without `--folds`."""
     if request.folds == 0:
         return None
     whole = tables.fit.joined(tables.test)
@@ -50,13 +50,13 @@ def out_of_fold(
 
 
 def best_within(table: OutcomeTable, request: RoutingRequest) -> int:
-    """The best expert of those within the budgets, or of all where none is."""
+    """Return the best expert of those within the budgets, or of all if none is."""
     allowed = within_budgets(table, request.budgets)
     return best_single(table.scores, allowed if allowed.any() else None)
 
 
 def fold_of_text(text: str, folds: int) -> int:
-    """By hash of the normalised text, so that near-duplicates are in one fold."""
+    """Return a fold's number from a hash of the normalised text, so that near-duplicates are in one fold."""
     digest = hashlib.sha256(b"fold\0" + normalised_text(text).encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") % folds
 
@@ -64,7 +64,7 @@ def fold_of_text(text: str, folds: int) -> int:
 def record(
     whole: OutcomeTable, request: RoutingRequest, decided: IntArray, single: IntArray, agree: Played | None
 ) -> OutOfFold:
-    """`decided` (n,) are the router's experts, `single` (n,) the best of the other folds, by number."""
+    """Build the record. `decided` (n,) are the router's experts, `single` (n,) the best of the other folds."""
     scores, every, best = whole.scores.astype(np.float64), np.arange(len(decided)), best_within(whole, request)
     columns = {
         "coe": scores[every, decided],

@@ -27,7 +27,7 @@ def routing(
     *,
     options: RoutingOptions,
 ) -> None:
-    """Measure routing on an outcome table, with intervals; writes report.html and report.json."""
+    """Measure routing on an outcome table, with intervals; write report.html and report.json."""
     from coe.eval.report.page import write_report
     from coe.eval.routing.routing_page import routing_page
     from coe.eval.routing.routing_run import run_routing

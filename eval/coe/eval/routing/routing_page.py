@@ -1,4 +1,4 @@
-"""The page of a routing report, and its findings in words."""
+"""The page of a routing report, and its findings as text."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from coe.eval.routing.budget_sections import FEWEST_DRAWN, budget_sections
 from coe.eval.routing.routing_records import AgreeOutOfFold, Arm, CategoryRow, ExpertRow, OutOfFold, Report
 
 FEWEST_TOLD = 6
-"""Fewest test queries that can tell two choices apart: five that all agree have p = 0.06 in a two-sided sign test, but
-every resample of them agrees too, so the bootstrap interval of a few is too narrow and that of one is a point."""
+"""Number of test queries below which two choices are never told apart. Five that all agree have p = 0.06 in a
+two-sided sign test. The bootstrap interval of so few is too narrow, and that of one is a point."""
 COLLAPSED_SHARE = 0.95
 """Share of one expert at which routing is as good as off."""
 MOSTLY_GENERAL, LISTED, SHOWN_CATEGORIES = 0.5, 6, 24
@@ -30,7 +30,7 @@ COSTS = {
 
 
 def routing_page(report: Report) -> Page:
-    """The whole page."""
+    """Build the whole page."""
     own, gain = report.arms["coe"], report.arms["coe"].gain
     lead = cell_of(gain["best_single"], points, is_difference=report.data.n_test >= FEWEST_TOLD)
     return Page(
@@ -58,7 +58,7 @@ def routing_page(report: Report) -> Page:
 
 
 def ways(report: Report) -> list[tuple[str, Arm]]:
-    """Arms and the methods that are not this router, by their labels, the best first."""
+    """Return the arms and the methods other than this router, by their labels, the best first."""
     others = [arm for kind, arm in report.methods.items() if kind != report.data.method]
     return sorted(((arm.label, arm) for arm in (*report.arms.values(), *others)), key=lambda pair: -pair[1].mean_score)
 
@@ -73,7 +73,7 @@ def arms_chart(report: Report) -> Chart:
 
 
 def ways_section(report: Report) -> Section:
-    """Every way to choose, with what it costs."""
+    """Return the section on every way to choose, with its costs."""
     columns: list[Column[Arm]] = [
         Column("Mean score", lambda arm: arm.score, percent),
         Column("Minus this router", lambda arm: arm.gain.get("coe"), points, is_difference=True),
@@ -93,7 +93,7 @@ def how_of(arm: Arm) -> str:
 
 
 def out_of_fold_sentence(found: OutOfFold) -> str:
-    """All prompts instead of the test split, beside both best single experts."""
+    """Describe the result on all prompts instead of the test split, beside both best single experts."""
     share = found.gap_closed
     closed = "" if share is None else f" That closes {percent(share.mean, 0)} of the gap from there."
     return (
@@ -114,7 +114,7 @@ def agree_sentence(found: OutOfFold, agree: AgreeOutOfFold) -> str:
 
 
 def ways_note(report: Report) -> str:
-    """How differences, costs and budgets were counted."""
+    """Describe how differences, costs and budgets were counted."""
     facts = report.data
     text = f"Differences are averaged over the same resampled queries. Cost is {COSTS[facts.cost]}"
     if facts.cost_filled:
@@ -131,7 +131,7 @@ def ways_note(report: Report) -> str:
 
 
 def experts_section(report: Report) -> Section:
-    """Every expert alone, and where each wins."""
+    """Return the section on every expert alone, and the categories that each wins."""
     columns: list[Column[ExpertRow]] = [
         Column("Mean score", lambda one: one.score, percent),
         Column("On fit data", lambda one: one.fit_score, percent),
@@ -151,7 +151,7 @@ def experts_section(report: Report) -> Section:
 
 
 def categories_section(report: Report) -> Section:
-    """Stage 1, and scores per true category."""
+    """Return the section on stage 1, and on scores per true category."""
     stage = report.stage_one
     sentence = (
         f"The true category is predicted for {percent(stage.accuracy)} of the queries, out of "
@@ -177,7 +177,7 @@ def arm_column(title: str, name: str) -> Column[CategoryRow]:
 
 
 def measured_section(report: Report) -> Section:
-    """The data behind the figures, and the command that measures them again."""
+    """Return the section on the data behind the figures, and the command that measures them again."""
     d = report.data
     splits = ", ".join(f"{name} {count}" for name, count in d.splits.items())
     left_out = {
@@ -207,7 +207,7 @@ def measured_section(report: Report) -> Section:
 
 
 def warnings(report: Report) -> list[str]:
-    """Signs that the router has collapsed or degraded (HoME, arXiv 2408.05430; the figures are ours)."""
+    """Return signs that the router has collapsed or degraded (HoME, arXiv 2408.05430; the thresholds are ours)."""
     top = max(report.experts, key=lambda row: row.share)
     rows = [row for row in report.categories if row.fallback_share > MOSTLY_GENERAL]
     found = []
@@ -221,8 +221,8 @@ def warnings(report: Report) -> list[str]:
 
 
 def verdict(report: Report) -> str:
-    """One clause on the best single expert; a gain counts when its interval excludes zero, and counts as none when the
-    interval lies within `power.difference`."""
+    """Compare the router with the best single expert in one clause. A gain counts if its interval excludes zero, and
+    counts as none if the interval lies within `power.difference`."""
     (low, high), told = report.arms["coe"].gain["best_single"].interval, report.power.difference
     if report.data.n_test < FEWEST_TOLD:
         return "Too few queries to tell routing from the best single expert"
@@ -236,7 +236,7 @@ def verdict(report: Report) -> str:
 
 
 def power_sentence(report: Report) -> str:
-    """The difference that so many queries can show, and about how many are enough, where they do not tell."""
+    """Describe which difference so many queries can show, and how many are enough; "" if the verdict is clear."""
     power, n_test = report.power, report.data.n_test
     if "cannot tell" not in verdict(report) or power.queries is None:
         return ""
@@ -247,7 +247,7 @@ def power_sentence(report: Report) -> str:
 
 
 def headline(report: Report) -> str:
-    """The findings in a few sentences."""
+    """State the findings in a few sentences."""
     data, arms = report.data, report.arms
     own, single = arms["coe"], arms["best_single"]
     name = single.label[:1].lower() + single.label[1:]

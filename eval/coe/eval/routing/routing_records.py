@@ -1,4 +1,4 @@
-"""The record of a routing report, as report.json holds it. Scores are in [0, 1]; an interval is [low, high] at 95%;
+"""The record of a routing report, as stored in report.json. Scores are in [0, 1]; an interval is [low, high] at 95%;
 None means unknown."""
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Scored(Record):
 
 
 class Arm(Scored):
-    """One way to choose an expert per query, measured on the test queries."""
+    """A way to choose an expert per query, measured on the test queries."""
 
     label: str
     how: str = Field(description="how it chooses, in one sentence")
@@ -57,7 +57,7 @@ class FrontierPoint(Scored):
 
 
 class ExpertRow(Scored):
-    """One expert answering every test query."""
+    """An expert that answers every test query."""
 
     expert: str
     fit_score: float
@@ -67,7 +67,7 @@ class ExpertRow(Scored):
 
 
 class CategoryRow(Record):
-    """One true category of the test queries. `scores` has the arms' names, `experts` the experts'."""
+    """A true category of the test queries. `scores` has the arms' names, `experts` the experts'."""
 
     category: str
     n_fit: int
@@ -113,9 +113,9 @@ class DataFacts(Record):
 
 
 class Power(Record):
-    """The differences that the sample can show between the router and the best single expert. `smallest_shown`: the
-    true difference of which the interval leaves out zero four times in five; `queries` would show one of `difference`
-    so, None: not known."""
+    """The differences between the router and the best single expert that the sample can show. `smallest_shown` is
+    the true difference whose interval excludes zero four times in five. `queries` would show one of `difference` so;
+    None if unknown."""
 
     smallest_shown: float
     difference: float
@@ -132,8 +132,8 @@ class AgreeOutOfFold(Record):
 
 
 class OutOfFold(Record):
-    """All prompts, each decided by a router that was fitted without it. `hindsight` is the best single expert of all,
-    within the budgets; `gap_closed` is of the gap between that one and the query oracle."""
+    """The result on all prompts, each decided by a router that was fitted without it. `hindsight` is the best single
+    expert of all, within the budgets; `gap_closed` is of the gap between that one and the query oracle."""
 
     folds: int
     n: int
@@ -150,7 +150,7 @@ class OutOfFold(Record):
 
 
 class Report(Record):
-    """All of report.json."""
+    """The content of report.json."""
 
     schema_version: Literal[1] = 1
     headline: str

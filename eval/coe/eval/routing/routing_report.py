@@ -28,16 +28,16 @@ from coe.eval.routing.trial import Choice, Trial, mean_costs
 from coe.router.types import GENERAL, Float64Array
 
 RIVALS = ("coe", "best_single", "best_single_hindsight", "map_true", "knn", "best_mixture")
-"""Arms that every other one is compared with; the last needs a budget."""
+"""Names of the arms that every other one is compared with; the last needs a budget."""
 TOLD_DIFFERENCE = 0.02
-"""Difference of mean scores for which a report gives the number of queries that would show it: the margin of
-`coe retrain` (ours)."""
+"""Difference of mean scores for which a report gives the number of queries that would show it: the margin of `coe
+retrain` (ours)."""
 
 
 def measure(
     trial: Trial, request: RoutingRequest, facts: DataFacts, *, rng: np.random.Generator, now: datetime
 ) -> Report:
-    """The report of a trial: every section that it allows."""
+    """Build the report of a trial, with every section that it allows."""
     served = {arm.name: expected(arm.probs, trial) for arm in trial.arms}
     methods = {f"method {each.name}": expected(each.probs, trial) for each in trial.methods}
     alone = {f"expert {name}": trial.scores[:, e] for e, name in enumerate(trial.test.experts)}
@@ -60,25 +60,26 @@ def measure(
 
 
 def expected(probs: Float64Array, trial: Trial) -> Float64Array:
-    """(n,) expected score of a choice (n, m) on each test query."""
+    """Return the expected score of a choice (n, m) on each test query, of shape (n,)."""
     return np.asarray((probs * trial.scores).sum(axis=1))
 
 
 def expected_amount(probs: Float64Array, amounts: Float64Array) -> float | None:
-    """Mean over queries of the expected amount (n, m) or (m,); None when an expert that may answer has none known."""
+    """Return the mean expected amount (n, m) or (m,) over queries; None if an expert that may answer has no known
+    one."""
     used = probs > 0
     values = np.where(used, np.broadcast_to(amounts, probs.shape), 0.0)
     return None if np.isnan(values).any() else float((probs * values).sum(axis=1).mean())
 
 
 def shares(probs: Float64Array, experts: Sequence[str]) -> dict[str, float]:
-    """Share of the queries by expert, largest first, zeros left out."""
+    """Return the share of the queries by expert, largest first, without zeros."""
     means = probs.mean(axis=0)
     return {experts[e]: float(means[e]) for e in np.argsort(-means, kind="stable") if means[e] > 0}
 
 
 def arm_record(trial: Trial, arm: Choice, column: str, scores: Paired) -> Arm:
-    """An arm, whose scores are a column of `scores`."""
+    """Build the record of an arm, whose scores are a column of `scores`."""
     score = scores.mean(column)
     return Arm(
         label=arm.label,
@@ -97,7 +98,7 @@ def arm_record(trial: Trial, arm: Choice, column: str, scores: Paired) -> Arm:
 
 
 def power_of(differences: Float64Array) -> Power:
-    """Says what the differences (n,) of n test queries can show."""
+    """Return what the differences (n,) of n test queries can show."""
     n = len(differences)
     error = float(differences.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
     return Power(
@@ -121,7 +122,7 @@ def stage_one_record(trial: Trial) -> StageOne:
 
 
 def expert_rows(trial: Trial, scores: Paired) -> tuple[ExpertRow, ...]:
-    """Every expert alone, best first."""
+    """Return the rows of every expert alone, best first."""
     sizes, price = trial.sizes_b, mean_costs(trial.test)
     share = np.bincount(trial.decided, minlength=len(sizes)) / len(trial.decided)
     rows = []
@@ -142,7 +143,7 @@ def expert_rows(trial: Trial, scores: Paired) -> tuple[ExpertRow, ...]:
 
 
 def category_rows(trial: Trial, served: Mapping[str, Float64Array]) -> tuple[CategoryRow, ...]:
-    """Every true category of the test queries, largest first. `served`: scores (n,) by arm."""
+    """Return the rows of every true category of the test queries, largest first. `served` are scores (n,) by arm."""
     labels, likely = np.asarray(trial.test.categories), np.asarray(trial.likely)
     fallback = np.array([decision.is_fallback for decision in trial.decisions])
     in_fit = Counter(trial.fit.categories)

@@ -1,4 +1,4 @@
-"""The options of `coe eval routing`, in a module that loads no router, so that `--help` need not."""
+"""The options of `coe eval routing`, in a module that loads no router, so that `--help` stays fast."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DEFAULT_ENCODER = "use_multilingual+hashing"
 
 
 class RoutingOptions(Record):
-    """Options that are taken as they are given."""
+    """The options that need no parsing."""
 
     method: str = Field(default="map", description="kind of scorer that is reported as coe")
     encoder: str = Field(default=DEFAULT_ENCODER, description="kind of encoder, or several joined by +")
@@ -25,8 +25,8 @@ class RoutingOptions(Record):
 
 
 class RoutingRequest(RoutingOptions):
-    """A run, which fits on the splits `train` and `valid` of `outcomes` and reports on its split `test`. What is to be
-    chosen is chosen by cross-validation on the fit rows. `cache` keeps embeddings by content."""
+    """A run that fits on the splits `train` and `valid` of `outcomes` and reports on its split `test`. All choices
+    are made by cross-validation on the fit rows. `cache` stores embeddings by content."""
 
     outcomes: Path
     out: Path

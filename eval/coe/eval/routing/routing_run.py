@@ -1,4 +1,4 @@
-"""One run of `coe eval routing`: training sees the fit rows alone, and its routers are measured on test rows."""
+"""A run of `coe eval routing`: training sees the fit rows alone, and its routers are measured on test rows."""
 
 from __future__ import annotations
 
@@ -45,25 +45,25 @@ ENCODE_BATCH = 64
 
 
 def method_arm(kind: str, router: Router, trial: Trial) -> Choice:
-    """The router with a kind of scorer as an arm, under the trial's budgets."""
+    """Build the arm of a router with a kind of scorer, under the trial's budgets."""
     return Choice(kind, *words_of(kind), one_hot(decided(router, trial), len(trial.test.experts)), "method")
 
 
 def decided(router: Router, trial: Trial, policy: str = "default") -> IntArray:
-    """(n,) a router's experts for the test queries."""
+    """Return a router's experts for the test queries, of shape (n,)."""
     batch = QueryBatch.of(trial.test.texts, trial.test_embeddings)
     found = router.decide_batch(batch, rng=np.random.default_rng(0), policy=policy)
     return trial.numbers([decision.expert for decision in found])
 
 
 def words_of(kind: str) -> tuple[str, str]:
-    """A kind of scorer for readers: its name, and how it chooses."""
+    """Return the name of a kind of scorer, and how it chooses, for readers."""
     module = plugins.load("router.scorers", kind)
     return str(module.LABEL), str(module.HOW)
 
 
 def table_request(fit: OutcomeTable, request: RoutingRequest) -> TableRequest:
-    """The fit rows alone."""
+    """Build the request of a fit on the fit rows alone."""
     return TableRequest(fit, request.encoder, request.classifier, request.method, request.cache, request.seed)
 
 
@@ -74,13 +74,13 @@ def load(
     encoder: Encoder | None = None,
     policies: Mapping[str, PolicyConfig] | None = None,
 ) -> Router:
-    """The trained router under the budgets, over an encoder that is open already if there is one, with more `policies`.
+    """Load the trained router under budgets and more `policies`; `encoder` is reused if it is given.
 
-    What experts cost by category is taken from the table, and scaled so that an expert alone costs its mean over the
-    table: rows of `general` count the mean of all prompts, and not every cost may be known.
+    The table gives the experts' costs by category. They are scaled so that an expert alone costs its mean over the
+    table: rows of `general` count the mean of all prompts, and some costs may be unknown.
 
     Raises:
-        InfeasibleBudgetError, ArtifactError: as table_router does.
+        InfeasibleBudgetError, ArtifactError: as in `table_router`.
     """
     mass = evidence_of(artifact).mass
     by_category = costs_by_category(table, artifact.manifest.categories)
@@ -97,7 +97,7 @@ def load(
 
 
 def encode(encoder: Encoder, texts: Sequence[str], progress: Progress, what: str) -> FloatArray:
-    """(n, d) vectors."""
+    """Encode texts; return vectors of shape (n, d)."""
     parts = []
     for start in range(0, len(texts), ENCODE_BATCH):
         progress(f"encoding {what} queries: {start} of {len(texts)}")
@@ -108,7 +108,7 @@ def encode(encoder: Encoder, texts: Sequence[str], progress: Progress, what: str
 def run_trial(
     tables: Tables, router: Router, request: RoutingRequest, how: str, rng: np.random.Generator, progress: Progress
 ) -> Trial:
-    """Decides every test query; `how` says in words how the router chooses."""
+    """Decide every test query; `how` describes how the router chooses."""
     test = tables.test
     encoder = router.encoder if request.cache is None else CachedEncoder(router.encoder, request.cache)
     vectors = encode(encoder, test.texts, progress, "test")
@@ -126,8 +126,8 @@ def run_trial(
 
 
 def with_policies(trial: Trial, artifact: RouterArtifact, router: Router, request: RoutingRequest) -> Trial:
-    """The trial with the strategy that training learned, where answers are known, and with the router under every limit
-    of its frontier."""
+    """Add the strategy that training learned, if answers are known, and the router's choices under every limit of
+    its frontier."""
     budgets = known_budgets(trial)
     has_ways = router.ways is not None and trial.test.answers is not None
     policies = (asking(request) if has_ways else {}) | limited_policies(budgets, with_floor=request.method == "map")
@@ -144,8 +144,8 @@ def with_policies(trial: Trial, artifact: RouterArtifact, router: Router, reques
 
 
 def certified(trial: Trial, artifact: RouterArtifact, router: Router, now: datetime) -> Certificate | None:
-    """The certificate that the test rows give the cheapest plan within the floor; None if no plan is cheaper, or if the
-    router does not decide by a map."""
+    """Return the certificate that the test rows give the cheapest plan within the floor. Return None if no plan is
+    cheaper, or if the router does not decide by a map."""
     strategy = StrategyName.SINGLE if trial.test.answers is None or router.ways is None else StrategyName.AGREE
     policies = {"cheapest": PolicyConfig(quality_floor=WITHIN, strategy=strategy)}
     if QUALITY_FLOOR not in trial.limited:
@@ -190,10 +190,10 @@ def data_facts(request: RoutingRequest, tables: Tables, router_version: str, enc
 
 
 def run_routing(request: RoutingRequest, *, now: datetime, progress: Progress) -> Report:
-    """Fits on the fit rows, decides the test rows, measures. Writes the trained router under `request.out`.
+    """Fit on the fit rows, decide the test rows, and measure. Write the trained router under `request.out`.
 
     Raises:
-        DataError, ConfigError, InfeasibleBudgetError, RouterError: with the offending value.
+        DataError, ConfigError, InfeasibleBudgetError, RouterError: an input is wrong; the message names the value.
     """
     progress("reading outcomes")
     tables = read_tables(request)
@@ -236,7 +236,7 @@ def decide_unseen(
     now: datetime,
     progress: Progress,
 ) -> tuple[IntArray, Played | None]:
-    """Experts of a router fitted on `fit` for the prompts of another table, and the strategy on them."""
+    """Fit a router on `fit`; return its experts (n,) for another table's prompts, and the strategy's choices."""
     with tempfile.TemporaryDirectory() as scratch:
         artifact = fit_table(Path(scratch), table_request(fit, request), now=now, progress=progress)
     router = load(artifact, fit, request.budgets, encoder, asking(request))
@@ -247,12 +247,12 @@ def decide_unseen(
 
 
 def asking(request: RoutingRequest) -> dict[str, PolicyConfig]:
-    """The policy of the strategy, by its name."""
+    """Return the policy of the strategy, by its name."""
     return {AGREE: PolicyConfig(strategy=StrategyName.AGREE, budgets=request.budgets)}
 
 
 def encoder_name(artifact: RouterArtifact) -> str:
-    """The kind, or the kinds joined by `+`."""
+    """Return the kind of encoder, or the kinds joined by `+`."""
     spec = artifact.manifest.encoder
     parts = spec.options.get("parts")
     return "+".join(str(part["kind"]) for part in parts) if isinstance(parts, list | tuple) else spec.kind

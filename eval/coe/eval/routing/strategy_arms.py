@@ -20,7 +20,7 @@ HOW = "two experts at once; where they differ an arbiter decides"
 
 
 def strategy_arm(router: Router, trial: Trial) -> Choice:
-    """The router's policy `agree` as an arm."""
+    """Build the arm of the router's policy `agree`."""
     plan = router.policy(AGREE).plan
     assert plan is not None, "a policy with a strategy has a plan where answers are known"
     played = planned(router, trial, plan)
@@ -29,7 +29,7 @@ def strategy_arm(router: Router, trial: Trial) -> Choice:
 
 
 def planned(router: Router, trial: Trial, plan: StrategyPlan) -> Played:
-    """The plan on the test queries. Where answers were not compared, one expert serves."""
+    """Play the plan on the test queries. If answers were not compared, one expert serves."""
     rows, answers = [router.categories.index(d.category) for d in trial.decisions], trial.test.answers
     assert router.ways is not None, "a router with plans has ways"
     assert answers is not None, "strategies are played where answers are known"

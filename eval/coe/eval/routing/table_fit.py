@@ -29,7 +29,7 @@ PART_WEIGHTS: Mapping[str, float] = {"hashing": 0.5, "use_static": 0.5}
 
 @dataclass(frozen=True)
 class TableRequest:
-    """Request of a fit on an outcome table. `encoder` may name several kinds, joined by `+`."""
+    """A request to fit on an outcome table. `encoder` may name several kinds, joined by `+`."""
 
     table: OutcomeTable
     encoder: str = DEFAULT_ENCODER
@@ -40,7 +40,7 @@ class TableRequest:
 
 
 def encoder_config(spec: str) -> PluginConfig:
-    """A kind of encoder, or several joined by `+`, each with its usual weight."""
+    """Return the configuration of a kind of encoder, or of several joined by `+`, each with its default weight."""
     kinds = spec.split("+")
     if len(kinds) == 1:
         return PluginConfig(kind=spec)
@@ -49,11 +49,11 @@ def encoder_config(spec: str) -> PluginConfig:
 
 
 def table_inputs(request: TableRequest) -> tuple[FitRequest, tuple[LabelledQuery, ...]]:
-    """Categories with fewer than MIN_TABLE_PROMPTS prompts are not learned: theirs count as `general`, and where no
-    category has so many, all prompts are one. Every row is used; who wants to test keeps rows out.
+    """Build the request and the labelled queries of a fit on every row. Categories with fewer than MIN_TABLE_PROMPTS
+    prompts count as `general`; if no category has so many, all prompts are one.
 
     Raises:
-        ConfigError: there is no such kind; so a large table is not encoded in vain.
+        ConfigError: a kind is unknown; so a large table is not encoded in vain.
         DataError: the table is too small.
     """
     for family, kind in ((FAMILY, request.scorer), ("router.classifiers", request.classifier)):
@@ -84,14 +84,14 @@ def table_inputs(request: TableRequest) -> tuple[FitRequest, tuple[LabelledQuery
 
 
 def fit_table(root: Path, request: TableRequest, *, now: datetime, progress: Progress) -> RouterArtifact:
-    """A router of the wanted kind. Raises DataError, ConfigError, MissingWeightsError."""
+    """Fit a router of the wanted kind and write it under `root`; raise as `table_inputs` and `fit_router` do."""
     wanted, queries = table_inputs(request)
     encoder, rng = opened_encoder(wanted.encoder_config, request.cache), np.random.default_rng(request.seed)
     return fit_router(root, wanted, encoder, queries, now=now, rng=rng, progress=progress)
 
 
 def fit_methods(root: Path, request: TableRequest, *, now: datetime, progress: Progress) -> dict[str, RouterArtifact]:
-    """A router of every kind over one stage 1. Raises as above."""
+    """Fit a router of every kind of scorer over one stage 1, as `fit_table` does, and write all under `root`."""
     wanted, queries = table_inputs(request)
     encoder, rng = opened_encoder(wanted.encoder_config, request.cache), np.random.default_rng(request.seed)
     # A request for the map alone would put no graded queries beside stage 1.

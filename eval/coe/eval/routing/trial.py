@@ -1,4 +1,4 @@
-"""One run of a router over a test table, with everything that a report measures on it.
+"""A run of a router over a test table, with everything that a report measures on it.
 
 Shapes: n test queries, k categories, m experts.
 """
@@ -19,12 +19,12 @@ from coe.router.types import GENERAL, BoolArray, Float64Array, FloatArray, IntAr
 from coe.training.types import OutcomeTable
 
 LATE: Final = "hindsight"
-"""The group of choices that need what is not known when a query comes in."""
+"""Name of the group of choices that need knowledge from after the query."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A named arm: whose answer is served on each query, as probabilities (n, m), and, where that differs, who is
+    """A named arm: the probability that each expert's answer is served (n, m), and, if that differs, the experts
     `asked` (n, m). `binding` names the limits without which it would be better."""
 
     name: str
@@ -37,18 +37,18 @@ class Choice:
 
     @property
     def calls(self) -> Float64Array:
-        """(n, m) the expected number of calls of each expert."""
+        """The expected number of calls of each expert, of shape (n, m)."""
         return self.probs if self.asked is None else self.asked
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A router's decisions on the test table, and what the reference arms, methods and frontiers need.
+    """A router's decisions on the test table, and the inputs of the reference arms, methods and frontiers.
 
-    Both tables have the same experts and complete scores; embeddings have unit rows. `how` says how the router chooses.
-    Costs and sizes of an expert are NaN where unknown. `methods` has the router of every kind of scorer, by the name of
-    the kind; `strategies` are arms that ask several experts. `limited` has
-    the router's experts (n,) by budget, at each limit of `known_budgets`, and by `quality_floor` the cheapest plan's.
+    Both tables have the same experts and complete scores; embeddings have unit rows. `how` describes how the router
+    chooses. Costs and sizes of an expert are NaN if unknown. `methods` has the router of every kind of scorer, by kind;
+    `strategies` are arms that ask several experts. `limited` has the router's experts (n,) by budget, at each limit of
+    `known_budgets`, and by `quality_floor` the cheapest plan's.
     """
 
     fit: OutcomeTable
@@ -65,44 +65,44 @@ class Trial:
     limited: Mapping[str, Sequence[IntArray]] = field(default_factory=dict)
 
     def numbers(self, names: Sequence[str]) -> IntArray:
-        """Expert numbers of expert names."""
+        """Return the numbers of experts, given by name."""
         index = {name: i for i, name in enumerate(self.test.experts)}
         return np.array([index[name] for name in names], dtype=np.int64)
 
     @cached_property
     def decided(self) -> IntArray:
-        """(n,) the router's experts."""
+        """The router's experts, of shape (n,)."""
         return self.numbers([decision.expert for decision in self.decisions])
 
     @cached_property
     def mapped(self) -> IntArray:
-        """(n,) the router's map applied to the true category; a category it never learned is served as `general`."""
+        """The map's expert for the true category, of shape (n,); an unlearned category is served as `general`."""
         general = self.expert_of[GENERAL]
         return self.numbers([self.expert_of.get(category, general) for category in self.test.categories])
 
     @cached_property
     def likely(self) -> tuple[str, ...]:
-        """(n,) the most likely categories, before any fallback."""
+        """The most likely categories, before any fallback, of shape (n,)."""
         return tuple(decision.likely_category for decision in self.decisions)
 
     @cached_property
     def scores(self) -> Float64Array:
-        """(n, m) on the test queries."""
+        """The scores on the test queries, of shape (n, m)."""
         return self.test.scores.astype(np.float64)
 
     @cached_property
     def cost_usd(self) -> Float64Array:
-        """(n, m) of the test queries."""
+        """The cost of the test queries in USD, of shape (n, m)."""
         return costs(self.test)
 
     @cached_property
     def sizes_b(self) -> Float64Array:
-        """(m,) billions of active parameters."""
+        """The billions of active parameters, of shape (m,)."""
         return active_params(self.test)
 
     @cached_property
     def fit_means(self) -> Float64Array:
-        """(m,) mean scores on the fit queries."""
+        """The mean scores on the fit queries, of shape (m,)."""
         return np.asarray(self.fit.scores.mean(axis=0, dtype=np.float64))
 
     @cached_property
@@ -112,12 +112,12 @@ class Trial:
 
 
 def active_params(table: OutcomeTable) -> Float64Array:
-    """(m,) billions of active parameters, NaN where unknown."""
+    """Return the billions of active parameters, NaN if unknown, of shape (m,)."""
     return np.array([table.active_params_b.get(name, np.nan) for name in table.experts])
 
 
 def known_means(amounts: FloatArray) -> Float64Array:
-    """(m,) means of what is known of amounts (n, m), NaN where nothing is."""
+    """Return the means of the known cells of amounts (n, m), NaN for a column without any, of shape (m,)."""
     known = np.isfinite(amounts)
     count = known.sum(axis=0)
     sums = np.where(known, amounts, 0.0).sum(axis=0, dtype=np.float64)
@@ -125,37 +125,37 @@ def known_means(amounts: FloatArray) -> Float64Array:
 
 
 def with_means(amounts: FloatArray) -> Float64Array:
-    """Amounts (n, m) where an unknown cell takes its expert's mean; it stays NaN where the expert has none known."""
+    """Replace unknown cells of amounts (n, m) by their expert's mean; they stay NaN if the expert has none known."""
     return np.where(np.isfinite(amounts), amounts.astype(np.float64), known_means(amounts))
 
 
 def costs(table: OutcomeTable) -> Float64Array:
-    """(n, m) USD, as `with_means`."""
+    """Return the costs in USD of shape (n, m), filled as in `with_means`."""
     return with_means(table.cost_usd)
 
 
 def filled_costs(table: OutcomeTable) -> float:
-    """Share of the costs that `costs` fills with their expert's mean; an expert without any is left out."""
+    """Return the share of the costs that `costs` fills with their expert's mean; an expert without any is left out."""
     known = np.isfinite(table.cost_usd)
     priced = known[:, known.any(axis=0)]
     return float(1 - priced.mean()) if priced.size else 0.0
 
 
 def mean_costs(table: OutcomeTable) -> Float64Array:
-    """(m,) mean USD per query, NaN where unknown."""
+    """Return the mean USD per query, NaN if unknown, of shape (m,)."""
     return np.asarray(costs(table).mean(axis=0), dtype=np.float64)
 
 
 def costs_by_category(table: OutcomeTable, categories: Sequence[str]) -> Float64Array:
-    """(k+1, m) mean USD per query of each of k categories and, last, of any query. An expert's mean of any query where
-    none of a category's costs is known, NaN where none at all is."""
+    """Return the mean USD per query of each of k categories and, last, of any query, of shape (k+1, m). A category
+    without a known cost has the expert's mean of any query; NaN if the expert has none at all."""
     means, own_category = mean_costs(table), np.array(table.categories)
     by_category = [known_means(table.cost_usd[own_category == category]) for category in categories]
     return np.stack([*(np.where(np.isfinite(own), own, means) for own in by_category), means])
 
 
 def averaged_limits(table: OutcomeTable, budgets: Budgets) -> list[tuple[float, Float64Array]]:
-    """The limits on averages that are set, each with the mean amounts (m,) of the experts; NaN is unknown."""
+    """Return the limits on averages that are set, each with the mean amounts (m,) of the experts; NaN is unknown."""
     limits = [
         (budgets.active_params_b, active_params(table)),
         (budgets.cost_usd, mean_costs(table)),
@@ -165,7 +165,7 @@ def averaged_limits(table: OutcomeTable, budgets: Budgets) -> list[tuple[float, 
 
 
 def within_budgets(table: OutcomeTable, budgets: Budgets) -> BoolArray:
-    """(m,) experts that alone keep within every budget that is set; what is unknown does not."""
+    """Return the experts that alone stay within every set budget, of shape (m,); an unknown amount does not."""
     allowed = np.ones(len(table.experts), dtype=bool)
     for limit, amounts in averaged_limits(table, budgets):
         allowed &= amounts <= limit
@@ -173,7 +173,7 @@ def within_budgets(table: OutcomeTable, budgets: Budgets) -> BoolArray:
 
 
 def hosted_together(table: OutcomeTable, budgets: Budgets) -> BoolArray:
-    """(m, m) which two experts may be kept in memory together; on the diagonal, which one alone."""
+    """Return which two experts fit in memory together, and on the diagonal which one alone, of shape (m, m)."""
     m = len(table.experts)
     if budgets.hosted_params_b is None:
         return np.ones((m, m), dtype=bool)
@@ -182,7 +182,7 @@ def hosted_together(table: OutcomeTable, budgets: Budgets) -> BoolArray:
 
 
 def choices(trial: Trial) -> list[Choice]:
-    """The router and every reference arm, chosen on the fit table only but for those of hindsight."""
+    """Return the router and every reference arm; all but the hindsight arms are chosen on the fit table only."""
     fit, test = trial.fit, trial.test
     n, m = len(test.prompt_ids), len(test.experts)
     sizes = active_params(test)
@@ -222,7 +222,7 @@ def choices(trial: Trial) -> list[Choice]:
 
 
 def fixed_mixture(trial: Trial) -> Float64Array | None:
-    """The best random mixture within the one average that is limited, of experts that may be hosted together; None
+    """Return the best random mixture within the one limited average, of experts that may be hosted together; None
     without such a budget, or with several."""
     chosen = averaged_limits(trial.fit, trial.budgets)
     if len(chosen) != 1:

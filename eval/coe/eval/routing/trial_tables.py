@@ -22,9 +22,9 @@ from coe.training.types import SPLITS, OutcomeTable
 
 @dataclass(frozen=True)
 class Tables:
-    """Fit and test rows with the same experts. `splits` counts the prompts that every expert has a score on,
-    `n_incomplete` the others. `has_one_category`: no category of the fit rows has the prompts to be learned, so all are
-    one."""
+    """The fit and test rows with the same experts. `splits` counts the prompts that every expert has a score on,
+    `n_incomplete` the others. If `has_one_category`, no category of the fit rows is large enough to learn, so all
+    are one."""
 
     fit: OutcomeTable
     test: OutcomeTable
@@ -35,7 +35,7 @@ class Tables:
 
 
 def parse_budgets(options: Sequence[str]) -> Budgets:
-    """Budgets from `name=number` options. Raises ConfigError with the allowed names."""
+    """Parse budgets from `name=number`; raise ConfigError with the allowed names if a name or number is wrong."""
     values: dict[str, float] = {}
     for option in options:
         name, _, number = option.partition("=")
@@ -51,10 +51,10 @@ def parse_budgets(options: Sequence[str]) -> Budgets:
 
 
 def read_tables(request: RoutingRequest) -> Tables:
-    """Fit and test rows. Fit rows whose text is also in the test set are left out.
+    """Load fit and test rows. Fit rows whose text is also in the test set are left out.
 
     Raises:
-        DataError: as `read_outcomes`, or there is nothing to fit or to test on.
+        DataError: the table cannot be read, as in `read_outcomes`, or no row is left to fit or to test on.
     """
     experts = None if request.experts is None else sorted(request.experts)  # as in the table that they are taken from
     read = read_outcomes(request.outcomes, experts=experts, keep_partial=True)
@@ -77,10 +77,10 @@ def read_tables(request: RoutingRequest) -> Tables:
 
 
 def require_amounts(table: OutcomeTable, budgets: Budgets) -> None:
-    """Refuses budgets that cannot be measured, before anything is fitted.
+    """Refuse budgets that cannot be measured, before anything is fitted.
 
     Raises:
-        DataError: a budget is set on something that is unknown of some expert.
+        DataError: a budget limits an amount that is unknown for some expert.
         InfeasibleBudgetError: a budget is less than every expert needs.
     """
     for name, amounts in (
@@ -101,7 +101,7 @@ def require_amounts(table: OutcomeTable, budgets: Budgets) -> None:
 
 
 def fingerprint(table: OutcomeTable) -> str:
-    """First 16 hex digits of a SHA-256 over ids, texts, labels, experts and scores in order."""
+    """Return the first 16 hex digits of a SHA-256 over ids, texts, labels, experts and scores in order."""
     digest = hashlib.sha256()
     for column in (table.prompt_ids, table.texts, table.categories, table.experts):
         digest.update(to_json([value.encode("utf-8", "backslashreplace").decode() for value in column]))

@@ -1,1 +1,1 @@
-"""One file per source of training data."""
+"""Sources of training data, one file each."""

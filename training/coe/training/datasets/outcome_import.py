@@ -1,4 +1,4 @@
-"""`coe outcomes import`: rows of a score each, in files of other tools, become an outcome table."""
+"""The command `coe outcomes import`: converts other tools' files, a row for each score, to an outcome table."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FIELDS: Final = (
     *("prompt_id", "prompt", "category", "split", "model", "score"),
     *("metric", "output_tokens", "cost_usd", "latency_ms"),
 )
-"""prompt, category and score are required, and model where no file argument names it."""
+"""Names of fields. prompt, category and score are required, and model if no file argument names it."""
 
 
 UNIT_RANGE = (0.0, 1.0)
@@ -40,7 +40,7 @@ ROUNDING = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class OutcomeRow:
-    """Contents of a row of a file. `score_field` is its name of the score."""
+    """The contents of a row of a file. `score_field` is the file's name for the score."""
 
     record: FileRecord
     prompt: PromptRow
@@ -50,31 +50,32 @@ class OutcomeRow:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """Something of a file that is not in the table, and why."""
+    """A part of a file that is not in the table, and the reason."""
 
     place: str
     reason: str
 
 
 Reasons = Mapping[str, tuple[int, str]]
-"""Reasons to leave something out, each with how often and the first place."""
+"""The reasons to leave rows out, each with their number and the first place."""
 
 
 def told(left_out: Reasons) -> list[str]:
-    """One line a reason, for a person."""
+    """Describe each reason in one line."""
     return [f"left out: {n} x {reason} (first: {first})" for reason, (n, first) in left_out.items()]
 
 
 def table_of_rows(
     rows: Iterable[OutcomeRow | LeftOut], source: str, score_range: tuple[float, float] | None
 ) -> tuple[OutcomeTable, Reasons]:
-    """An outcome table with the prompts in the order of the rows and the models sorted, and why others are not in it.
+    """Build an outcome table with the prompts in the order of the rows and the models sorted. Return also why rows are
+    left out.
 
     Args:
         score_range: lowest and highest possible score, which become 0 and 1; None: scores are in [0, 1] already.
 
     Raises:
-        DataError: as the rows do; a score out of range, a pair scored twice, rows that differ about a prompt, no row.
+        DataError: a score is out of range, a pair is scored twice, rows of a prompt differ, or no row has a score.
     """
     prompts: dict[str, tuple[str, PromptRow]] = {}
     scores: list[Scored] = []
@@ -98,7 +99,7 @@ def table_of_rows(
 
 
 def scaled(row: OutcomeRow, score_range: tuple[float, float]) -> float:
-    """The score in [0, 1]. Raises DataError when it is out of range."""
+    """Return the score scaled to [0, 1]; raise DataError if it is out of range."""
     (low, high), score = score_range, row.score.score or 0.0
     slack = ROUNDING * (high - low)
     if not low - slack <= score <= high + slack:
@@ -108,7 +109,7 @@ def scaled(row: OutcomeRow, score_range: tuple[float, float]) -> float:
 
 
 class ImportOptions(Record):
-    """Choices of a person who imports files of another tool."""
+    """The options of `coe outcomes import`."""
 
     category: str | None = Field(default=None, pattern=r"\S", description="one category for all prompts")
     metric: str | None = Field(default=None, description="which score, where there are several")
@@ -143,19 +144,20 @@ class ImportOptions(Record):
 
     @property
     def names(self) -> dict[str, str]:
-        """Our name of a field -> theirs."""
+        """The file's name of each of our fields, by our name."""
         names = {name: name for name in FIELDS} | dict(each.split("=", 1) for each in self.field)
         return names | {"text": names["prompt"]}
 
 
 def bounds_of(text: str) -> tuple[float, float]:
-    """The numbers of LOW:HIGH. Raises ValueError."""
+    """Parse the numbers of LOW:HIGH; raise ValueError if a part is not a number."""
     low, _, high = text.partition(":")
     return float(low), float(high)
 
 
 def read_scores(files: Sequence[str], options: ImportOptions) -> Iterator[OutcomeRow | LeftOut]:
-    """Contents of files, each `FILE` or `MODEL=FILE`. Raises DataError."""
+    """Read the rows of files, each `FILE` or `MODEL=FILE`; raise DataError if one cannot be read or its ending is
+    wrong."""
     names = options.names
     category = {} if options.category is None else {"category": options.category}
     for argument in files:
@@ -196,7 +198,7 @@ def import_outcomes(
 
 
 def summary(table: OutcomeTable, left_out: Reasons) -> list[str]:
-    """Lines for a person about what was read and what was not."""
+    """Describe in lines what was imported and what was left out."""
     known = np.isfinite(table.scores)
     experts = list(enumerate(table.experts))
     n_incomplete = int((~known.all(axis=1)).sum())

@@ -1,4 +1,4 @@
-"""Prompts and scores as rows, and the outcome table that they make. Shapes: n prompts, m experts."""
+"""Prompts and scores as rows, and the outcome table built from them. Shapes: n prompts, m experts."""
 
 from __future__ import annotations
 
@@ -22,16 +22,15 @@ PROMPTS_FILE, SCORES_FILE, ANSWERS_FILE, MODELS_FILE = (
 )
 
 CHARS_PER_TOKEN = 4
-"""The usual ratio for English text, as `QueryFacts.prompt_tokens` counts."""
+"""Characters per token of typical English text, as in `QueryFacts.prompt_tokens`."""
 NO_FACTS = ModelFacts()
 
 
 def ask_of(value: Any) -> str:
-    """Extracts what is asked in a prompt: a text, or a chat whose last user message counts (the text parts of one with
-    several).
+    """Extract the ask of a prompt: the text itself, or the last user message of a chat (all text parts of it).
 
     Raises:
-        ValueError: it is neither, or holds no text.
+        ValueError: the value is neither, or has no text.
     """
     if isinstance(value, list):
         turns = [turn for turn in value if isinstance(turn, dict)]
@@ -58,7 +57,7 @@ class PromptRow(Row):
 
 
 class ScoreRow(Row):
-    """A score of one model on one prompt; None where there is none."""
+    """A score of one model on one prompt; None if there is none."""
 
     prompt_id: OptionalText = ""
     model: Text
@@ -71,13 +70,13 @@ class ScoreRow(Row):
 
     @property
     def tokens(self) -> float:
-        """Tokens of the reply, or its characters / 4; NaN where neither was recorded."""
+        """The tokens of the reply, or its characters / 4; NaN if neither was recorded."""
         chars = np.nan if self.output_chars is None else self.output_chars
         return chars / CHARS_PER_TOKEN if self.output_tokens is None else self.output_tokens
 
 
 Scored = tuple[str, ScoreRow]
-"""A score with its place."""
+"""A place (file and row) and the score there."""
 
 
 def table_of(
@@ -88,11 +87,11 @@ def table_of(
     metric: str | None = None,
     facts: Mapping[str, ModelFacts] = MappingProxyType({}),
 ) -> OutcomeTable:
-    """An outcome table of prompts by id, in their order. Costs that were not recorded are at list prices, from the
+    """Build an outcome table of prompts by id, in their order. Unrecorded costs are computed from list prices, the
     prompt's characters / 4 and the reply's tokens.
 
     Raises:
-        DataError: an unknown expert or metric, several metrics on one prompt, a pair scored twice.
+        DataError: an expert or metric is unknown, a prompt has several metrics, or a pair is scored twice.
     """
     names = chosen_experts(source, sorted({row.model for _, row in scores}), experts)
     number, column = {name: i for i, name in enumerate(prompts)}, {name: e for e, name in enumerate(names)}
@@ -133,13 +132,13 @@ def unknown_cells(n: int, m: int) -> FloatArray:
 
 
 def list_cost(facts: ModelFacts, prompt: str, tokens: float) -> float:
-    """USD of an answer; NaN where length or price is unknown."""
+    """Return the USD of an answer by list price; NaN if length or price is unknown."""
     price_in, price_out = (np.nan, np.nan) if facts.price is None else facts.price.of_text
     return (len(prompt) / CHARS_PER_TOKEN * price_in + tokens * price_out) / 1e6
 
 
 def chosen_experts(source: str, models: Sequence[str], experts: Sequence[str] | None) -> tuple[str, ...]:
-    """The chosen of the models, or all. Raises DataError on an unknown one."""
+    """Return the named models, or all; raise DataError if a name is unknown or appears twice."""
     for name, count in Counter(experts).items():
         if name not in models:
             raise DataError(f"{source}: unknown expert '{name}'{allowed_values(name, models)}")
@@ -149,7 +148,8 @@ def chosen_experts(source: str, models: Sequence[str], experts: Sequence[str] | 
 
 
 def of_metric(source: str, scores: Sequence[Scored], metric: str | None) -> Sequence[Scored]:
-    """Scores by one metric. Different prompts may have different metrics, as benchmarks do; one prompt may not."""
+    """Select the scores by one metric; a prompt may only have one. Raise DataError if it has several, or none is
+    known."""
     used = defaultdict[str, set[str]](set)
     for _, row in scores:
         used[row.prompt_id].add(row.metric)
@@ -165,10 +165,10 @@ def of_metric(source: str, scores: Sequence[Scored], metric: str | None) -> Sequ
 
 
 def write_outcomes(table: OutcomeTable, folder: Path) -> None:
-    """Writes a table so that `read_outcomes` gives it back; cells without a score are left out.
+    """Write a table so that `read_outcomes` returns it; cells without a score are left out.
 
     Raises:
-        DataError: a name is not UTF-8, as names of files and words of a command line may be; nothing is written then.
+        DataError: a name is not UTF-8, as in names of files and words of a command line; nothing is written then.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -194,7 +194,7 @@ def prompt_rows(table: OutcomeTable) -> list[dict[str, str]]:
 
 
 def score_rows(table: OutcomeTable) -> list[dict[str, Any]]:
-    """Scores with what is known of them."""
+    """Return a row for each score, with its known amounts."""
     amounts = {"output_tokens": table.output_tokens, "cost_usd": table.cost_usd, "latency_ms": table.latency_ms}
     return [
         cell_of(table, at) | {"source": table.source, "score": float(table.scores[at]), "metric": table.metric}
@@ -204,7 +204,7 @@ def score_rows(table: OutcomeTable) -> list[dict[str, Any]]:
 
 
 def answer_rows(table: OutcomeTable) -> list[dict[str, Any]]:
-    """The answers that were compared, by their numbers."""
+    """Return a row for each answer that was compared, by its number."""
     if table.answers is None:
         return []
     return [

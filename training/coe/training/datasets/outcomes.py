@@ -1,12 +1,11 @@
-"""Outcome tables on disk: a folder with `prompts.parquet` (one row a prompt) and `scores.parquet` (one row a prompt,
-model and metric), and sizes and prices in a `models.parquet` in that folder or the one above.
+"""Outcome tables on disk: a folder with `prompts.parquet` (a row for each prompt) and `scores.parquet` (a row for each
+prompt, model and metric). Sizes and prices are in a `models.parquet` in that folder or the one above.
 
-prompts: prompt_id, messages (JSON list of role and content) and category are required; split and source are
-read when there. scores: prompt_id, model and score in [0, 1] are required; metric, output_tokens,
-output_chars (where tokens were not counted), cost_usd and latency_ms are read when there. A third file,
-`answers.parquet`, may say what was answered: prompt_id, model, and answer, in a spelling in which equal answers are
-equal; empty where the reply states none. Of a prompt whose `meta` (JSON) has `tools`, it is the reply itself, whose
-calls are compared.
+prompts: prompt_id, messages (JSON list of role and content) and category are required; split and source are optional.
+scores: prompt_id, model and score in [0, 1] are required; metric, output_tokens, output_chars (if tokens were not
+counted), cost_usd and latency_ms are optional. A third file, `answers.parquet`, may hold the answers: prompt_id, model,
+and answer, spelled so that equal answers are equal; empty if the reply states none. If a prompt's `meta` (JSON) has
+`tools`, the answer is the reply itself, whose calls are compared.
 
 Shapes: n prompts, m experts.
 """
@@ -73,15 +72,15 @@ def read_outcomes(
     experts: Sequence[str] | None = None,
     keep_partial: bool = False,
 ) -> OutcomeTable:
-    """Reads an outcome table.
+    """Load an outcome table.
 
     Args:
         experts: models to keep, in this order; None keeps all, sorted.
         keep_partial: keep prompts that some expert has no score on; by default only prompts that all have are kept.
 
     Raises:
-        DataError: with file, row and field where one is at fault; a missing file or column, an unknown name, several
-            metrics on one prompt, a score out of range, a pair scored twice, or no prompt that every expert has.
+        DataError: a file, a row or a name is wrong, or no prompt has a score of every expert. The message names file,
+            row and field.
     """
     prompts, path = read_prompts(folder / PROMPTS_FILE), folder / SCORES_FILE
     scores: list[Scored] = []
@@ -102,7 +101,7 @@ def read_outcomes(
 
 
 def read_prompts(path: Path) -> dict[str, StoredPrompt]:
-    """All prompts by id. Raises DataError."""
+    """Load all prompts by id; raise DataError if a row is wrong or an id appears twice."""
     found: dict[str, StoredPrompt] = {}
     for record in read_records(path):
         messages = record.get("messages")
@@ -119,7 +118,7 @@ def read_prompts(path: Path) -> dict[str, StoredPrompt]:
 
 
 def scored_rows(table: OutcomeTable, path: Path) -> OutcomeTable:
-    """The prompts that some expert has a score on. Raises DataError when there is none; `path` is for its message."""
+    """Select the prompts that some expert has a score on; raise DataError, naming `path`, if there is none."""
     keep = np.asarray(np.isfinite(table.scores).any(axis=1))
     if not keep.any():
         raise DataError(f"{path}: no prompt has a score")
@@ -127,7 +126,7 @@ def scored_rows(table: OutcomeTable, path: Path) -> OutcomeTable:
 
 
 def complete_rows(table: OutcomeTable, path: Path) -> OutcomeTable:
-    """The prompts that every expert has a score on. Raises DataError when there is none; `path` is for its message."""
+    """Select the prompts that every expert has a score on; raise DataError, naming `path`, if there is none."""
     keep = np.asarray(np.isfinite(table.scores).all(axis=1))
     if not keep.any():
         raise DataError(f"{path}: no prompt has a score of every expert; {coverage(table)}; choose fewer experts")
@@ -135,7 +134,7 @@ def complete_rows(table: OutcomeTable, path: Path) -> OutcomeTable:
 
 
 def coverage(table: OutcomeTable) -> str:
-    """The most and the least complete experts, for an error."""
+    """Describe the most and the least complete experts, for an error."""
     counts = np.isfinite(table.scores).sum(axis=0)
     order = np.argsort(-counts, kind="stable")
     named = [f"{table.experts[e]} has {counts[e]} of {len(table.prompt_ids)}" for e in order]
@@ -143,7 +142,8 @@ def coverage(table: OutcomeTable) -> str:
 
 
 def read_answers(path: Path, table: OutcomeTable, asked: Mapping[str, StoredPrompt]) -> IntArray | None:
-    """(n, m) numbers of answers as `OutcomeTable` has them; None without the file. Raises DataError."""
+    """Load the numbers of answers (n, m), as in `OutcomeTable`; None without the file. Raise DataError if a row is
+    wrong."""
     if not path.exists():
         return None
     prompts, experts = ({name: i for i, name in enumerate(names)} for names in (table.prompt_ids, table.experts))
@@ -159,7 +159,7 @@ def read_answers(path: Path, table: OutcomeTable, asked: Mapping[str, StoredProm
 
 
 def numbered_answers(given: Iterable[tuple[int, int, str | None]], shape: tuple[int, ...]) -> IntArray:
-    """(n, m) numbers of answers as `OutcomeTable` has them, from prompt, expert and answer (empty: none)."""
+    """Number answers as in `OutcomeTable`, from (prompt, expert, answer), of shape (n, m). An empty answer is none."""
     found = np.full(shape, NOT_COMPARED, dtype=np.int64)
     numbers: dict[tuple[int, str], int] = {}
     counts: Counter[int] = Counter()
@@ -175,8 +175,8 @@ def numbered_answers(given: Iterable[tuple[int, int, str | None]], shape: tuple[
 
 
 def read_models(path: Path) -> dict[str, ModelFacts]:
-    """Facts per model. Only the column `model` is required; a size of 0 is unknown, as in experts.yaml. Raises
-    DataError."""
+    """Load the facts of each model; raise DataError if a row is wrong. Only the column `model` is required; a size
+    of 0 is unknown, as in experts.yaml."""
     found = {}
     for row in (record.read(ModelRow) for record in read_records(path)):
         prices = {"input": row.price_in_per_m, "output": row.price_out_per_m}
@@ -186,15 +186,15 @@ def read_models(path: Path) -> dict[str, ModelFacts]:
 
 
 def facts_of_config(config: CoeConfig) -> dict[str, ModelFacts]:
-    """Facts per expert of experts.yaml. A size of 0 there means that it is not hosted here: unknown."""
+    """Return the facts of each expert of experts.yaml. A size of 0 there means that it is not hosted here: unknown."""
     return {name: ModelFacts(entry.active_b or None, entry.chat_price) for name, entry in config.experts.items()}
 
 
 def read_outcome_folders(root: Path, experts: Sequence[str]) -> OutcomeTable:
-    """Reads what was graded of some experts, in their order; ungraded ones are left out.
+    """Load the grades of some experts, in their order; ungraded experts are left out.
 
     The same question of the same category, scored by the same metric, is one prompt, whichever table it is in. An
-    expert that was graded on it twice has the score of the table that was written later.
+    expert graded on it twice has the score of the table that was written later.
 
     Args:
         root: a folder with an outcome table, or with folders of them.
@@ -224,37 +224,37 @@ def read_outcome_folders(root: Path, experts: Sequence[str]) -> OutcomeTable:
 
 
 def outcome_folders(root: Path) -> tuple[Path, ...]:
-    """The folders with an outcome table, the one that was written last at the end."""
+    """Find the folders with an outcome table; the last one is the newest."""
     below = root.iterdir() if root.is_dir() else ()
     places = [root] if is_table(root) else sorted(path for path in below if path.is_dir() and is_table(path))
     return tuple(sorted(places, key=written_at))
 
 
 def is_table(folder: Path) -> bool:
-    """One of the files is enough: half a table is an error to tell of, and a folder of answers only is not one yet."""
+    """Return whether a folder has one of both files: half a table is an error to report; answers alone are no table."""
     return (folder / PROMPTS_FILE).exists() or (folder / SCORES_FILE).exists()
 
 
 def written_at(folder: Path) -> float:
-    """Unix seconds; 0 for half a table."""
+    """Return when a table was written, in Unix seconds; 0 for half a table."""
     path = folder / SCORES_FILE
     return path.stat().st_mtime if path.exists() else 0.0
 
 
 def graded_models(folder: Path) -> set[str]:
-    """The models that a table grades. Raises DataError."""
+    """Load the names of the models that a table grades; raise DataError if a row is wrong."""
     return {record.read(ModelName).model for record in read_records(folder / SCORES_FILE)}
 
 
 def graded_at(root: Path) -> dict[str, float]:
-    """Unix time at which the newest grades of each model were written. Raises DataError."""
+    """Return the Unix time of each model's newest grades; raise DataError if a row is wrong."""
     return {name: written_at(folder) for folder in outcome_folders(root) for name in graded_models(folder)}
 
 
 def merged(tables: Sequence[OutcomeTable], experts: Sequence[str]) -> OutcomeTable:
-    """One table of several, the later ones over the earlier ones. A score comes with the cost, length and latency of
-    its own answer; numbers of answers are of the last table that has some of the prompt, for those of two tables cannot
-    be compared."""
+    """Merge several tables, the later ones over the earlier ones. A score comes with the cost, length and latency of
+    its own answer. Numbers of answers are those of the last table with answers to the prompt: two tables' cannot be
+    compared."""
     names = tuple(name for name in experts if any(name in table.experts for table in tables))
     numbers: dict[tuple[str, str, str], int] = {}
     asked = [[(table.metric, *pair) for pair in zip(table.categories, table.texts, strict=True)] for table in tables]
@@ -286,7 +286,7 @@ def merged(tables: Sequence[OutcomeTable], experts: Sequence[str]) -> OutcomeTab
 
 
 def distinct(ids: Iterable[str]) -> tuple[str, ...]:
-    """The ids, made unique: one that came before gets a number."""
+    """Return the ids made unique: a repeated one gets a number."""
     seen: dict[str, int] = {}
     found = []
     for name in ids:

@@ -1,2 +1,2 @@
-"""LoRA experts: adapters trained on examples of one category, or merged of several, and admitted where they are surely
-better. Begin with commands.py. Only causal_lm.py and adapter_fit.py touch torch."""
+"""LoRA experts: adapters trained on examples of one category, and admitted if they are surely better. Begin with
+lora_commands.py. Only causal_lm.py, adapter_fit.py and dequantize.py import torch."""

@@ -1,8 +1,8 @@
-"""Fits a LoRA adapter to prompts and their answers, as the shipped experts were.
+"""The fit of a LoRA adapter to prompts and their answers, as for the shipped experts.
 
-The prompt is tokenised by the base model's own chat template with the user message alone, which is
-token by token what the embedded engine makes of a chat completion with one user message (compared with
-its `/apply-template` and `/tokenize`). Only the answer and its end mark carry a loss.
+The base model's own chat template tokenises the prompt, with the user message alone. The tokens equal those of the
+embedded engine for a chat completion with one user message (compared with its `/apply-template` and `/tokenize`). Only
+the answer and its end mark carry a loss.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ IGNORED = -100  # the target that torch's cross entropy leaves out
 LOGGED_STEPS = 20
 
 Watch = Callable[[int, float], None]
-"""Called every 20 steps with the number of steps and the mean loss of the last 20."""
+"""The type of a function called every 20 steps with the number of steps and the mean loss of the last 20."""
 
 
 class Answered(Protocol):
-    """A user message and the answer to learn."""
+    """The interface of a user message and the answer to learn."""
 
     @property
     def prompt(self) -> str: ...
@@ -33,7 +33,7 @@ class Answered(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """All that decides the weights, next to the package versions. `lr` is the peak of the schedule."""
+    """The settings that, with the package versions, decide the weights. `lr` is the peak of the schedule."""
 
     seed: int = 0
     steps: int = 300
@@ -46,7 +46,7 @@ class Recipe:
 
 
 def encode_example(tokenizer: Any, example: Answered) -> dict[str, list[int]]:
-    """Token ids of prompt, answer and end mark; those of the prompt are not targets."""
+    """Return the token ids of prompt, answer and end mark; those of the prompt are not targets."""
     prompt = tokenizer.apply_chat_template(
         [{"role": "user", "content": example.prompt}], add_generation_prompt=True, return_dict=False
     )
@@ -56,14 +56,14 @@ def encode_example(tokenizer: Any, example: Answered) -> dict[str, list[int]]:
 
 
 def device() -> str:
-    """The GPU where torch sees one."""
+    """Return `cuda` if torch has a GPU, else `cpu`."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def load_adapted_base(base: Path | str, recipe: Recipe, start: Path | None = None) -> Any:
-    """The base in bfloat16 with float32 adapter weights on every projection, fresh or those of `start`."""
+    """Load the base in bfloat16 with float32 adapter weights on every projection, fresh or those of `start`."""
     import torch
     from peft import LoraConfig, PeftModel, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -77,8 +77,8 @@ def load_adapted_base(base: Path | str, recipe: Recipe, start: Path | None = Non
 
 
 def fit(model: Any, tokenizer: Any, examples: Sequence[Answered], recipe: Recipe, watch: Watch) -> float:
-    """Trains the adapter's weights; the mean loss of the last steps. The learning rate warms up, then falls as a cosine
-    to a twentieth of its peak.
+    """Train the adapter's weights; return the mean loss of the last steps. The learning rate warms up, then falls as a
+    cosine to a twentieth of its peak.
 
     Raises:
         ValueError: an example is longer than `recipe.max_tokens`.
@@ -121,7 +121,7 @@ def fit(model: Any, tokenizer: Any, examples: Sequence[Answered], recipe: Recipe
 
 
 def save_adapter(model: Any, out: Path, base_model: str) -> None:
-    """PEFT's two files, weights in float16, without a trace of where the base lay on this disk."""
+    """Write PEFT's two files, weights in float16, without the local path of the base."""
     import torch
 
     model.peft_config["default"].base_model_name_or_path = base_model

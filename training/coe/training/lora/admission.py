@@ -1,5 +1,5 @@
-"""From examples to an admitted expert: what is trained on what, who of the two is right on held-out prompts, and where
-it is added. Its entry in experts.yaml is added as text, so that the file keeps its comments and order."""
+"""The admission of an expert: what is trained on what, which model is right on held-out prompts, and where the
+expert is added. Its entry in experts.yaml is added as text, so that the file keeps its comments and order."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ KEPT |= {"active_params_b", "context_tokens", "supports"}
 
 @dataclass(frozen=True)
 class Candidate:
-    """An expert to be: on the weights of `base`, for a category, its adapter in `out`."""
+    """A future expert: on the weights of `base`, for a category, with its adapter in `out`."""
 
     name: str
     category: str
@@ -46,7 +46,7 @@ class Candidate:
 
     @property
     def entry(self) -> ExpertConfig:
-        """Entry of the expert with the same weights."""
+        """The entry of the expert with the same weights."""
         return self.config.experts[self.base]
 
     @property
@@ -55,7 +55,7 @@ class Candidate:
 
     @property
     def cache(self) -> Path:
-        """Folder of adapters and dequantised weights, which is made."""
+        """The folder of adapters and dequantised weights, created if needed."""
         folder = self.data_dir / "lora"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -64,7 +64,7 @@ class Candidate:
 def candidate_of(
     name: str, category: str, file: Path, data_dir: Path, options: AdapterOptions, on: str | None
 ) -> Candidate:
-    """Checks what can be checked before any work.
+    """Validate everything that can be validated before any work, and build the candidate.
 
     Raises:
         ConfigError: a name is taken, unknown or invalid, or an expert takes no adapter.
@@ -93,10 +93,10 @@ def candidate_of(
 def learn(
     candidate: Candidate, examples: Sequence[Example], recipe: Recipe, max_tokens: int, progress: Progress
 ) -> Comparison:
-    """Trains the adapter and compares it with its base on the examples that it did not see.
+    """Train the adapter and compare it with its base on held-out examples.
 
     Raises:
-        DataError: too few examples, or one is too long.
+        DataError: there are too few examples, or one is too long.
         MissingWeightsError: the base is not on this machine.
     """
     trained, held_out = halves(examples)
@@ -128,7 +128,7 @@ def learn(
 
 
 async def add_to_engine(candidate: Candidate) -> None:
-    """Adds the entry to experts.yaml, once a running vLLM has loaded the adapter; `coe config apply` does the rest.
+    """Add the entry to experts.yaml, once a running vLLM has loaded the adapter; `coe config apply` does the rest.
 
     Raises:
         EngineError: vLLM cannot load it.
@@ -145,7 +145,7 @@ async def add_to_engine(candidate: Candidate) -> None:
 
 
 def adapted_entry(base: ExpertConfig, name: str, adapter: Path, folder: Path, description: str) -> dict[str, Any]:
-    """The base's entry with an adapter, whose path begins where experts.yaml lies if it is below."""
+    """Return the base's entry with an adapter, whose path is relative to experts.yaml's folder if it lies below."""
     own = base.model_dump(mode="json", include=KEPT, exclude_defaults=True)
     place = adapter.resolve()
     shown = place.relative_to(folder.resolve()) if place.is_relative_to(folder.resolve()) else place
@@ -154,7 +154,7 @@ def adapted_entry(base: ExpertConfig, name: str, adapter: Path, folder: Path, de
 
 
 def add_expert(file: Path, name: str, entry: dict[str, Any]) -> None:
-    """Adds an expert behind the others.
+    """Add an expert after the others.
 
     Raises:
         ConfigError: the experts are not written as a block, or the file would not be valid.
@@ -179,7 +179,7 @@ def add_expert(file: Path, name: str, entry: dict[str, Any]) -> None:
 
 
 def experts_node(text: str) -> yaml.MappingNode | None:
-    """The mapping of experts in the tree of the file."""
+    """Return the mapping of experts in the tree of the file; None if there is none."""
     root = yaml.compose(text, yaml.SafeLoader)
     if not isinstance(root, yaml.MappingNode):
         return None
@@ -189,8 +189,8 @@ def experts_node(text: str) -> yaml.MappingNode | None:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Prompts on which a new model and the one before were right; `gained` and `lost` are those where only the new one
-    was, and only the other."""
+    """The number of prompts on which a new model and the previous one were right. On `gained` only the new one was,
+    on `lost` only the previous one."""
 
     n: int
     before: int
@@ -204,8 +204,8 @@ class Comparison:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95% of the difference of shares: the exact interval (Clopper & Pearson 1934) of the gained among the prompts
-        that differ, which is McNemar's exact test turned into an interval; (0, 0) where none differs."""
+        """The 95% interval of the difference of shares, by the exact interval (Clopper & Pearson 1934) of the gained
+        among the prompts that differ. It is McNemar's exact test as an interval; (0, 0) if none differs."""
         from scipy.stats import binomtest
 
         differing = self.gained + self.lost
@@ -216,7 +216,7 @@ class Comparison:
 
     @property
     def is_better(self) -> bool:
-        """Returns True where the new model is surely better."""
+        """True if the new model is surely better."""
         return self.interval[0] > 0
 
     def __str__(self) -> str:
@@ -230,7 +230,7 @@ class Comparison:
 def compare(
     kind: AnswerKind, prompts: Sequence[str], right: Sequence[str], before: Sequence[str], after: Sequence[str]
 ) -> Comparison:
-    """Counts answers whose key is that of the right one (n each)."""
+    """Count the answers whose key is that of the right one (n each)."""
     was, now = (
         [is_right(kind, *each) for each in zip(prompts, right, given, strict=True)] for given in (before, after)
     )
@@ -240,7 +240,7 @@ def compare(
 
 
 def is_right(kind: AnswerKind, prompt: str, right: str, given: str) -> bool:
-    """Returns True where both have a key, and the same."""
+    """Return whether both answers have a key, and the same one."""
     key_of = kind.key_for(prompt)
     key = None if key_of is None else key_of(right)
     return key_of is not None and key is not None and key == key_of(given)

@@ -19,19 +19,19 @@ ASKED_AT_ONCE = 16
 
 
 def hide_progress() -> None:
-    """Keeps transformers from drawing progress bars of its own."""
+    """Stop transformers from drawing progress bars of its own."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
 
 
 def base_folder(expert: str, entry: ExpertConfig, folder: Path, cache: Path) -> Path | str:
-    """The base's weights as transformers reads them: a folder, or the name on a hub that vLLM loads too. Those of
-    llama.cpp are dequantised once, into `cache`, so that an adapter learns around the rounding.
+    """Return the base's weights for transformers: a folder, or the name on a hub that vLLM loads too. llama.cpp's
+    weights are dequantised once, into `cache`, so that an adapter learns around the rounding.
 
     Raises:
-        ConfigError: an expert whose weights nobody here has.
-        MissingWeightsError: they are not on this machine.
+        ConfigError: the expert's engine takes no adapter.
+        MissingWeightsError: the weights are not on this machine.
     """
     if entry.engine is Engine.LLAMACPP:
         weights = resolve_weights(entry.model, folder)
@@ -48,7 +48,7 @@ def base_folder(expert: str, entry: ExpertConfig, folder: Path, cache: Path) -> 
 
 
 class CausalLm:
-    """The model with an adapter, and its tokenizer."""
+    """A model with an adapter, and its tokenizer."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self._model, self._tokenizer = model, tokenizer
@@ -57,7 +57,7 @@ class CausalLm:
     def trained(
         cls, base: Path | str, examples: Sequence[Example], recipe: Recipe, out: Path, base_name: str, watch: Watch
     ) -> CausalLm:
-        """Trains an adapter and saves it to `out`. Raises ValueError: an example is too long."""
+        """Train an adapter and save it to `out`; raise ValueError if an example is too long."""
         import torch
         from transformers import AutoTokenizer
 
@@ -70,7 +70,7 @@ class CausalLm:
         return cls(model, tokenizer)
 
     def answers(self, prompts: Sequence[str], max_tokens: int, adapter: str | None) -> list[str]:
-        """Greedy answers (n) by an adapter; by the base where it is None."""
+        """Return the greedy answers (n) of an adapter; None: of the base."""
         import torch
 
         model, tokenizer = self._model.eval(), self._tokenizer

@@ -1,7 +1,6 @@
 """A GGUF model as a Hugging Face folder: `python -m coe.training.lora.dequantize --base-gguf FILE --out DIR`.
 
-Training against the dequantised weights that are served, not against the original ones, lets an adapter
-learn around the quantisation.
+An adapter trained on the dequantised weights that are served, not on the original ones, learns around the quantisation.
 """
 
 import argparse
@@ -9,7 +8,7 @@ from pathlib import Path
 
 
 def dequantize(base_gguf: Path, out: Path) -> None:
-    """Writes model, tokenizer and chat template to `out`, weights in float32."""
+    """Write model, tokenizer and chat template to `out`, weights in float32."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -22,7 +21,7 @@ def dequantize(base_gguf: Path, out: Path) -> None:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m coe.training.lora.dequantize", description=__doc__)
     parser.add_argument("--base-gguf", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)

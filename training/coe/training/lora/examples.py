@@ -14,12 +14,12 @@ from coe.router.reading.normalise import normalised_text
 from coe.training.types import split_of
 
 FEWEST_TRAINED, FEWEST_HELD_OUT = 16, 12
-"""An adapter must be right alone on six prompts, and its base on none, before it is surely better."""
+"""Fewest examples: an adapter must be right alone on six prompts, and its base on none, before it is surely better."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A user message and the answer that is right."""
+    """A user message and its right answer."""
 
     prompt: str
     answer: str
@@ -32,7 +32,8 @@ class ExampleRow(Row):
 
 
 def read_examples(file: Path, category: str) -> list[Example]:
-    """Examples of a JSON lines file: `text`, `answer`, and perhaps `category`; those of other categories are left out.
+    """Load the examples of a JSON lines file: `text`, `answer`, and optionally `category`, of which others are left
+    out.
 
     Raises:
         DataError: the file cannot be read, or a line is not an example.
@@ -45,10 +46,10 @@ def read_examples(file: Path, category: str) -> list[Example]:
 
 
 def logged_prompts(database_url: str, category: str, since: float, most: int) -> list[str]:
-    """Distinct queries of a category, the newest first.
+    """Return at most `most` distinct queries of a category since a time (Unix seconds), the newest first.
 
     Raises:
-        DataError: none has its text, which `log.privacy: text` keeps.
+        DataError: no query has its text, which `log.privacy: text` stores.
     """
     texts: dict[str, str] = {}
     with open_log(database_url) as connection:
@@ -62,10 +63,10 @@ def logged_prompts(database_url: str, category: str, since: float, most: int) ->
 
 
 def halves(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
-    """Those to learn from and those held out, apart by text.
+    """Split examples by text into those to learn from and those held out.
 
     Raises:
-        DataError: too few of either.
+        DataError: there are too few of either.
     """
     distinct = list({normalised_text(each.prompt): each for each in examples}.values())
     trained = [each for each in distinct if split_of(each.prompt) != "test"]

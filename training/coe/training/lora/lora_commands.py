@@ -1,4 +1,4 @@
-"""`coe experts train-lora`."""
+"""The command `coe experts train-lora`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def train_lora(
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
 ) -> list[list[str]]:
-    """Train an expert for one category: a LoRA adapter on examples, added where it is surely better than its base."""
+    """Train an expert for one category: a LoRA adapter on examples, added if it is surely better than its base."""
     from coe.decision_log.default_database import database_url_of
     from coe.fleet.expert_fingerprint import expert_fingerprint
     from coe.training.lora.admission import candidate_of, learn
@@ -59,7 +59,7 @@ def train_lora(
 
 
 def known_teacher(candidate: Candidate, teacher: str | None) -> str:
-    """The expert that answers. Raises ConfigError where it is none, or the one that is to learn."""
+    """Return the expert that answers; raise ConfigError if it is unknown, or the one that is to learn."""
     others = [name for name in candidate.config.experts if name != candidate.base]
     if teacher not in others:
         raise ConfigError(f"--teacher: '{teacher or ''}' is not another expert{allowed_values(teacher or '', others)}")
@@ -67,7 +67,7 @@ def known_teacher(candidate: Candidate, teacher: str | None) -> str:
 
 
 def taught_examples(candidate: Candidate, teacher: Teacher, prompts: list[str]) -> list[Example]:
-    """Queries with the teacher's answers, each of which is kept beside the adapter as it comes."""
+    """Return queries with the teacher's answers; each answer is stored beside the adapter as it arrives."""
     from coe.base.journal import Journal
     from coe.training.lora.examples import Example
     from coe.training.lora.serving import Taught, taught
@@ -78,8 +78,8 @@ def taught_examples(candidate: Candidate, teacher: Teacher, prompts: list[str]) 
 
 
 def admit(candidate: Candidate, options: AdapterOptions) -> list[list[str]]:
-    """Adds the expert to experts.yaml and to its engine, unless it was only to be measured. Returns the commands that
-    bring it to running gateways and to the map: their rooms lie above this one."""
+    """Add the expert to experts.yaml and to its engine, unless it was only measured. Return the commands that bring
+    it to running gateways and to the map: their packages lie above this one."""
     from coe.training.lora.admission import add_to_engine
 
     if options.no_add:

@@ -1,4 +1,4 @@
-"""The options of `coe experts train-lora`, apart from what reads them: that loads a router."""
+"""The options of `coe experts train-lora`, in a module that loads no router."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from coe.router.types import Record
 from coe.training.lora.adapter_fit import Recipe
 
 LONGEST_TOKENS = 1024
-"""Of an example with its prompt."""
+"""Largest number of tokens in an example with its prompt."""
 
 RANK = 4
-"""Of an adapter."""
+"""Rank of an adapter."""
 
 MOST_QUERIES = 2000
-"""Queries of the log that a teacher answers, the newest first."""
+"""Largest number of logged queries that a teacher answers, the newest first."""
 
 
 class AdapterOptions(Record):
-    """An adapter, and what becomes of the expert that it makes."""
+    """The options of an adapter, and of the expert that it becomes."""
 
     answers: str | None = Field(default=None, description="kind of answers; default: experts.yaml's, or text")
     max_tokens: int = Field(default=128, ge=1, le=2048, description="longest answer")
@@ -35,7 +35,7 @@ class AdapterOptions(Record):
 
 
 class TrainOptions(Record):
-    """Examples that an adapter learns, and for how long."""
+    """The options of the examples to learn, and of the length of training."""
 
     data: Path | None = Field(
         default=None, description="JSON lines with `text` and `answer`; default: queries of the log, see --teacher"
@@ -47,7 +47,7 @@ class TrainOptions(Record):
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe of the shipped experts, of another length and width."""
+        """The recipe of the shipped experts, with another length, rank and token limit."""
         warm_up = min(Recipe().warmup_steps, self.steps // 5)
         size = {"rank": RANK, "alpha": 2 * RANK, "max_tokens": LONGEST_TOKENS}
         return Recipe(self.seed, self.steps, warmup_steps=warm_up, **size)

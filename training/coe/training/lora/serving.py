@@ -1,4 +1,4 @@
-"""Requests that training an adapter makes: to a vLLM, to load it, and to a teacher, to answer."""
+"""The requests that training an adapter makes: to a vLLM, to load it, and to a teacher, to answer."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ LOAD_TIMEOUT_S, ANSWER_TIMEOUT_S = 120.0, 300.0
 
 
 async def load_adapter(url: str, entry: ExpertConfig, name: str, adapter: Path) -> None:
-    """Has a running vLLM load an adapter; the folder must be at the same place on its machine.
+    """Let a running vLLM load an adapter; the folder must be at the same path on its machine.
 
     Raises:
-        EngineError: it cannot, with its reason.
+        EngineError: vLLM cannot be reached or refuses; the message has its reason.
     """
     key = os.environ.get(entry.api_key_env or "")
     headers = {"authorization": f"Bearer {key}"} if key else {}
@@ -49,8 +49,8 @@ async def load_adapter(url: str, entry: ExpertConfig, name: str, adapter: Path) 
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
-    """An expert whose answers are learned, and the gateway through which it is asked. `fingerprint` says what decides
-    its answers."""
+    """An expert whose answers are learned, and the gateway through which it is asked. `fingerprint` names what
+    decides its answers."""
 
     expert: str
     fingerprint: str
@@ -69,7 +69,7 @@ class Taught(Record):
 
 
 async def taught(teacher: Teacher, prompts: Sequence[str], journal: Journal[Taught]) -> list[str]:
-    """Answers (n) of the teacher, which do not count as traffic; those in the journal are not asked for again.
+    """Ask the teacher for answers (n), which do not count as traffic; answers in the journal are not asked for again.
 
     Raises:
         DataError: it did not answer. Answers received so far are in the journal.

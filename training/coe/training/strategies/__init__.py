@@ -1,1 +1,1 @@
-"""Fits what a strategy knows: which two experts to ask first, and whom where they differ."""
+"""The fit of strategies: which two experts to ask first, and which arbiter decides if they differ."""

@@ -1,4 +1,4 @@
-"""Learns from graded prompts whose answers are known which two experts to ask first, and whom where they differ.
+"""The fit of strategies on graded prompts with known answers: which two experts to ask first, and which arbiter.
 
 Shapes: n prompts, k + 1 rows of the map, m experts, v ways.
 """
@@ -23,29 +23,29 @@ MIN_ANSWERED = 50
 """Fewest prompts with comparable answers that strategies are learned from (ours)."""
 
 CONTENDERS = 6
-"""Experts that ways are made of, the best ones; more would be too many ways to try (ours)."""
+"""Number of best experts that ways are built of (ours); more would be too many ways to try."""
 
 MIN_IN_CATEGORY = 10
-"""Fewest such prompts of a category that a strategy may serve (ours)."""
+"""Fewest such prompts in a category that a strategy may serve (ours)."""
 
 MOSTLY = 0.5
-"""Least share of all prompts whose answers were compared, for `general` to be served by a strategy (ours)."""
+"""Smallest share of all prompts with compared answers at which a strategy may serve `general` (ours)."""
 
 CAUTION = 1.0
-"""Standard errors that a way's lead over the best single expert loses: it was chosen among many (ours)."""
+"""Standard errors subtracted from a way's gain over the best single expert, since it was chosen among many (ours)."""
 
 SURE = 2.0
-"""Standard errors by which a way must lead over all prompts (ours)."""
+"""Standard errors by which a way must exceed the best single expert over all prompts (ours)."""
 
 PRIOR_ASKS = 20.0
-"""Prompts of the mean over all categories that are mixed into a category's own mean of experts asked (ours)."""
+"""Weight, in prompts, of the mean over all categories in a category's own mean of experts asked (ours)."""
 
 PRICES = (0.0, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-"""Score that asking on must gain for what a mean expert costs: a way is kept that is best at one of them (ours)."""
+"""Score that a further call must gain per cost of a mean expert (ours). A way that is best at one of them is kept."""
 
 
 def fit_strategies(data: GradedQueries, evidence: QualityMatrix, progress: Progress) -> Ways | None:
-    """None where too few prompts have answers of all experts that can be compared.
+    """Fit the ways to ask several experts; None if too few prompts have comparable answers of all experts.
 
     Args:
         evidence: the quality matrix whose reference expert the ways are measured against.
@@ -81,14 +81,14 @@ def fit_strategies(data: GradedQueries, evidence: QualityMatrix, progress: Progr
 
 
 def best_first(scores: FloatArray, experts: Sequence[str]) -> list[int]:
-    """Places of the experts by mean score (n, m), the best first; of equals by name, whatever order they are listed
-    in."""
+    """Return the numbers of the experts by mean score (n, m), the best first. Equal experts are sorted by name, so
+    their listed order has no effect."""
     mean = scores.mean(axis=0, dtype=np.float64)
     return sorted(range(len(experts)), key=lambda e: (-mean[e], experts[e]))
 
 
 def ways_of(experts: Sequence[int]) -> Iterator[Agree]:
-    """Every two with every other as arbiter."""
+    """Yield every two experts with every other one as arbiter."""
     for one, other in combinations(experts, 2):
         for arbiter in experts:
             if arbiter not in (one, other):
@@ -96,7 +96,7 @@ def ways_of(experts: Sequence[int]) -> Iterator[Agree]:
 
 
 def amounts_of(table: OutcomeTable) -> Float64Array:
-    """(m,) what an expert costs: active parameters, else USD, else 1; as far as it is known of all."""
+    """Return each expert's relative cost (m,): active parameters, else USD, else 1, whichever is known for all."""
     sizes = np.array([table.active_params_b.get(name, np.nan) for name in table.experts])
     known = np.isfinite(table.cost_usd)
     dollars = np.where(known, table.cost_usd, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
@@ -107,7 +107,7 @@ def amounts_of(table: OutcomeTable) -> Float64Array:
 
 
 def worth_keeping(scores: Sequence[Float64Array], found: Sequence[Played], costs: Float64Array) -> list[int]:
-    """The ways that are best over all prompts at some price of a call or of what experts cost."""
+    """Return the ways that are best over all prompts at some price of a call or of the experts' cost."""
     if not found:  # two experts have no arbiter
         return []
     score = np.array([own.mean() for own in scores])
@@ -117,12 +117,12 @@ def worth_keeping(scores: Sequence[Float64Array], found: Sequence[Played], costs
 
 
 def surely_gained(gains: Float64Array, rows: IntArray, k: int) -> Float64Array:
-    """(k + 1, v) of the gains (n, v) over the best single expert: in a category as far as its standard error does not
-    explain it, as that of an expert (router.quality.cautious_quality), and nothing where the way, the best of many, is
-    not SURE to lead over all prompts.
+    """Return the part of the gains (n, v) over the best single expert that is sure, of shape (k + 1, v). In a category
+    it is less by the standard error, as an expert's is (router.quality.cautious_quality). It is 0 if the way, the best
+    of many, is not SURE to be better over all prompts.
 
     Args:
-        rows: (n,) the category that each prompt is decided to be of; `general` has what all have in common.
+        rows: the decided category of each prompt, of shape (n,); `general` has the mean of all.
     """
     gain, stderr = shrink(*cell_sums(gains, rows, k))
     leads = gains.mean(axis=0) > SURE * gains.std(axis=0) / np.sqrt(len(gains))
@@ -130,6 +130,6 @@ def surely_gained(gains: Float64Array, rows: IntArray, k: int) -> Float64Array:
 
 
 def mean_asked(asked: BoolArray, rows: IntArray, k: int) -> FloatArray:
-    """(k + 1, m) how often each expert is asked per query of a row."""
+    """Return how often each expert is asked per query of a row, of shape (k + 1, m)."""
     sums, _, counts = cell_sums(asked.astype(np.float64), rows, k)
     return np.asarray((sums + PRIOR_ASKS * asked.mean(axis=0)) / (counts + PRIOR_ASKS), dtype=np.float32)
