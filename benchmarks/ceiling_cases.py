@@ -21,7 +21,7 @@ from coe.eval.routing.table_fit import encoder_config
 from coe.eval.routing.trial_tables import read_tables
 from coe.training.datasets.outcome_rows import PROMPTS_FILE
 from coe.training.datasets.outcomes import read_outcomes
-from coe.training.fit_inputs import opened_encoder
+from coe.training.fit_inputs import open_encoder
 from coe.training.stage_one import embed
 from coe.training.types import OutcomeTable
 
@@ -83,7 +83,7 @@ def read_case(data: Path, table_name: str, cache: Path) -> Case:
     columns = [everyone.experts.index(model) for model in others]
     means = np.nanmean(fit_scores[:, columns], axis=0)
     is_related = np.array([RELATED.get(model) in tables.fit.experts for model in others], dtype=bool)
-    encoder = opened_encoder(encoder_config(DEFAULT_ENCODER), cache)
+    encoder = open_encoder(encoder_config(DEFAULT_ENCODER), cache)
 
     def prompts_of(table: OutcomeTable) -> Prompts:
         known = scores_of_all(everyone, table.prompt_ids)[:, columns]

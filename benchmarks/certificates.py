@@ -27,7 +27,7 @@ from coe.base.shares import wilson_interval
 from coe.cli.progress import silent
 from coe.eval.certify.certify import shown_plans
 from coe.eval.certify.ladder import Choices, Ladder, build_ladder
-from coe.eval.certify.units import Drawn, chances, easier_only, graded, units_of
+from coe.eval.certify.units import Drawn, draw_chances, easier_only, grade_choices, units_of
 from coe.eval.routing.routing_run import encode, load
 from coe.eval.routing.table_fit import TableRequest, fit_table
 from coe.router.build import table_router
@@ -68,7 +68,7 @@ def looks(ladder: Ladder, table: OutcomeTable, choices: Choices, rng: np.random.
         )
         gains = np.zeros((0, len(ladder.names))) if units is None else units.gains
         n_shown = 0 if units is None else shown_plans(units, WITHIN)[1]
-        chance = chances(gains, done, rest, min(n_shown, len(ladder.names) - 1))
+        chance = draw_chances(gains, done, rest, min(n_shown, len(ladder.names) - 1))
         least, is_drawn = float(chance[chance > 0].min(initial=1.0)), rng.random(len(chance)) < chance
         enough = np.flatnonzero(np.cumsum(is_drawn) >= BATCH)
         for i in range(int(enough[0]) + 1 if len(enough) else len(chance)):
@@ -149,7 +149,7 @@ class Operator:
 
     def gains(self, accuracy: Floats, rng: np.random.Generator, n: int = 40_000) -> Floats:
         table = simulated_table(accuracy, n, rng)
-        scores, _ = graded(table, self.choices(table), self.ladder)
+        scores, _ = grade_choices(table, self.choices(table), self.ladder)
         return np.asarray((scores[:, 1:] - scores[:, :1]).mean(axis=0))
 
 

@@ -41,7 +41,7 @@ from coe.training.stage_one import (
     LabelledEmbeddings,
     StageOne,
     fit_stage_one,
-    following_traffic,
+    follow_traffic,
     label_numbers,
 )
 from coe.training.types import LabelledQuery
@@ -113,7 +113,7 @@ def run_split(
     true, own = (each / each.sum() for each in shares)
     found = {}
     for alpha in ALPHAS:
-        following = following_traffic(stage, fitted, replace(request, alpha=alpha, asked=asked), rng)
+        following = follow_traffic(stage, fitted, replace(request, alpha=alpha, asked=asked), rng)
         mix, moved = following.mix, float(total_variation(true, own))
         if mix is None or mix.moved.interval is None:
             continue

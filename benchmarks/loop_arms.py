@@ -114,7 +114,7 @@ class Retraining:
         planned = np.stack(self.planned)[version[rated], category[rated]]
         others = chance.copy()
         others[at, planned] = 0.0
-        rival = others.argmax(axis=1)
+        challenger = others.argmax(axis=1)
         quality = np.stack(self.qualities)[version[rated], category[rated]]
         return logged(
             columns,
@@ -124,10 +124,10 @@ class Retraining:
             reward=columns["reward"][rated],
             weight=reply_weights(category, expert, rated),
             planned=planned.astype(np.int32),
-            rival=np.where(others[at, rival] > 0, rival, -1).astype(np.int32),
+            challenger=np.where(others[at, challenger] > 0, challenger, -1).astype(np.int32),
             planned_chance=chance[at, planned],
-            rival_chance=others[at, rival],
-            lead=quality[at, rival] - quality[at, planned],
+            challenger_chance=others[at, challenger],
+            estimated_gain=quality[at, challenger] - quality[at, planned],
             traffic=dict(zip(rows, counts.tolist(), strict=True)),
             n_rows=self.history.n,
             judged=judged_log(columns, self.judged, rows, experts) if self.judged else None,

@@ -38,10 +38,10 @@ def logged(
         "at": rows.astype(np.float64),
         "key": key,
         "planned": expert.astype(np.int32),
-        "rival": np.full(n, -1, dtype=np.int32),
+        "challenger": np.full(n, -1, dtype=np.int32),
         "planned_chance": np.ones(n),
-        "rival_chance": np.zeros(n),
-        "lead": np.zeros(n),
+        "challenger_chance": np.zeros(n),
+        "estimated_gain": np.zeros(n),
         "is_failure": np.zeros(n, dtype=bool),
         "max_key_share": MAX_KEY_SHARE,
     }

@@ -35,7 +35,7 @@ from coe.eval.probe_plan import Bars, chances_of_luck, run_plan
 from coe.router.protocols import Encoder
 from coe.router.section import PluginConfig
 from coe.training.expert_map import measure_quality, row_numbers
-from coe.training.onboarding import MOST_LUCKY, joined_evidence, with_newcomer
+from coe.training.onboarding import MAX_LUCK, joined_evidence, with_newcomer
 
 BLOCK = 500
 SHARE = 0.2
@@ -237,7 +237,7 @@ def join(loop: Retraining, name: str) -> None:
     scores[np.isin(np.arange(len(scores)), chosen, invert=True), column] = np.nan
     loop.world = replace(loop.world, probes=replace(graded, scores=scores))
     loop.experts = (*loop.experts, name)
-    loop.take_over(with_newcomer(joined, np.array(serving), luck <= MOST_LUCKY), loop.experts)
+    loop.take_over(with_newcomer(joined, np.array(serving), luck <= MAX_LUCK), loop.experts)
 
 
 def gains_of(expert: str, moment: Moment, rows: IntArray, world: World) -> Float64Array:

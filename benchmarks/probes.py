@@ -14,8 +14,8 @@ import argparse
 import numpy as np
 
 from coe.base.shares import wilson_interval
-from coe.eval.probe_plan import Bars, chances_of_luck, run_plan, simulated
-from coe.training.onboarding import MOST_LUCKY
+from coe.eval.probe_plan import Bars, chances_of_luck, run_plan, simulate_experts
+from coe.training.onboarding import MAX_LUCK
 
 CATEGORIES, SPECIAL = 16, 3
 SERVES, BETTER, SERVES_STDERR = 0.75, 0.95, 0.03
@@ -29,7 +29,7 @@ def one_run(seed: int, room: int, budget: int, elsewhere: float | None) -> tuple
     truth = np.full((1, CATEGORIES), SERVES if elsewhere is None else elsewhere)
     special = rng.permutation(CATEGORIES)[: 0 if elsewhere is None else SPECIAL]
     truth[0, special] = BETTER
-    given = chances_of_luck(bars, budget, *run_plan(bars, budget, simulated(truth, rng))) <= MOST_LUCKY
+    given = chances_of_luck(bars, budget, *run_plan(bars, budget, simulate_experts(truth, rng))) <= MAX_LUCK
     is_special = np.isin(np.arange(CATEGORIES), special)
     return bool(given[is_special].any()), bool(given[~is_special].any())
 

@@ -29,7 +29,7 @@ from coe.eval.metrics.intervals import bootstrap_means, percentile_interval
 from coe.eval.routing import baselines
 from coe.eval.routing.routing_request import RoutingRequest
 from coe.eval.routing.routing_run import load, run_trial
-from coe.eval.routing.strategy_arms import planned
+from coe.eval.routing.strategy_arms import play_plan
 from coe.eval.routing.table_fit import TableRequest, fit_table
 from coe.eval.routing.trial import Trial
 from coe.eval.routing.trial_tables import Tables
@@ -106,7 +106,7 @@ def measured(case: Case, fit: OutcomeTable, test: OutcomeTable, cache: Path) -> 
     for name, policy in policies.items():
         plan = router.policy(name).plan
         if plan is not None:
-            played = planned(router, trial, plan)
+            played = play_plan(router, trial, plan)
             served, calls = played.served, played.asked.astype(np.float64)
             arms[name] = (trial.scores[np.arange(len(served)), served], calls)
         else:

@@ -25,7 +25,7 @@ from coe.cli.progress import silent
 from coe.eval.metrics.intervals import bootstrap_means, percentile_interval
 from coe.eval.routing.routing_request import RoutingRequest
 from coe.eval.routing.routing_run import load, run_trial
-from coe.eval.routing.strategy_arms import planned
+from coe.eval.routing.strategy_arms import play_plan
 from coe.eval.routing.table_fit import TableRequest, fit_table
 from coe.eval.routing.trial_tables import Tables
 from coe.router.config.policy import Budgets, PolicyConfig
@@ -67,7 +67,7 @@ def played(case: Case, fit: OutcomeTable, test: OutcomeTable, split: int, cache:
         for limit in case.limits:
             plan = router.policy(str(limit)).plan
             assert plan is not None, "the tables have answers"
-            played = planned(router, trial, plan)
+            played = play_plan(router, trial, plan)
             served, calls = played.served, played.asked
             score = trial.scores[np.arange(len(served)), served].mean()
             used = (calls @ trial.sizes_b).mean() / limit

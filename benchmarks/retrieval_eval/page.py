@@ -12,7 +12,7 @@ from benchmarks.retrieval_eval.records import (
 )
 from coe.eval.metrics.intervals import Estimate
 from coe.eval.report import drawing
-from coe.eval.report.page import Chart, Column, Figure, Page, Section, cell_of, facts_of, stated, table_of
+from coe.eval.report.page import Chart, Column, Figure, Page, Section, cell_of, cite, facts_of, table_of
 
 VERDICTS = {
     "good": "Routing beats the best plain way",
@@ -148,12 +148,12 @@ def headline(mean: Mapping[str, ArmScore], left_out: Mapping[str, ArmScore]) -> 
     plain = best_plain(mean)
     text = f"Routing has nDCG@10 {coe.ndcg_at_10:.3f}, base {base.ndcg_at_10:.3f} and the best plain way "
     text += (
-        f"(\u201c{LABELS[plain]}\u201d) {mean[plain].ndcg_at_10:.3f}: routing adds {stated(mean[plain].lead, change)}."
+        f"(\u201c{LABELS[plain]}\u201d) {mean[plain].ndcg_at_10:.3f}: routing adds {cite(mean[plain].lead, change)}."
     )
     if "hybrid" in left_out:
         unknown, hybrid = left_out["coe"], left_out["hybrid"]
         text += f" With each collection unknown it has {unknown.ndcg_at_10:.3f}, a plain fusion of base and BM25 "
-        text += f"{hybrid.ndcg_at_10:.3f}: {stated(hybrid.lead, change)}."
+        text += f"{hybrid.ndcg_at_10:.3f}: {cite(hybrid.lead, change)}."
     return text
 
 
@@ -169,7 +169,7 @@ def losses(reports: Mapping[str, CollectionReport]) -> tuple[str, ...]:
         coe, best = report.arms["coe"], report.arms["collection_oracle"]
         if coe.gain.mean < 0:
             certain = "more than chance explains" if coe.gain.interval[1] < 0 else "within chance"
-            found.append(f"{name}: {stated(coe.gain, change)} against base, {certain}.")
+            found.append(f"{name}: {cite(coe.gain, change)} against base, {certain}.")
         elif coe.ndcg_at_10 < best.ndcg_at_10:
             expert = max((e for e in report.experts if "+" not in e), key=lambda e: report.experts[e])
             missed = best.ndcg_at_10 - coe.ndcg_at_10

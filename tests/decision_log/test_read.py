@@ -9,7 +9,7 @@ from coe.decision_log.decision_record import OUR_FAULTS, DecisionRecord, Termina
 from coe.decision_log.feedback_types import Feedback, FeedbackKind, ImplicitKind
 from coe.decision_log.read import has_failed, implicit_kinds, read_reasked, read_records, read_rewards
 from coe.router.types import DecisionReason
-from coe.training.log_table import collect
+from coe.training.log_table import build_table
 from tests.training.log_records import record as any_record
 
 DATABASES = ("sqlite",)
@@ -58,13 +58,13 @@ def of_named_expert(seq: int) -> DecisionRecord:
 
 def test_an_expert_that_the_client_named_teaches_nothing_and_is_not_traffic():
     """It was not chosen, so its reward says nothing of the choice, and its category is unknown."""
-    log = collect([record(0), of_named_expert(1)], {"d0": 1.0, "d1": 1.0})
+    log = build_table([record(0), of_named_expert(1)], {"d0": 1.0, "d1": 1.0})
     assert (log.at.tolist(), dict(log.traffic)) == ([10.0], {"code": 1})
     assert dict(log.dropped) == {"the client named the expert": 1}
 
 
 def test_what_coe_asked_itself_teaches_nothing_and_is_not_traffic():
-    log = collect([record(0), record(1, is_probe=True)], {"d0": 1.0, "d1": 1.0})
+    log = build_table([record(0), record(1, is_probe=True)], {"d0": 1.0, "d1": 1.0})
     assert (log.at.tolist(), dict(log.traffic)) == ([10.0], {"code": 1})
     assert dict(log.dropped) == {"asked by coe itself": 1}
 

@@ -20,7 +20,7 @@ from coe.router.config.composition import load_config
 from coe.router.reading.features import to_bytes
 from coe.router.types import GENERAL, Query, QueryFacts
 from coe.training.datasets.outcome_rows import write_outcomes
-from coe.training.fit_inputs import labelled_queries, opened_encoder
+from coe.training.fit_inputs import labelled_queries, open_encoder
 from coe.training.learned_map import explored_shares
 from coe.training.types import OutcomeTable
 from tests.training.log_records import record
@@ -76,7 +76,7 @@ async def test_an_expert_that_falls_is_left_within_the_day_and_nothing_worse_tak
     assert first.expert_of()[FALLS] == OWN[FALLS]
     loser = first.expert_of()[FALLS]
     queries = [query for query in labelled_queries(config, seed_folder()) if query.category != GENERAL]
-    vectors = opened_encoder(config.router.encoder, tmp_path / "cache").encode([query.text for query in queries])
+    vectors = open_encoder(config.router.encoder, tmp_path / "cache").encode([query.text for query in queries])
     of = np.array([rows.index(query.category) for query in queries])
     is_falling = of == rows.index(FALLS)
     chance = np.where(is_falling, SHARE / is_falling.sum(), (1.0 - SHARE) / (~is_falling).sum())

@@ -16,7 +16,7 @@ from aiohttp.test_utils import TestServer
 
 from coe.base.errors import ConfigError, DataError, RouterError
 from coe.base.journal import Journal
-from coe.eval.answers import Answer, counts
+from coe.eval.answers import Answer, token_counts
 from coe.eval.collect import Collection, collect
 from coe.eval.collect_command import load_request
 from coe.eval.collect_request import CollectOptions, CollectRequest
@@ -136,10 +136,12 @@ async def test_answers_are_graded_into_a_table(fake: FakeExperts, tmp_path: Path
 
 def test_a_cached_prompt_of_an_answer_costs_less() -> None:
     usage = {"prompt_tokens": 100, "completion_tokens": 10, "prompt_tokens_details": {"cached_tokens": 80}}
-    answer = Answer.model_validate_json(Answer(key="k", probe_id="p", expert="e", **counts(usage)).model_dump_json())
+    answer = Answer.model_validate_json(
+        Answer(key="k", probe_id="p", expert="e", **token_counts(usage)).model_dump_json()
+    )
     facts = ModelFacts(price=Price({"input": 10.0, "output": 50.0, "cache_read": 1.0}))
     assert cost_usd(answer, facts) == pytest.approx((20 * 10 + 80 * 1 + 10 * 50) / 1e6)
-    unknown = Answer(key="k", probe_id="p", expert="e", **counts({"prompt_tokens": 100}))
+    unknown = Answer(key="k", probe_id="p", expert="e", **token_counts({"prompt_tokens": 100}))
     assert cost_usd(unknown, facts) is None
 
 

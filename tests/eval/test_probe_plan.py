@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.probes import one_run
-from coe.eval.probe_plan import Bars, chances_of_luck, run_plan, simulated
+from coe.eval.probe_plan import Bars, chances_of_luck, run_plan, simulate_experts
 from coe.router.quality import QualityMatrix, cautious_quality, reference_of
-from coe.training.onboarding import MOST_LUCKY, with_newcomer
+from coe.training.onboarding import MAX_LUCK, with_newcomer
 
 RUNS = 100
 
@@ -21,14 +21,14 @@ def test_64_probes_find_a_specialist_in_nine_of_ten_runs() -> None:
 
 def test_an_expert_that_is_nowhere_better_is_given_a_category_at_the_stated_rate() -> None:
     _, fooled = np.mean([one_run(seed, 40, 64, None) for seed in range(RUNS)], axis=0)
-    assert 0.02 <= fooled <= MOST_LUCKY + 0.05  # two standard errors of 100 runs
+    assert 0.02 <= fooled <= MAX_LUCK + 0.05  # two standard errors of 100 runs
 
 
 def test_probes_go_where_the_expert_is_better() -> None:
     truth = np.full((1, 16), 0.5)
     truth[0, 11] = 1.0
     bars = Bars(np.full(16, 0.75), np.zeros(16), np.full(16, 30.0))
-    _, counts = run_plan(bars, 64, simulated(truth, np.random.default_rng(0)))
+    _, counts = run_plan(bars, 64, simulate_experts(truth, np.random.default_rng(0)))
     assert counts.sum() == 64
     assert counts[0].argmax() == 11
     assert counts[0].min() == 1  # every category was looked at
@@ -36,11 +36,11 @@ def test_probes_go_where_the_expert_is_better() -> None:
 
 def test_nothing_is_asked_beyond_what_there_is() -> None:
     bars = Bars(np.full(3, 0.5), np.zeros(3), np.array([2.0, 0.0, 7.0]))
-    sums, counts = run_plan(bars, 64, simulated(np.ones((1, 3)), np.random.default_rng(0)))
+    sums, counts = run_plan(bars, 64, simulate_experts(np.ones((1, 3)), np.random.default_rng(0)))
     np.testing.assert_array_equal(counts, [[2, 0, 7]])
     luck = chances_of_luck(bars, 64, sums, counts)
     assert luck[1] == 1.0
-    assert luck[2] < MOST_LUCKY < luck[0]
+    assert luck[2] < MAX_LUCK < luck[0]
 
 
 def test_a_dearer_expert_has_to_be_better_by_its_price() -> None:
@@ -48,7 +48,7 @@ def test_a_dearer_expert_has_to_be_better_by_its_price() -> None:
     answers = np.array([[19.0]]), np.array([[20.0]])
     cheap, dear = (Bars(np.array([level]), np.zeros(1), np.array([20.0])) for level in (0.5, 0.95))
     assert chances_of_luck(cheap, 20, *answers)[0] < 0.01
-    assert chances_of_luck(dear, 20, *answers)[0] > MOST_LUCKY
+    assert chances_of_luck(dear, 20, *answers)[0] > MAX_LUCK
 
 
 def test_what_is_not_proven_is_not_taken_even_by_the_best_expert_on_average() -> None:

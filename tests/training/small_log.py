@@ -39,9 +39,9 @@ def log_table(
         "key": np.full(n, UNLIMITED, dtype=np.int64),
         "is_failure": np.zeros(n, dtype=bool),
         "planned": np.full(n, EXPERTS.index("ruby"), dtype=np.int32),
-        "rival": np.full(n, EXPERTS.index("emerald"), dtype=np.int32),
+        "challenger": np.full(n, EXPERTS.index("emerald"), dtype=np.int32),
         "planned_chance": np.full(n, 0.5),
-        "rival_chance": np.full(n, 0.5),
-        "lead": np.full(n, 0.1),
+        "challenger_chance": np.full(n, 0.5),
+        "estimated_gain": np.full(n, 0.1),
     }
     return LogTable(**{**columns, **changes})

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coe.training.bets import ENOUGH, MOST_STAKE, OWN, SHARES_OF_LEAD, Bets, bets_on, capital_of, means_before
+from coe.training.bets import (
+    CHALLENGER_EVIDENCE,
+    MAX_STAKE,
+    PLANNED_GAIN_SHARES,
+    PROMOTION_EVIDENCE,
+    Bets,
+    bets_on,
+    capital_of,
+    means_before,
+)
 from coe.training.change_points import ChangePoint
 from coe.training.log_table import LogTable
 from tests.gateway.small_router import EXPERTS
@@ -37,12 +46,12 @@ def drawn(
     """n answers, of emerald with that chance, liked by the rates of ruby and of emerald."""
     is_rival = rng.random(n) < share
     reward = (rng.random(n) < np.where(is_rival, rates[1], rates[0])).astype(float)
-    chances = {"rival_chance": np.full(n, share), "planned_chance": np.full(n, 1 - share)}
+    chances = {"challenger_chance": np.full(n, share), "planned_chance": np.full(n, 1 - share)}
     return log_table([row] * n, np.where(is_rival, "emerald", "ruby").tolist(), reward.tolist(), **chances | more)
 
 
 def test_bets_have_their_reference_values() -> None:
-    chances = {"rival_chance": np.array([0.8, 0.8, 0.5]), "planned_chance": np.array([0.2, 0.2, 0.5])}
+    chances = {"challenger_chance": np.array([0.8, 0.8, 0.5]), "planned_chance": np.array([0.2, 0.2, 0.5])}
     found = bets(log_table(["red"] * 3, ["emerald", "ruby", "emerald"], [1.0, 1.0, 0.0], **chances))
     usual = [0.5, (20 * 0.5 + 1) / 21, (20 * 0.5 + 2) / 22]
     gains = [(1 - usual[0]) / 0.8, -(1 - usual[1]) / 0.2, (0 - usual[2]) / 0.5]
@@ -50,11 +59,11 @@ def test_bets_have_their_reference_values() -> None:
     square = [1.0, (20 + gains[0] ** 2) / 21, (20 + gains[0] ** 2 + gains[1] ** 2) / 22]
     lost = [0.5 / 0.2, usual[1] / 0.2, usual[2] / 0.5]
     pairs = list(zip(square, lost, strict=True))
-    stakes = [[min(0.1 * part / each, MOST_STAKE / most) for part in SHARES_OF_LEAD] for each, most in pairs]
+    stakes = [[min(0.1 * part / each, MAX_STAKE / most) for part in PLANNED_GAIN_SHARES] for each, most in pairs]
     growth = np.log([[1 + stake * gain for stake in own] for own, gain in zip(stakes, gains, strict=True)])
     assert found.growth == pytest.approx(growth)
     assert found.capital == pytest.approx(np.exp(growth.sum(axis=0)).mean())
-    assert found.own == {(0, EMERALD): pytest.approx(found.capital)}
+    assert found.capital_by_challenger == {(0, EMERALD): pytest.approx(found.capital)}
 
 
 def test_a_price_and_a_weight_have_their_reference_values() -> None:
@@ -62,8 +71,8 @@ def test_a_price_and_a_weight_have_their_reference_values() -> None:
     prices = FREE.copy()
     prices[0, EMERALD] = 0.06
     found = bets(log_table(["red"], ["emerald"], [0.0], weight=np.array([3.0])), prices=prices)
-    gain, most_lost = -3 * 0.5 / 0.5 - 0.06, 3 * 0.5 / 0.5 + 0.06
-    stakes = np.minimum((0.1 - 0.06) * SHARES_OF_LEAD / 1.0, MOST_STAKE / most_lost)
+    gain, worst_loss = -3 * 0.5 / 0.5 - 0.06, 3 * 0.5 / 0.5 + 0.06
+    stakes = np.minimum((0.1 - 0.06) * PLANNED_GAIN_SHARES / 1.0, MAX_STAKE / worst_loss)
     assert found.gain == pytest.approx([gain])
     assert found.growth == pytest.approx(np.log1p(stakes * gain)[None])
 
@@ -74,8 +83,8 @@ def test_no_bet_loses_more_than_half_of_the_capital(seed: int) -> None:
     rng, n = np.random.default_rng(seed), 30
     chance, prices = rng.uniform(0.1, 0.9, n), FREE.copy()
     prices[0, EMERALD] = rng.uniform(-0.02, 1.0)
-    chances = {"rival_chance": chance, "planned_chance": 1 - chance}
-    log = drawn(rng, n, (0.5, 0.5), weight=rng.uniform(0, 10, n), lead=rng.uniform(-1, 5, n), **chances)
+    chances = {"challenger_chance": chance, "planned_chance": 1 - chance}
+    log = drawn(rng, n, (0.5, 0.5), weight=rng.uniform(0, 10, n), estimated_gain=rng.uniform(-1, 5, n), **chances)
     assert bets(log, prices=prices).growth.min() >= np.log(0.5) - 1e-9
 
 
@@ -100,10 +109,10 @@ def test_means_are_of_what_came_before_in_the_same_group() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"lead": np.full(60, -0.1)},
-        {"rival": np.full(60, -1, dtype=np.int32)},
+        {"estimated_gain": np.full(60, -0.1)},
+        {"challenger": np.full(60, -1, dtype=np.int32)},
         {"planned": np.full(60, PLAIN, dtype=np.int32)},
-        {"rival_chance": np.full(60, 0.05), "planned_chance": np.full(60, 0.95)},
+        {"challenger_chance": np.full(60, 0.05), "planned_chance": np.full(60, 0.95)},
     ],
 )
 def test_what_nobody_was_ahead_in_or_hardly_tried_is_no_bet(change: dict[str, np.ndarray]) -> None:
@@ -138,9 +147,11 @@ def test_nobody_wins_who_is_not_better(share: float) -> None:
     """Three challengers that are as good, whatever is predicted of them: the capital ever reaches 20 in 5% at most."""
     rng, hits = np.random.default_rng(2), 0
     for _ in range(300):
-        parts = [drawn(rng, 300, (0.6, 0.6), share=share, row=row, lead=rng.uniform(0, 0.2, 300)) for row in ROWS]
+        parts = [
+            drawn(rng, 300, (0.6, 0.6), share=share, row=row, estimated_gain=rng.uniform(0, 0.2, 300)) for row in ROWS
+        ]
         growth = np.concatenate([bets(part).growth for part in parts]).cumsum(axis=0)
-        hits += max(capital_of(each) for each in growth[::10]) >= ENOUGH
+        hits += max(capital_of(each) for each in growth[::10]) >= PROMOTION_EVIDENCE
     assert hits <= 0.05 * 300
 
 
@@ -154,13 +165,13 @@ def test_a_better_challenger_moves_its_category_alone() -> None:
     )
     found = bets(both)
     assert found.is_enough
-    assert found.own[0, EMERALD] > OWN > found.own[1, EMERALD]
+    assert found.capital_by_challenger[0, EMERALD] > CHALLENGER_EVIDENCE > found.capital_by_challenger[1, EMERALD]
     assert found.moves() == {0: EMERALD}
     assert bets(worse).moves() == {}
 
 
-ARRAYS = ("category", "expert", "reward", "weight", "at", "key", "is_failure", "planned", "rival")
-ARRAYS += ("planned_chance", "rival_chance", "lead")
+ARRAYS = ("category", "expert", "reward", "weight", "at", "key", "is_failure", "planned", "challenger")
+ARRAYS += ("planned_chance", "challenger_chance", "estimated_gain")
 
 
 def test_no_key_decides_alone() -> None:
@@ -170,9 +181,9 @@ def test_no_key_decides_alone() -> None:
     loud = drawn(rng, n, (0.0, 1.0), key=np.full(n, 40), max_key_share=0.2)
     merged = {name: np.concatenate([getattr(log, name), getattr(loud, name)]) for name in ARRAYS}
     both = LogTable(ROWS, EXPERTS, **merged, max_key_share=0.2)
-    assert bets(replace(both, max_key_share=1.0)).capital > ENOUGH
+    assert bets(replace(both, max_key_share=1.0)).capital > PROMOTION_EVIDENCE
     found = bets(both)
-    assert found.without_one < ENOUGH / 4
+    assert found.without_any_key < PROMOTION_EVIDENCE / 4
     assert found.moves() == {}
 
 
@@ -180,7 +191,7 @@ def test_too_few_keys_win_nothing() -> None:
     rng = np.random.default_rng(5)
     log = drawn(rng, 400, (0.1, 0.9), key=rng.integers(0, 4, 400), max_key_share=0.2)
     assert bets(log).capital == 1.0
-    assert bets(replace(log, max_key_share=1.0)).capital > ENOUGH
+    assert bets(replace(log, max_key_share=1.0)).capital > PROMOTION_EVIDENCE
 
 
 def test_answers_count_by_how_rarely_their_kind_is_rated() -> None:

@@ -9,7 +9,7 @@ from coe.router.section import PluginConfig
 from coe.router.types import Metric
 from coe.training.calibrate import (
     MIN_OUTSIDE,
-    STRANGENESS_WEIGHTS,
+    OOD_WEIGHTS,
     distance_to_others,
     error_auroc,
     fit_temperature,
@@ -61,7 +61,7 @@ def test_distance_counts_when_it_tells_wrong_from_right(is_far_wrong: bool) -> N
         rng=rng,
     )
     weight = float(state["weight"][0])
-    assert weight in STRANGENESS_WEIGHTS
+    assert weight in OOD_WEIGHTS
     assert (weight > 0) is is_far_wrong
     Uncertainty.from_state(state, alpha=0.1)
 

@@ -23,18 +23,18 @@ from coe.router.reading.features import to_bytes
 from coe.router.reading.uncertainty import apply_mix, risk_threshold
 from coe.router.types import QueryFacts
 from coe.training.category_mix import (
-    LEAST_SHARE,
+    MIN_SHARE,
     MIX_MOVED,
     asked_queries,
     estimate_mix,
+    fit_shares,
     prior_ratio,
     read_asked,
-    reweighed,
-    shares_of,
+    reweight,
     total_variation,
 )
 from coe.training.fit_inputs import RetrainRequest, labelled_queries, read_inputs
-from coe.training.stage_check import fitted_stage, with_stage
+from coe.training.stage_check import fit_stage, with_stage
 from tests.training.log_records import record
 from tests.training.trained_folder import make_trained
 
@@ -46,7 +46,7 @@ HALVES = np.array([0.5, 0.5])
 def test_em_finds_the_shares_that_a_confusion_of_one_in_five_explains(likely_first: float, share: float) -> None:
     """A share a looks like the first category: 0.8 of what is of it and 0.2 of the rest, so q = (a - 0.2) / 0.6."""
     probs = np.array([[0.8, 0.2], [0.2, 0.8]], np.float32)
-    found = shares_of(probs, HALVES, np.array([likely_first, 1 - likely_first]), HALVES)
+    found = fit_shares(probs, HALVES, np.array([likely_first, 1 - likely_first]), HALVES)
     assert found[0] == pytest.approx(share, abs=0.01)
 
 
@@ -58,7 +58,7 @@ def test_em_recovers_any_mix_of_what_stage_1_can_tell_apart(k: int, seed: int) -
     source, true = rng.dirichlet([4.0] * k), rng.dirichlet([2.0] * k)
     joint = source[:, None] * look
     probs = (joint / joint.sum(axis=0)).T
-    found = shares_of(probs, source, true @ look, source)
+    found = fit_shares(probs, source, true @ look, source)
     assert found.sum() == pytest.approx(1)
     assert total_variation(found, true) < 0.01
 
@@ -106,7 +106,7 @@ def test_what_one_key_asks_again_and_again_moves_nothing() -> None:
 
 def test_a_category_that_nobody_asks_keeps_a_tenth_of_its_share() -> None:
     ratio = prior_ratio(np.array([1.0, 0.0]), HALVES)
-    assert ratio[1] == pytest.approx(LEAST_SHARE, rel=0.06)
+    assert ratio[1] == pytest.approx(MIN_SHARE, rel=0.06)
     assert ratio @ HALVES == pytest.approx(1)
     few = estimate_mix(
         np.full((50, 2), 0.5, np.float32), np.arange(50), np.ones(50), np.full((2, 2), 9), np.random.default_rng(0)
@@ -118,7 +118,7 @@ def test_a_mix_that_has_not_moved_changes_no_probability_and_no_doubt() -> None:
     rng = np.random.default_rng(2)
     probs, labels = drawn([1 / 3] * 3, 90, rng), np.arange(90) % 4
     state = {"held_out_scores": rng.random(97, dtype=np.float32), "weight": np.zeros(1, np.float32)}  # 7 of no query
-    shifted, found = reweighed(probs, labels, state, np.ones(3, np.float32))
+    shifted, found = reweight(probs, labels, state, np.ones(3, np.float32))
     np.testing.assert_allclose(shifted, probs, rtol=1e-5)
     np.testing.assert_allclose(found["held_out_scores"], state["held_out_scores"][:90], atol=1e-5)
     np.testing.assert_array_equal(found["held_out_weight"], 1)
@@ -182,7 +182,7 @@ def test_a_retrained_stage_1_expects_what_is_asked(trained: Path) -> None:
     before = configured_router(config, live)
     inputs = read_inputs(request, config, live, before, now=NOW, progress=silent)
     evidence = inputs.evidence(live.manifest.categories)
-    made = with_stage(live, fitted_stage(inputs, evidence))
+    made = with_stage(live, fit_stage(inputs, evidence))
     moved = made.manifest.metrics[MIX_MOVED]
     assert moved.n == 330
     assert moved.interval.low > 0.2

@@ -71,10 +71,10 @@ def log_of(category, expert, reward, *, at=None) -> LogTable:
         key=np.full(n, UNLIMITED),
         is_failure=np.zeros(n, dtype=bool),
         planned=np.asarray(expert, dtype=np.int32),
-        rival=np.full(n, -1, dtype=np.int32),
+        challenger=np.full(n, -1, dtype=np.int32),
         planned_chance=np.ones(n),
-        rival_chance=np.zeros(n),
-        lead=np.zeros(n),
+        challenger_chance=np.zeros(n),
+        estimated_gain=np.zeros(n),
     )
 
 

@@ -17,9 +17,9 @@ from coe.training.composites import (
     Pasted,
     fit_content,
     fit_shape,
-    material,
-    parts_that_ask_nothing,
-    pasted,
+    load_material,
+    negative_examples,
+    paste,
     read_composites,
 )
 
@@ -32,17 +32,17 @@ ASKS = [
 
 
 def test_the_material_has_each_kind_and_personas() -> None:
-    pieces, personas = material()
+    pieces, personas = load_material()
     assert len(pieces) >= 40
     assert len(personas) >= 20
     assert all(len(piece) >= 90 for piece in pieces)
-    assert not set(parts_that_ask_nothing(pieces, personas)) & set(ASKS)
+    assert not set(negative_examples(pieces, personas)) & set(ASKS)
 
 
 def test_the_detector_tells_asks_from_parts_that_it_has_not_seen() -> None:
-    pieces, personas = material()
+    pieces, personas = load_material()
     weights, offset = fit_content(ENCODER.encode, ENCODER.encode(ASKS[::2]), pieces[::2], personas[::2])
-    others = parts_that_ask_nothing(pieces[1::2], personas[1::2])
+    others = negative_examples(pieces[1::2], personas[1::2])
     unseen = ENCODER.encode([*ASKS[1::2], *others]) @ weights + offset
     labels = np.repeat([1, 0], [len(ASKS[1::2]), len(others)])
     assert roc_auc_score(labels, unseen) > 0.95
@@ -50,8 +50,8 @@ def test_the_detector_tells_asks_from_parts_that_it_has_not_seen() -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_pasted_ask_keeps_its_words_and_all_of_the_material(seed: int) -> None:
-    piece = material()[0][0]
-    made = pasted("shorten it", piece, np.random.default_rng(seed))
+    piece = load_material()[0][0]
+    made = paste("shorten it", piece, np.random.default_rng(seed))
     assert made.count("shorten it") == 1
     assert set(piece.split()) <= set(made.split())
 
@@ -75,7 +75,7 @@ def test_few_short_queries_give_neither() -> None:
 
 def test_the_ask_of_a_request_is_found_by_its_shape_too() -> None:
     """By their vectors alone, sentences of the material that look like asks are taken for it more often."""
-    pieces, personas = material()
+    pieces, personas = load_material()
     rng = np.random.default_rng(3)
     content = fit_content(ENCODER.encode, ENCODER.encode(ASKS), pieces[::2], personas)
     seen, unseen = (

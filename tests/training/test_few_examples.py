@@ -6,7 +6,14 @@ import numpy as np
 
 from coe.router.reading.uncertainty import normalised_entropy, risk_threshold
 from coe.router.types import FloatArray
-from coe.training.calibrate import FEW_EXAMPLES, MOST_OF_ONE, beside_strangers, is_new, spread_out, sure_of
+from coe.training.calibrate import (
+    FEW_EXAMPLES,
+    MAX_EXAMPLES_PER_KEY,
+    augment_new_categories,
+    is_new,
+    select_new_examples,
+    with_ood_queries,
+)
 from coe.training.category_mix import AskedQueries
 from coe.training.stage_one import LabelledEmbeddings, fit_stage_one, label_counts, new_categories_of
 from tests.training.test_fit import request
@@ -21,13 +28,15 @@ def test_a_category_is_new_if_it_is_small_by_itself_and_beside_the_others() -> N
 def test_a_new_category_is_spread_as_others_are_about_its_own_queries() -> None:
     rng = np.random.default_rng(0)
     known = clouds([200, 200, 5], rng)
-    rows, labels = spread_out(known.embeddings, known.labels, np.array([False, False, True]), rng)
+    rows, labels = augment_new_categories(known.embeddings, known.labels, np.array([False, False, True]), rng)
     assert labels.tolist() == [2] * 195
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
     assert rows[:, 2].mean() > 3 * abs(rows[:, :2]).mean(axis=0).max() / 2
     own = known.embeddings[known.labels == 2]
     assert rows.std(axis=0)[3:].mean() > own.std(axis=0)[3:].mean()
-    nothing, _ = spread_out(known.embeddings[:400], known.labels[:400], np.array([False, False, False]), rng)
+    nothing, _ = augment_new_categories(
+        known.embeddings[:400], known.labels[:400], np.array([False, False, False]), rng
+    )
     assert nothing.shape == (0, 8)
 
 
@@ -42,8 +51,8 @@ def test_a_new_category_makes_doubt_strict_by_the_queries_that_it_lacks() -> Non
         "weight": np.ones(1, np.float32),
     }
     new = np.array([False, False, True])
-    assert len(beside_strangers(before, known_half(unseen), labels, new)["held_out_scores"]) == 170 + 38
-    found = beside_strangers(before, unseen, labels, new)
+    assert len(with_ood_queries(before, known_half(unseen), labels, new)["held_out_scores"]) == 170 + 38
+    found = with_ood_queries(before, unseen, labels, new)
     assert len(found["held_out_scores"]) == 170 + 76
     np.testing.assert_array_equal(found["held_out_scores"][:170], before["held_out_scores"])
     assert not found["held_out_correct"][170:].any()
@@ -52,9 +61,9 @@ def test_a_new_category_makes_doubt_strict_by_the_queries_that_it_lacks() -> Non
     assert (np.abs(added[:, None] - likely).min(axis=1) < 0.05).all()
     scores, right = found["held_out_scores"], found["held_out_correct"].astype(bool)
     assert risk_threshold(scores, right, 0.1) < risk_threshold(scores[:170], right[:170], 0.1)
-    assert beside_strangers(before, unseen, labels, np.zeros(3, dtype=bool)) == before
+    assert with_ood_queries(before, unseen, labels, np.zeros(3, dtype=bool)) == before
     asked = {**before, "held_out_weight": np.ones(170, np.float32)}
-    weight = beside_strangers(asked, unseen, labels, new, np.array([1, 1, 0.5], np.float32))["held_out_weight"]
+    weight = with_ood_queries(asked, unseen, labels, new, np.array([1, 1, 0.5], np.float32))["held_out_weight"]
     assert weight[170:].tolist() == [0.5] * 76
 
 
@@ -68,8 +77,8 @@ def known_half(unseen: FloatArray) -> FloatArray:
 def test_only_sure_queries_of_a_new_category_become_examples_and_few_of_one_voice() -> None:
     probs = np.array([[0.1, 0.9]] * 8 + [[0.5, 0.5], [0.95, 0.05], [0.2, 0.8]], np.float32)
     cluster = np.array([1] * 8 + [2, 3, 4])
-    rows, labels = sure_of(probs, np.array([False, True]), cluster)
-    assert rows.tolist() == [*range(MOST_OF_ONE), 10]
+    rows, labels = select_new_examples(probs, np.array([False, True]), cluster)
+    assert rows.tolist() == [*range(MAX_EXAMPLES_PER_KEY), 10]
     assert (labels == 1).all()
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from coe.router.config.feedback import FeedbackConfig
 from coe.training.evidence import gather_evidence
-from coe.training.log_table import LogTable, collect
+from coe.training.log_table import LogTable, build_table
 from tests.gateway.small_router import EXPERTS
 from tests.training.log_records import record
 from tests.training.small_log import log_table, outcomes
@@ -30,7 +30,7 @@ def test_what_a_judge_preferred_is_read_beside_what_people_rated():
     said = {"d0": [("left", "right", 1.0), ("left", "third", 0.5)], "d1": [("other", "right", 1.0)]}
     keys = ("one", "two", "two", "one")
     records = [record(seq, key_id=key, text="again") for seq, key in enumerate(keys)]
-    log = collect(records, {"d2": 1.0, "d3": 0.0}, preferences=said)
+    log = build_table(records, {"d2": 1.0, "d3": 0.0}, preferences=said)
     pairs = log.judged
     assert pairs is not None
     assert [pairs.experts[number] for number in pairs.expert] == ["left", "right", "left", "third"]
@@ -43,15 +43,15 @@ def test_what_a_judge_preferred_is_read_beside_what_people_rated():
 def test_nothing_is_learned_from_pairs_of_a_key_that_weighs_nothing():
     records, said = [record(0, key_id="spam"), record(1, key_id="one")], {"d0": [("left", "right", 1.0)]}
     feedback = FeedbackConfig(key_weights={"spam": 0.0})
-    assert collect(records, {"d1": 1.0}, feedback=feedback, preferences=said).judged is None
-    assert collect(records, {"d1": 1.0}, preferences=said).judged is not None
+    assert build_table(records, {"d1": 1.0}, feedback=feedback, preferences=said).judged is None
+    assert build_table(records, {"d1": 1.0}, preferences=said).judged is not None
 
 
 def test_pairs_of_a_key_count_as_its_weight_says_and_at_most_once():
     keys = {"half": 0.5, "full": 1.0, "double": 2.0}
     records = [record(number, key_id=key) for number, key in enumerate(keys)]
     said = {each.decision_id: [("left", "right", 1.0)] for each in records}
-    pairs = collect(records, {"d0": 1.0}, feedback=FeedbackConfig(key_weights=keys), preferences=said).judged
+    pairs = build_table(records, {"d0": 1.0}, feedback=FeedbackConfig(key_weights=keys), preferences=said).judged
     assert pairs.weight.tolist() == [0.5, 0.5, 1.0, 1.0, 1.0, 1.0]
 
     graded = outcomes(("red", "green") * 10, [[0.5, 0.5, 0.4]] * 20)
@@ -63,14 +63,14 @@ def test_pairs_of_a_key_count_as_its_weight_says_and_at_most_once():
 def test_pairs_are_part_of_what_a_log_is_known_by():
     records = [record(0)]
     plain, left, right = (
-        collect(records, {"d0": 1.0}, preferences=said).fingerprint
+        build_table(records, {"d0": 1.0}, preferences=said).fingerprint
         for said in ({}, {"d0": [("left", "right", 1.0)]}, {"d0": [("left", "right", 0.0)]})
     )
     assert len({plain, left, right}) == 3
 
 
 def test_without_a_judge_nothing_is_read():
-    assert collect([record(0)], {"d0": 1.0}).judged is None
+    assert build_table([record(0)], {"d0": 1.0}).judged is None
 
 
 @pytest.mark.parametrize(("value", "lead"), [(1.0, 0.9), (0.5, 0.0), (0.0, -0.9)])

@@ -5,7 +5,7 @@ import pytest
 
 from coe.decision_log.decision_record import TerminalState
 from coe.router.config.feedback import FeedbackConfig
-from coe.training.log_table import NOTHING_TO_WEIGH, collect
+from coe.training.log_table import NOTHING_TO_WEIGH, build_table
 from tests.training.log_records import record
 
 
@@ -13,7 +13,7 @@ def test_the_silent_count_for_more():
     """Of facts all answers get feedback, of code one in five: five times the weight, but for shrinkage."""
     records = [record(seq, ("code", "facts")[seq % 2]) for seq in range(2000)]
     rewards = {f"d{seq}": 1.0 for seq in range(2000) if seq % 2 == 1 or seq % 10 == 0}
-    log = collect(records, rewards)
+    log = build_table(records, rewards)
     by_category = {name: log.weight[log.category == i] for i, name in enumerate(log.categories)}
     assert by_category["code"].mean() / by_category["facts"].mean() == pytest.approx(5, rel=0.1)
     assert log.weight.mean() == pytest.approx(1.0)
@@ -24,7 +24,7 @@ def test_the_silent_count_for_more():
 def test_keys_count_as_experts_yaml_says():
     records = [record(seq, key_id="half" if seq % 2 else "full") for seq in range(100)]
     rewards = {f"d{seq}": 0.5 for seq in range(100)}
-    log = collect(records, rewards, feedback=FeedbackConfig(key_weights={"half": 0.5}))
+    log = build_table(records, rewards, feedback=FeedbackConfig(key_weights={"half": 0.5}))
     assert log.weight[1] / log.weight[0] == pytest.approx(0.5)
     assert log.weight.mean() == pytest.approx(1.0)
 
@@ -34,10 +34,10 @@ def test_a_signal_tells_answers_apart_only_when_it_agrees():
     is_cut = {seq for seq in range(1000) if seq % 4 == 0}
     records = [record(seq, finish_reason="length" if seq in is_cut else "stop") for seq in range(1000)]
     rewards = {f"d{seq}": 0.0 if seq in is_cut else 1.0 for seq in range(1000) if seq in is_cut or seq % 16 == 1}
-    corrected = collect(records, rewards)
+    corrected = build_table(records, rewards)
     assert np.average(corrected.reward, weights=corrected.weight) == pytest.approx(0.75, abs=0.1)
     random = {f"d{seq}" for seq in range(0, 1000, 3)}
-    assert np.ptp(collect([record(seq) for seq in range(1000)], rewards, random).weight) == 0.0
+    assert np.ptp(build_table([record(seq) for seq in range(1000)], rewards, random).weight) == 0.0
 
 
 FAILED = {"state": TerminalState.UPSTREAM_ERROR, "served_expert": None, "status": 502}
@@ -47,7 +47,7 @@ def test_a_failure_stands_for_itself_and_a_reply_for_those_who_said_nothing():
     """One answer in ten is rated, all as good; a fifth of the requests fail: mean reward 0.8."""
     records = [record(seq, **(FAILED if seq % 5 == 0 else {})) for seq in range(2000)]
     rewards = {f"d{seq}": 1.0 for seq in range(2000) if seq % 10 == 1}
-    log = collect(records, rewards)
+    log = build_table(records, rewards)
     assert (log.is_failure.sum(), len(log)) == (400, 600)
     assert np.average(log.reward, weights=log.weight) == pytest.approx(0.8, abs=0.005)
     assert log.weight.mean() == pytest.approx(1.0)
@@ -56,16 +56,16 @@ def test_a_failure_stands_for_itself_and_a_reply_for_those_who_said_nothing():
 
 def test_a_rating_of_a_failure_changes_nothing():
     failed = [record(seq, **FAILED) for seq in range(3)]
-    log = collect([*failed, record(3)], {"d0": 1.0, "d3": 1.0})
+    log = build_table([*failed, record(3)], {"d0": 1.0, "d3": 1.0})
     assert log.reward.tolist() == [0.0, 0.0, 0.0, 1.0]
 
 
 def test_where_nobody_rates_failures_are_left_out():
     """Nothing is known then of the answers that they would be weighed against."""
-    log = collect([record(0), *(record(seq, **FAILED) for seq in range(1, 4))], {})
+    log = build_table([record(0), *(record(seq, **FAILED) for seq in range(1, 4))], {})
     assert len(log) == 0
     assert log.dropped == {"no feedback": 1, NOTHING_TO_WEIGH: 3}
 
 
 def test_an_empty_log_has_no_weights():
-    assert len(collect([], {}).weight) == 0
+    assert len(build_table([], {}).weight) == 0

@@ -122,7 +122,7 @@ def test_train_uses_published_scores_until_somebody_is_graded(
     registry = Registry(folder / "data" / "routers")
     assert train(folder) == 0, capsys.readouterr().err
     text = said(capsys)
-    assert "nobody is graded yet, so the map is that of published scores (OpenAI simple-evals, " in text
+    assert "no expert is graded yet, so published scores make the map (OpenAI simple-evals, " in text
     assert "right 0.59 at 0.00020 USD" in text
     assert "Without published scores, and not on the map: unheard" in text
     router = load_router(load_config(config), registry.folder(registry.live().version))

@@ -148,7 +148,7 @@ def test_a_challenger_takes_over_what_its_answers_win_and_bets_begin_anew(reques
     assert result.n_bets == 300
     assert result.capital > 1000
     assert [(c.category, c.live, c.candidate) for c in result.moves] == [("sql", "left", "right")], result.reason
-    assert result.reason.startswith("promote: right takes over sql from left: bets on 300 answers are at ")
+    assert result.reason.startswith("promote: right takes over sql from left: the evidence of 300 bets is ")
     live = Registry(request_.routers).live()
     assert (live.version, live.history) == (result.candidate, (before.version,))
     assert load_artifact(request_.routers / live.version).manifest.parents == (before.version,)
@@ -157,7 +157,7 @@ def test_a_challenger_takes_over_what_its_answers_win_and_bets_begin_anew(reques
     assert (again.n_bets, again.capital, again.since) == (0, 1.0, NOW.timestamp())
     assert again.progress.began == 0.0
     assert again.progress.over_first.interval.low > 0.1
-    assert "over the first map" in again.progress.words
+    assert "over the first map" in again.progress.summary
 
 
 @pytest.mark.parametrize("predicted", [(0.6, 0.4), (0.5, 0.5)])
@@ -193,7 +193,7 @@ def test_feedback_that_confirms_the_map_changes_nothing_round_after_round(reques
     for number in range(2):
         log_answers(request_, {"left": 0.9, "right": 0.2}, n=90, prefix=f"round{number}-", start=1000.0 + 100 * number)
         result = run_retrain(request_, now=NOW)
-        assert result.reason.startswith("decline: changes nothing: nobody is ahead of who serves by what is known")
+        assert result.reason.startswith("decline: changes nothing: no expert looks better than the serving one")
         assert "exploration is off" in result.reason
         assert retrain_json(result)["verdict"] == "decline"
     assert registry.live() == before
@@ -345,7 +345,7 @@ def test_the_result_says_what_was_used(request_, capsys):
     assert (shown["bets"], shown["capital"]) == (300, result.capital)
     assert shown["category_accuracy"]["difference"]["value"] == 0.0
     print_retrain(result)
-    assert result.progress.words in capsys.readouterr().out
+    assert result.progress.summary in capsys.readouterr().out
 
 
 def test_an_expert_that_changed_is_judged_by_what_it_does_now(request_):
@@ -454,4 +454,4 @@ def test_category_accuracy_is_judged_on_the_labels_that_were_held_out(request_):
     held_out = [query for query in asked if split_of(query.text) == "test"]
     assert 0 < len(held_out) < len(asked) / 2
     accuracy = result.stage
-    assert (accuracy.difference.n, accuracy.otherwise, accuracy.passes(0.02)) == (len(held_out), 0.0, False)
+    assert (accuracy.difference.n, accuracy.changed_share, accuracy.passes(0.02)) == (len(held_out), 0.0, False)

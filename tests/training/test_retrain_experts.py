@@ -16,9 +16,9 @@ from coe.router.config.composition import load_config
 from coe.router.model_files.artifact import load_artifact
 from coe.router.types import Query
 from coe.training.datasets.outcome_rows import write_outcomes
-from coe.training.learned_map import exploration_moved, explored_shares
+from coe.training.learned_map import explored_shares, traffic_shift
 from coe.training.onboarding import onboard
-from coe.training.retrain import LEAST_MOVE, run_retrain
+from coe.training.retrain import MIN_TRAFFIC_SHIFT, run_retrain
 from coe.training.summary import print_retrain
 from tests.training.test_retrain import CONFIG, EXPERTS, NOW, log_answers, outcome_table, request_
 
@@ -75,7 +75,7 @@ def test_a_live_router_that_stays_explores_by_the_newest_measurements(request_):
     assert after.expert_of() == before.expert_of()
     made, old = (load_artifact(request_.routers / name).manifest for name in (live, version))
     assert (made.parents, made.experts) == ((version,), old.experts)
-    assert exploration_moved(before, after) > LEAST_MOVE
+    assert traffic_shift(before, after) > MIN_TRAFFIC_SHIFT
     run_retrain(request_, now=NOW)  # nothing new
     assert registry.live().version == live
     put_on_the_map(request_, 0.6)

@@ -1,4 +1,4 @@
-"""Turns to retrain: one at a time among all that share a database, and none that is over promotes."""
+"""The lease to retrain: one at a time among all that share a database, and none that has expired promotes."""
 
 import os
 import signal
@@ -17,22 +17,22 @@ from coe.base.errors import DataError, StoreError
 from coe.decision_log import sql_engine
 from coe.decision_log.database import Database
 from coe.decision_log.tables.log import RetrainTurnRow
-from coe.training.retrain_lock import LockLostError, NoTurnError, Turns
+from coe.training.retrain_lock import LeaseHeldError, Leases, LockLostError
 from tests.waiting import wait_until
 
 HOLDER = """
 import sys
 from pathlib import Path
-from coe.training.retrain_lock import LockLostError, NoTurnError, Turns
+from coe.training.retrain_lock import LeaseHeldError, Leases, LockLostError
 url, promoted, expires_s = sys.argv[1], Path(sys.argv[2]) / "promoted", float(sys.argv[3])
 try:
-    with Turns(url, expires_s).take() as turn:
-        print("holding", turn.number, flush=True)
+    with Leases(url, expires_s).acquire() as lease:
+        print("holding", lease.number, flush=True)
         sys.stdin.readline()
-        with turn.promotion():
-            promoted.write_text(f"turn {turn.number}")
+        with lease.promotion():
+            promoted.write_text(f"lease {lease.number}")
         print("promoted", flush=True)
-except (NoTurnError, LockLostError) as error:
+except (LeaseHeldError, LockLostError) as error:
     print("refused:", error, flush=True)
 """
 
@@ -45,7 +45,7 @@ def url(store: Database, database_url: str) -> str:
 
 @contextmanager
 def holder(url: str, folder: Path, expires_s: float = 60.0) -> Iterator[subprocess.Popen[str]]:
-    """A process that takes a turn, and promotes into its own folder once it is told to."""
+    """A process that takes the lease, and promotes into its own folder on request."""
     folder.mkdir(exist_ok=True)
     command = [sys.executable, "-c", HOLDER, url, str(folder), str(expires_s)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -78,7 +78,7 @@ def test_of_two_hosts_one_retrains_and_a_killed_one_is_replaced(url: str, tmp_pa
             return second.communicate("\n")[0] == "holding 2\npromoted\n"
 
     wait_until(next_one)
-    assert (tmp_path / "two" / "promoted").read_text() == "turn 2"
+    assert (tmp_path / "two" / "promoted").read_text() == "lease 2"
     assert not (tmp_path / "one" / "promoted").exists()
 
 
@@ -90,21 +90,21 @@ def test_a_paused_holder_whose_lease_expired_cannot_promote(url: str, tmp_path: 
 
         def taken() -> bool:
             try:
-                with Turns(url).take() as turn, turn.promotion():
+                with Leases(url).acquire() as lease, lease.promotion():
                     (tmp_path / "promoted").write_text("by the second one")
-            except NoTurnError:
+            except LeaseHeldError:
                 return False
             return True
 
         wait_until(taken)
         os.kill(first.pid, signal.SIGCONT)
         said, _ = first.communicate("\n")
-    assert said == "refused: turn 1 to retrain is over: turn 2 has begun, so nothing was promoted\n"
+    assert said == "refused: lease 1 to retrain has expired: lease 2 has begun, so nothing was promoted\n"
     assert (tmp_path / "promoted").read_text() == "by the second one"
 
 
 def test_a_lease_lives_as_long_as_its_holder_works_and_ends_with_it(url: str) -> None:
-    with Turns(url, expires_s=6).take() as turn:
+    with Leases(url, expires_s=6).acquire() as lease:
         seen = {until_of(url)}
 
         def was_renewed() -> bool:
@@ -112,39 +112,39 @@ def test_a_lease_lives_as_long_as_its_holder_works_and_ends_with_it(url: str) ->
             return len(seen) > 2
 
         wait_until(was_renewed)
-        with pytest.raises(NoTurnError), Turns(url).take():
+        with pytest.raises(LeaseHeldError), Leases(url).acquire():
             pass
-        with turn.promotion():
+        with lease.promotion():
             pass
-    with Turns(url).take() as following:
+    with Leases(url).acquire() as following:
         assert following.number == 2
 
 
-def test_no_turn_begins_during_a_promotion(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Turns(url, expires_s=-1.0).take() as turn, turn.promotion():
+def test_no_lease_begins_during_a_promotion(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Leases(url, expires_s=-1.0).acquire() as lease, lease.promotion():
         monkeypatch.setattr(sql_engine, "BUSY_TIMEOUT_MS", 50)
         impatient = url if url.startswith("sqlite") else f"{url}&options=-c%20lock_timeout%3D50"
-        with pytest.raises(StoreError, match="lock"), Turns(impatient).take():
+        with pytest.raises(StoreError, match="lock"), Leases(impatient).acquire():
             pass
 
 
-def test_turns_that_begin_at_once_get_different_numbers(url: str) -> None:
+def test_leases_that_begin_at_once_get_different_numbers(url: str) -> None:
     def number(_: int) -> int:
-        with Turns(url, expires_s=-1.0).take() as turn:
-            return turn.number
+        with Leases(url, expires_s=-1.0).acquire() as lease:
+            return lease.number
 
     with ThreadPoolExecutor(8) as threads:
         assert sorted(threads.map(number, range(24))) == list(range(1, 25))
 
 
-def test_a_turn_whose_row_is_gone_cannot_promote(url: str, store: Database) -> None:
+def test_a_lease_whose_row_is_gone_cannot_promote(url: str, store: Database) -> None:
     """As after a database was put back to before it."""
-    with Turns(url).take() as turn:
-        store.change("lose turns", delete(RetrainTurnRow))
-        with pytest.raises(LockLostError, match="turn None has begun"), turn.promotion():
+    with Leases(url).acquire() as lease:
+        store.change("lose leases", delete(RetrainTurnRow))
+        with pytest.raises(LockLostError, match="lease None has begun"), lease.promotion():
             pass
 
 
 def test_a_log_that_is_not_there_is_said_so(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="there is no decision log"), Turns(f"sqlite:///{tmp_path}/coe.db").take():
+    with pytest.raises(DataError, match="there is no decision log"), Leases(f"sqlite:///{tmp_path}/coe.db").acquire():
         pass

@@ -19,7 +19,7 @@ from coe.router.types import Verdict
 from coe.training import retrain_command
 from coe.training.fit_inputs import RetrainRequest
 from coe.training.retrain_command import one_round
-from coe.training.retrain_lock import LockLostError, Turns
+from coe.training.retrain_lock import Leases, LockLostError
 from tests.training.trained_folder import make_trained
 
 REFRESHED = PilotRefresh(Verdict.PROMOTE, "promote: no worse on held-out queries", 1, 30, 6, {"gone": 2}, 0.5, 0.75)
@@ -43,7 +43,7 @@ def run(folder: Path, *, as_json: bool = True) -> None:
     data = folder / "data"
     url = f"sqlite:///{data / 'coe.db'}"
     request = RetrainRequest(folder / "experts.yaml", data / "routers", data / "outcomes" / "probes", url)
-    one_round(request, Turns(request.database_url), lambda _: None, as_json=as_json)
+    one_round(request, Leases(request.database_url), lambda _: None, as_json=as_json)
 
 
 def instead(monkeypatch: pytest.MonkeyPatch, name: str, result: object) -> None:
@@ -140,8 +140,8 @@ def test_a_failure_is_raised_after_the_others_result(
 
 def test_a_lost_turn_ends_the_round(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_section(folder)
-    instead(monkeypatch, "run_retrain", LockLostError("turn 1 is over"))
-    instead(monkeypatch, "refresh_pilots", AssertionError("the turn is somebody else's"))
+    instead(monkeypatch, "run_retrain", LockLostError("lease 1 has expired"))
+    instead(monkeypatch, "refresh_pilots", AssertionError("another process holds the lease"))
     with pytest.raises(LockLostError):
         run(folder)
 
@@ -154,28 +154,28 @@ def test_a_wrong_file_is_said_before_anything_is_read(folder: Path) -> None:
 
 def test_the_library_is_refreshed_within_the_turn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_section(folder)
-    open_turns: list[int] = []
+    open_leases: list[int] = []
 
-    class Watched(Turns):
+    class Watched(Leases):
         @contextmanager
-        def take(self) -> Iterator[Any]:
-            with super().take() as turn:
-                open_turns.append(turn.number)
-                yield turn
-                open_turns.pop()
+        def acquire(self) -> Iterator[Any]:
+            with super().acquire() as lease:
+                open_leases.append(lease.number)
+                yield lease
+                open_leases.pop()
 
     def refresh(request: object, **options: object) -> PilotRefresh:
-        assert open_turns == [1]
+        assert open_leases == [1]
         return REFRESHED
 
     monkeypatch.setattr(retrain_command, "refresh_pilots", refresh)
-    monkeypatch.setattr(retrain_command, "Turns", Watched)
+    monkeypatch.setattr(retrain_command, "Leases", Watched)
     data = folder / "data"
     request = RetrainRequest(
         folder / "experts.yaml", data / "routers", data / "outcomes" / "probes", f"sqlite:///{data / 'coe.db'}"
     )
     retrain_command.retrain_once(request, as_json=True)
-    assert open_turns == []
+    assert open_leases == []
 
 
 def test_a_round_in_a_pipe_says_what_it_does_on_standard_error(

@@ -12,7 +12,7 @@ from coe.cli.command_line import run
 from coe.decision_log.database import Database
 from coe.fleet.router_registry import Registry
 from coe.router.live_pointer import LIVE_FILE
-from coe.training.retrain_lock import Turns
+from coe.training.retrain_lock import Leases
 from tests.training.trained_folder import make_trained
 
 
@@ -52,7 +52,7 @@ def test_one_of_several_on_a_schedule_runs_a_round_and_the_others_leave_it_out(t
     for said in ("", "another process has just retrained, so this round is left out\n"):
         assert run("retrain", words) == 0
         assert capsys.readouterr().err.endswith(said)
-    with Turns(f"sqlite:///{tmp_path / 'data' / 'coe.db'}").take():
+    with Leases(f"sqlite:///{tmp_path / 'data' / 'coe.db'}").acquire():
         assert run("retrain", words) == 0
         assert capsys.readouterr().err.endswith("was killed in the last 60 s, so this round is left out\n")
     assert len(Registry(tmp_path / "data" / "routers").rounds()) == 1

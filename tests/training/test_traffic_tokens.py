@@ -23,8 +23,8 @@ from coe.router.prices.usage import Usage
 from coe.router.quality import QualityMatrix, quality_from_arrays
 from coe.router.types import DecisionReason, Query
 from coe.training.evidence import gather_evidence
-from coe.training.expert_map import ENOUGH, TrafficTokens, measure_quality, with_traffic
-from coe.training.log_table import collect
+from coe.training.expert_map import MIN_TRAFFIC_ANSWERS, TrafficTokens, measure_quality, with_traffic
+from coe.training.log_table import build_table
 from coe.training.retrain import run_retrain
 from tests.logged import answered, decision_of
 from tests.outcome_tables import scored_table
@@ -49,7 +49,7 @@ def asked(n: int, expert: str = "left", category: str = "code", **changes: Any) 
 
 
 def evidence(records: Sequence[DecisionRecord]) -> QualityMatrix:
-    return gather_evidence(GRADED, collect(records, {}), ROWS[:-1]).matrix
+    return gather_evidence(GRADED, build_table(records, {}), ROWS[:-1]).matrix
 
 
 def test_predicted_costs_are_the_mean_costs_of_the_log() -> None:
@@ -82,8 +82,8 @@ def test_a_budget_is_met_that_prices_without_a_cache_would_refuse() -> None:
 
 def test_a_cell_with_few_answers_has_the_kinds_of_its_expert_and_a_new_expert_has_none() -> None:
     few = Usage(prompt_tokens=100, completion_tokens=10)
-    matrix = evidence([*asked(ENOUGH), *asked(ENOUGH - 1, category="facts", usage=few)])
-    overall = ENOUGH * 95_000 / (ENOUGH * 100_000 + (ENOUGH - 1) * 100)
+    matrix = evidence([*asked(MIN_TRAFFIC_ANSWERS), *asked(MIN_TRAFFIC_ANSWERS - 1, category="facts", usage=few)])
+    overall = MIN_TRAFFIC_ANSWERS * 95_000 / (MIN_TRAFFIC_ANSWERS * 100_000 + (MIN_TRAFFIC_ANSWERS - 1) * 100)
     read = matrix.shares[..., list(KINDS).index("cache_read")]
     assert read[:, 0] == pytest.approx([0.95, overall, overall])
     assert not read[:, 1:].any()
@@ -93,7 +93,9 @@ def test_a_cell_with_few_answers_has_the_kinds_of_its_expert_and_a_new_expert_ha
 
 def test_answers_of_others_are_as_much_longer_than_graded_ones() -> None:
     """Left's answers have 100 tokens, 2.5 times as many as those that were graded; nobody answered facts."""
-    assert evidence(asked(ENOUGH)).output_tokens[:2] == pytest.approx(np.array([[100, 100, 100], [40, 40, 40]]))
+    assert evidence(asked(MIN_TRAFFIC_ANSWERS)).output_tokens[:2] == pytest.approx(
+        np.array([[100, 100, 100], [40, 40, 40]])
+    )
 
 
 @pytest.mark.parametrize(
@@ -108,18 +110,18 @@ def test_answers_of_others_are_as_much_longer_than_graded_ones() -> None:
 )
 def test_what_no_router_sent_or_no_expert_counted_says_nothing(changes: Mapping[str, Any]) -> None:
     graded = measure_quality(GRADED, ROWS[:-1])
-    found = evidence(asked(2 * ENOUGH, **changes))
+    found = evidence(asked(2 * MIN_TRAFFIC_ANSWERS, **changes))
     assert found.kinds is None
     for name in ("prompt_tokens", "output_tokens"):
         np.testing.assert_array_equal(getattr(found, name), getattr(graded, name))
 
 
 def test_a_conversation_that_keeps_its_expert_counts() -> None:
-    assert evidence(asked(ENOUGH, reason=DecisionReason.KEPT)).kinds is not None
+    assert evidence(asked(MIN_TRAFFIC_ANSWERS, reason=DecisionReason.KEPT)).kinds is not None
 
 
 def test_the_kinds_are_kept_with_the_evidence() -> None:
-    matrix = evidence(asked(ENOUGH))
+    matrix = evidence(asked(MIN_TRAFFIC_ANSWERS))
     read = quality_from_arrays(matrix.arrays(), 2, 3)
     np.testing.assert_array_equal(read.shares, matrix.shares)
     np.testing.assert_array_equal(read.columns([2, 0]).shares, matrix.shares[:, [2, 0]])
@@ -133,7 +135,7 @@ def test_the_kinds_are_kept_with_the_evidence() -> None:
 
 def test_an_answer_of_a_category_or_an_expert_that_is_gone_is_of_general_or_of_nobody() -> None:
     tokens = TrafficTokens()
-    for record in (*asked(ENOUGH, category="gone"), *asked(ENOUGH, expert="gone")):
+    for record in (*asked(MIN_TRAFFIC_ANSWERS, category="gone"), *asked(MIN_TRAFFIC_ANSWERS, expert="gone")):
         tokens.add(record)
     found = with_traffic(measure_quality(GRADED, ROWS[:-1]), ROWS, EXPERTS, tokens)
     assert found.prompt_tokens[2] == 100_000

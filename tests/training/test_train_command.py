@@ -61,7 +61,10 @@ def test_experts_of_whom_none_is_any_good_are_doubted_and_served(
     scores = np.array([[score, 0.0]] * len(prompts))
     write_outcomes(outcome_table(prompts, ("left", "right"), scores), folder / "data" / "outcomes" / "probes")
     assert train(folder) == 0
-    assert said(capsys).count("scores only 2.0% on average, so these grades do not say who is better") == is_doubted
+    assert (
+        said(capsys).count("scores only 2.0% on average, so these grades do not show which expert is better")
+        == is_doubted
+    )
     assert Registry(folder / "data" / "routers").live().history
 
 

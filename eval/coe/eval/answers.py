@@ -69,7 +69,7 @@ class Pair:
         return Answer(key=self.key, probe_id=self.probe.id, expert=self.expert, latency_ms=latency_ms, **found)
 
 
-def counts(said: Mapping[str, Any]) -> dict[str, Any]:
+def token_counts(said: Mapping[str, Any]) -> dict[str, Any]:
     """Return the token counts of a usage object; nothing if it lacks one of the two totals."""
     if not {"prompt_tokens", "completion_tokens"} <= said.keys():
         return {}
@@ -77,7 +77,7 @@ def counts(said: Mapping[str, Any]) -> dict[str, Any]:
     return {"prompt_tokens": usage.prompt_tokens, "output_tokens": usage.completion_tokens, "kinds": usage.kinds}
 
 
-async def asked(client: ChatClient, pair: Pair) -> Answer:
+async def ask_pair(client: ChatClient, pair: Pair) -> Answer:
     """Ask one pair, and retry while the expert is away for a moment (429, 503, no connection). A lasting failure is an
     answer, too, with its latency: an HTTP error costs nothing, the cost of a lost answer is unknown.
 
@@ -89,7 +89,7 @@ async def asked(client: ChatClient, pair: Pair) -> Answer:
         started = time.perf_counter()
         try:
             text, usage = await client.ask(pair.expert, pair.probe)
-            return pair.answered(started, text=text, **counts(usage))
+            return pair.answered(started, text=text, **token_counts(usage))
         except CallError as error:
             if error.reason == _ABSTAINED:
                 return pair.answered(started, prompt_tokens=0, output_tokens=0)

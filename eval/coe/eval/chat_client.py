@@ -25,7 +25,7 @@ SAMPLING = {"temperature": 0}
 
 MAX_RETRY_AFTER_S = 30.0
 MAX_QUOTED_CHARS = 200
-AWAY = frozenset({429, 503})
+BUSY_STATUSES = frozenset({429, 503})
 LISTED_WITHIN_S, LOOK_EVERY_S = 15.0, 0.25
 """Longest wait in seconds for a model that was just put in force, and the seconds between two looks."""
 
@@ -126,14 +126,14 @@ class ChatClient:
             f"HTTP {status} ({code})",
             fault_of(status, code),
             quoted=visible_line(" ".join(message.split())[:MAX_QUOTED_CHARS]),
-            is_retryable=status in AWAY,
+            is_retryable=status in BUSY_STATUSES,
             retry_after_s=min(float(retry_after), MAX_RETRY_AFTER_S) if retry_after.isdecimal() else None,
             is_answered=True,
         )
 
 
 @asynccontextmanager
-async def connected(base_url: str, api_key: str | None, timeout_s: float) -> AsyncIterator[ChatClient]:
+async def open_client(base_url: str, api_key: str | None, timeout_s: float) -> AsyncIterator[ChatClient]:
     """Open a client of an API root such as http://127.0.0.1:8000/v1, where each expert is a model."""
     headers = {PROBE_HEADER: "1"} | ({"authorization": f"Bearer {api_key}"} if api_key else {})
     async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=timeout_s)) as session:
@@ -142,7 +142,7 @@ async def connected(base_url: str, api_key: str | None, timeout_s: float) -> Asy
 
 def fault_of(status: int, code: str) -> Fault:
     """Attribute an HTTP error to the expert or the request."""
-    if code in OUR_FAULTS or status in AWAY:
+    if code in OUR_FAULTS or status in BUSY_STATUSES:
         return Fault.REQUEST
     if status >= 500 or status == 408 or code in CONTEXT_CODES:
         return Fault.EXPERT

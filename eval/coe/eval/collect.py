@@ -16,7 +16,7 @@ import numpy as np
 
 from coe.base.errors import RouterError
 from coe.base.journal import Journal
-from coe.eval.answers import Answer, Pair, asked
+from coe.eval.answers import Answer, Pair, ask_pair
 from coe.eval.chat_client import CallError, ChatClient, Fault
 from coe.eval.collect_request import CollectRequest, Show, pairs_of
 from coe.eval.grading import graded_table
@@ -25,7 +25,7 @@ from coe.training.types import OutcomeTable
 
 JOURNAL_FILE = "journal.jsonl"
 MAX_NAMED_ERRORS = 5
-FIRST = 8
+TRIAL_CALLS = 8
 """Number of first calls to an expert; if none is answered, the rest is not tried (ours). An expert that fails at
 half of its prompts fails eight times in a row once in 256."""
 
@@ -60,7 +60,7 @@ async def collect(request: CollectRequest, *, show: Show) -> Collection:
     journal = Journal(request.out / JOURNAL_FILE, Answer)
     answers = {answer.key: answer for answer in journal.read()}
     pairs = pairs_of(request, request.experts)
-    taken = taken_answers(request, pairs, answers)
+    taken = reuse_answers(request, pairs, answers)
     journal.append(*taken)
     answers |= {answer.key: answer for answer in taken}
     wanted = [pair for pair in pairs if is_wanted(request, answers.get(pair.key))]
@@ -86,7 +86,7 @@ async def collect(request: CollectRequest, *, show: Show) -> Collection:
     )
 
 
-def taken_answers(request: CollectRequest, pairs: Sequence[Pair], known: Mapping[str, Answer]) -> list[Answer]:
+def reuse_answers(request: CollectRequest, pairs: Sequence[Pair], known: Mapping[str, Answer]) -> list[Answer]:
     """Return another machine's answers to pairs without an answer here, unless their keys differ. Its failures are
     left out, and so are its latencies, which are not those of this machine."""
     if request.options.again:
@@ -131,13 +131,13 @@ class Asking:
 
     async def _ask_expert(self, client: ChatClient, expert: str, pairs: list[Pair]) -> None:
         """Make the first calls, and the others unless the first ones brought no answer."""
-        last = await self._ask_some(client, expert, pairs[:FIRST])
+        last = await self._ask_some(client, expert, pairs[:TRIAL_CALLS])
         own = [answer for answer in self.answers.values() if answer.expert == expert]
-        if len(pairs) > FIRST and all(answer.failure for answer in own):
-            why = "it failed at all of them" if last is None else told(client, expert, last)
-            self.stopped.append(f"{expert}: stopped after {FIRST} calls: {why}")
+        if len(pairs) > TRIAL_CALLS and all(answer.failure for answer in own):
+            why = "it failed at all of them" if last is None else describe_error(client, expert, last)
+            self.stopped.append(f"{expert}: stopped after {TRIAL_CALLS} calls: {why}")
         else:
-            await self._ask_some(client, expert, pairs[FIRST:])
+            await self._ask_some(client, expert, pairs[TRIAL_CALLS:])
 
     async def _ask_some(self, client: ChatClient, expert: str, pairs: Sequence[Pair]) -> CallError | None:
         """Ask pairs, a few at once. Return the last error that prevented a call, or None. Raise RouterError if there
@@ -147,7 +147,7 @@ class Asking:
         async def work() -> None:
             for pair in waiting:
                 try:
-                    answer = await asked(client, pair)
+                    answer = await ask_pair(client, pair)
                     self.journal.append(answer)
                     self.answers[answer.key] = answer
                     self.n_new += 1
@@ -156,7 +156,7 @@ class Asking:
                     errors.append(error)
                     if error.fault is Fault.ADDRESS:
                         raise RouterError(
-                            "; ".join([*self.stopped, f"stopped: {told(client, expert, error)}"])
+                            "; ".join([*self.stopped, f"stopped: {describe_error(client, expert, error)}"])
                         ) from error
                 self.done += 1
                 self.show(f"asking {expert}: {self.done} of {self.total} answers")
@@ -170,7 +170,7 @@ class Asking:
         return errors[-1] if errors else None
 
 
-def told(client: ChatClient, expert: str, error: CallError) -> str:
+def describe_error(client: ChatClient, expert: str, error: CallError) -> str:
     """Describe a server's error with its address and the model."""
     said = f': "{error.quoted}"' if error.quoted else ""
     what = f"{client.shown_url} gives {error.reason} for model '{expert}'{said}"

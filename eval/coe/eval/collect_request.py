@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import Field
 
 from coe.eval.answers import Answer, Pair, answer_key
-from coe.eval.chat_client import ChatClient, connected
+from coe.eval.chat_client import ChatClient, open_client
 from coe.eval.probe_set import Probe
 from coe.router.section import PluginConfig
 from coe.router.types import Record
@@ -55,7 +55,7 @@ class CollectRequest:
 
     def client(self) -> AbstractAsyncContextManager[ChatClient]:
         """Open a client of the API that serves the experts."""
-        return connected(self.base_url, self.api_key, self.options.timeout_s)
+        return open_client(self.base_url, self.api_key, self.options.timeout_s)
 
     def key(self, expert: str, probe: Probe) -> str:
         """Return the key of the expert's answer to the probe."""

@@ -15,7 +15,7 @@ from coe.router.prices.cost import cost
 from coe.router.prices.usage import Usage
 from coe.router.section import PluginConfig
 from coe.training.datasets.outcome_rows import PromptRow, ScoreRow, table_of
-from coe.training.datasets.outcomes import numbered_answers
+from coe.training.datasets.outcomes import number_answers
 from coe.training.types import ModelFacts, OutcomeTable
 
 METRIC = "graded"
@@ -34,8 +34,10 @@ async def graded_table(
     rows = [("", score_row(pair, answer, score_of.get(pair.cell, 0.0), request)) for pair, answer in found]
     table = table_of(prompts, rows, request.out.name, experts, facts=request.facts)
     place = {probe.id: row for row, probe in enumerate(request.probes)}
-    keys = await compared(request, [(place[p.probe.id], experts.index(p.expert), text) for p, text in said], show)
-    return replace(table, answers=numbered_answers(keys, table.scores.shape))
+    keys = await compare_answers(
+        request, [(place[p.probe.id], experts.index(p.expert), text) for p, text in said], show
+    )
+    return replace(table, answers=number_answers(keys, table.scores.shape))
 
 
 def score_row(pair: Pair, answer: Answer | None, score: float, request: CollectRequest) -> ScoreRow:
@@ -78,7 +80,7 @@ def grade_part(part: Sequence[tuple[str, str]]) -> list[float]:
     return [GraderSpec.model_validate_json(spec).build()(text) for spec, text in part]
 
 
-async def compared(
+async def compare_answers(
     request: CollectRequest, answers: Sequence[tuple[int, int, str]], show: Show
 ) -> list[tuple[int, int, str | None]]:
     """Return (row, column, key) of each answer that can be compared; the key is None if the text states no answer."""

@@ -31,7 +31,7 @@ from coe.router.model_files.artifact import load_artifact
 from coe.router.types import GENERAL, Float64Array
 from coe.training.datasets.outcomes import read_outcome_folders, read_outcomes
 from coe.training.expert_map import cell_sums, row_numbers
-from coe.training.onboarding import MOST_LUCKY, Onboarding, check_can_join, onboard
+from coe.training.onboarding import MAX_LUCK, Onboarding, check_can_join, onboard
 from coe.training.summary import result_console
 from coe.training.types import OutcomeTable
 
@@ -69,7 +69,7 @@ def experts_probe(
     rows = probes_by_row(request.probes, names, wanted)
     kept = [artifact.manifest.experts.index(expert) for expert in router.experts]
     bars = bars_of(loaded, router, evidence_of(artifact).columns(kept), name, [len(row) for row in rows])
-    asyncio.run(listed(request, name))
+    asyncio.run(wait_until_listed(request, name))
     with console_progress() as progress:
         asking = Rounds(request, names, rows, progress)
         luck = chances_of_luck(bars, probes, *run_plan(bars, probes, asking))
@@ -86,7 +86,7 @@ def experts_probe(
         echo(f"nothing serves it yet: `coe router {short} --promote`")
 
 
-async def listed(request: CollectRequest, expert: str) -> None:
+async def wait_until_listed(request: CollectRequest, expert: str) -> None:
     """Wait until the gateway serves an expert that `coe config apply` has just added."""
     async with request.client() as client:
         await client.wait_for_model(expert)
@@ -163,7 +163,7 @@ def print_onboarding(found: Onboarding) -> None:
         f"router {found.artifact.manifest.version}, parent {found.parent}",
     )
     columns = ("category", "probes", "quality", "serves now", "difference", "chance better", "sure", "luck", "map")
-    title = f"{found.expert} against who serves now (\u00b1 is one standard error)"
+    title = f"{found.expert} against the serving expert (\u00b1 is one standard error)"
     table = Grid(*columns, title=title, title_justify="left")
     for row in found.outlook:
         more = f"about {row.probes_needed} probes" if row.probes_needed else "not by probes"
@@ -180,8 +180,8 @@ def print_onboarding(found: Onboarding) -> None:
         )
     console.print(table)
     console.print(
-        "luck: how often an expert that equals those that serve now looks as good after these probes; "
-        f"a category is given only up to {MOST_LUCKY:.0%}, so one in {1 / MOST_LUCKY:.0f} such experts gets any; "
+        "luck: how often an expert that equals the serving ones looks as good after these probes; "
+        f"a category is given only up to {MAX_LUCK:.0%}, so one in {1 / MAX_LUCK:.0f} such experts gets any; "
         "a cheaper expert takes it wherever it is as good as measured",
     )
     taken = ", ".join(found.taken) or "no category"

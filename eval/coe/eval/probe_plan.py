@@ -19,7 +19,7 @@ from coe.router.policy.map_solver import solve_map
 from coe.router.quality import OF_EXPERTS, QualityMatrix, cautious_quality
 from coe.router.types import Float64Array, IntArray
 
-ROUND = 4
+PROBES_PER_ROUND = 4
 """Probes between two looks: fewer find slightly more, and each look starts `coe eval collect` once more (ours)."""
 
 PRIOR_PROBES, OPTIMISM = 2.0, 0.1
@@ -37,12 +37,12 @@ class Bars:
     """The score that the new expert must exceed in every category.
 
     `level` (k,) is the quality of the serving expert plus what the new one costs more, at the prices of the budgets.
-    `stderr` (k,) is its standard error. `room` (k,) is the number of available probes, 0 for a pinned category.
+    `stderr` (k,) is its standard error. `available` (k,) is the number of available probes, 0 for a pinned category.
     """
 
     level: Float64Array
     stderr: Float64Array
-    room: Float64Array
+    available: Float64Array
 
 
 def bars_of(config: CoeConfig, router: Router, evidence: QualityMatrix, expert: str, n_probes: Sequence[int]) -> Bars:
@@ -54,12 +54,12 @@ def bars_of(config: CoeConfig, router: Router, evidence: QualityMatrix, expert: 
     """
     rows, policy = np.arange(len(evidence.quality)), router.policy("default")
     now = np.array([policy.expert_of(row)[0] for row in rows.tolist()])
-    room = np.array([0 if row in policy.pins else n for row, n in enumerate(n_probes)], dtype=np.float64)
-    level = evidence.quality[rows, now].astype(np.float64) + dearer(config, router, evidence, expert, now)
-    return Bars(level, evidence.stderr[rows, now].astype(np.float64), room)
+    available = np.array([0 if row in policy.pins else n for row, n in enumerate(n_probes)], dtype=np.float64)
+    level = evidence.quality[rows, now].astype(np.float64) + extra_cost(config, router, evidence, expert, now)
+    return Bars(level, evidence.stderr[rows, now].astype(np.float64), available)
 
 
-def dearer(config: CoeConfig, router: Router, evidence: QualityMatrix, expert: str, now: IntArray) -> Float64Array:
+def extra_cost(config: CoeConfig, router: Router, evidence: QualityMatrix, expert: str, now: IntArray) -> Float64Array:
     """Return the expert's extra cost (k+1,) over the serving one, in quality, by the default policy's budget prices.
 
     Its answers are assumed as long and as slow as those of the others: none was seen yet.
@@ -82,7 +82,7 @@ def dearer(config: CoeConfig, router: Router, evidence: QualityMatrix, expert: s
 
 def run_plan(bars: Bars, budget: int, ask: Ask, runs: int = 1) -> tuple[Float64Array, Float64Array]:
     """Ask until the budget or the probes are used up; return the sums and counts of scores, (r, k) each."""
-    first = np.cumsum(bars.room > 0) * (bars.room > 0)
+    first = np.cumsum(bars.available > 0) * (bars.available > 0)
     asked = np.tile(((first > 0) & (first <= budget)).astype(np.float64), (runs, 1))
     sums, counts = ask(asked)
     while (more := next_probes(bars, sums, counts, asked, budget)).any():
@@ -93,12 +93,12 @@ def run_plan(bars: Bars, budget: int, ask: Ask, runs: int = 1) -> tuple[Float64A
 
 def next_probes(bars: Bars, sums: Float64Array, counts: Float64Array, asked: Float64Array, budget: int) -> Float64Array:
     """Return the probes (r, k) to ask next: a round of the most promising category; zeros if all are used up."""
-    left = bars.room - asked
+    left = bars.available - asked
     variance = np.clip(bars.level * (1 - bars.level), 0.01, None)
     promise = (sums - counts * bars.level) / (counts + PRIOR_PROBES) + OPTIMISM * np.sqrt(variance / (counts + 1))
     runs, best = np.arange(len(asked)), np.where(left > 0, promise, -np.inf).argmax(axis=1)
     more = np.zeros_like(asked)
-    more[runs, best] = np.clip(np.minimum(left[runs, best], budget - asked.sum(axis=1)), 0, ROUND)
+    more[runs, best] = np.clip(np.minimum(left[runs, best], budget - asked.sum(axis=1)), 0, PROBES_PER_ROUND)
     return more
 
 
@@ -122,12 +122,12 @@ def chances_of_luck(bars: Bars, budget: int, sums: Float64Array, counts: Float64
     """
     rng = np.random.default_rng(0)
     truth = np.clip(bars.level + rng.normal(size=(SIMULATED, len(bars.level))) * bars.stderr, 0.0, 1.0)
-    lucky = evidence_of_gain(bars, *run_plan(bars, budget, simulated(truth, rng), SIMULATED)).max(axis=1)
+    lucky = evidence_of_gain(bars, *run_plan(bars, budget, simulate_experts(truth, rng), SIMULATED)).max(axis=1)
     found = evidence_of_gain(bars, sums, counts)[0]
     return np.asarray((1 + (lucky[:, None] >= found - 1e-9).sum(axis=0)) / (1 + SIMULATED))
 
 
-def simulated(truth: Float64Array, rng: np.random.Generator) -> Ask:
+def simulate_experts(truth: Float64Array, rng: np.random.Generator) -> Ask:
     """Return an `Ask` that simulates experts which answer right with these probabilities (r, k)."""
     sums, counts = np.zeros_like(truth), np.zeros_like(truth)
 

@@ -12,9 +12,9 @@ from sqlalchemy import create_engine, text
 from coe.cli.progress import silent
 from coe.decision_log.database import Database
 from coe.decision_log.default_database import default_database_url
-from coe.eval.certify.certify import Asked, shown_plans
+from coe.eval.certify.certify import Claim, shown_plans
 from coe.eval.certify.ladder import Ladder, build_ladder
-from coe.eval.certify.log_units import MOST_WEIGHT, log_units
+from coe.eval.certify.log_units import MAX_WEIGHT, log_units
 from coe.eval.certify.run import Places, run_certify
 from coe.eval.certify.units import Units
 from coe.router.build import configured_router
@@ -103,13 +103,13 @@ def test_gains_are_those_of_the_experts_whoever_was_explored_how_often(folder: P
     ladder, _ = ladder_of(folder)
     write_log(folder, ladder, (0.6, 0.6, 0.9), 1500)
     found = units(folder, ladder)
-    assert found.named == ("question", "questions")
+    assert found.unit_names == ("question", "questions")
     assert len(found.gains) == found.n_graded == 1500
     row = ladder.router.categories.index("sql")
     for plan, choice in enumerate(ladder.by_row[row, 1:].tolist()):
         expected = 0.0 if choice == 2 else -0.3
         assert found.gains[:, plan].mean() == pytest.approx(expected, abs=0.1)
-    assert (found.gains >= -found.most_lost[:, None]).all()
+    assert (found.gains >= -found.worst_loss[:, None]).all()
     assert (found.saved[:, -1] > 0).all()
 
 
@@ -117,12 +117,12 @@ def test_each_key_counts_once(folder: Path) -> None:
     ladder, _ = ladder_of(folder)
     write_log(folder, ladder, (0.9, 0.9, 0.9), 200, keys=5)
     found = units(folder, ladder)
-    assert (len(found.gains), found.named, found.n_graded) == (5, ("key", "keys"), 200)
+    assert (len(found.gains), found.unit_names, found.n_graded) == (5, ("key", "keys"), 200)
 
 
 def test_an_expert_that_had_hardly_a_chance_is_taken_to_be_the_worst(folder: Path) -> None:
     ladder, _ = ladder_of(folder)
-    write_log(folder, ladder, (1.0, 1.0, 0.0), 60, chance=0.5 / MOST_WEIGHT)
+    write_log(folder, ladder, (1.0, 1.0, 0.0), 60, chance=0.5 / MAX_WEIGHT)
     found = units(folder, ladder)
     assert set(found.gains[:, -1].tolist()) == {-1.0}
     assert shown_plans(found, 0.01)[1] == 0
@@ -138,7 +138,7 @@ def test_the_certificate_of_a_log_says_what_it_rests_on(folder: Path) -> None:
     ladder, _ = ladder_of(folder)
     write_log(folder, ladder, (0.6, 0.6, 0.9), 300)
     places = Places(folder / "experts.yaml", folder / "data", folder / "out", None, folder / "cache")
-    made, n_next = run_certify(places, Asked("saver", 0.01, MADE, valid_days=30), 0.0, 100, silent)
+    made, n_next = run_certify(places, Claim("saver", 0.01, MADE, valid_days=30), 0.0, 100, silent)
     assert n_next == 0
     assert not made.shown
     assert made.statement.endswith("(300 questions, 300 graded).")

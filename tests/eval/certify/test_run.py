@@ -16,7 +16,7 @@ from coe.cli.command_line import run as run_cli
 from coe.cli.progress import silent
 from coe.decision_log.privacy import load_key
 from coe.eval.certify.certificate_page import certificate_page
-from coe.eval.certify.certify import Asked
+from coe.eval.certify.certify import Claim
 from coe.eval.certify.prompts import DRAWS_FILE
 from coe.eval.certify.run import Places, run_certify
 from coe.eval.probe_set import load_probe_file
@@ -48,7 +48,7 @@ def places(tmp_path: Path) -> Places:
 
 
 def run(places: Places, batch: int = 100, policy: str = "saver") -> tuple[Certificate, int]:
-    return run_certify(places, Asked(policy, 0.01, MADE, valid_days=90), None, batch, silent)
+    return run_certify(places, Claim(policy, 0.01, MADE, valid_days=90), None, batch, silent)
 
 
 def standing(places: Places, now: datetime = MADE, replaced: tuple[str, ...] = ()) -> Standing:
@@ -76,9 +76,7 @@ def test_prompts_are_drawn_graded_and_tested_until_a_plan_is_shown(places: Place
     probes = write_probes(places.out.parent / "probes.jsonl", names(100, 400))
     places, done, rounds = replace(places, prompts=probes), list[str](), 0
     made, n_next = run(places, batch=60)
-    assert made.statement.startswith(
-        "Nothing is certified: nobody has graded yet whether policy saver is at most 1 point"
-    )
+    assert made.statement.startswith("Nothing is certified: no grade shows yet whether policy saver is at most 1 point")
     while not made.shown:
         rounds += 1
         assert rounds < 9

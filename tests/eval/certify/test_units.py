@@ -11,12 +11,12 @@ from coe.base.errors import ConfigError, InfeasibleBudgetError
 from coe.eval.certify.certify import shown_plans
 from coe.eval.certify.ladder import Choices, Ladder, build_ladder
 from coe.eval.certify.units import (
-    LEAST_CHANCE,
+    MIN_CHANCE,
     Drawn,
     Units,
-    chances,
+    draw_chances,
     easier_only,
-    graded,
+    grade_choices,
     in_columns,
     text_key,
     units_of,
@@ -67,7 +67,7 @@ def test_plans_go_from_dear_to_cheap_below_what_they_are_compared_with(ladder: L
 def test_scores_and_prices_are_those_of_who_serves_and_of_all_who_are_asked(ladder: Ladder) -> None:
     prompts = names(100, 400)
     table, choices = in_columns(grades(prompts), ladder.router.experts), by_category(ladder, prompts)
-    scores, spent = graded(table, choices, ladder)
+    scores, spent = grade_choices(table, choices, ladder)
     np.testing.assert_array_equal(scores[:, 0], table.scores[:, 2])
     way = ladder.router.ways.strategy(int(ladder.by_row[0, 1]) - 3)
     one, other = way.probes
@@ -82,7 +82,7 @@ def test_without_a_grade_of_somebody_who_is_asked_a_score_is_not_known(ladder: L
     prompts = names(100, 150)
     table = grades(prompts)
     lone = replace(table, experts=("small",), **{name: cells[:, :1] for name, cells in table.matrices.items()})
-    scores, _ = graded(in_columns(lone, ladder.router.experts), by_category(ladder, prompts), ladder)
+    scores, _ = grade_choices(in_columns(lone, ladder.router.experts), by_category(ladder, prompts), ladder)
     assert np.isnan(scores[:, :2]).all()
 
 
@@ -91,7 +91,7 @@ def test_where_answers_cannot_be_compared_one_expert_serves(ladder: Ladder) -> N
     table, choices = in_columns(grades(prompts), ladder.router.experts), by_category(ladder, prompts)
     assert (choices.choice[:, 1] >= 3).all()
     for answers in (None, np.full_like(table.answers, -2)):
-        scores, _ = graded(replace(table, answers=answers), choices, ladder)
+        scores, _ = grade_choices(replace(table, answers=answers), choices, ladder)
         np.testing.assert_array_equal(scores[:, 1], table.scores[np.arange(len(prompts)), ladder.alone[choices.row, 1]])
 
 
@@ -115,8 +115,8 @@ def test_the_mean_gain_and_saving_do_not_depend_on_what_is_drawn(ladder: Ladder)
     savings = np.mean([units.saved.sum(axis=0) / units.base.sum() for units in some], axis=0)
     np.testing.assert_allclose(savings, full.saved.sum(axis=0) / full.base.sum(), atol=0.02)
     assert some[0].n_graded < full.n_graded == len(prompts)
-    assert (some[0].gains >= -some[0].most_lost[:, None]).all()
-    assert some[0].most_lost[0] == pytest.approx(1 / 0.6)
+    assert (some[0].gains >= -some[0].worst_loss[:, None]).all()
+    assert some[0].worst_loss[0] == pytest.approx(1 / 0.6)
 
 
 def test_units_end_before_the_first_grade_that_is_still_to_come(ladder: Ladder) -> None:
@@ -148,11 +148,11 @@ def choices_of(*plans: tuple[int, ...], rows: tuple[int, ...]) -> Choices:
 
 def test_what_is_drawn_is_where_gains_spread() -> None:
     new = choices_of((1, 1, 9), rows=(0, 1, 2))
-    nothing_known = chances(np.zeros((0, 1)), choices_of((), rows=()), new, 0)
+    nothing_known = draw_chances(np.zeros((0, 1)), choices_of((), rows=()), new, 0)
     assert nothing_known.tolist() == [1.0, 1.0, 0.0]
     gains = np.repeat([[0.0], [1.0]], [200, 200], axis=0)
-    known = chances(gains, choices_of(tuple([1] * 400), rows=tuple([0] * 200 + [1] * 200)), new, 0)
-    assert known.tolist() == [LEAST_CHANCE, 1.0, 0.0]
+    known = draw_chances(gains, choices_of(tuple([1] * 400), rows=tuple([0] * 200 + [1] * 200)), new, 0)
+    assert known.tolist() == [MIN_CHANCE, 1.0, 0.0]
 
 
 def test_a_plan_that_is_dearer_and_no_easier_to_show_is_left_out(ladder: Ladder) -> None:
@@ -160,7 +160,9 @@ def test_a_plan_that_is_dearer_and_no_easier_to_show_is_left_out(ladder: Ladder)
     table, choices = in_columns(grades(prompts), ladder.router.experts), by_category(ladder, prompts)
     kept = easier_only(ladder, table, choices, 0.01)
     assert kept.names[-1] == ladder.names[-1]
-    gains = np.diff(graded(table, by_category(kept, prompts), kept)[0][:, [0, *range(1, len(kept.names) + 1)]], axis=1)
+    gains = np.diff(
+        grade_choices(table, by_category(kept, prompts), kept)[0][:, [0, *range(1, len(kept.names) + 1)]], axis=1
+    )
     assert len(gains) == len(prompts)
     alike = in_columns(grades(prompts, dict.fromkeys(RIGHT, 1.0)), ladder.router.experts)
     assert easier_only(ladder, alike, choices, 0.01).names == ladder.names[-1:]  # nothing is lost by the cheapest

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from coe.base.errors import DataError
-from coe.eval.log.expert_worth import NOBODY, NOTICED, WorthStudy, read_worth, sentence
+from coe.eval.log.expert_worth import NOBODY, NOTICED_LOSS, WorthStudy, describe_worth, read_worth
 from coe.router.config.composition import CoeConfig, parse_config
 from coe.training.types import OutcomeTable
 from tests.training.trained_folder import make_trained, outcome_table
@@ -57,14 +57,14 @@ def test_of_two_that_stand_in_for_each_other_the_larger_is_named() -> None:
     found = WorthStudy(config, graded(quality, 30)).measure()
     assert [one.loss.value for one in found.experts if one.loss][1:] == [0, 0]
     assert found.dispensable == ("e2",)
-    assert sentence(found) == "Nobody would miss e2: the loss is surely below 0.5 points."
+    assert describe_worth(found) == "Nobody would miss e2: the loss is surely below 0.5 points."
 
 
 def test_where_none_is_any_good_nobody_is_called_dispensable() -> None:
     config = config_of(2, {"e0": {}, "e1": {"params_b": 70}})
     found = WorthStudy(config, graded(np.array([[0.02, 0.0], [0.0, 0.0]]), 30)).measure()
     assert found.dispensable == ()
-    assert "even the best expert of each category scores only 1.0% on average" in sentence(found)
+    assert "even the best expert of each category scores only 1.0% on average" in describe_worth(found)
     one_each = WorthStudy(config, graded(np.array([[0.1, 0.0], [0.0, 0.1]]), 30)).measure()
     assert one_each.doubt == "", "each alone scores 5%, but not where the other is good"
 
@@ -126,8 +126,8 @@ def test_worth_of_a_folder_is_that_of_its_outcomes_and_unknown_without(tmp_path:
     folder = make_trained(tmp_path)
     found = read_worth(folder / "experts.yaml", folder / "data" / "outcomes", {})
     assert found.dispensable == ("right",)
-    assert sentence(found) == "Nobody would miss right: the loss is surely below 0.5 points."
+    assert describe_worth(found) == "Nobody would miss right: the loss is surely below 0.5 points."
     assert found.experts[0].loss.value == pytest.approx(0.2, abs=1e-6)
-    assert found.experts[0].loss.value > NOTICED
+    assert found.experts[0].loss.value > NOTICED_LOSS
     with pytest.raises(DataError, match="run `coe eval collect`"):
         read_worth(folder / "experts.yaml", tmp_path / "none", {})

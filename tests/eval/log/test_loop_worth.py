@@ -60,7 +60,7 @@ def test_a_move_is_worth_what_is_known_of_both_experts(request_: RetrainRequest)
     assert found.worth.value == pytest.approx(matrix.mass[sql] / matrix.mass.sum() * lead, abs=0.01)
     assert found.worth.interval.low > 0.4
     said = loop_sentences(found)[0]
-    assert re.match(r"Learning changed who answers sql\. What it is worth, with challengers .*: \+", said)
+    assert re.match(r"Learning changed the expert of sql\. What it is worth, with challengers .*: \+", said)
     before = measure_loop(replace(request, since=later.timestamp()), later)
     assert (before.steps, before.unknown) == ((), f"router {found.live} was live all of the time")
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from coe.eval.metrics import betting
-from coe.eval.metrics.betting import ASKED, LEVEL, SPARE, capital, hedging_stake, still_needed
+from coe.eval.metrics.betting import LEVEL, MAX_OVERSHOOT, REQUIRED_CAPITAL, capital, hedging_stake, still_needed
 
 OUTCOMES = (-1.0, 0.0, 1.0)
 
@@ -23,7 +23,7 @@ def drawn(win: float, lose: float, n: int, columns: int, seed: int = 0) -> np.nd
 def test_on_the_bound_the_mean_capital_over_all_sequences_is_that_of_the_start(monkeypatch, win, lose):
     """Every sequence of six gains, with a new stake after each two."""
     monkeypatch.setattr(betting, "BLOCK", 2)
-    monkeypatch.setattr(betting, "SPARE", math.inf)
+    monkeypatch.setattr(betting, "MAX_OVERSHOOT", math.inf)
     chance = dict(zip(OUTCOMES, (lose, 1 - win - lose, win), strict=True))
     sequences = np.array(list(itertools.product(OUTCOMES, repeat=6))).T
     weight = np.prod([[chance[gain] for gain in row] for row in sequences.tolist()], axis=0)
@@ -32,14 +32,14 @@ def test_on_the_bound_the_mean_capital_over_all_sequences_is_that_of_the_start(m
     assert (found > 0).all()
     np.testing.assert_allclose(found @ weight, 1.0, atol=1e-9)
     capped = pytest.MonkeyPatch()
-    capped.setattr(betting, "SPARE", 1.2 * LEVEL)
+    capped.setattr(betting, "MAX_OVERSHOOT", 1.2 * LEVEL)
     assert (capital(sequences, win - lose, np.ones(6))[-1] @ weight) < 1.0
     capped.undo()
 
 
 def test_a_stake_that_never_changes_gains_by_compound_interest(monkeypatch):
-    monkeypatch.setattr(betting, "HEDGED", 1e-12)
-    monkeypatch.setattr(betting, "STEADY", (0.5,))
+    monkeypatch.setattr(betting, "HEDGED_SHARE", 1e-12)
+    monkeypatch.setattr(betting, "CONSTANT_STAKES", (0.5,))
     found = capital(np.zeros((40, 1)), -0.01, np.ones(40))[:, 0]
     np.testing.assert_allclose(found, [(1 + 0.5 * 0.01 / 0.99) ** 20, (1 + 0.5 * 0.01 / 0.99) ** 40], rtol=1e-9)
     dearer = capital(np.zeros((20, 1)), -0.01, np.full(20, 2.0))[0, 0]  # whoever may lose twice as much stakes half
@@ -55,7 +55,7 @@ def test_the_hedging_stake_is_that_of_a_digital_option():
 @pytest.mark.parametrize(("win", "lose"), [(0.0, 0.01), (0.02, 0.03), (0.2, 0.21)])
 def test_who_looks_after_every_block_is_wrong_at_most_as_often_as_said(win, lose):
     found = capital(drawn(win, lose, 1000, 4000), -0.01, np.ones(1000))
-    assert (found.max(axis=0) >= ASKED).mean() < LEVEL
+    assert (found.max(axis=0) >= REQUIRED_CAPITAL).mean() < LEVEL
 
 
 GOOD = [(0.02, 0.003, 400, 0.85), (0.0, 0.0, 500, 1.0), (0.1, 0.0, 120, 0.9)]
@@ -64,7 +64,7 @@ GOOD = [(0.02, 0.003, 400, 0.85), (0.0, 0.0, 500, 1.0), (0.1, 0.0, 120, 0.9)]
 @pytest.mark.parametrize(("win", "lose", "n", "least"), GOOD)
 def test_a_plan_that_is_good_is_shown(win, lose, n, least):
     found = capital(drawn(win, lose, n, 400), -0.01, np.ones(n))
-    assert (found.max(axis=0) >= ASKED).mean() >= least
+    assert (found.max(axis=0) >= REQUIRED_CAPITAL).mean() >= least
 
 
 @pytest.mark.parametrize("before", [(0.05, 0.0), (0.02, 0.005), (0.0, 0.0)])
@@ -72,9 +72,9 @@ def test_a_plan_that_becomes_worse_loses_what_it_has_shown(before):
     win, lose = before
     gains = np.concatenate([drawn(win, lose, 600, 200), drawn(0.03, 0.09, 400, 200)])
     found = capital(gains, -0.01, np.ones(1000))
-    assert (found[29] >= ASKED).mean() > 0.8
-    assert found.max() == pytest.approx(SPARE * ASKED)
-    assert (found[-1] >= ASKED).mean() < 0.02
+    assert (found[29] >= REQUIRED_CAPITAL).mean() > 0.8
+    assert found.max() == pytest.approx(MAX_OVERSHOOT * REQUIRED_CAPITAL)
+    assert (found[-1] >= REQUIRED_CAPITAL).mean() < 0.02
 
 
 def test_what_is_still_needed_is_about_what_it_takes():

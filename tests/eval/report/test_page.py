@@ -27,10 +27,10 @@ from coe.eval.report.page import (
     Row,
     Section,
     Table,
+    cite,
     facts_of,
     record_table,
     render,
-    stated,
     table_of,
 )
 from coe.router.types import Record
@@ -81,7 +81,7 @@ def test_a_table_is_made_of_its_columns() -> None:
 
 
 def test_a_figure_is_stated_with_its_interval() -> None:
-    assert stated(GAP, points, " points") == "+4.2 points (+1.0 to +7.4)"
+    assert cite(GAP, points, " points") == "+4.2 points (+1.0 to +7.4)"
 
 
 def test_charts_keep_to_the_schema() -> None:

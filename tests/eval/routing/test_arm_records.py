@@ -21,7 +21,7 @@ def arms_of(found: trials.Trial) -> dict[str, Arm]:
 
 
 def scores_of(found: trials.Trial) -> Paired:
-    values = {arm.name: routing_report.expected(arm.probs, found) for arm in found.arms}
+    values = {arm.name: routing_report.expected_scores(arm.probs, found) for arm in found.arms}
     alone = {f"expert {name}": found.scores[:, e] for e, name in enumerate(found.test.experts)}
     return Paired.of({**values, **alone}, np.random.default_rng(0))
 

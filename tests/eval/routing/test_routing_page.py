@@ -147,7 +147,7 @@ def test_every_chart_stands_on_the_full_page_once_and_has_only_page_colours() ->
 def test_numbers_of_every_section_are_on_the_page() -> None:
     html = rendered_in_full()
     assert "Soft &lt;map&gt;" in html
-    assert "Best" not in dict(words.ways(full_report()))  # the default is this router
+    assert "Best" not in dict(words.ranked_arms(full_report()))  # the default is this router
     points = [row["value"] for row in charts_of_page(html)["chart-experts"]["data"]["values"]]
     assert points == [-75.0, 0.0, -100.0, -12.5, 0.0, 0.0]  # of a, then b, against maths alone
 

@@ -16,7 +16,14 @@ import pytest
 
 from coe.base.errors import DataError
 from coe.cli.command_line import run
-from coe.training.datasets.outcome_import import ImportOptions, Reasons, bounds_of, read_scores, table_of_rows, told
+from coe.training.datasets.outcome_import import (
+    ImportOptions,
+    Reasons,
+    bounds_of,
+    describe_reasons,
+    read_scores,
+    table_of_rows,
+)
 from coe.training.datasets.outcome_rows import write_outcomes
 from coe.training.datasets.outcomes import read_outcomes
 from coe.training.types import OutcomeTable
@@ -131,7 +138,7 @@ def test_a_row_without_a_score_is_counted_not_dropped_silently(file: Path) -> No
     rows[1]["score"] = None
     dump(file, rows)
     table, left_out = read(file)
-    assert told(left_out) == [f"left out: 1 x no score (first: {file}: row 2)"]
+    assert describe_reasons(left_out) == [f"left out: 1 x no score (first: {file}: row 2)"]
     assert np.isnan(table.scores).sum() == 1
 
 

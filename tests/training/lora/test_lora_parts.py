@@ -35,10 +35,10 @@ from coe.training.lora.admission import (
     candidate_of,
     compare,
 )
-from coe.training.lora.examples import Example, halves, logged_prompts, read_examples
+from coe.training.lora.examples import Example, logged_prompts, read_examples, split_examples
 from coe.training.lora.lora_commands import admit
 from coe.training.lora.lora_options import AdapterOptions
-from coe.training.lora.serving import Taught, Teacher, load_adapter, taught
+from coe.training.lora.serving import Taught, Teacher, ask_teacher, load_adapter
 from tests.fake_vllm.interpreter import fake_interpreter
 from tests.fleet.test_vllm_addresses import engine_record
 from tests.training.log_records import record
@@ -72,11 +72,11 @@ def test_examples_of_other_categories_are_left_out_and_faults_name_their_row(tmp
 
 def test_what_is_held_out_is_never_trained_on_and_too_few_are_refused() -> None:
     examples = [Example(f"question {n}", "yes") for n in range(200)]
-    trained, held_out = halves([*examples, Example("QUESTION, 1!", "no")])
+    trained, held_out = split_examples([*examples, Example("QUESTION, 1!", "no")])
     assert len(trained) + len(held_out) == 200
     assert not set(trained) & set(held_out)
     with pytest.raises(DataError, match=r"20 different examples: .* needed: 16 and 12"):
-        halves(examples[:20])
+        split_examples(examples[:20])
 
 
 def test_queries_of_a_category_come_from_the_log_the_newest_first(tmp_path: Path) -> None:
@@ -172,18 +172,18 @@ async def test_a_teacher_is_asked_apart_from_traffic_and_once_for_each_query(tmp
     app.router.add_post("/v1/chat/completions", answer)
     async with TestServer(app) as server:
         teacher = Teacher("loud", "one", str(server.make_url("/v1")), "k", 8)
-        assert await taught(teacher, ["a", "b"], journal) == ["A", "B"]
+        assert await ask_teacher(teacher, ["a", "b"], journal) == ["A", "B"]
         with pytest.raises(DataError, match="gives status 500 for model 'loud'"):
-            await taught(teacher, ["a", "b", "c"], journal)
+            await ask_teacher(teacher, ["a", "b", "c"], journal)
         broken.clear()
-        assert await taught(teacher, ["a", "b", "c"], journal) == ["A", "B", "C"]
+        assert await ask_teacher(teacher, ["a", "b", "c"], journal) == ["A", "B", "C"]
         assert sorted(asked) == ["a", "b", "c", "c"], "what is in the journal was paid for"
-        assert await taught(replace(teacher, fingerprint="another"), ["a"], journal) == ["A"]
-        assert await taught(replace(teacher, max_tokens=9), ["a"], journal) == ["A"]
+        assert await ask_teacher(replace(teacher, fingerprint="another"), ["a"], journal) == ["A"]
+        assert await ask_teacher(replace(teacher, max_tokens=9), ["a"], journal) == ["A"]
         assert sorted(asked) == ["a", "a", "a", "b", "c", "c"], "another expert, or length, answers otherwise"
-    assert await taught(teacher, ["c", "a"], journal) == ["C", "A"]
+    assert await ask_teacher(teacher, ["c", "a"], journal) == ["C", "A"]
     with pytest.raises(DataError, match="cannot be asked"):
-        await taught(teacher, ["d"], journal)
+        await ask_teacher(teacher, ["d"], journal)
 
 
 def fake_composition(python: str, environment: dict[str, str]) -> CoeConfig:

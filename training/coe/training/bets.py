@@ -32,28 +32,28 @@ from coe.training.evidence import category_rows
 from coe.training.feedback_bias import counted_share
 from coe.training.log_table import LogTable
 
-SHARES_OF_LEAD = np.array([0.25, 0.5, 1.0, 2.0])
+PLANNED_GAIN_SHARES = np.array([0.25, 0.5, 1.0, 2.0])
 """Gains that stakes are planned for, as shares of the gain that the router estimated when it decided. A challenger
 may be half as good as it looks, or twice (ours; benchmarks/LOG.md)."""
 
-ENOUGH = 20.0
+PROMOTION_EVIDENCE = 20.0
 """Capital at which categories move. Without a better challenger it is ever reached with a probability of at most 5%."""
 
-WITHOUT_ONE = 15.0
+EVIDENCE_WITHOUT_ANY_KEY = 15.0
 """Capital required without the answers of any one key (ours). The luckiest of forty honest keys takes a third of a
 standard error with it."""
 
-OWN = 2.0
+CHALLENGER_EVIDENCE = 2.0
 """Capital of the bets on one challenger above which it takes its category, once PROMOTION_EVIDENCE is reached
 (ours)."""
 
-LEAST_CHANCE = 0.1
+MIN_CHANCE = 0.1
 """Probability of either expert below which no bet is placed: one answer would decide (ours)."""
 
-MOST_STAKE = 0.5
+MAX_STAKE = 0.5
 """Largest share of the capital that a bet can lose (ours)."""
 
-PRIOR_ANSWERS, PRIOR_REWARD, PRIOR_SQUARE = 20.0, 0.5, 1.0
+PRIOR_ANSWERS, PRIOR_REWARD, PRIOR_SECOND_MOMENT = 20.0, 0.5, 1.0
 """Prior weight in answers, prior reward, and prior square of a gain, before the first bet (ours)."""
 
 
@@ -78,17 +78,17 @@ class Bets:
         return capital_of(self.growth.sum(axis=0))
 
     @property
-    def without_one(self) -> float:
+    def without_any_key(self) -> float:
         """The smallest capital that is left without the answers of any one key."""
         total, keys = self.growth.sum(axis=0), np.unique(self.key[self.key >= 0])
         return min((capital_of(total - self.growth[self.key == key].sum(axis=0)) for key in keys), default=self.capital)
 
     @property
     def is_enough(self) -> bool:
-        return self.capital >= ENOUGH and self.without_one >= WITHOUT_ONE
+        return self.capital >= PROMOTION_EVIDENCE and self.without_any_key >= EVIDENCE_WITHOUT_ANY_KEY
 
     @property
-    def own(self) -> dict[tuple[int, int], float]:
+    def capital_by_challenger(self) -> dict[tuple[int, int], float]:
         """The capital of the bets on each challenger alone, by (row, number of the expert)."""
         pairs = {(int(row), int(expert)) for row, expert in zip(self.row, self.challenger, strict=True)}
         return {pair: capital_of(self.growth[self.on(*pair)].sum(axis=0)) for pair in sorted(pairs)}
@@ -99,11 +99,11 @@ class Bets:
 
     def moves(self) -> dict[int, int]:
         """Return row -> the challenger that takes it over; none unless the capital is enough."""
-        own = self.own
+        own = self.capital_by_challenger
         best = max(own.values(), default=0.0)
         found: dict[int, int] = {}
         for (row, expert), capital in sorted(own.items(), key=lambda each: each[1]) if self.is_enough else ():
-            if capital >= min(OWN, best):
+            if capital >= min(CHALLENGER_EVIDENCE, best):
                 found[row] = expert
         return found
 
@@ -132,22 +132,22 @@ def bets_on(
         serving: number of the expert that serves each row, of shape (k,). Bets on other pairs do not bear on it.
         prices: gain that pays for an expert in place of the serving one, of shape (k, m).
     """
-    row, rival = category_rows(log, rows), log.rival_in(experts)
-    given, chance = log.expert_in(experts), np.minimum(log.rival_chance, log.planned_chance)
-    is_bet = (log.planned_in(experts) == serving[row]) & (rival >= 0) & (rival != serving[row])
-    is_bet &= (chance >= LEAST_CHANCE) & (log.at >= since) & ~is_outdated(log, changes)
-    is_bet &= (given == rival) | (given == serving[row])
-    bet, row, rival, given = log.rows(is_bet), row[is_bet], rival[is_bet], given[is_bet]
+    row, challenger = category_rows(log, rows), log.challenger_in(experts)
+    answered_by, chance = log.expert_in(experts), np.minimum(log.challenger_chance, log.planned_chance)
+    is_bet = (log.planned_in(experts) == serving[row]) & (challenger >= 0) & (challenger != serving[row])
+    is_bet &= (chance >= MIN_CHANCE) & (log.at >= since) & ~is_outdated(log, changes)
+    is_bet &= (answered_by == challenger) | (answered_by == serving[row])
+    bet, row, challenger, answered_by = log.rows(is_bet), row[is_bet], challenger[is_bet], answered_by[is_bet]
     weight = bet.weight * counted_share(row, bet.key, bet.weight, np.zeros(len(rows)), log.max_key_share)
-    usual = means_before(bet.reward, row, PRIOR_REWARD)
-    sign = np.where(given == rival, 1.0 / bet.rival_chance, -1.0 / bet.planned_chance)
-    least = prices[row, rival]
-    gain = np.where(weight > 0, weight * (bet.reward - usual) * sign - least, 0.0)
-    most_lost = weight * np.maximum(usual, 1.0 - usual) / chance[is_bet] + np.abs(least)
-    square = means_before(gain**2, np.zeros(len(bet), dtype=np.int64), PRIOR_SQUARE)
-    planned = np.maximum(bet.lead - least, 0.0)[:, None] * SHARES_OF_LEAD
-    stakes = np.minimum(planned / square[:, None], MOST_STAKE / np.maximum(most_lost, 1e-9)[:, None])
-    return Bets(row, rival, gain, bet.key, np.log1p(stakes * gain[:, None]))
+    baseline = means_before(bet.reward, row, PRIOR_REWARD)
+    sign = np.where(answered_by == challenger, 1.0 / bet.challenger_chance, -1.0 / bet.planned_chance)
+    required_gain = prices[row, challenger]
+    gain = np.where(weight > 0, weight * (bet.reward - baseline) * sign - required_gain, 0.0)
+    worst_loss = weight * np.maximum(baseline, 1.0 - baseline) / chance[is_bet] + np.abs(required_gain)
+    second_moment = means_before(gain**2, np.zeros(len(bet), dtype=np.int64), PRIOR_SECOND_MOMENT)
+    planned = np.maximum(bet.estimated_gain - required_gain, 0.0)[:, None] * PLANNED_GAIN_SHARES
+    stakes = np.minimum(planned / second_moment[:, None], MAX_STAKE / np.maximum(worst_loss, 1e-9)[:, None])
+    return Bets(row, challenger, gain, bet.key, np.log1p(stakes * gain[:, None]))
 
 
 def means_before(values: Float64Array, group: IntArray, prior: float) -> Float64Array:

@@ -24,7 +24,7 @@ from coe.router.reading.uncertainty import (
 from coe.router.types import BoolArray, FloatArray, IntArray
 
 TEMPERATURE_RANGE = (0.05, 20.0)
-STRANGENESS_WEIGHTS = (0.0, 0.25, 0.5, 1.0)
+OOD_WEIGHTS = (0.0, 0.25, 0.5, 1.0)
 BLOCK_ROWS = 1024
 
 MIN_OUTSIDE = 20
@@ -88,7 +88,7 @@ def fit_outside(inside: FloatArray, others: FloatArray) -> FloatArray:
     return np.append(direction, -direction @ (centre + beyond) / 2).astype(np.float32)
 
 
-def outside_by_others(inside: FloatArray, others: FloatArray, rng: np.random.Generator) -> FloatArray:
+def outside_out_of_fold(inside: FloatArray, others: FloatArray, rng: np.random.Generator) -> FloatArray:
     """Return probabilities (r + o,) of belonging to no category, by discriminants not fitted on the query."""
     folds = [rng.permutation(len(rows)) % FOLDS for rows in (inside, others)]
     found = np.zeros(len(inside) + len(others), dtype=np.float32)
@@ -127,10 +127,10 @@ def fit_uncertainty(
     beyond = neighbour_distance(others, kept) if len(others) else np.zeros(0, dtype=np.float32)
     kinds = {"distance": quantile_of(np.concatenate([own, beyond]), distances)}
     if len(others) >= MIN_OUTSIDE:
-        kinds["outside"] = outside_by_others(reference, others, rng)
+        kinds["outside"] = outside_out_of_fold(reference, others, rng)
     entropy = normalised_entropy(apply_temperature(probs, temperature))
     kind, weight = max(
-        product(kinds, STRANGENESS_WEIGHTS),
+        product(kinds, OOD_WEIGHTS),
         key=lambda pair: error_auroc(combine(entropy, kinds[pair[0]], pair[1]), is_correct),
     )
     found: dict[str, NDArray[np.generic]] = {
@@ -148,12 +148,12 @@ def fit_uncertainty(
 FEW_EXAMPLES = 30
 """Number of labelled queries below which a category is new (ours)."""
 
-SURE = 0.5
+MIN_EXAMPLE_PROBABILITY = 0.5
 """Probability above which a logged query is an example of a new category (ours; benchmarks/LOG.md)."""
 
-MOST_GROWN = 100
-MOST_OF_ONE = 5
-"""Most logged queries that become a new category's examples, of one key or question; MOST_GROWN: of all."""
+MAX_GROWN_EXAMPLES = 100
+MAX_EXAMPLES_PER_KEY = 5
+"""Most logged queries that become a new category's examples, of one key or question; MAX_GROWN_EXAMPLES: of all."""
 
 RECOGNISED = "recognised_"
 """Prefix of the metric that gives how surely a new category is recognised."""
@@ -162,16 +162,16 @@ RECOGNISED = "recognised_"
 def is_new(labels: IntArray, k: int) -> BoolArray:
     """Return which categories (k,) occur, but less often than `FEW_EXAMPLES` and than the median category."""
     own = np.bincount(labels, minlength=k)
-    return np.asarray((own > 0) & (own < min(FEW_EXAMPLES, usual_size(labels))))
+    return np.asarray((own > 0) & (own < min(FEW_EXAMPLES, median_size(labels))))
 
 
-def usual_size(labels: IntArray) -> int:
+def median_size(labels: IntArray) -> int:
     """Return the median number of queries of the categories that occur; 0 without any."""
     own = np.bincount(labels)
     return int(np.median(own[own > 0])) if len(labels) else 0
 
 
-def spread_out(
+def augment_new_categories(
     embeddings: FloatArray, labels: IntArray, new: BoolArray, rng: np.random.Generator
 ) -> tuple[FloatArray, IntArray]:
     """Generate queries of new categories until each has median size. Each is one of the category's queries, moved by
@@ -191,7 +191,7 @@ def spread_out(
     rows, found = [embeddings[:0]], [labels[:0]]
     for category in np.flatnonzero(new) if len(others) else []:
         own = embeddings[labels == category]
-        missing = max(usual_size(labels) - len(own), 0)
+        missing = max(median_size(labels) - len(own), 0)
         far = rng.choice(others, missing)
         moved = own[rng.integers(0, len(own), missing)] + embeddings[far] - means[labels[far]]
         rows.append(unit_rows(moved))
@@ -199,7 +199,7 @@ def spread_out(
     return np.concatenate(rows).astype(np.float32), np.concatenate(found)
 
 
-def beside_strangers(
+def with_ood_queries(
     uncertainty: Mapping[str, NDArray[np.generic]],
     unseen: FloatArray,
     labels: IntArray,
@@ -224,7 +224,7 @@ def beside_strangers(
     counts = np.bincount(own, minlength=len(new))
     found = np.bincount(own[probs.argmax(axis=1) == own], minlength=len(new))
     unfound = 1 - found / np.maximum(counts, 1)
-    lacking = np.where(new, (usual_size(own) - counts) * unfound, 0).round().astype(np.int64)
+    lacking = np.where(new, (median_size(own) - counts) * unfound, 0).round().astype(np.int64)
     if not lacking.any() or len(np.unique(own[known])) < 2:
         return dict(uncertainty)
     drawn = np.random.default_rng(0).choice(known, int(lacking.sum()))
@@ -239,27 +239,28 @@ def beside_strangers(
     return {**uncertainty, **{name: np.concatenate([uncertainty[name], rows]) for name, rows in added.items()}}
 
 
-def sure_of(probs: FloatArray, new: BoolArray, cluster: IntArray) -> tuple[IntArray, IntArray]:
+def select_new_examples(probs: FloatArray, new: BoolArray, cluster: IntArray) -> tuple[IntArray, IntArray]:
     """Return the rows and the categories of queries (n, k) that are surely of a new category, the surest first.
 
     Args:
-        new: which categories are new (k,); `cluster` (n,) groups queries of one key or question; `MOST_OF_ONE` count.
+        new: which categories are new (k,); `cluster` (n,) groups queries of one key or question; `MAX_EXAMPLES_PER_KEY`
+            count.
     """
     likely, surety = probs.argmax(axis=1), probs.max(axis=1)
     rows: list[int] = []
     for category in np.flatnonzero(new):
-        own = np.flatnonzero((likely == category) & (surety > SURE))
-        rows += at_most_of_one(own[np.argsort(-surety[own], kind="stable")], cluster)[:MOST_GROWN]
+        own = np.flatnonzero((likely == category) & (surety > MIN_EXAMPLE_PROBABILITY))
+        rows += limit_per_cluster(own[np.argsort(-surety[own], kind="stable")], cluster)[:MAX_GROWN_EXAMPLES]
     found = np.array(rows, dtype=np.int64)
     return found, likely[found]
 
 
-def at_most_of_one(rows: IntArray, cluster: IntArray) -> list[int]:
-    """Return the rows in order, without those of a cluster beyond `MOST_OF_ONE`."""
+def limit_per_cluster(rows: IntArray, cluster: IntArray) -> list[int]:
+    """Return the rows in order, without those of a cluster beyond `MAX_EXAMPLES_PER_KEY`."""
     given: Counter[int] = Counter()
     kept = []
     for row in rows.tolist():
         given[int(cluster[row])] += 1
-        if given[int(cluster[row])] <= MOST_OF_ONE:
+        if given[int(cluster[row])] <= MAX_EXAMPLES_PER_KEY:
             kept.append(row)
     return kept

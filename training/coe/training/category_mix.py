@@ -35,14 +35,14 @@ MIX_MOVED = "mix_moved"
 MIN_QUERIES = 200
 """Number of queries that stage 1 is sure of, below which no mix is estimated (ours)."""
 
-LEAST_SHARE = 0.1
+MIN_SHARE = 0.1
 """Smallest share that a category keeps, as a part of its share among the labelled queries (ours). A category that
 nobody asked for in a month may be asked for tomorrow."""
 
 ROUNDS = 100
 MAX_STEPS = 500
-CLOSE = 1e-4
-NEWEST = 5000
+TOLERANCE = 1e-4
+MAX_DECISIONS = 5000
 """Number of newest decisions that a mix is estimated from, so that it is the present mix (ours)."""
 
 
@@ -83,11 +83,11 @@ def estimate_mix(
     if len(probs) < MIN_QUERIES or counts.shape[1] < 2:
         return None
     own, sure = counts[0] / counts[0].sum(), (counts[1] + 0.5) / (counts[1] + 0.5).sum()
-    found = shares_of(probs.astype(np.float64), sure, weight, sure)
+    found = fit_shares(probs.astype(np.float64), sure, weight, sure)
     names, member = np.unique(cluster, return_inverse=True)
     times: IntArray = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), ROUNDS)
-    drawn = np.stack([shares_of(probs, sure, np.multiply(weight, each[member]), found) for each in times])
-    shares, draws = of_all(found, sure, own), of_all(drawn, sure, own)
+    drawn = np.stack([fit_shares(probs, sure, np.multiply(weight, each[member]), found) for each in times])
+    shares, draws = rescale_shares(found, sure, own), rescale_shares(drawn, sure, own)
     away = float(np.quantile(total_variation(draws, shares), 0.95))
     moved = float(total_variation(shares, own))
     return CategoryMix(
@@ -97,7 +97,7 @@ def estimate_mix(
     )
 
 
-def shares_of(probs: FloatArray, source: Float64Array, weight: Float64Array, start: Float64Array) -> Float64Array:
+def fit_shares(probs: FloatArray, source: Float64Array, weight: Float64Array, start: Float64Array) -> Float64Array:
     """Return the shares under which weighted queries are most likely, by expectation maximisation, of shape (k,).
 
     Args:
@@ -108,13 +108,13 @@ def shares_of(probs: FloatArray, source: Float64Array, weight: Float64Array, sta
         posterior = probs * (shares / source)
         posterior /= posterior.sum(axis=1, keepdims=True)
         found = weight @ posterior / total
-        if np.abs(found - shares).max() < CLOSE:
+        if np.abs(found - shares).max() < TOLERANCE:
             return np.asarray(found, dtype=np.float64)
         shares = found
     return np.asarray(shares, dtype=np.float64)
 
 
-def of_all(shares: Float64Array, sure: Float64Array, own: Float64Array) -> Float64Array:
+def rescale_shares(shares: Float64Array, sure: Float64Array, own: Float64Array) -> Float64Array:
     """Convert shares of the queries that stage 1 is sure of to shares of all queries, of shape (..., k). A
     category's share changes by the same factor in both."""
     found = shares / sure * own
@@ -128,12 +128,12 @@ def total_variation(shares: Float64Array, others: Float64Array) -> Float64Array:
 
 
 def prior_ratio(shares: Float64Array, labelled: Float64Array) -> FloatArray:
-    """Return the shares over those of the labelled queries, none below `LEAST_SHARE`, of shape (k,)."""
-    raised = np.maximum(shares, LEAST_SHARE * labelled)
+    """Return the shares over those of the labelled queries, none below `MIN_SHARE`, of shape (k,)."""
+    raised = np.maximum(shares, MIN_SHARE * labelled)
     return np.asarray(raised / raised.sum() / labelled, dtype=np.float32)
 
 
-def reweighed(
+def reweight(
     unseen: FloatArray, labels: IntArray, uncertainty: Mapping[str, NDArray[np.generic]], ratio: FloatArray
 ) -> tuple[FloatArray, dict[str, NDArray[np.generic]]]:
     """Return the probabilities of labelled queries for the traffic's mix (n, k), and the uncertainty's arrays for them.
@@ -163,7 +163,7 @@ def read_asked(database_url: str, encoder: Encoder, feedback: FeedbackConfig, *,
     limit, nor has any key if too few ask to keep such a share. Their questions are clusters.
     """
     with open_log(database_url) as connection:
-        newest = read_newest(connection, encoder.fingerprint, since=since, most=NEWEST)
+        newest = read_newest(connection, encoder.fingerprint, since=since, most=MAX_DECISIONS)
         records = [record for record in newest if was_routed(record)]
     return asked_queries(records, encoder.dim, feedback)
 

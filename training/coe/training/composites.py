@@ -57,7 +57,7 @@ class Composites:
     views: tuple[View, ...]
 
 
-def material() -> tuple[list[str], list[str]]:
+def load_material() -> tuple[list[str], list[str]]:
     """Load the pieces of material, and the personas."""
     pieces, personas = list[str](), list[str]()
     for head, text in re.findall(r"(?ms)^%% (\w+) \w+\n(.*?)(?=^%% |\Z)", MATERIAL.read_text(encoding="utf-8")):
@@ -65,7 +65,7 @@ def material() -> tuple[list[str], list[str]]:
     return pieces, personas
 
 
-def parts_that_ask_nothing(pieces: Sequence[str], personas: Sequence[str]) -> list[str]:
+def negative_examples(pieces: Sequence[str], personas: Sequence[str]) -> list[str]:
     """Return negative examples for the detector: candidates and sentences of the material, and parts of personas."""
     sentences = (each for piece in pieces for each in SENTENCE.split(piece))
     ends = (each for piece in pieces for each in ask_candidates(piece))
@@ -81,7 +81,7 @@ def fit_content(
     Args:
         asks: embeddings of short labelled queries, which all do, of shape (n, d).
     """
-    others = encode(parts_that_ask_nothing(pieces, personas))
+    others = encode(negative_examples(pieces, personas))
     labels = np.repeat([1, 0], [len(asks), len(others)])
     return logistic(np.concatenate([asks, others]), labels, C=REGULARISATION, class_weight="balanced", max_iter=500)
 
@@ -107,7 +107,7 @@ def read_composites(
     short = np.flatnonzero([0 < len(text) <= MAX_ASK_CHARS for text in texts])
     if len(short) < MIN_ASKS:
         return None, None
-    pieces, personas = material()
+    pieces, personas = load_material()
     plain = short[short < len(texts) - about]  # with the others, orders in personas would be taken for tasks
     content = fit_content(encode, embeddings[plain], pieces[::2], personas)
     rows = rows_to_paste(short, len(texts) - about, rng)
@@ -117,7 +117,7 @@ def read_composites(
     strange = AskDetector(*content, *fit_shape(requests, content))
     read = [(each.source, reading_of(each.text, each.candidates, each.vectors, strange)) for each in requests]
     rows = rows_to_paste(short, len(texts) - about, rng)
-    read += make_tasked(encode, strange, texts, rows, pieces[1::2], rng)
+    read += read_under_tasks(encode, strange, texts, rows, pieces[1::2], rng)
     final = fit_content(encode, embeddings[plain], pieces, personas)
     detector = AskDetector(*final, strange.shape, strange.shape_offset)
     return detector, composites_of([(row, reading) for row, reading in read if reading.view is not View.WHOLE])
@@ -140,7 +140,7 @@ class Pasted(NamedTuple):
     @classmethod
     def of(cls, ask: str, pieces: Sequence[str], encode: Encode, rng: np.random.Generator, source: int) -> Pasted:
         """Build a request from an ask and a piece of material around it."""
-        text = pasted(ask, pieces[int(rng.integers(len(pieces)))], rng)
+        text = paste(ask, pieces[int(rng.integers(len(pieces)))], rng)
         candidates = ask_candidates(text)
         return cls(text, ask.strip(), candidates, encode([text, *candidates]), source)
 
@@ -156,7 +156,7 @@ def fit_shape(requests: Sequence[Pasted], content: tuple[FloatArray, float]) -> 
     return logistic(np.concatenate(shapes), labels, max_iter=2000)
 
 
-def make_tasked(
+def read_under_tasks(
     encode: Encode,
     detector: AskDetector,
     texts: Sequence[str],
@@ -177,7 +177,7 @@ def composites_of(read: Sequence[tuple[int, Reading]]) -> Composites:
     return Composites(vectors, rows, tuple(reading.view for _, reading in read))
 
 
-def pasted(ask: str, piece: str, rng: np.random.Generator) -> str:
+def paste(ask: str, piece: str, rng: np.random.Generator) -> str:
     """Paste an ask before, after or between the halves of a piece of material."""
     place, gap = int(rng.integers(3)), BREAKS[int(rng.integers(len(BREAKS)))]
     if place == 0:

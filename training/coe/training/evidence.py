@@ -24,7 +24,7 @@ from coe.training.expert_map import (
     without_difficulty,
 )
 from coe.training.feedback_bias import counted_share
-from coe.training.judged_pairs import preferences, together
+from coe.training.judged_pairs import complete_pairs, preferences
 from coe.training.log_table import LogTable
 from coe.training.types import OutcomeTable
 
@@ -65,7 +65,7 @@ def gather_evidence(
     believed = without_changed(outcomes, changes)
     base = measure_quality(believed, rows[:-1], published)
     prior = np.asarray(published or np.full(len(outcomes.experts), np.nan))
-    keep = is_taught(log, outcomes.experts, changes)
+    keep = is_usable(log, outcomes.experts, changes)
     kept = log.rows(keep)
     row, expert = category_rows(kept, rows), kept.expert_in(outcomes.experts)
     grades = base.count.astype(np.float64)
@@ -84,7 +84,7 @@ def gather_evidence(
     answers, rewarded = of_cells(weight), of_cells(weight * gain)
     sums, squares, counts = graded[0] + rewarded, graded[1] + of_cells(weight * gain**2), graded[2] + answers
     if log.judged is not None:
-        judged = log.judged.rows(together(is_taught(log.judged, outcomes.experts, changes)))
+        judged = log.judged.rows(complete_pairs(is_usable(log.judged, outcomes.experts, changes)))
         add_preferences(judged, rows, outcomes.experts, (sums, squares, counts), is_guess, prior)
     quality, stderr = shrink_with_guesses(sums, squares, counts, is_guess, prior)
     quality = with_levels(quality, difficulty, counts, prior)
@@ -115,7 +115,7 @@ def add_preferences(
         values += add_cells(new, row, expert, values.shape)
 
 
-def is_taught(log: LogTable, experts: tuple[str, ...], changes: tuple[ChangePoint, ...]) -> BoolArray:
+def is_usable(log: LogTable, experts: tuple[str, ...], changes: tuple[ChangePoint, ...]) -> BoolArray:
     """Return which answers show the present quality of these experts, of shape (n,)."""
     return ~is_stale(log, changes) & (log.expert_in(experts) >= 0)
 

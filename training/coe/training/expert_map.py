@@ -88,9 +88,9 @@ def doubt_of(evidence: QualityMatrix) -> str:
     if not graded.any() or (best := float(np.average(evidence.quality.max(axis=1), weights=graded))) >= NEAR_ZERO:
         return ""
     return (
-        f"Warning: even the best expert of each category scores only {best:.1%} on average, so these grades do not say "
-        "who is better. Read some answers (journal.jsonl beside the outcome table): likely causes are a wrong chat "
-        "template, a wrong model name, answers that max_tokens cuts off, or a grader that does not fit."
+        f"Warning: even the best expert of each category scores only {best:.1%} on average, so these grades do not "
+        "show which expert is better. Read some answers (journal.jsonl beside the outcome table): likely causes are a "
+        "wrong chat template, a wrong model name, answers that max_tokens cuts off, or a grader that does not fit."
     )
 
 
@@ -244,7 +244,7 @@ def mean_prompt_tokens(table: OutcomeTable, rows: IntArray, k: int) -> FloatArra
     return cell_means(lengths, rows, k)[:, 0]
 
 
-ENOUGH = 20
+MIN_TRAFFIC_ANSWERS = 20
 """Answers above which a cell's own lengths describe it; fewer say too little, as lengths vary widely (ours)."""
 
 ANSWERS = "answers"
@@ -284,10 +284,10 @@ def with_traffic(
             cell = rows.index(category if category in rows else GENERAL), experts.index(expert)
             answers[cell] += counted[ANSWERS]
             sums[cell] += [counted[kind] for kind in KINDS]
-    is_enough = answers >= ENOUGH
+    is_enough = answers >= MIN_TRAFFIC_ANSWERS
     prompt, output = sums[..., IS_PROMPT].sum(axis=2), sums[..., ~IS_PROMPT].sum(axis=2)
     asked = answers.sum(axis=1)
-    lengths = np.where(asked >= ENOUGH, prompt.sum(axis=1) / np.maximum(asked, 1), matrix.prompt_tokens)
+    lengths = np.where(asked >= MIN_TRAFFIC_ANSWERS, prompt.sum(axis=1) / np.maximum(asked, 1), matrix.prompt_tokens)
     known = is_enough & (matrix.output_tokens > 0)
     graded = (answers * matrix.output_tokens * known).sum(axis=1)
     longer = np.where(graded > 0, (output * known).sum(axis=1) / np.maximum(graded, 1e-9), 1.0)

@@ -61,7 +61,7 @@ class ReplyRates:
 
     def count(self, reply_bin: ReplyBin, answers: int, replies: int) -> None:
         """Add `answers` answers of a bin, of which `replies` got feedback."""
-        for part in coarser(reply_bin):
+        for part in coarser_groups(reply_bin):
             self.answers[part] += answers
             self.replies[part] += replies
 
@@ -83,7 +83,7 @@ class ReplyRates:
         `PRIOR_ANSWERS`. The bin's rate is shrunk towards the bin's without its signals, that towards the category's,
         that towards the overall rate."""
         rate = self.overall
-        for part in reversed(coarser(reply_bin)[:-1]):
+        for part in reversed(coarser_groups(reply_bin)[:-1]):
             rate = (self.replies[part] + PRIOR_ANSWERS * rate) / (self.answers[part] + PRIOR_ANSWERS)
         return rate
 
@@ -98,7 +98,7 @@ class ReplyRates:
         return MAX_REPLY_WEIGHT if rate <= self.overall / MAX_REPLY_WEIGHT else self.overall / rate
 
 
-def coarser(reply_bin: ReplyBin) -> tuple[Group, Group, Group, Group]:
+def coarser_groups(reply_bin: ReplyBin) -> tuple[Group, Group, Group, Group]:
     """Return the bin and the ever larger groups it belongs to, up to everything."""
     return reply_bin, reply_bin[:2], reply_bin[:1], EVERYTHING
 

@@ -36,7 +36,7 @@ from coe.training.stage_one import (
     StageOne,
     embed,
     fit_stage_one,
-    following_traffic,
+    follow_traffic,
     label_numbers,
     new_categories_of,
     recognised_shares,
@@ -83,10 +83,10 @@ def fit_router(
     Raises:
         DataError: there is no category to learn, or labels do not fit `request.categories`.
     """
-    return written(root, finish(request, encoder, prepare(request, encoder, queries, rng, progress), now))
+    return written(root, fit_artifact(request, encoder, prepare(request, encoder, queries, rng, progress), now))
 
 
-def finish(request: FitRequest, encoder: Encoder, prepared: Prepared, now: datetime) -> RouterArtifact:
+def fit_artifact(request: FitRequest, encoder: Encoder, prepared: Prepared, now: datetime) -> RouterArtifact:
     """Fit the scorer, and build the artifact, which is not stored yet."""
     if prepared.graded is None:
         return artifact_of(request, encoder, prepared, MAP_ALONE, now)
@@ -144,7 +144,7 @@ def prepare(
         stage = fit_stage_one(taught, request, rng, made, about)
         metrics = stage_one_metrics(stage, data.take(held_out), request.alpha)  # as labelled, not as asked
         metrics |= recognised_shares(stage, data.take(~held_out), request)
-        stage = following_traffic(stage, data.take(~held_out), request, rng)
+        stage = follow_traffic(stage, data.take(~held_out), request, rng)
         scored = graded_queries(request, encoder, stage, dict(zip(learned, stage.unseen, strict=True)), progress)
         ways = None if scored is None else fit_strategies(scored, request.evidence, progress)
     served = served_shares(stage, data.embeddings[~held_out], request.alpha)

@@ -65,11 +65,15 @@ def outcomes_or_published(config: CoeConfig, root: Path) -> OutcomeTable:
         DataError: nobody was graded and no model has published scores, or a table cannot be read.
     """
     is_graded = any(graded_models(folder) & set(config.experts) for folder in outcome_folders(root))
-    known = () if is_graded else tuple(name for name in config.experts if math.isfinite(published(config, (name,))[0]))
+    known = (
+        ()
+        if is_graded
+        else tuple(name for name in config.experts if math.isfinite(published_quality(config, (name,))[0]))
+    )
     return no_outcomes(known, source="published scores") if known else usable_outcomes(config, root)
 
 
-def published(config: CoeConfig, experts: Sequence[str]) -> tuple[float, ...]:
+def published_quality(config: CoeConfig, experts: Sequence[str]) -> tuple[float, ...]:
     """Return the quality of experts by the published scores of their models; NaN if a model has none.
 
     An adapter is another model than its base.
@@ -156,12 +160,12 @@ def read_about_material(config: CoeConfig, folder: Path) -> tuple[LabelledQuery,
     return tuple(query for query in found if query.category in config.learned_categories)
 
 
-def opened_encoder(config: PluginConfig, cache: Path | None) -> Encoder:
+def open_encoder(config: PluginConfig, cache: Path | None) -> Encoder:
     """Open the encoder, behind the cache if there is one."""
-    return cached(build_encoder(config), cache)
+    return cached_encoder(build_encoder(config), cache)
 
 
-def cached(encoder: Encoder, cache: Path | None) -> Encoder:
+def cached_encoder(encoder: Encoder, cache: Path | None) -> Encoder:
     return encoder if cache is None else CachedEncoder(encoder, cache)
 
 
@@ -193,7 +197,7 @@ def fit_configured(root: Path, request: TrainRequest, *, now: datetime, progress
     table = outcomes_or_published(config, request.outcomes)
     about = read_about_material(config, request.queries)
     wanted = fit_request(config, table, queries, options, about)
-    encoder = opened_encoder(wanted.encoder_config, request.cache)
+    encoder = open_encoder(wanted.encoder_config, request.cache)
     rng = np.random.default_rng(options.seed)
     return fit_router(root, wanted, encoder, queries, now=now, rng=rng, progress=progress)
 
@@ -213,7 +217,7 @@ def fit_request(
         scorer=PluginConfig(kind=options.scorer) if options.scorer else config.router.scorer,
         categories=config.learned_categories,
         experts=table.experts,
-        evidence=measure_quality(table, config.learned_categories, published(config, table.experts)),
+        evidence=measure_quality(table, config.learned_categories, published_quality(config, table.experts)),
         alpha=config.router.alpha,
         about_material=about_material,
         data_fingerprints={"queries": labelled, "outcomes": fingerprint_outcomes(table)},
@@ -259,7 +263,7 @@ class RetrainInputs:
 
     def evidence(self, categories: Sequence[str]) -> Evidence:
         """Gather the evidence of the log and of every graded prompt on those learned categories."""
-        prior = published(self.config, self.outcomes.experts)
+        prior = published_quality(self.config, self.outcomes.experts)
         return gather_evidence(self.outcomes, self.log, categories, self.changes, prior)
 
     def asked(self) -> AskedQueries:
@@ -305,7 +309,7 @@ def read_inputs(
         log=log,
         # An outage does not change what an expert can do, and would make all that came before it worthless.
         changes=(*replaced, *find_change_points(log.rows(~log.is_failure & ~is_stale(log, replaced)))),
-        encoder=cached(router.encoder, request.cache),
+        encoder=cached_encoder(router.encoder, request.cache),
         rng=np.random.default_rng(request.seed),
         now=now,
         progress=progress,

@@ -15,12 +15,12 @@ from coe.router.types import BoolArray, Float64Array, IntArray
 from coe.training.feedback_bias import counted_share
 from coe.training.log_table import LogTable
 
-HALF = 0.5
+PAIR_ANSWER_WEIGHT = 0.5
 """Number of answers that each answer of a pair counts as. An error for one is an error against the other. So the
 difference of n pairs is as uncertain as that of n / 2 answers of each."""
 
 
-def together(kept: BoolArray) -> BoolArray:
+def complete_pairs(kept: BoolArray) -> BoolArray:
     """Return which rows belong to pairs of which both are kept, of shape (n,)."""
     return np.repeat(kept.reshape(-1, 2).all(axis=1), 2)
 
@@ -38,6 +38,6 @@ def preferences(
         known: qualities by all other evidence, (k+1, m), from so many answers (`counts`).
     """
     level = np.repeat(known[row, expert].reshape(-1, 2).mean(axis=1), 2)
-    weight = HALF * judged.weight
+    weight = PAIR_ANSWER_WEIGHT * judged.weight
     share = counted_share(row, judged.key, weight, counts.sum(axis=1), judged.max_key_share)
     return level + judged.reward - 0.5, weight * share

@@ -42,7 +42,7 @@ class Learned:
         """Return the arrays that the artifact stores; the serving experts are in the map's evidence."""
         return {f"{PART}.first": self.first, f"{PART}.times": np.array([self.began, self.since])}
 
-    def moved(self, moves: Mapping[int, int], now: datetime) -> Learned:
+    def after_moves(self, moves: Mapping[int, int], now: datetime) -> Learned:
         """Return the same state after some rows moved to other experts, if any."""
         if not moves:
             return self
@@ -69,7 +69,7 @@ def learned_of(artifact: RouterArtifact, router: Router) -> Learned:
     return Learned(serving, first, float(times[0]), float(times[1]))
 
 
-def renewed(live: RouterArtifact, evidence: Evidence, learned: Learned, now: datetime) -> RouterArtifact:
+def renew_router(live: RouterArtifact, evidence: Evidence, learned: Learned, now: datetime) -> RouterArtifact:
     """Build the live router with newer evidence; experts that are new to it come last."""
     known, graded, experts = evidence_of(live), evidence.outcomes.experts, live.manifest.experts
     new = tuple(name for name in graded if name not in experts)
@@ -97,7 +97,7 @@ def explored_shares(router: Router, policy: str) -> list[dict[str, float]]:
     return [dict(zip(found.usual.eligible, found.odds.probs, strict=True)) for found in decisions]
 
 
-def exploration_moved(one: Router, other: Router) -> float:
+def traffic_shift(one: Router, other: Router) -> float:
     """Return the largest mean share, over policies, of the queries that two routers would send to different experts."""
     moved = [0.0]
     for policy in one.policies:
@@ -108,7 +108,7 @@ def exploration_moved(one: Router, other: Router) -> float:
     return max(moved)
 
 
-class Progress(Record):
+class LearningGain(Record):
     """The gain of learning since it `began` (Unix seconds): mean quality of the answers, those of challengers
     included, by current estimates. It is over the first map and over the best single expert."""
 
@@ -118,7 +118,7 @@ class Progress(Record):
     single: str
 
     @property
-    def words(self) -> str:
+    def summary(self) -> str:
         day = datetime.fromtimestamp(self.began, UTC).strftime("%Y-%m-%d")
         first, single = (points_of(each) for each in (self.over_first, self.over_single))
         return f"since {day}: {first} points over the first map, {single} over {self.single} alone"
@@ -130,14 +130,14 @@ def points_of(metric: Metric) -> str:
     return f"{100 * metric.value:+z.1f}{ends}"
 
 
-def progress_of(artifact: RouterArtifact, router: Router) -> Progress:
+def measure_learning(artifact: RouterArtifact, router: Router) -> LearningGain:
     """Measure the gain by the posterior of every expert, with normal 95% intervals. The posterior is shrunk, so an
     expert that was chosen for its luck does not count in full. Experts are assumed to err independently."""
     learned, names = learned_of(artifact, router), artifact.manifest.experts
     matrix = router.scorer.measured.evidence
     single = router.experts[int((matrix.mass @ matrix.quality).argmax())]
     first = [names[int(number)] for number in learned.first]
-    return Progress(
+    return LearningGain(
         began=learned.began,
         over_first=gain_over(router, first),
         over_single=gain_over(router, [single] * len(first)),

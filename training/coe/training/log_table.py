@@ -49,10 +49,10 @@ class LogTable:
     """Answers with a reward and failures, in order of time. All arrays have shape (n,).
 
     `category` and `expert` number `categories` and `experts`; `reward` is in [0, 1]. `planned` would have served
-    without exploration, with probability `planned_chance`. `rival` (-1: none) is the most likely other expert, with
-    `rival_chance`. `lead` is its estimated gain over `planned`. `weight` is the number of answers represented, times
-    the weight of the key that gave the feedback (mean 1). `key` numbers that key. It is `UNLIMITED` if `max_key_share`
-    does not bound its share. `is_failure`: the expert failed, a reward of 0 without feedback.
+    without exploration, with probability `planned_chance`. `challenger` (-1: none) is the most likely other expert,
+    with `challenger_chance`. `estimated_gain` is its estimated gain over `planned`. `weight` is the number of answers
+    represented, times the weight of the key that gave the feedback (mean 1). `key` numbers that key. It is `UNLIMITED`
+    if `max_key_share` does not bound its share. `is_failure`: the expert failed, a reward of 0 without feedback.
 
     `traffic` counts the routed queries per category (the map's mass), `dropped` the decisions left out, by reason.
     `n_rows` counts the decisions read, without coe's own probes. `tokens` are those of the traffic
@@ -70,10 +70,10 @@ class LogTable:
     key: IntArray
     is_failure: BoolArray
     planned: NDArray[np.int32]
-    rival: NDArray[np.int32]
+    challenger: NDArray[np.int32]
     planned_chance: Float64Array
-    rival_chance: Float64Array
-    lead: Float64Array
+    challenger_chance: Float64Array
+    estimated_gain: Float64Array
     max_key_share: float = 1.0
     traffic: Mapping[str, int] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
@@ -92,25 +92,25 @@ class LogTable:
 
     def category_in(self, names: tuple[str, ...]) -> IntArray:
         """Return the number of each answer's category among other names, (n,); -1 if it is not among them."""
-        return renumbered(self.category, self.categories, names)
+        return renumber(self.category, self.categories, names)
 
     def expert_in(self, names: tuple[str, ...]) -> IntArray:
         """Return the number of each answer's expert among other names, (n,); -1 if it is not among them."""
-        return renumbered(self.expert, self.experts, names)
+        return renumber(self.expert, self.experts, names)
 
     def planned_in(self, names: tuple[str, ...]) -> IntArray:
         """Return the number of each answer's planned expert among other names, (n,); -1 if it is not among them."""
-        return renumbered(self.planned, self.experts, names)
+        return renumber(self.planned, self.experts, names)
 
-    def rival_in(self, names: tuple[str, ...]) -> IntArray:
-        """Return the number of each answer's `rival` among other names, (n,); -1 if it is not among them."""
-        return np.where(self.rival < 0, -1, renumbered(self.rival, self.experts, names))
+    def challenger_in(self, names: tuple[str, ...]) -> IntArray:
+        """Return the number of each answer's `challenger` among other names, (n,); -1 if it is not among them."""
+        return np.where(self.challenger < 0, -1, renumber(self.challenger, self.experts, names))
 
 
 ROW_COLUMNS = tuple(each.name for each in fields(LogTable) if "Array" in str(each.type))
 
 
-def renumbered(values: NDArray[np.int32], own: tuple[str, ...], names: tuple[str, ...]) -> IntArray:
+def renumber(values: NDArray[np.int32], own: tuple[str, ...], names: tuple[str, ...]) -> IntArray:
     """Convert numbers of `own` to numbers of `names`; -1 if a name is missing."""
     number = {name: i for i, name in enumerate(names)}
     index = np.array([number.get(name, -1) for name in own], dtype=np.int64)
@@ -118,7 +118,7 @@ def renumbered(values: NDArray[np.int32], own: tuple[str, ...], names: tuple[str
 
 
 COLUMN_CODES = dict(category="i", expert="i", reward="d", at="d", is_failure="b")
-COLUMN_CODES |= dict(planned="i", rival="i", planned_chance="d", rival_chance="d", lead="d")
+COLUMN_CODES |= dict(planned="i", challenger="i", planned_chance="d", challenger_chance="d", estimated_gain="d")
 """Column -> type code of `array`, its final width."""
 
 
@@ -141,14 +141,14 @@ class Columns:
         number = self.number_of(expert or decision.expert)
         chances = dict(zip(decision.eligible, decision.eligible_probs, strict=False))
         planned = next(iter(decision.ranking), decision.expert)
-        rival = max((name for name in chances if name != planned), key=chances.__getitem__, default="")
+        challenger = max((name for name in chances if name != planned), key=chances.__getitem__, default="")
         quality = dict(zip(decision.eligible, decision.predicted_quality, strict=False))
         found = (
             chances.get(planned, 0.0),
-            chances.get(rival, 0.0),
-            quality.get(rival, 0.0) - quality.get(planned, 0.0),
+            chances.get(challenger, 0.0),
+            quality.get(challenger, 0.0) - quality.get(planned, 0.0),
         )
-        both = (self.number_of(planned), self.number_of(rival) if found[1] > 0 else -1)
+        both = (self.number_of(planned), self.number_of(challenger) if found[1] > 0 else -1)
         row = (category, number, reward or 0.0, record.at, reward is None)
         for column, value in zip(self.numbers.values(), (*row, *both, *found), strict=True):
             column.append(value)
@@ -170,15 +170,15 @@ class Columns:
         weight[~np.array(self.numbers["is_failure"], dtype=bool)] = replies.weights()
         return np.asarray(weight * np.array(self.key_weight), dtype=np.float64)
 
-    def table(self, weight: Float64Array, voices: Mapping[str, int], max_key_share: float) -> LogTable:
-        """Build the table of the columns in order of time; `voices` numbers the keys whose share is limited."""
+    def table(self, weight: Float64Array, limited_keys: Mapping[str, int], max_key_share: float) -> LogTable:
+        """Build the table of the columns in order of time; `limited_keys` numbers the keys whose share is limited."""
         columns: dict[str, Any] = {name: np.array(values) for name, values in self.numbers.items()}
         columns["is_failure"] = columns["is_failure"].astype(bool)
         table = LogTable(
             categories=tuple(self.categories),
             experts=tuple(self.experts),
             weight=weight,
-            key=np.array([voices.get(name, UNLIMITED) for name in self.keys], dtype=np.int64),
+            key=np.array([limited_keys.get(name, UNLIMITED) for name in self.keys], dtype=np.int64),
             max_key_share=max_key_share,
             **columns,
         )
@@ -210,14 +210,14 @@ def read_log_table(
         grades = read_judged_grades(connection, since, math.inf)
         judges = judge_agreements(grades, count_swapped_pairs(connection, since, math.inf), rewards)
         preferences = read_preferences(connection, [each.name for each in judges if each.is_trusted])
-        table = collect(records, rewards, reasked, feedback, progress, known, preferences)
+        table = build_table(records, rewards, reasked, feedback, progress, known, preferences)
         unheard = Counter[str]()
         for each in judges:
             unheard[UNTRUSTED.format(each.judge)] += 0 if each.is_trusted else each.pairs
         return replace(table, dropped=Counter(table.dropped) + unheard)
 
 
-def collect(
+def build_table(
     records: Iterable[DecisionRecord],
     rewards: Mapping[str, float],
     reasked: Collection[str] = (),
@@ -264,9 +264,9 @@ def collect(
     is_limited = len(asking) > 1 and feedback.max_key_share < 1
     unlimited = feedback.trusted_keys if is_limited else asking
     limited = dict.fromkeys(name for name in (*columns.keys, *pairs.keys) if name not in unlimited)
-    voices = {name: number for number, name in enumerate(limited)}
-    table = columns.table(columns.weights(replies), voices, feedback.max_key_share)
-    judged = pairs.table(np.array(pairs.key_weight), voices, feedback.max_key_share)
+    limited_keys = {name: number for number, name in enumerate(limited)}
+    table = columns.table(columns.weights(replies), limited_keys, feedback.max_key_share)
+    judged = pairs.table(np.array(pairs.key_weight), limited_keys, feedback.max_key_share)
     counts = table.weight > 0
     if not counts.all():
         dropped[NOTHING_TO_WEIGH] = int((~counts).sum())

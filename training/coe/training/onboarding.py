@@ -27,7 +27,7 @@ from coe.training.learned_map import learned_of
 from coe.training.types import OutcomeTable
 
 EXTENDABLE = "map"
-MOST_LUCKY = 0.1
+MAX_LUCK = 0.1
 """Share of new experts without any advantage that may still be given a category."""
 
 MAX_PROBES_NEEDED = 10_000
@@ -185,7 +185,7 @@ def onboard(
 
     Args:
         live: folder of the live router; the new one goes beside it.
-        luck: probability that luck alone looks as good in a category, of shape (k+1,). Above `MOST_LUCKY` the expert
+        luck: probability that luck alone looks as good in a category, of shape (k+1,). Above `MAX_LUCK` the expert
             takes no category from one that is not more expensive.
 
     Raises:
@@ -197,7 +197,7 @@ def onboard(
     check_can_join(config, artifact, expert)
     probed = probed.rows(np.isfinite(probed.scores[:, 0]))
     if not probed.prompt_ids:
-        raise DataError(f"no answer of '{expert}' was graded, so nothing is known of it")
+        raise DataError(f"no answer of '{expert}' was graded, so its quality is unknown")
     manifest = artifact.manifest
     joined = joined_evidence(evidence_of(artifact), probed, others, manifest.categories)
     fields = manifest.model_dump(mode="json", exclude={"version", "weights_sha256"})
@@ -213,7 +213,7 @@ def onboard(
     serving = learned.serving
     cost_usd = costs_of(config, joined, experts)
     is_cheaper = cost_usd[:, -1] < CHEAPER * cost_usd[np.arange(len(serving)), serving]
-    is_proven = (luck <= MOST_LUCKY) | (is_cheaper & (joined.count[:, -1] >= BROAD))
+    is_proven = (luck <= MAX_LUCK) | (is_cheaper & (joined.count[:, -1] >= BROAD))
     stored = with_newcomer(joined, serving, is_proven, cost_usd)
     arrays = {**artifact.arrays} | {f"map.{name}": array for name, array in stored.arrays().items()} | learned.arrays()
     written = save_artifact(live.parent, fields, arrays)

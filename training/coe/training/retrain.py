@@ -11,8 +11,7 @@ from datetime import datetime
 import numpy as np
 
 from coe.base.errors import ArtifactError
-from coe.cli.progress import Progress as Told
-from coe.cli.progress import silent
+from coe.cli.progress import Progress, silent
 from coe.fleet.router_registry import LiveChangedError, PromotionGuard, Registry
 from coe.router.build import configured_router
 from coe.router.config.composition import load_config
@@ -20,16 +19,16 @@ from coe.router.model_files.artifact import RouterArtifact, load_artifact, writt
 from coe.router.pipeline import Router
 from coe.router.policy.exploration import dearness, price
 from coe.router.types import GENERAL, Float64Array, IntArray, Verdict
-from coe.training.bets import ENOUGH, Bets, bets_on
+from coe.training.bets import PROMOTION_EVIDENCE, Bets, bets_on
 from coe.training.change_points import ChangePoint, is_stale
 from coe.training.evidence import Evidence
 from coe.training.feedback_bias import min_keys
 from coe.training.fit_inputs import RetrainInputs, RetrainRequest, read_inputs
-from coe.training.learned_map import Learned, Progress, exploration_moved, learned_of, progress_of, renewed
+from coe.training.learned_map import Learned, LearningGain, learned_of, measure_learning, renew_router, traffic_shift
 from coe.training.log_table import LogTable
 from coe.training.stage_check import StageCheck, new_stage, with_stage
 
-LEAST_MOVE = 0.03
+MIN_TRAFFIC_SHIFT = 0.03
 """Share of the queries that a new version must send elsewhere to be created (ours): every rating moves some."""
 
 
@@ -82,7 +81,7 @@ class RetrainResult:
     capital: float
     n_bets: int
     since: float
-    progress: Progress
+    progress: LearningGain
     verdict: Verdict
     reason: str
     is_promoted: bool
@@ -130,7 +129,7 @@ class Succession:
 
 
 def run_retrain(
-    request: RetrainRequest, *, now: datetime, progress: Told = silent, guard: PromotionGuard = nullcontext
+    request: RetrainRequest, *, now: datetime, progress: Progress = silent, guard: PromotionGuard = nullcontext
 ) -> RetrainResult:
     """Run a round: move categories that the bets on the live router's challengers won, and name new challengers.
 
@@ -167,8 +166,8 @@ class Round:
         inputs, artifact = self.inputs, self.place.live
         bets = self.bets()
         moves = bets.moves() if self.is_map else {}
-        learned = self.learned.moved(moves, inputs.now)
-        made = renewed(artifact, self.evidence, learned, inputs.now) if self.is_map else artifact
+        learned = self.learned.after_moves(moves, inputs.now)
+        made = renew_router(artifact, self.evidence, learned, inputs.now) if self.is_map else artifact
         stage, fitted = new_stage(inputs, self.live, made, self.evidence) if self.is_map else (None, None)
         if fitted is not None:
             made = with_stage(made, fitted)
@@ -182,16 +181,16 @@ class Round:
             candidate=made.manifest.version,
             stage=stage,
             moves=map_changes(self.live, after),
-            challengers=challengers_of(after, {} if moves else bets.own, made.manifest.experts),
+            challengers=challengers_of(after, {} if moves else bets.capital_by_challenger, made.manifest.experts),
             capital=bets.capital,
             n_bets=len(bets),
             since=self.learned.since,
-            progress=progress_of(made, after),
+            progress=measure_learning(made, after),
             verdict=Verdict.NEED_MORE,
             reason="",
             is_promoted=False,
         )
-        return self.settled(found, made, after, is_other=bool(moves) or fitted is not None)
+        return self.make_live(found, made, after, is_other=bool(moves) or fitted is not None)
 
     @property
     def is_map(self) -> bool:
@@ -206,11 +205,11 @@ class Round:
         log, changes = self.inputs.log, self.inputs.changes
         return bets_on(log, rows, experts, self.learned.serving, prices, self.learned.since, changes)
 
-    def settled(self, found: RetrainResult, made: RouterArtifact, after: Router, *, is_other: bool) -> RetrainResult:
+    def make_live(self, found: RetrainResult, made: RouterArtifact, after: Router, *, is_other: bool) -> RetrainResult:
         """Make the decision live, and return the result."""
         is_wanted = is_other or (self.is_map and moves_traffic(self.live, after))
         verdict = Verdict.PROMOTE if is_other else Verdict.NEED_MORE if found.challengers else Verdict.DECLINE
-        found = replace(found, verdict=verdict, reason=f"{verdict}: {self.words(found)}")
+        found = replace(found, verdict=verdict, reason=f"{verdict}: {self.describe(found)}")
         if self.inputs.request.is_dry_run:
             return replace(found, reason=f"{found.reason} (dry run: nothing was changed)")
         if not is_wanted or (self.place.is_on_trial and not is_other):
@@ -219,41 +218,43 @@ class Round:
             return replace(found, candidate=found.live, verdict=Verdict.DECLINE, reason=refused)
         return replace(found, is_promoted=is_other)
 
-    def words(self, found: RetrainResult) -> str:
+    def describe(self, found: RetrainResult) -> str:
         """Describe the outcome of the round, and what would speed learning up."""
         if not self.is_map:
             kind = self.place.live.manifest.scorer.kind
             return f"scorer '{kind}' decides by each query, so no category can be moved; `coe train` fits it anew"
-        odds = f"bets on {found.n_bets:,} answers are at {found.capital:.3g} to 1, and {ENOUGH:g} to 1 moves a category"
+        odds = (
+            f"the evidence of {found.n_bets:,} bets is {found.capital:.3g}; a category moves at {PROMOTION_EVIDENCE:g}"
+        )
         if found.moves:
-            return f"{moved(found.moves)}: {odds}"
+            return f"{describe_moves(found.moves)}: {odds}"
         if found.verdict is Verdict.PROMOTE:
             return "stage 1 is fitted anew"
         if found.challengers:
-            return f"{odds}; {self.lacking(found)}"
-        return f"changes nothing: nobody is ahead of who serves by what is known; {self.lacking(found)}"
+            return f"{odds}; {self.describe_need(found)}"
+        return f"changes nothing: no expert looks better than the serving one; {self.describe_need(found)}"
 
-    def lacking(self, found: RetrainResult) -> str:
+    def describe_need(self, found: RetrainResult) -> str:
         """Describe what learning waits for."""
         policies = self.live.policies.values()
         if not any(policy.exploration for policy in policies):
-            return "exploration is off, so nobody but who serves is tried (policies: exploration)"
+            return "exploration is off, so only serving experts answer (policies: exploration)"
         log, needed = self.inputs.log, min_keys(self.inputs.log.max_key_share)
         if not len(log):
             return "no answer has feedback yet (docs/feedback.md)"
         if (log.key >= 0).any() and (n := len(np.unique(log.key))) < needed:
             return f"{n} keys give feedback, and {needed} are needed (experts.yaml: feedback.trusted_keys)"
         if (more := answers_needed(found)) is None:
-            return "more answers with feedback may name others, or decide"
+            return "more answers with feedback may name other challengers, or decide"
         return f"about {more:,} more answers with feedback decide, if the challengers are as good as they look"
 
 
 def moves_traffic(live: Router, after: Router) -> bool:
     """Return whether a router sends enough queries elsewhere to become a version of its own."""
-    return live.experts != after.experts or exploration_moved(live, after) > LEAST_MOVE
+    return live.experts != after.experts or traffic_shift(live, after) > MIN_TRAFFIC_SHIFT
 
 
-def moved(moves: Sequence[MapChange]) -> str:
+def describe_moves(moves: Sequence[MapChange]) -> str:
     return ", ".join(f"{move.candidate} takes over {move.category} from {move.live}" for move in moves)
 
 
@@ -288,6 +289,6 @@ def challengers_of(
 
 def answers_needed(found: RetrainResult) -> int | None:
     """Return the answers with feedback until the capital is enough at its present rate; None while it does not grow."""
-    if found.n_bets < 1 or found.capital <= 1.0 or found.capital >= ENOUGH:
+    if found.n_bets < 1 or found.capital <= 1.0 or found.capital >= PROMOTION_EVIDENCE:
         return None
-    return math.ceil(found.n_bets * math.log(ENOUGH / found.capital) / math.log(found.capital))
+    return math.ceil(found.n_bets * math.log(PROMOTION_EVIDENCE / found.capital) / math.log(found.capital))

@@ -23,7 +23,7 @@ from coe.router.config.feedback import FeedbackConfig
 from coe.router.config.retrieval import RetrievalConfig
 from coe.training.fit_inputs import RetrainRequest
 from coe.training.retrain import run_retrain
-from coe.training.retrain_lock import LockLostError, NoTurnError, Turns
+from coe.training.retrain_lock import LeaseHeldError, Leases, LockLostError
 from coe.training.summary import print_round, retrain_json
 
 PAUSE_SHARE = 0.9
@@ -37,9 +37,9 @@ logger = logging.getLogger(__name__)
 
 
 def retrain_once(request: RetrainRequest, *, as_json: bool) -> None:
-    """Run one round; raise NoTurnError if another process retrains, else as `one_round` does."""
+    """Run one round; raise LeaseHeldError if another process retrains, else as `one_round` does."""
     with console_progress() as progress:
-        one_round(request, Turns(request.database_url), progress, as_json=as_json)
+        one_round(request, Leases(request.database_url), progress, as_json=as_json)
 
 
 def retrain_when_due(request: RetrainRequest, every: str, *, as_json: bool) -> None:
@@ -47,8 +47,8 @@ def retrain_when_due(request: RetrainRequest, every: str, *, as_json: bool) -> N
     pause_s = PAUSE_SHARE * parse_period("--every", every)
     try:
         with console_progress() as progress:
-            one_round(request, Turns(request.database_url), progress, as_json=as_json, pause_s=pause_s)
-    except NoTurnError as busy:
+            one_round(request, Leases(request.database_url), progress, as_json=as_json, pause_s=pause_s)
+    except LeaseHeldError as busy:
         echo(f"{busy}, so this round is left out", to_stderr=True)
 
 
@@ -70,25 +70,25 @@ def retrain_again_and_again(request: RetrainRequest, every: str, words: Sequence
 
 
 def one_round(
-    request: RetrainRequest, turns: Turns, progress: Progress, *, as_json: bool, pause_s: float = 0.0
+    request: RetrainRequest, leases: Leases, progress: Progress, *, as_json: bool, pause_s: float = 0.0
 ) -> None:
     """Retrain the chat's router, then the pilot library; one that fails does not prevent the other.
 
     Raises:
-        NoTurnError: another process retrains, or has within `pause_s`.
+        LeaseHeldError: another process retrains, or has within `pause_s`.
         RouterError: a part failed; it is raised after the other's result was printed.
     """
     config = load_config(request.config)
-    with turns.take() as turn:
+    with leases.acquire() as lease:
         now, registry = datetime.now(UTC), Registry(request.routers)
         last_s, _ = registry.last_round() or (0.0, "")
         if now.timestamp() - last_s < pause_s:
-            raise NoTurnError("another process has just retrained")
-        chat = attempt(partial(run_retrain, request, now=now, progress=progress, guard=turn.promotion))
+            raise LeaseHeldError("another process has just retrained")
+        chat = attempt(partial(run_retrain, request, now=now, progress=progress, guard=lease.promotion))
         pilots = None
         if config.retrieval is not None:
             section, feedback = config.retrieval, config.feedback
-            pilots = attempt(partial(retrain_pilots, request, section, feedback, now, progress, turn.promotion))
+            pilots = attempt(partial(retrain_pilots, request, section, feedback, now, progress, lease.promotion))
     if not isinstance(chat, RouterError) and not request.is_dry_run:
         registry.keep_round(now, retrain_json(chat))
     failed = [result for result in (chat, pilots) if isinstance(result, RouterError)]

@@ -30,7 +30,7 @@ EXPIRES_S = 60.0
 LOCK_NUMBER = 0x636F6572  # "coer", for Postgres's advisory locks
 
 
-class NoTurnError(RouterError):
+class LeaseHeldError(RouterError):
     """Another process retrains now, or did a moment ago; the message says which."""
 
 
@@ -39,7 +39,7 @@ class LockLostError(RouterError):
 
 
 @dataclass(frozen=True)
-class Turn:
+class Lease:
     """A lease to retrain over a database."""
 
     number: int
@@ -49,11 +49,11 @@ class Turn:
     def promotion(self) -> Iterator[None]:
         """Hold the lock for a promotion, so that no lease can begin meanwhile; raise LockLostError if another one
         has."""
-        with held(self.engine, "promote a router under the turns of") as connection:
+        with locked(self.engine, "promote a router under the lease of") as connection:
             last = connection.execute(select(col(RetrainTurnRow.number))).scalar()
             if last != self.number:
                 raise LockLostError(
-                    f"turn {self.number} to retrain is over: turn {last} has begun, so nothing was promoted"
+                    f"lease {self.number} to retrain has expired: lease {last} has begun, so nothing was promoted"
                 )
             yield
 
@@ -78,24 +78,24 @@ class Turn:
 
     def _keep_until(self, until: float) -> None:
         mine = update(RetrainTurnRow).where(col(RetrainTurnRow.number) == self.number).values(until=until)
-        # One renewal may fail; when all do, the turn is over. While the database is away, it expires on its own.
-        with suppress(StoreError), translated_errors("renew a turn in"), self.engine.begin() as connection:
+        # One renewal may fail; when all do, the lease is lost. While the database is away, it expires on its own.
+        with suppress(StoreError), translated_errors("renew the lease in"), self.engine.begin() as connection:
             connection.execute(mine)
 
 
 @dataclass(frozen=True)
-class Turns:
+class Leases:
     """The leases of the processes that use one database."""
 
     database_url: str
     expires_s: float = EXPIRES_S
 
     @contextmanager
-    def take(self) -> Iterator[Turn]:
+    def acquire(self) -> Iterator[Lease]:
         """Hold a lease while the block runs.
 
         Raises:
-            NoTurnError: another process holds it.
+            LeaseHeldError: another process holds it.
             DataError: there is no log yet.
             StoreError: the database cannot be reached.
         """
@@ -104,20 +104,21 @@ class Turns:
         try:
             with translated_errors("open"):
                 upgrade(engine)
-            turn = Turn(begin(engine, self.expires_s), engine)
-            with turn.renewed(self.expires_s):
-                yield turn
+            lease = Lease(begin(engine, self.expires_s), engine)
+            with lease.renewed(self.expires_s):
+                yield lease
         finally:
             close_engine(engine)
 
 
 def begin(engine: Engine, expires_s: float) -> int:
-    """Begin the next lease, which shuts out every earlier one; return its number. Raise NoTurnError if one is held."""
-    with held(engine, "take a turn to retrain in") as connection:
+    """Begin the next lease, which shuts out every earlier one; return its number. Raise LeaseHeldError if one is
+    held."""
+    with locked(engine, "take the lease to retrain in") as connection:
         last = connection.execute(select(RetrainTurnRow)).one_or_none()
         now = time.time()
         if last is not None and last.until > now:
-            raise NoTurnError(
+            raise LeaseHeldError(
                 f"another process that uses this database is retraining, or was killed in the last {expires_s:.0f} s"
             )
         following = 1 if last is None else last.number + 1
@@ -127,7 +128,7 @@ def begin(engine: Engine, expires_s: float) -> int:
 
 
 @contextmanager
-def held(engine: Engine, action: str) -> Iterator[Connection]:
+def locked(engine: Engine, action: str) -> Iterator[Connection]:
     """Open a transaction that excludes others of its kind, as `hold` does."""
     with translated_errors(action), engine.begin() as connection:
         hold(connection, LOCK_NUMBER)

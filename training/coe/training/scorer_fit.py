@@ -52,7 +52,7 @@ def fit_arrays(kind: str, options: Mapping[str, object], data: GradedQueries, rn
     return {} if fit is None else cast(ArrayState, fit(checked, data, rng))
 
 
-def fitted(kind: str, options: Mapping[str, object], data: GradedQueries, arrays: ArrayState) -> ExpertScorer:
+def build_scorer(kind: str, options: Mapping[str, object], data: GradedQueries, arrays: ArrayState) -> ExpertScorer:
     """Build the live scorer over all experts of the data."""
     filled, experts = cast(ScorerOf, plugins.build(FAMILY, kind, options)), data.table.experts
     return filled(Measured(experts, data.evidence), arrays, range(len(experts)))
@@ -62,7 +62,7 @@ def out_of_fold(kind: str, options: Mapping[str, object], data: GradedQueries, r
     """Predict the quality of each query by a scorer that was fitted on the other folds, of shape (n, m)."""
 
     def predict(rest: GradedQueries, part: GradedQueries) -> FloatArray:
-        scorer = fitted(kind, options, rest, fit_arrays(kind, options, rest, rng))
+        scorer = build_scorer(kind, options, rest, fit_arrays(kind, options, rest, rng))
         return scorer.score(part.batch, part.probs, part.decided).quality
 
     return out_of_fold_by(predict, data)

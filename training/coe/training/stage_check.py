@@ -13,7 +13,7 @@ from coe.router.pipeline import Router
 from coe.router.types import Metric, Query, QueryBatch
 from coe.training.category_mix import MIX_MOVED
 from coe.training.evidence import Evidence
-from coe.training.fit import finish, prepare
+from coe.training.fit import fit_artifact, prepare
 from coe.training.fit_inputs import RetrainInputs, fit_request
 from coe.training.resampling import paired_means
 from coe.training.stage_one import embed
@@ -22,26 +22,26 @@ from coe.training.types import split_of
 PARTS = ("asks.", "classifier.", "part_classifier.", "uncertainty.", "mix.")
 OF_STAGE = ("encoder", "classifier", "temperature", "data_fingerprints", "metrics")
 
-LEAST_DIFFERENCE = 0.01
+MIN_DIFFERENCE = 0.01
 """Share of the labelled queries that a new stage 1 must decide differently to be considered (ours)."""
 
 
 @dataclass(frozen=True)
 class StageCheck:
     """Category accuracy of both on held-out labelled queries, weighted as they are asked, and the share decided
-    differently (`otherwise`). `mix` is how far the traffic's mix is from the labelled one, if it was measured."""
+    differently (`changed_share`). `mix` is how far the traffic's mix is from the labelled one, if it was measured."""
 
     live: Metric
     candidate: Metric
     difference: Metric
-    otherwise: float
+    changed_share: float
     mix: Metric | None
     is_mix_followed: bool
 
     def passes(self, margin: float) -> bool:
         """Return whether it decides enough queries differently, is no worse, and surely not by more than the margin."""
         low = self.difference.interval.low if self.difference.interval else -1.0
-        return self.otherwise >= LEAST_DIFFERENCE and self.difference.value >= 0 and low >= -margin
+        return self.changed_share >= MIN_DIFFERENCE and self.difference.value >= 0 and low >= -margin
 
 
 def new_stage(
@@ -51,18 +51,20 @@ def new_stage(
     Return neither if experts.yaml has other categories than the live router: `coe train` learns those."""
     if inputs.config.learned_categories != made.manifest.categories:
         return None, None
-    fitted = fitted_stage(inputs, evidence)
+    fitted = fit_stage(inputs, evidence)
     inputs.progress("comparing stage 1 with the live router's")
-    check = compared(inputs, live, configured_router(inputs.config, with_stage(made, fitted), live.encoder), fitted)
+    check = compare_stages(
+        inputs, live, configured_router(inputs.config, with_stage(made, fitted), live.encoder), fitted
+    )
     return check, fitted if check.passes(inputs.request.terms.margin) else None
 
 
-def fitted_stage(inputs: RetrainInputs, evidence: Evidence) -> RouterArtifact:
+def fit_stage(inputs: RetrainInputs, evidence: Evidence) -> RouterArtifact:
     """Fit a router of which only stage 1 is used."""
     plain = fit_request(inputs.config, evidence.outcomes, inputs.queries, about_material=inputs.about_material)
     wanted = replace(plain, outcomes=None, evidence=evidence.matrix, asked=inputs.asked())
     prepared = prepare(wanted, inputs.encoder, inputs.queries, inputs.rng, inputs.progress)
-    return finish(wanted, inputs.encoder, prepared, inputs.now)
+    return fit_artifact(wanted, inputs.encoder, prepared, inputs.now)
 
 
 def with_stage(made: RouterArtifact, fitted: RouterArtifact) -> RouterArtifact:
@@ -74,7 +76,7 @@ def with_stage(made: RouterArtifact, fitted: RouterArtifact) -> RouterArtifact:
     return made_artifact(manifest, kept | stage)
 
 
-def compared(inputs: RetrainInputs, live: Router, candidate: Router, fitted: RouterArtifact) -> StageCheck:
+def compare_stages(inputs: RetrainInputs, live: Router, candidate: Router, fitted: RouterArtifact) -> StageCheck:
     """Compare both on the held-out labelled queries. If the candidate follows the traffic's mix, queries are
     weighted by how often their category is asked."""
     queries = [query for query in inputs.queries if split_of(query.text) == "test"]

@@ -24,15 +24,15 @@ from coe.router.section import PluginConfig
 from coe.router.types import GENERAL, BoolArray, FloatArray, IntArray, Metric
 from coe.training.calibrate import (
     RECOGNISED,
-    beside_strangers,
+    augment_new_categories,
     fit_temperature,
     fit_uncertainty,
     is_new,
-    spread_out,
-    sure_of,
-    usual_size,
+    median_size,
+    select_new_examples,
+    with_ood_queries,
 )
-from coe.training.category_mix import AskedQueries, CategoryMix, estimate_mix, reweighed
+from coe.training.category_mix import AskedQueries, CategoryMix, estimate_mix, reweight
 from coe.training.composites import Composites
 from coe.training.types import LabelledQuery, OutcomeTable
 
@@ -189,7 +189,7 @@ def fit_stage_one(
     options = plugins.validate_options(FAMILY, request.classifier.kind, request.classifier.options)
     if (choose := getattr(plugins.load(FAMILY, request.classifier.kind), "choose", None)) is not None:
         options = choose(options, inside.embeddings, inside.labels)
-    grown = None if request.asked is None else grown_examples(request, options, inside, request.asked)
+    grown = None if request.asked is None else self_training_examples(request, options, inside, request.asked)
     folds = stratified_folds(inside.labels, rng)
     out_of_fold = np.zeros((int(known.sum()), len(request.categories)), dtype=np.float32)
     parts = [fit_classifier(request, options, inside.take(folds != fold), grown)[0] for fold in range(FOLDS)]
@@ -209,7 +209,7 @@ def fit_stage_one(
         rng=rng,
     )
     unseen = apply_temperature(unseen, temperature)
-    uncertainty = beside_strangers(uncertainty, unseen, data.labels, new_categories_of(request, data.labels))
+    uncertainty = with_ood_queries(uncertainty, unseen, data.labels, new_categories_of(request, data.labels))
     judges, labels, part_state = np.full(len(known), FOLDS), data.labels, dict[str, NDArray[np.generic]]()
     judges[known] = folds
     readers = [*parts, classifier]
@@ -248,7 +248,7 @@ def composite_scores(
     return found
 
 
-def grown_examples(
+def self_training_examples(
     request: FitRequest, options: BaseModel, inside: LabelledEmbeddings, asked: AskedQueries
 ) -> LabelledEmbeddings | None:
     """Return logged queries of new categories that a classifier of the labelled ones is sure of (self-training,
@@ -257,11 +257,11 @@ def grown_examples(
     if not new.any() or not len(asked.cluster):
         return None
     probs = fit_classifier(request, options, inside)[0].predict_proba(asked.embeddings).probs
-    rows, labels = sure_of(probs, new, asked.cluster)
+    rows, labels = select_new_examples(probs, new, asked.cluster)
     return LabelledEmbeddings(asked.embeddings[rows], labels)
 
 
-def following_traffic(
+def follow_traffic(
     stage: StageOne, data: LabelledEmbeddings, request: FitRequest, rng: np.random.Generator
 ) -> StageOne:
     """Return stage 1 with the traffic's mix of categories as its prior, if the log shows that the mix has moved.
@@ -274,9 +274,9 @@ def following_traffic(
     mix = estimate_mix(probs[kept], asked.cluster[kept], asked.weight[kept], counts, rng)
     if mix is None or mix.ratio is None:
         return replace(stage, mix=mix)
-    unseen, uncertainty = reweighed(stage.unseen, data.labels, stage.uncertainty, mix.ratio)
+    unseen, uncertainty = reweight(stage.unseen, data.labels, stage.uncertainty, mix.ratio)
     new = new_categories_of(request, data.labels)
-    uncertainty = beside_strangers(uncertainty, unseen, data.labels, new, mix.ratio)
+    uncertainty = with_ood_queries(uncertainty, unseen, data.labels, new, mix.ratio)
     return replace(stage, mix=mix, unseen=unseen, uncertainty=uncertainty)
 
 
@@ -287,18 +287,18 @@ def label_counts(stage: StageOne, data: LabelledEmbeddings, request: FitRequest)
     known = data.labels < k
     is_sure, labels = stage.is_sure(data.embeddings, stage.unseen, request.alpha)[known], data.labels[known]
     own = np.bincount(labels, minlength=k)
-    times = np.where(new_categories_of(request, labels), usual_size(labels) / np.maximum(own, 1), 1.0)
+    times = np.where(new_categories_of(request, labels), median_size(labels) / np.maximum(own, 1), 1.0)
     return np.stack([own * times, np.bincount(labels[is_sure], minlength=k) * times]).astype(np.int64)
 
 
 def fit_classifier(
     request: FitRequest, options: BaseModel, data: LabelledEmbeddings, grown: LabelledEmbeddings | None = None
 ) -> tuple[CategoryClassifier, dict[str, NDArray[np.generic]]]:
-    """Fit a classifier of the requested kind; return it with its arrays. `grown` are `grown_examples`."""
+    """Fit a classifier of the requested kind; return it with its arrays. `grown` are `self_training_examples`."""
     k, taught = len(request.categories), data if grown is None else data.joined(grown)
     new = new_categories_of(request, data.labels)
     if new.any():
-        spread = spread_out(taught.embeddings, taught.labels, new, np.random.default_rng(0))
+        spread = augment_new_categories(taught.embeddings, taught.labels, new, np.random.default_rng(0))
         taught = taught.joined(LabelledEmbeddings(*spread))
     kind = plugins.load(FAMILY, request.classifier.kind)
     state = kind.fit(options, taught.embeddings, taught.labels, k)

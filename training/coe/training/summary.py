@@ -46,7 +46,7 @@ def print_router(artifact: RouterArtifact, config: Path) -> None:
     from coe.router.build import configured_router, evidence_of
     from coe.router.config.composition import load_config
     from coe.training.expert_map import doubt_of
-    from coe.training.learned_map import progress_of
+    from coe.training.learned_map import measure_learning
 
     console, manifest = result_console(), artifact.manifest
     console.print(f"router {manifest.version}, {manifest.created_at}")
@@ -58,7 +58,7 @@ def print_router(artifact: RouterArtifact, config: Path) -> None:
     try:
         router = configured_router(load_config(config), artifact)
         console.print(quality_table(artifact, router.expert_of()))
-        console.print(progress_of(artifact, router).words)
+        console.print(measure_learning(artifact, router).summary)
     except RouterError as error:
         console.print(quality_table(artifact, {}))
         console.print(f"{config} cannot be served by this router: {error}")
@@ -72,7 +72,7 @@ def quality_table(artifact: RouterArtifact, serves: Mapping[str, str]) -> Grid:
     from coe.router.build import evidence_of
 
     manifest, evidence = artifact.manifest, evidence_of(artifact)
-    title = "measured quality (shrunk mean score), and who serves: a lead within half its error does not count"
+    title = "measured quality (shrunk mean score), and the serving expert: a gain within half its error does not count"
     table = Grid(title=title, title_justify="left")
     table.add_column("category")
     for expert in manifest.experts:
@@ -116,9 +116,11 @@ def print_routers(registry: Registry) -> None:
 def challenger_rows(result: RetrainResult) -> Grid:
     """Build a table of the challengers: their estimated gain in points over the serving expert, and their capital."""
     title = "challengers, which answer most of their category's queries"
-    table = Grid("category", "serves", "challenger", "ahead by, points", "its bets", title=title, title_justify="left")
+    table = Grid(
+        "category", "serves", "challenger", "estimated gain, points", "evidence", title=title, title_justify="left"
+    )
     for one in result.challengers:
-        table.add_row(one.category, one.serves, one.expert, f"{100 * one.lead:+.1f}", f"{one.capital:.3g} to 1")
+        table.add_row(one.category, one.serves, one.expert, f"{100 * one.lead:+.1f}", f"{one.capital:.3g}")
     return table
 
 
@@ -170,7 +172,7 @@ def print_retrain(result: RetrainResult) -> None:
         console.print(challenger_rows(result))
     console.print(f"router {result.live}" + (f", now {result.candidate}" if result.candidate != result.live else ""))
     console.print(result.reason)
-    console.print(result.progress.words)
+    console.print(result.progress.summary)
     if result.is_promoted:
         console.print(f"router {result.candidate} is live; `coe router --back` goes back")
 
@@ -213,7 +215,7 @@ def retrain_json(result: RetrainResult) -> dict[str, object]:
     return {
         "verdict": result.verdict,
         "reason": result.reason,
-        "progress": result.progress.words,
+        "progress": result.progress.summary,
         "is_promoted": result.is_promoted,
         "live": result.live,
         "candidate": result.candidate,

@@ -56,10 +56,14 @@ def notes_on_new_categories(made: RouterArtifact) -> tuple[str, ...]:
         found = made.manifest.metrics.get(f"{RECOGNISED}{name}")
         if found is None or found.interval is None:
             continue
-        who = "" if graded[row] else "; no answer is graded there, so who serves it is a guess until feedback says more"
+        guess = (
+            ""
+            if graded[row]
+            else "; no answer is graded there, so its serving expert is a guess until feedback arrives"
+        )
         notes.append(
             f"{name} is new: {round(found.value * (found.n or 0))} of its {found.n} queries were served as it when "
-            f"left out ({found.interval.low:.0%} to {found.interval.high:.0%}){who}"
+            f"left out ({found.interval.low:.0%} to {found.interval.high:.0%}){guess}"
         )
     return tuple(notes)
 
@@ -77,9 +81,9 @@ def notes_without_grades(made: RouterArtifact, config: CoeConfig) -> tuple[str, 
     ]
     published = ", ".join(entry.source for entry in read_sources())
     return (
-        f"nobody is graded yet, so the map is that of published scores ({published}): expected of a benchmark question "
+        f"no expert is graded yet, so published scores make the map ({published}): expected of a benchmark question "
         f"of {ASSUMED_PROMPT:.0f} tokens and an answer of {ASSUMED_OUTPUT:.0f}: {', '.join(expected)}. Latency is "
-        f"unknown, so a limit of latency_ms excludes nobody. `coe eval collect` grades the experts"
+        f"unknown, so a limit of latency_ms excludes no expert. `coe eval collect` grades the experts"
         + (f". Without published scores, and not on the map: {', '.join(unknown)}" if unknown else ""),
     )
 

@@ -8,8 +8,8 @@ from coe.fleet.certificate import Certificate, PlanResult
 from coe.router.config.policy import points_in_words
 
 NOTE = (
-    "Plans are tested from dear to cheap, and the first that is not shown ends the sequence. The odds are those of an "
-    "exact test that may be looked at after every batch; from 20 to 1 on a plan is shown. Intervals resample prompts."
+    "Plans are tested from expensive to cheap, and the first that is not shown ends the sequence. The evidence is of "
+    "an exact test that may be inspected after every batch; 20 shows a plan. Intervals resample prompts."
 )
 
 
@@ -18,7 +18,7 @@ def plans_section(made: Certificate) -> Section:
     columns: list[Column[PlanResult]] = [
         Column("Quality, points", lambda plan: plan.gain, points, is_difference=True),
         Column("Saved", lambda plan: plan.saving, percent),
-        Column("Odds", lambda plan: f"{plan.odds:.1f} to 1"),
+        Column("Evidence", lambda plan: f"{plan.odds:.1f}"),
         Column("Shown", lambda plan: "yes" if plan.is_shown else "no"),
     ]
     plans = [(f"within {plan.floor:.4f}", plan) for plan in made.plans]
@@ -41,7 +41,7 @@ def certificate_page(made: Certificate) -> Page:
         ],
         picture=None,
         sections=[
-            Section("In words", table=facts_of(made.facts)),
+            Section("Summary", table=facts_of(made.facts)),
             plans_section(made),
         ],
         tone="good" if shown else "",

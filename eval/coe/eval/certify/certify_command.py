@@ -30,14 +30,14 @@ def certify(
     """Show by exact tests on OUT/grades, or on the log, that a cheaper plan of a policy is good enough, or say what
     is missing. Write a signed certificate."""
     from coe.eval.certify.certificate_page import certificate_page
-    from coe.eval.certify.certify import Asked
+    from coe.eval.certify.certify import Claim
     from coe.eval.certify.prompts import GRADES_FOLDER, NEXT_FILE
     from coe.eval.certify.run import Places, run_certify
     from coe.eval.report.page import write_report
 
     require_folder(out)
     places = Places(config, data_dir, out, prompts, cache_folder(out / "embeddings"))
-    asked = Asked(policy, within, datetime.now(UTC), days)
+    asked = Claim(policy, within, datetime.now(UTC), days)
     with console_progress() as progress:
         made, n_next = run_certify(places, asked, since if log else None, batch, progress)
         written = write_report(made, certificate_page(made), out)

@@ -21,10 +21,10 @@ from coe.router.policy.solved_policy import SolvedPolicy
 from coe.router.strategies.learned import Ways, no_ways
 from coe.router.types import BoolArray, Float64Array, FloatArray, IntArray
 
-STEPS = 8
+PLAN_STEPS = 8
 """Floors between the safest plan and the policy's own: more steps cost no level, each is one more to show (ours)."""
 
-LEAST_SAVING = 0.05
+MIN_SAVING = 0.05
 """Smallest predicted share of the price that a plan must save (ours). A plan that saves next to nothing would have
 to be shown before those that save more."""
 
@@ -140,13 +140,15 @@ def build_ladder(load: Load, name: str, policies: Mapping[str, PolicyConfig]) ->
         safest = -1.0
     except InfeasibleBudgetError as error:
         safest = min(error.smallest, floor.within)
-    steps = {f"{name} {i}": each for i, each in enumerate(np.linspace(safest, floor.within, STEPS).round(6).tolist())}
+    steps = {
+        f"{name} {i}": each for i, each in enumerate(np.linspace(safest, floor.within, PLAN_STEPS).round(6).tolist())
+    }
     router = load({REFERENCE: reference, **{step: at(each) for step, each in steps.items()}})
     ladder = Ladder(router, found.of, tuple(steps), tuple(steps.values()))
     most, price = router.policy(REFERENCE).predicted[ladder.key], dict[str, float]()
     for step in steps:
         solved, seen = router.policy(step), {router.policy(each).fingerprint for each in price}
-        if solved.fingerprint not in seen and solved.predicted[ladder.key] < (1 - LEAST_SAVING) * most:
+        if solved.fingerprint not in seen and solved.predicted[ladder.key] < (1 - MIN_SAVING) * most:
             price[step] = solved.predicted[ladder.key]
     if not price:
         raise ConfigError(f"policies.{name}: no plan is predicted to be cheaper than {found.of}, so nothing is saved")

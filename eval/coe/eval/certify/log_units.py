@@ -18,7 +18,7 @@ from coe.router.config.feedback import FeedbackConfig
 from coe.router.types import Float64Array
 from coe.training.types import question_of
 
-MOST_WEIGHT = 50.0
+MAX_WEIGHT = 50.0
 """Largest importance weight (ours). If either expert was less likely than its inverse, the plan gets the worst gain."""
 
 
@@ -42,22 +42,22 @@ def log_units(database_url: str, ladder: Ladder, feedback: FeedbackConfig, since
     clusters = defaultdict[object, list[Float64Array]](list)
     for record in rated:
         cluster = record.key_id if has_keys else question_of(record)
-        clusters[cluster].append(of_record(record, rewards[record.decision_id], ladder))
+        clusters[cluster].append(gains_of_record(record, rewards[record.decision_id], ladder))
     means = np.array([np.mean(each, axis=0) for each in clusters.values()]).reshape(-1, len(ladder.names), 2)
     base = np.array([ladder.price[:, 0].mean()] * len(means))
     return Units(
         means[..., 0],
-        np.full(len(means), 1.0 + MOST_WEIGHT),
+        np.full(len(means), 1.0 + MAX_WEIGHT),
         means[..., 1],
         base,
         n_graded=len(rated),
         since="" if not rated else datetime.fromtimestamp(rated[0].at, UTC).isoformat(timespec="seconds"),
         fingerprint=hashlib.sha256(means.tobytes()).hexdigest()[:16],
-        named=("key", "keys") if has_keys else ("question", "questions"),
+        unit_names=("key", "keys") if has_keys else ("question", "questions"),
     )
 
 
-def of_record(record: DecisionRecord, reward: float, ladder: Ladder) -> Float64Array:
+def gains_of_record(record: DecisionRecord, reward: float, ladder: Ladder) -> Float64Array:
     """Return the gain and saving of each plan on one answer (c, 2): q(plan) - q(reference), corrected if either gave
     it. If a plan asks several experts, or one was too unlikely, its gain is -1, the worst there is."""
     decision = record.decision
@@ -69,7 +69,7 @@ def of_record(record: DecisionRecord, reward: float, ladder: Ladder) -> Float64A
 
     def value(choice: int) -> float:
         name = experts[choice] if choice < len(experts) else ""
-        if chance.get(name, 0.0) < 1.0 / MOST_WEIGHT:
+        if chance.get(name, 0.0) < 1.0 / MAX_WEIGHT:
             return np.nan
         corrected = (reward - quality[name]) / chance[name] if name == decision.expert else 0.0
         return quality[name] + corrected

@@ -12,7 +12,7 @@ from coe.base.errors import DataError
 from coe.base.journal import Journal
 from coe.eval.certify.certify import shown_plans
 from coe.eval.certify.ladder import Choices, Ladder
-from coe.eval.certify.units import Drawn, Units, chances, lot, text_key, units_of
+from coe.eval.certify.units import Drawn, Units, draw_chances, draw_number, text_key, units_of
 from coe.eval.probe_set import Probe
 from coe.router.types import FloatArray
 from coe.training.types import OutcomeTable
@@ -46,7 +46,7 @@ class Prompts:
         if lacking := known - self._row.keys() - self._probe.keys():
             raise DataError(f"--prompts: {len(lacking)} prompts that were taken up are not there any more")
         new = self._row.keys() - known - self._probe.keys()
-        self._add([Drawn(text=key, at=self.now) for key in sorted(new, key=lot)])
+        self._add([Drawn(text=key, at=self.now) for key in sorted(new, key=draw_number)])
 
     def _add(self, lines: Sequence[Drawn]) -> None:
         self._journal.append(*lines)
@@ -68,16 +68,16 @@ class Prompts:
 
     def draw(self, units: Units, within: float, wanted: int) -> list[Probe]:
         """Take up more probes until `wanted` are drawn or none is left; return the probes to grade now."""
-        keys = sorted(self._probe.keys() - {each.text for each in self.drawn}, key=lot)
+        keys = sorted(self._probe.keys() - {each.text for each in self.drawn}, key=draw_number)
         if self.pending() or not keys:
             return self.pending()
         n_shown = shown_plans(units, within)[1]
         plan = min(n_shown, len(self.ladder.names) - 1)
         new, before = self.choices(keys), self.choices([each.text for each in self.drawn])
-        chance = chances(units.gains, before, new, plan)
+        chance = draw_chances(units.gains, before, new, plan)
         least = float(chance[chance > 0].min(initial=1.0))
         lines = [
-            Drawn(text=key, chance=p, least=least, is_drawn=lot(key[::-1]) < p, at=self.now)
+            Drawn(text=key, chance=p, least=least, is_drawn=draw_number(key[::-1]) < p, at=self.now)
             for key, p in zip(keys, chance.tolist(), strict=True)
         ]
         enough = np.flatnonzero(np.cumsum([line.is_drawn for line in lines]) >= wanted)

@@ -14,7 +14,7 @@ from coe.base.whole_files import write_whole
 from coe.cli.progress import Progress
 from coe.decision_log.default_database import database_url_of
 from coe.decision_log.privacy import load_key
-from coe.eval.certify.certify import Asked, certificate_of
+from coe.eval.certify.certify import Claim, certificate_of
 from coe.eval.certify.ladder import build_ladder
 from coe.eval.certify.log_units import log_units
 from coe.eval.certify.prompts import GRADES_FOLDER, NEXT_FILE, Prompts
@@ -33,7 +33,7 @@ from coe.training.datasets.outcomes import read_outcome_folders
 from coe.training.types import OutcomeTable
 
 ENCODE_BATCH = 64
-MOST_PILOT = 1000
+MAX_PILOT = 1000
 """Largest number of prompts the router learned from that choose the plans before the test (ours)."""
 
 
@@ -49,7 +49,7 @@ class Places:
 
 
 def run_certify(
-    places: Places, asked: Asked, since: float | None, batch: int, progress: Progress
+    places: Places, asked: Claim, since: float | None, batch: int, progress: Progress
 ) -> tuple[Certificate, int]:
     """Test the ladder and publish the certificate; return it with the number of prompts to grade next.
 
@@ -83,10 +83,10 @@ def run_certify(
         units = log_units(database_url_of(places.data_dir), ladder, config.feedback, since)
     else:
         learned = in_columns(read_outcome_folders(places.data_dir / "outcomes", experts), experts)
-        pilot = learned.rows(np.linspace(0, len(learned.texts) - 1, min(len(learned.texts), MOST_PILOT)).astype(int))
+        pilot = learned.rows(np.linspace(0, len(learned.texts) - 1, min(len(learned.texts), MAX_PILOT)).astype(int))
         ladder = easier_only(ladder, pilot, ladder.choices(embed(pilot.texts)), asked.within)
         places.out.mkdir(parents=True, exist_ok=True)
-        probes, grades = load_probe_file(places.prompts) if places.prompts else (), unlearned(places.out, learned)
+        probes, grades = load_probe_file(places.prompts) if places.prompts else (), new_grades(places.out, learned)
         prompts = Prompts(ladder, grades, probes, embed, places.out, asked.made_at.isoformat(timespec="seconds"))
         units = prompts.units()
         following = prompts.draw(units, asked.within, batch)
@@ -99,7 +99,7 @@ def run_certify(
     return made, n_next
 
 
-def unlearned(out: Path, learned: OutcomeTable) -> OutcomeTable:
+def new_grades(out: Path, learned: OutcomeTable) -> OutcomeTable:
     """Return the grades of a folder without prompts that the router learned from; raise DataError if it cannot be
     read."""
     folder, known = out / GRADES_FOLDER, {text_key(text) for text in learned.texts}

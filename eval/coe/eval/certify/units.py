@@ -20,10 +20,10 @@ from coe.router.strategies.learned import play_choices
 from coe.router.types import Float64Array, IntArray, Record
 from coe.training.types import NOT_COMPARED, OutcomeTable, unknown
 
-LEAST_CHANCE = 0.5
+MIN_CHANCE = 0.5
 """Smallest chance of a prompt that may be drawn: rarer draws weigh more, and large weights bar large stakes (ours)."""
 
-LEAST_SPREAD = 0.03
+MIN_SPREAD = 0.03
 """Smallest standard deviation assumed of a plan's gains (ours): few graded prompts may show none."""
 
 PRIOR_GRADES = 10.0
@@ -42,17 +42,17 @@ class Drawn(Record):
 
 @dataclass(frozen=True)
 class Units:
-    """The units of a test. `gains` (n, c) are in quality, none below -`most_lost` (n,). `base` (n,) is the price of
+    """The units of a test. `gains` (n, c) are in quality, none below -`worst_loss` (n,). `base` (n,) is the price of
     the reference, and `saved` (n, c) how much less each plan costs."""
 
     gains: Float64Array
-    most_lost: Float64Array
+    worst_loss: Float64Array
     saved: Float64Array
     base: Float64Array
     n_graded: int
     since: str
     fingerprint: str
-    named: tuple[str, str] = ("prompt", "prompts")
+    unit_names: tuple[str, str] = ("prompt", "prompts")
 
 
 def text_key(text: str) -> str:
@@ -60,12 +60,12 @@ def text_key(text: str) -> str:
     return hashlib.sha256(normalised_text(text).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def lot(key: str) -> float:
+def draw_number(key: str) -> float:
     """Return a pseudo-random number in [0, 1) that depends on a prompt's name alone."""
     return int.from_bytes(hashlib.sha256(b"drawn\0" + key.encode()).digest()[:8], "big") / 2**64
 
 
-def graded(table: OutcomeTable, choices: Choices, ladder: Ladder) -> tuple[Float64Array, Float64Array]:
+def grade_choices(table: OutcomeTable, choices: Choices, ladder: Ladder) -> tuple[Float64Array, Float64Array]:
     """Return the scores and the prices of the reference and each plan, of shape (n, 1 + c) each. Both are NaN if an
     expert that the plan asks was not graded. The columns of `table` are the router's experts."""
     m, columns = len(ladder.router.experts), list[tuple[Float64Array, Float64Array]]()
@@ -85,12 +85,12 @@ def graded(table: OutcomeTable, choices: Choices, ladder: Ladder) -> tuple[Float
 
 def easier_only(ladder: Ladder, table: OutcomeTable, choices: Choices, within: float) -> Ladder:
     """Drop the plans that cost more than another one and are no easier to show on graded prompts outside the test."""
-    scores, _ = graded(table, choices, ladder)
+    scores, _ = grade_choices(table, choices, ladder)
     gains = scores[:, 1:] - scores[:, :1]
     gains = gains[np.isfinite(gains).all(axis=1)]
     if not len(gains):
         return ladder
-    ease, kept = (gains.mean(axis=0) + within) / np.maximum(gains.std(axis=0), LEAST_SPREAD), list[int]()
+    ease, kept = (gains.mean(axis=0) + within) / np.maximum(gains.std(axis=0), MIN_SPREAD), list[int]()
     for plan in reversed(range(len(ease))):
         if not kept or ease[plan] > ease[kept].max():
             kept.insert(0, plan)
@@ -117,9 +117,9 @@ def units_of(drawn: Sequence[Drawn], table: OutcomeTable, at: IntArray, choices:
     is_drawn, has_grade = np.array([each.is_drawn for each in drawn], dtype=bool), at >= 0
     scores, spent = np.full(choices.choice.shape, np.nan), np.full(choices.choice.shape, np.nan)
     part = Choices(choices.choice[has_grade], choices.row[has_grade])
-    scores[has_grade], spent[has_grade] = graded(table.rows(at[has_grade]), part, ladder)
+    scores[has_grade], spent[has_grade] = grade_choices(table.rows(at[has_grade]), part, ladder)
     chance = np.array([each.chance for each in drawn])
-    weight = np.where(is_drawn, 1.0 / np.maximum(chance, LEAST_CHANCE), 0.0)[:, None]
+    weight = np.where(is_drawn, 1.0 / np.maximum(chance, MIN_CHANCE), 0.0)[:, None]
     counts = choices.differs & is_drawn[:, None]
     gains = np.where(counts, weight * (scores[:, 1:] - scores[:, :1]), 0.0)
     gains[choices.differs & (chance == 0)[:, None]] = -1.0  # none differed then: the worst is assumed
@@ -141,7 +141,7 @@ def units_of(drawn: Sequence[Drawn], table: OutcomeTable, at: IntArray, choices:
     )
 
 
-def chances(gains: Float64Array, before: Choices, new: Choices, plan: int) -> Float64Array:
+def draw_chances(gains: Float64Array, before: Choices, new: Choices, plan: int) -> Float64Array:
     """Return the chance of each new prompt to be drawn, of shape (n,); 0 if no plan differs from the reference. It is
     proportional to the spread of a plan's known gains in the prompt's row, which narrows the bound most.
 
@@ -156,4 +156,4 @@ def chances(gains: Float64Array, before: Choices, new: Choices, plan: int) -> Fl
     mean = squares.sum() / max(float(counts.sum()), 1.0)
     spread = np.sqrt((squares + PRIOR_GRADES * mean) / (counts + PRIOR_GRADES))[new.row] * new.differs[:, plan]
     share = spread / spread.max() if spread.max(initial=0.0) > 0 else np.ones(len(spread))
-    return np.where(new.differs.any(axis=1), np.clip(share, LEAST_CHANCE, 1.0), 0.0)
+    return np.where(new.differs.any(axis=1), np.clip(share, MIN_CHANCE, 1.0), 0.0)

@@ -30,10 +30,10 @@ from coe.training.fit_inputs import usable_outcomes
 from coe.training.resampling import bootstrap_sums, weighted_mean
 from coe.training.types import OutcomeTable
 
-NOTICED = 0.005
+NOTICED_LOSS = 0.005
 """Loss of mean quality that a user would notice: half a point of 100 (ours)."""
 
-LEAST_MASS = 1e-9
+MIN_MASS = 1e-9
 """Share of the traffic given to a category without any, so that means over it are defined."""
 
 Removed = frozenset[str]
@@ -89,15 +89,15 @@ def read_worth(config: Path, outcomes: Path, traffic: Mapping[str, float]) -> Co
     return WorthStudy(loaded, table, traffic).measure()
 
 
-def sentence(worth: CompositionWorth) -> str:
+def describe_worth(worth: CompositionWorth) -> str:
     """Name the experts that nobody would miss, or say why the grades do not show any, in one sentence."""
     if worth.doubt:
         return worth.doubt
     if not worth.dispensable:
-        return f"No expert is surely dispensable: each loss may be above {100 * NOTICED:g} points."
+        return f"No expert is surely dispensable: each loss may be above {100 * NOTICED_LOSS:g} points."
     gone = " and ".join(filter(None, (", ".join(worth.dispensable[:-1]), worth.dispensable[-1])))
     together = " together" if len(worth.dispensable) > 1 else ""
-    return f"Nobody would miss {gone}: the loss{together} is surely below {100 * NOTICED:g} points."
+    return f"Nobody would miss {gone}: the loss{together} is surely below {100 * NOTICED_LOSS:g} points."
 
 
 @dataclass(frozen=True)
@@ -150,10 +150,10 @@ class WorthStudy:
         given = np.array([self.traffic.get(name, 0.0) for name in self.categories], dtype=np.float64)
         if not given.any():
             return self.evidence.mass.astype(np.float64)
-        return np.asarray(np.maximum(given, LEAST_MASS * given.sum()))
+        return np.asarray(np.maximum(given, MIN_MASS * given.sum()))
 
     @cached_property
-    def usual(self) -> Solved:
+    def full_map(self) -> Solved:
         return self.solve(NOBODY)
 
     def solve(self, removed: Removed) -> Solved:
@@ -175,7 +175,7 @@ class WorthStudy:
         """Return each prompt's score under the full map less its score under another, of shape (n,). It is NaN if
         one of the two experts was not graded on the prompt."""
         at = np.arange(len(self.rows))
-        was, is_now = (self.table.scores[at, one.expert_of[self.rows]] for one in (self.usual, without))
+        was, is_now = (self.table.scores[at, one.expert_of[self.rows]] for one in (self.full_map, without))
         return np.asarray(was - is_now, dtype=np.float64)
 
     def mean_loss(self, losses: Float64Array) -> Metric:
@@ -188,7 +188,7 @@ class WorthStudy:
 
     def worth_of(self, name: str) -> ExpertWorth:
         """Measure the loss and the savings without one expert."""
-        served = self.usual.expert_of == self.table.experts.index(name)
+        served = self.full_map.expert_of == self.table.experts.index(name)
         serves = tuple(np.array(self.categories)[served].tolist())
         if len(self.table.experts) == 1:
             return ExpertWorth(expert=name, serves=serves, loss=None, unknown="the only one that was graded")
@@ -199,7 +199,7 @@ class WorthStudy:
         losses = self.losses(without)
         if not np.isfinite(losses).any():
             return ExpertWorth(expert=name, serves=serves, loss=None, unknown="graded on no prompt with the others")
-        changed = np.flatnonzero(self.usual.expert_of != without.expert_of)
+        changed = np.flatnonzero(self.full_map.expert_of != without.expert_of)
         by_category = {
             self.categories[row]: self.mean_loss(np.where(self.rows == row, losses, np.nan))
             for row in changed
@@ -211,7 +211,7 @@ class WorthStudy:
             loss=self.mean_loss(losses),
             by_category=by_category,
             freed_gb=self.freed_gb(name),
-            saved_usd=1000 * (self.usual.cost_usd - without.cost_usd),
+            saved_usd=1000 * (self.full_map.cost_usd - without.cost_usd),
         )
 
     def freed_gb(self, name: str) -> float:
@@ -224,7 +224,7 @@ class WorthStudy:
 
     def dispensable(self, graded: tuple[ExpertWorth, ...]) -> tuple[str, ...]:
         """Return the experts that could go together. Experts are tried from the least missed, and at equal loss from
-        the one that frees most. Each is removed if the loss of all removed ones stays surely below `NOTICED`."""
+        the one that frees most. Each is removed if the loss of all removed ones stays surely below `NOTICED_LOSS`."""
         known = [(one, one.loss.value) for one in graded if one.loss is not None]
         removed = NOBODY
         for one, _ in sorted(known, key=lambda pair: (pair[1], -pair[0].freed_gb, -pair[0].saved_usd)):
@@ -242,9 +242,11 @@ class WorthStudy:
             return False
         losses = self.losses(without)
         judged = self.rows[np.isfinite(losses)]
-        changed = np.flatnonzero(self.usual.expert_of != without.expert_of)
+        changed = np.flatnonzero(self.full_map.expert_of != without.expert_of)
         if len(judged) == 0 or not np.isin(changed, judged).all():
             return False
         parts = [self.mean_loss(np.where(self.rows == row, losses, np.nan)).interval for row in changed]
         total = self.mean_loss(losses).interval
-        return total is not None and total.high < NOTICED and all(p is None or p.low <= NOTICED for p in parts)
+        return (
+            total is not None and total.high < NOTICED_LOSS and all(p is None or p.low <= NOTICED_LOSS for p in parts)
+        )

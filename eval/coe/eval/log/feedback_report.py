@@ -28,7 +28,7 @@ from coe.router.types import Record
 from coe.training.feedback_bias import JudgeAgreement, Replies, SignalAgreement, judge_agreements
 
 
-class Given(Record):
+class FeedbackGroup(Record):
     """The feedback of one kind or of one key (`-` without keys), and its share of all. `weight` of a key is how much
     each piece of its feedback counts in training."""
 
@@ -42,8 +42,8 @@ class Given(Record):
 class FeedbackReport(Record):
     """The feedback by kind and key, and its agreement with signals and judges."""
 
-    kinds: tuple[Given, ...]
-    keys: tuple[Given, ...]
+    kinds: tuple[FeedbackGroup, ...]
+    keys: tuple[FeedbackGroup, ...]
     signals: tuple[SignalAgreement, ...]
     judges: tuple[JudgeAgreement, ...]
 
@@ -84,19 +84,21 @@ def feedback_report(
         rewards = read_rewards(connection, key_weights)
         records = takewhile(lambda record: record.at < until, read_records(connection, since))
         replies = gather(records, rewards, read_reasked(connection))
-        kinds, keys = given(connection, since, until, key_weights or {})
+        kinds, keys = count_groups(connection, since, until, key_weights or {})
         grades, swapped = read_judged_grades(connection, since, until), count_swapped_pairs(connection, since, until)
         judges = judge_agreements(grades, swapped, rewards)
     return FeedbackReport(kinds=kinds, keys=keys, signals=tuple(replies.agreements().values()), judges=judges)
 
 
-def given(
+def count_groups(
     connection: Connection, since: float, until: float, key_weights: Mapping[str, float]
-) -> tuple[tuple[Given, ...], tuple[Given, ...]]:
+) -> tuple[tuple[FeedbackGroup, ...], tuple[FeedbackGroup, ...]]:
     """Count the feedback by kind and by key, most first."""
     by_kind, by_key = (count_feedback(connection, since, until, by) for by in ("kind", "key_id"))
     total = sum(pieces for _, pieces, _ in by_kind)
-    kinds = [Given(name=kind, pieces=n, share=n / total, mean=mean) for kind, n, mean in by_kind]
+    kinds = [FeedbackGroup(name=kind, pieces=n, share=n / total, mean=mean) for kind, n, mean in by_kind]
     weighed = [(key or "-", key_weights.get(key, 1.0), n, mean) for key, n, mean in by_key]
-    keys = [Given(name=key, pieces=n, share=n / total, mean=mean, weight=weight) for key, weight, n, mean in weighed]
+    keys = [
+        FeedbackGroup(name=key, pieces=n, share=n / total, mean=mean, weight=weight) for key, weight, n, mean in weighed
+    ]
     return tuple(kinds), tuple(keys)

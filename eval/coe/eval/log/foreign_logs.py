@@ -18,7 +18,7 @@ from coe.base.record_files import Amount, OptionalText, Record, Row, Text, parse
 from coe.router.prices.usage import Usage, usage_of
 from coe.router.types import ask_in
 
-MOST_CALLS = 20_000
+MAX_CALLS = 20_000
 """Largest number of calls to route; more are sampled at random (ours). A mean over so many is exact enough."""
 
 NO_TEXT = "no text of the request"
@@ -41,7 +41,7 @@ Reader = Callable[[Record], Call | str]
 
 
 def read_calls(kind: str, paths: Sequence[Path], left_out: Counter[str]) -> Sequence[Call]:
-    """Read the calls of files, at most `MOST_CALLS`, in their order. `left_out` counts, by reason, rows that are not an
+    """Read the calls of files, at most `MAX_CALLS`, in their order. `left_out` counts, by reason, rows that are not an
     answered chat with a text, and calls that were not drawn.
 
     Raises:
@@ -61,25 +61,25 @@ def read_calls(kind: str, paths: Sequence[Path], left_out: Counter[str]) -> Sequ
             left_out[found] += 1
         else:
             calls.append(found)
-    calls = joined(calls) if kind == "openai" else calls
+    calls = join_batches(calls) if kind == "openai" else calls
     left_out[NO_TEXT] += sum(not call.asks for call in calls)
     kept = [call for call in calls if call.asks and call.model]
     if not kept:
         reasons = "; ".join(f"{count:,} {reason}" for reason, count in left_out.items() if count) or "no row"
         raise DataError(f"--import {kind}: holds no answered chat with the text of its request ({reasons}); {hint}")
-    if len(kept) > MOST_CALLS:
-        left_out["not drawn"] = len(kept) - MOST_CALLS
-        kept = [kept[i] for i in sorted(random.Random(0).sample(range(len(kept)), MOST_CALLS))]
+    if len(kept) > MAX_CALLS:
+        left_out["not drawn"] = len(kept) - MAX_CALLS
+        kept = [kept[i] for i in sorted(random.Random(0).sample(range(len(kept)), MAX_CALLS))]
     return kept
 
 
-def joined(calls: Sequence[Call]) -> list[Call]:
+def join_batches(calls: Sequence[Call]) -> list[Call]:
     """Join the answers of a batch with the asks of its requests, by `custom_id`."""
     asks = {call.batch_id: call.asks for call in calls if call.asks}
     return [replace(call, asks=asks.get(call.batch_id, ())) for call in calls if not call.asks]
 
 
-def decoded(value: object) -> object:
+def decode_column(value: object) -> object:
     """Return the value, parsed from JSON if a column holds it as text."""
     if isinstance(value, str) and value[:1] in ("[", "{"):
         with suppress(DataError):  # a prompt that only begins like JSON
@@ -87,7 +87,7 @@ def decoded(value: object) -> object:
     return value
 
 
-Decoded = Annotated[Any, BeforeValidator(decoded)]
+Decoded = Annotated[Any, BeforeValidator(decode_column)]
 Object = Annotated[dict[str, Any], BeforeValidator(lambda value: value if isinstance(value, dict) else {})]
 
 

@@ -84,7 +84,7 @@ def read_learned(
     from coe.router.config.composition import load_config
 
     url = database_url_of(data_dir)
-    loaded, _ = found_or_why(lambda: load_config(config))
+    loaded, _ = try_read(lambda: load_config(config))
     weights = loaded.feedback.key_weights if loaded else {}
     last = datetime.fromtimestamp(traffic.at[-1] + 1, UTC)
     found: dict[str, Any] = {
@@ -93,7 +93,7 @@ def read_learned(
     }
     progress("leaving each expert out of the map")
     asked = Counter(traffic.category[traffic.is_routed].tolist())
-    found["worth"], found["worth_unknown"] = found_or_why(lambda: read_worth(config, data_dir / "outcomes", asked))
+    found["worth"], found["worth_unknown"] = try_read(lambda: read_worth(config, data_dir / "outcomes", asked))
     return found
 
 
@@ -123,7 +123,7 @@ def report_savings(kind: str, files: list[Path], policy: str, out: Path, config:
     echo("\n".join([report.headline, *report.warnings, *(f"wrote {path}" for path in written)]))
 
 
-def found_or_why(read: Callable[[], T]) -> tuple[T | None, str]:
+def try_read(read: Callable[[], T]) -> tuple[T | None, str]:
     """Return the value that `read` returns and no reason, or None and the error's text."""
     try:
         return read(), ""

@@ -56,7 +56,7 @@ class RouterStep(Record):
 
 class ExplorationCost(Record):
     """The cost of exploration, as mean loss of quality over all routed decisions. `predicted` uses what the router
-    expected of the planned and the tried experts; `measured` uses feedback, and is None with few rated explored
+    expected of the planned and the tried experts; `measure_cost` uses feedback, and is None with few rated explored
     answers. `extra_usd` is the total price of the tried experts above that of the planned ones."""
 
     n: int
@@ -157,11 +157,15 @@ def exploration_cost(records: Iterable[DecisionRecord], rewards: Mapping[str, fl
             rated.append((value, question_of(record), record.key_id or "", is_explored))
     n, n_explored, lost, extra_usd = sums.tolist()
     return ExplorationCost(
-        n=int(n), n_explored=int(n_explored), predicted=lost / max(n, 1), measured=measured(rated), extra_usd=extra_usd
+        n=int(n),
+        n_explored=int(n_explored),
+        predicted=lost / max(n, 1),
+        measured=measure_cost(rated),
+        extra_usd=extra_usd,
     )
 
 
-def measured(rated: Sequence[tuple[float, int, str, bool]]) -> Metric | None:
+def measure_cost(rated: Sequence[tuple[float, int, str, bool]]) -> Metric | None:
     """Average the value of the rated decisions (value, question, key, is explored). The interval resamples keys, or
     questions if one key asked all. None with fewer than `MIN_EXPLORED` explored ones."""
     if sum(is_explored for *_, is_explored in rated) < MIN_EXPLORED:
@@ -177,7 +181,7 @@ def measured(rated: Sequence[tuple[float, int, str, bool]]) -> Metric | None:
 def loop_sentences(loop: LoopWorth) -> tuple[str, str]:
     """Describe the changes by retraining with their worth, and the cost of exploration."""
     changed = sorted({category for step in loop.steps for category in step.changes})
-    where = f"changed who answers {', '.join(changed)}" if changed else "changed no category's expert"
+    where = f"changed the expert of {', '.join(changed)}" if changed else "changed no category's expert"
     learned = f"Nothing was learned: {loop.unknown}."
     if loop.worth is not None:
         worth = f"{in_points(loop.worth, '+z,.1f')} points of quality a decision"

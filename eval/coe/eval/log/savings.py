@@ -18,7 +18,7 @@ from coe.decision_log.decision_record import undated
 from coe.eval.log.foreign_logs import Call
 from coe.eval.metrics.intervals import DRAWS, bootstrap_means, percentile_interval
 from coe.eval.report.numbers import percent, points, shares
-from coe.eval.report.page import Figure, InTable, Page, Section, cell_of, facts_of, record_table, stated
+from coe.eval.report.page import Figure, InTable, Page, Section, cell_of, cite, facts_of, record_table
 from coe.router.build import evidence_of, typical_lengths
 from coe.router.config.composition import CoeConfig
 from coe.router.config.expert import ExpertConfig
@@ -215,12 +215,12 @@ def headline(total: SavedGroup) -> str:
     saved = "What routing would have saved is unknown: no call has a cost or a model with a price."
     if total.saved_usd is not None:
         more, before = total.saved_usd.value < 0, money(total.cost_usd or 0.0)
-        amount = stated(total.saved_usd.times(-1 if more else 1), money)
+        amount = cite(total.saved_usd.times(-1 if more else 1), money)
         saved = f"Routing would have {'cost' if more else 'saved'} an estimated {amount} "
         saved += f"{'more than' if more else 'of'} the {before} that 1,000 calls cost."
     gained = "What it would have changed in quality is unknown: no call went to a model that the router has measured."
     if total.gained is not None:
-        gained = f"Predicted quality would have changed by {stated(total.gained, points, ' points')}."
+        gained = f"Predicted quality would have changed by {cite(total.gained, points, ' points')}."
     return f"{total.n:,} calls. {saved} {gained}"
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from coe.base.money import money
-from coe.eval.log.expert_worth import sentence
+from coe.eval.log.expert_worth import describe_worth
 from coe.eval.log.traffic_records import LogReport
 from coe.eval.log.traffic_sections import sections
 from coe.eval.report import drawing
 from coe.eval.report.numbers import counted, milliseconds, moment, percent, points
-from coe.eval.report.page import Cell, Chart, Figure, Page, cell_of, stated
+from coe.eval.report.page import Cell, Chart, Figure, Page, cell_of, cite
 
 SHOWN_EXPERTS = 5
 """Number of experts with a colour of their own over time, the busiest."""
 FEW_RATED = 30
 """Number of rated answers below which every quality in the report is little more than its interval (ours)."""
-WIDEST = 0.2
+MAX_WIDTH = 0.2
 """Width of a quality's 95% interval above which the title gives no verdict: 20 points (ours). A drop that users
 notice could hide in it."""
 
@@ -48,13 +48,13 @@ def headline(report: LogReport) -> str:
         said.append(f"Not counted: {', '.join(f'{count:,} {name}' for name, count in totals.left_out.items())}.")
     if bias.corrected is not None and bias.rated is not None:
         said.append(
-            f"Answers are worth {stated(bias.corrected, percent)}, judged by the {percent(bias.rated.value)} that got "
+            f"Answers are worth {cite(bias.corrected, percent)}, judged by the {percent(bias.rated.value)} that got "
             "feedback and corrected for who gives it."
         )
     else:
         said.append("No answer has feedback, so nothing can be said about quality.")
     if (worth := report.worth) is not None and (worth.dispensable or worth.doubt):
-        said.append(sentence(worth))
+        said.append(describe_worth(worth))
     return " ".join(said)
 
 
@@ -64,7 +64,7 @@ def verdict(report: LogReport) -> str:
     if quality is None:
         return f"{report.totals.n:,} decisions of unknown quality: no answer has feedback"
     found = cell_of(quality, percent)
-    if quality.high - quality.low > WIDEST:
+    if quality.high - quality.low > MAX_WIDTH:
         return f"Too little feedback to tell: answers are worth {found.interval}"
     return f"Answers are worth {found.text}"
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from coe.base.money import money
-from coe.eval.log.expert_worth import sentence
+from coe.eval.log.expert_worth import describe_worth
 from coe.eval.log.feedback_report import FeedbackReport
 from coe.eval.log.loop_worth import loop_sentences
 from coe.eval.log.traffic_records import Group, LogReport
 from coe.eval.report import drawing
 from coe.eval.report.numbers import moment, percent, points
-from coe.eval.report.page import Chart, Column, Section, Table, facts_of, record_table, stated, table_of
+from coe.eval.report.page import Chart, Column, Section, Table, cite, facts_of, record_table, table_of
 
 SHOWN_CATEGORIES = 24
 SHOWN_KEYS = 10
@@ -67,8 +67,8 @@ def bias_section(report: LogReport) -> Section:
     if bias.raw is None or bias.rated is None or bias.corrected is None:
         return Section(title, "There was no feedback in this time.")
     text = (
-        f"{stated(bias.rated, percent)} of the answers were rated. Their mean reward is {stated(bias.raw, percent)}; "
-        f"counting each for the answers of its category and expert gives {stated(bias.corrected, percent)}."
+        f"{cite(bias.rated, percent)} of the answers were rated. Their mean reward is {cite(bias.raw, percent)}; "
+        f"counting each for the answers of its category and expert gives {cite(bias.corrected, percent)}."
     )
     return Section(title, text)
 
@@ -131,4 +131,4 @@ def worth_section(report: LogReport) -> Section:
         Column("Points per GB", lambda one: one.loss_per(one.freed_gb), points, is_difference=True),
         Column("Cost in this traffic", lambda one: spent.get(one.expert, 0.0), money),
     )
-    return Section(title, sentence(worth), table, chart, note)
+    return Section(title, describe_worth(worth), table, chart, note)

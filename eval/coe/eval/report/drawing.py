@@ -57,7 +57,7 @@ CONFIG: Spec = {
 }
 
 
-def finished(
+def build_chart(
     rows: Sequence[Spec], layers: Sequence[Spec], height: object, width: object = WIDTH, narrow_step: int | None = None
 ) -> Spec:
     """Build a chart of rows at most `width` pixels wide, or as wide as its columns if `width` is a step. On a phone
@@ -71,7 +71,7 @@ def finished(
     return spec
 
 
-def wrapped(chars: int) -> str:
+def wrap_label(chars: int) -> str:
     """Return the expression of a label in lines of up to `chars` characters."""
     return f"split(trim(replace(datum.label, /(.{{1,{chars}}})( |$)/g, '$1\\n')), '\\n')"
 
@@ -81,7 +81,7 @@ def by_group(groups: Sequence[str], values: Sequence[object], **legend: object) 
     looks = [values[min(i, len(values) - 1)] for i in range(len(groups))]
     wide = 60 + LETTER_WIDTH * min(max(map(len, groups), default=0), LEGEND_LINE)
     columns = f"max(1, min({len(groups)}, floor((min(windowSize()[0], {WIDTH}) - {ROW_NAMES}) / {wide})))"
-    shown: Spec = {"columns": {"expr": columns}, "labelExpr": wrapped(LEGEND_LINE), **legend}
+    shown: Spec = {"columns": {"expr": columns}, "labelExpr": wrap_label(LEGEND_LINE), **legend}
     scale = {"domain": list(groups), "range": looks}
     return {"field": "group", "type": "nominal", "scale": scale, "legend": shown if len(groups) > 1 else None}
 
@@ -97,7 +97,7 @@ def tooltip(number: str, *names: str) -> list[Spec]:
     ]
 
 
-def around(scores: Sequence[float]) -> Spec:
+def padded_scale(scores: Sequence[float]) -> Spec:
     """Return a scale from slightly below the lowest to slightly above the highest score."""
     margin = max(0.08 * (max(scores) - min(scores)), 1e-3)
     return {"domain": [min(scores) - margin, max(scores) + margin], "zero": False, "nice": False}
@@ -119,10 +119,10 @@ def dots(found: Mapping[str, Measured], title: str, number: str, groups: Mapping
         low, high = ends_of(one) or (one.value, one.value)
         rows.append({"name": name, "group": groups[name], "value": one.value, "low": low, "high": high})
     # On a phone names are in lines of up to 22 characters, which leave room for the dots.
-    label = {"labelExpr": f"{NARROW} ? {wrapped(22)} : datum.label", "labelLineHeight": 13}
+    label = {"labelExpr": f"{NARROW} ? {wrap_label(22)} : datum.label", "labelLineHeight": 13}
     axis = {"grid": False, "ticks": False, "labelPadding": 10, **label}
     y = {"field": "name", "type": "nominal", "sort": list(found), "title": None, "axis": axis}
-    scale = around([row[end] for row in rows for end in ("low", "high")])
+    scale = padded_scale([row[end] for row in rows for end in ("low", "high")])
     low_end = {"field": "low", "type": "quantitative", "title": title, "scale": scale, "axis": {"format": number}}
     names, value = list(dict.fromkeys(groups.values())), {"field": "value", "type": "quantitative"}
     colour, shape = by_group(names, COLOURS), by_group(names, SHAPES)
@@ -137,7 +137,7 @@ def dots(found: Mapping[str, Measured], title: str, number: str, groups: Mapping
             "encoding": {"y": y, "x": value, "text": {**value, "format": number}},
         },
     ]
-    return finished(rows, layers, {"step": ROW_HEIGHT})
+    return build_chart(rows, layers, {"step": ROW_HEIGHT})
 
 
 def lines(
@@ -163,11 +163,11 @@ def lines(
         **(x or {}),
     }
     ends = [row[end] for row in rows for end in ("y", "low", "high") if end in row]
-    up = {"type": "quantitative", "title": titles[1], "scale": around(ends), "axis": {"format": number}}
+    up = {"type": "quantitative", "title": titles[1], "scale": padded_scale(ends), "axis": {"format": number}}
     stroke = {"symbolType": "stroke", "symbolStrokeWidth": 3}
     colour, dash = by_group(names, COLOURS, **stroke), by_group(names, DASHES, **stroke)
     line = {"x": across, "y": {**up, "field": "y"}, "color": colour}
-    layers = [*marked(moments or {}, across)]
+    layers = [*draw_moments(moments or {}, across)]
     if any("low" in row for row in rows):
         band = {**line, "y": {**up, "field": "low"}, "y2": {"field": "high"}}
         layers.append({"mark": {"type": "area", "opacity": 0.12}, "encoding": band})
@@ -175,7 +175,7 @@ def lines(
     if len(rows) <= MAX_DOTS * len(names):
         point = {**line, "tooltip": tooltip(number, "group", "y", *(end for end in ("low", "high") if end in rows[0]))}
         layers.append({"mark": {"type": "point", "filled": True, "size": 45, "opacity": 1}, "encoding": point})
-    return finished(rows, layers, 320)
+    return build_chart(rows, layers, 320)
 
 
 TIME_AXIS: Spec = {
@@ -185,13 +185,13 @@ TIME_AXIS: Spec = {
         "grid": False,
         "labelOverlap": True,
         "format": "%d %b %H:%M",
-        "labelExpr": f"{NARROW} ? {wrapped(6)} : datum.label",  # on a phone the time is below the day
+        "labelExpr": f"{NARROW} ? {wrap_label(6)} : datum.label",  # on a phone the time is below the day
     },
 }
 """Axis of UTC time, in milliseconds. Vega's own labels use a 12-hour clock without am or pm."""
 
 
-def marked(moments: Mapping[str, float], across: Spec) -> list[Spec]:
+def draw_moments(moments: Mapping[str, float], across: Spec) -> list[Spec]:
     """Draw a dashed line with its text at each place of the axis."""
     if not moments:
         return []
@@ -241,4 +241,4 @@ def heat_map(
         mark = {"type": "text", "fontSize": 12}
         layers.append({"mark": mark, "encoding": {"x": x, "y": y, "text": text, "color": ink}})
     deep = [{**row, "depth": abs(row["value"])} for row in rows]
-    return finished(deep, layers, {"step": CELL}, {"step": step}, step * 3 // 4)
+    return build_chart(deep, layers, {"step": CELL}, {"step": step}, step * 3 // 4)

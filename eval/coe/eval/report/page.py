@@ -74,7 +74,7 @@ def cell_of(found: Shown, form: Form = COUNT, *, is_difference: bool = False) ->
     return Cell(form(found.value), f"{form(ends[0])} to {form(ends[1])}", tone)
 
 
-def stated(found: Measured, form: Form, unit: str = "") -> str:
+def cite(found: Measured, form: Form, unit: str = "") -> str:
     """Format a figure with its interval for a sentence, as in +4.2 points (+1.0 to +7.4)."""
     made = cell_of(found, form)
     return f"{made.text}{unit}" + (f" ({made.interval})" if made.interval else "")

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from coe.eval.report import drawing
 from coe.eval.report.numbers import billions, dollars, percent, points
-from coe.eval.report.page import Chart, Column, Form, Section, stated, table_of
+from coe.eval.report.page import Chart, Column, Form, Section, cite, table_of
 from coe.eval.routing.frontier import WITHIN
 from coe.eval.routing.routing_records import FrontierPoint, Report
 from coe.router.config.policy import QUALITY_FLOOR
 
-FEWEST_DRAWN = 200
+MIN_DRAWN_QUERIES = 200
 """Number of test queries below which no quality over budgets is drawn (ours). Each point would lie within some 7
 points of the truth or worse, and a larger budget would seem to buy less."""
 SAME_AMOUNT = 1.1
@@ -25,14 +25,14 @@ BUDGETS: Mapping[str, tuple[str, Form, str, float]] = {
 
 
 def budget_sections(report: Report) -> list[Section]:
-    """Return a section for each budget that `tells` accepts."""
-    return [budget_section(report, budget) for budget in report.frontier if tells(report, budget)]
+    """Return a section for each budget that `is_informative` accepts."""
+    return [budget_section(report, budget) for budget in report.frontier if is_informative(report, budget)]
 
 
-def tells(report: Report, budget: str) -> bool:
+def is_informative(report: Report, budget: str) -> bool:
     """Return whether there are enough test queries for quality over a budget, and its points use different amounts."""
     amounts = [point.amount for curve in report.frontier[budget].values() for point in curve]
-    return report.data.n_test >= FEWEST_DRAWN and max(amounts) > SAME_AMOUNT * min(amounts)
+    return report.data.n_test >= MIN_DRAWN_QUERIES and max(amounts) > SAME_AMOUNT * min(amounts)
 
 
 def budget_section(report: Report, budget: str) -> Section:
@@ -74,7 +74,7 @@ def gain_sentence(coe: Sequence[FrontierPoint], form: Form) -> str:
     best, gain = max(known, key=lambda pair: pair[1].interval[0])
     if gain.interval[0] <= 0:
         return "This router is nowhere clearly above the best fixed mixture of experts."
-    over = stated(gain, points, " points")
+    over = cite(gain, points, " points")
     return f"This router is furthest above the best fixed mixture of experts at {form(best.amount)}, by {over}."
 
 

@@ -130,7 +130,7 @@ def measure_curves(
     coe = [one_hot(experts, len(budget.amounts)) for experts in decided]
     mixed = [mixture(trial, budget, limit) for limit in limits]
     fair = [mixture(trial, budget, max(limit, budget.used(own))) for limit, own in zip(limits, coe, strict=True)]
-    curves = {"coe": coe, "best_mixture": mixed, "rival": fair}
+    curves = {"coe": coe, "best_mixture": mixed, "fair_mixture": fair}
     columns = {
         f"{name} {i}": (probs * trial.scores).sum(axis=1)
         for name, curve in curves.items()
@@ -145,6 +145,6 @@ def measure_curves(
 
     places = range(len(limits))
     return {
-        "coe": tuple(point("coe", i, scores.minus(f"coe {i}", f"rival {i}")) for i in places),
+        "coe": tuple(point("coe", i, scores.minus(f"coe {i}", f"fair_mixture {i}")) for i in places),
         "best_mixture": tuple(point("best_mixture", i) for i in places),
     }

@@ -5,11 +5,11 @@ from __future__ import annotations
 from coe.eval.certify.certificate_page import plans_section
 from coe.eval.report import drawing
 from coe.eval.report.numbers import billions, counted, dollars, percent, points, whole_percent
-from coe.eval.report.page import Chart, Column, Figure, Page, Section, cell_of, facts_of, stated, table_of
-from coe.eval.routing.budget_sections import FEWEST_DRAWN, budget_sections
+from coe.eval.report.page import Chart, Column, Figure, Page, Section, cell_of, cite, facts_of, table_of
+from coe.eval.routing.budget_sections import MIN_DRAWN_QUERIES, budget_sections
 from coe.eval.routing.routing_records import AgreeOutOfFold, Arm, CategoryRow, ExpertRow, OutOfFold, Report
 
-FEWEST_TOLD = 6
+MIN_TEST_QUERIES = 6
 """Number of test queries below which two choices are never told apart. Five that all agree have p = 0.06 in a
 two-sided sign test. The bootstrap interval of so few is too narrow, and that of one is a point."""
 COLLAPSED_SHARE = 0.95
@@ -32,7 +32,7 @@ COSTS = {
 def routing_page(report: Report) -> Page:
     """Build the whole page."""
     own, gain = report.arms["coe"], report.arms["coe"].gain
-    lead = cell_of(gain["best_single"], points, is_difference=report.data.n_test >= FEWEST_TOLD)
+    lead = cell_of(gain["best_single"], points, is_difference=report.data.n_test >= MIN_TEST_QUERIES)
     return Page(
         kind=f"Routing report, {report.data.source}",
         title=verdict(report),
@@ -57,14 +57,14 @@ def routing_page(report: Report) -> Page:
     )
 
 
-def ways(report: Report) -> list[tuple[str, Arm]]:
+def ranked_arms(report: Report) -> list[tuple[str, Arm]]:
     """Return the arms and the methods other than this router, by their labels, the best first."""
     others = [arm for kind, arm in report.methods.items() if kind != report.data.method]
     return sorted(((arm.label, arm) for arm in (*report.arms.values(), *others)), key=lambda pair: -pair[1].mean_score)
 
 
 def arms_chart(report: Report) -> Chart:
-    found = dict(ways(report))
+    found = dict(ranked_arms(report))
     groups = {name: arm.group for name, arm in found.items()}
     own_first = dict(sorted(groups.items(), key=lambda pair: pair[1] != "this router"))
     scores = {name: arm.score for name, arm in found.items()}
@@ -82,7 +82,7 @@ def ways_section(report: Report) -> Section:
         Column("Active parameters", lambda arm: arm.mean_active_params_b, billions),
         Column("Cost per 1,000 queries", lambda arm: arm.mean_cost_usd, dollars),
     ]
-    table = table_of("Way to choose", ways(report), columns, own="This router", how=how_of)
+    table = table_of("Way to choose", ranked_arms(report), columns, own="This router", how=how_of)
     sentence = "" if report.out_of_fold is None else out_of_fold_sentence(report.out_of_fold)
     return Section("Ways to choose", sentence, table, note=ways_note(report))
 
@@ -98,8 +98,8 @@ def out_of_fold_sentence(found: OutOfFold) -> str:
     closed = "" if share is None else f" That closes {percent(share.mean, 0)} of the gap from there."
     return (
         f"Over all {counted(found.n, 'prompt', 'prompts')}, in {found.folds} parts that were each decided by a router "
-        f"fitted on the others, it scores {percent(found.coe)}: {stated(found.over_best_single, points, ' points')} "
-        f"over the best single expert of the other parts, and {stated(found.over_hindsight, points)} over "
+        f"fitted on the others, it scores {percent(found.coe)}: {cite(found.over_best_single, points, ' points')} "
+        f"over the best single expert of the other parts, and {cite(found.over_hindsight, points)} over "
         f"{found.hindsight}, the best of all in hindsight.{closed}"
         f"{'' if found.agree is None else agree_sentence(found, found.agree)}"
     )
@@ -108,8 +108,8 @@ def out_of_fold_sentence(found: OutOfFold) -> str:
 def agree_sentence(found: OutOfFold, agree: AgreeOutOfFold) -> str:
     asked = ", ".join(f"{name} {percent(share, 0)}" for name, share in agree.asked.items() if share)
     return (
-        f" The strategy agree scores {percent(agree.score)}: {stated(agree.over_best_single, points, ' points')} over "
-        f"the first, {stated(agree.over_hindsight, points)} over {found.hindsight}. It asks {asked}."
+        f" The strategy agree scores {percent(agree.score)}: {cite(agree.over_best_single, points, ' points')} over "
+        f"the first, {cite(agree.over_hindsight, points)} over {found.hindsight}. It asks {asked}."
     )
 
 
@@ -197,11 +197,11 @@ def measured_section(report: Report) -> Section:
         "Seed": str(report.seed),
         "Made": f"{report.created_at}; the same numbers are in report.json",
     }
-    few = f" Quality against budgets is shown from {FEWEST_DRAWN} test queries on; report.json has it."
+    few = f" Quality against budgets is shown from {MIN_DRAWN_QUERIES} test queries on; report.json has it."
     note = (
         "Everything that is learned or chosen saw the fit queries only; every figure is on test queries that share no "
         "text with them. Intervals are percentile bootstrap intervals over test queries; they do not cover another "
-        f"draw of the fit data.{few if d.n_test < FEWEST_DRAWN and report.frontier else ''}"
+        f"draw of the fit data.{few if d.n_test < MIN_DRAWN_QUERIES and report.frontier else ''}"
     )
     return Section("How this was measured", table=facts_of(facts), note=note)
 
@@ -224,7 +224,7 @@ def verdict(report: Report) -> str:
     """Compare the router with the best single expert in one clause. A gain counts if its interval excludes zero, and
     counts as none if the interval lies within `power.difference`."""
     (low, high), told = report.arms["coe"].gain["best_single"].interval, report.power.difference
-    if report.data.n_test < FEWEST_TOLD:
+    if report.data.n_test < MIN_TEST_QUERIES:
         return "Too few queries to tell routing from the best single expert"
     if low > 0:
         return "Routing beats the best single expert"
@@ -254,7 +254,7 @@ def headline(report: Report) -> str:
     text = (
         f"{verdict(report)}: on {counted(data.n_test, 'held-out query', 'held-out queries')} over "
         f"{counted(len(data.experts), 'expert', 'experts')} it scores {percent(own.mean_score)}, the {name} "
-        f"{percent(single.mean_score)}, a difference of {stated(own.gain['best_single'], points, ' points')}."
+        f"{percent(single.mean_score)}, a difference of {cite(own.gain['best_single'], points, ' points')}."
     )
     text += power_sentence(report)
     if own.gap_closed is not None:

@@ -27,9 +27,9 @@ from coe.eval.routing.routing_request import RoutingRequest
 from coe.eval.routing.trial import Choice, Trial, mean_costs
 from coe.router.types import GENERAL, Float64Array
 
-RIVALS = ("coe", "best_single", "best_single_hindsight", "map_true", "knn", "best_mixture")
+REFERENCE_ARMS = ("coe", "best_single", "best_single_hindsight", "map_true", "knn", "best_mixture")
 """Names of the arms that every other one is compared with; the last needs a budget."""
-TOLD_DIFFERENCE = 0.02
+POWER_DIFFERENCE = 0.02
 """Difference of mean scores for which a report gives the number of queries that would show it: the margin of `coe
 retrain` (ours)."""
 
@@ -38,8 +38,8 @@ def measure(
     trial: Trial, request: RoutingRequest, facts: DataFacts, *, rng: np.random.Generator, now: datetime
 ) -> Report:
     """Build the report of a trial, with every section that it allows."""
-    served = {arm.name: expected(arm.probs, trial) for arm in trial.arms}
-    methods = {f"method {each.name}": expected(each.probs, trial) for each in trial.methods}
+    served = {arm.name: expected_scores(arm.probs, trial) for arm in trial.arms}
+    methods = {f"method {each.name}": expected_scores(each.probs, trial) for each in trial.methods}
     alone = {f"expert {name}": trial.scores[:, e] for e, name in enumerate(trial.test.experts)}
     scores = Paired.of({**served, **methods, **alone}, rng)
     report = Report(
@@ -59,7 +59,7 @@ def measure(
     return report.model_copy(update={"headline": headline(report)})
 
 
-def expected(probs: Float64Array, trial: Trial) -> Float64Array:
+def expected_scores(probs: Float64Array, trial: Trial) -> Float64Array:
     """Return the expected score of a choice (n, m) on each test query, of shape (n,)."""
     return np.asarray((probs * trial.scores).sum(axis=1))
 
@@ -93,7 +93,9 @@ def arm_record(trial: Trial, arm: Choice, column: str, scores: Paired) -> Arm:
         shares=shares(arm.probs, trial.test.experts),
         gap_closed=scores.closed(column, "best_single", "query_oracle"),
         binding=arm.binding,
-        gain={rival: scores.minus(column, rival) for rival in RIVALS if rival in scores.place and rival != column},
+        gain={
+            other: scores.minus(column, other) for other in REFERENCE_ARMS if other in scores.place and other != column
+        },
     )
 
 
@@ -103,8 +105,8 @@ def power_of(differences: Float64Array) -> Power:
     error = float(differences.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
     return Power(
         smallest_shown=smallest_shown(error),
-        difference=TOLD_DIFFERENCE,
-        queries=queries_to_show(TOLD_DIFFERENCE, error, n),
+        difference=POWER_DIFFERENCE,
+        queries=queries_to_show(POWER_DIFFERENCE, error, n),
     )
 
 

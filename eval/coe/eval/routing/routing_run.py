@@ -14,7 +14,7 @@ import numpy as np
 from coe.base.embedding_cache import CachedEncoder
 from coe.base.errors import ConfigError
 from coe.cli.progress import Progress
-from coe.eval.certify.certify import Asked, certificate_of
+from coe.eval.certify.certify import Claim, certificate_of
 from coe.eval.certify.ladder import build_ladder
 from coe.eval.certify.units import Drawn, easier_only, units_of
 from coe.eval.routing.baselines import one_hot
@@ -23,7 +23,7 @@ from coe.eval.routing.out_of_fold import out_of_fold
 from coe.eval.routing.routing_records import DataFacts, Report
 from coe.eval.routing.routing_report import measure
 from coe.eval.routing.routing_request import RoutingRequest
-from coe.eval.routing.strategy_arms import AGREE, planned, strategy_arm
+from coe.eval.routing.strategy_arms import AGREE, play_plan, strategy_arm
 from coe.eval.routing.table_fit import TableRequest, fit_methods, fit_table
 from coe.eval.routing.trial import Choice, Trial, costs, costs_by_category, filled_costs, mean_costs
 from coe.eval.routing.trial_tables import Tables, fingerprint, read_tables, require_amounts
@@ -46,17 +46,17 @@ ENCODE_BATCH = 64
 
 def method_arm(kind: str, router: Router, trial: Trial) -> Choice:
     """Build the arm of a router with a kind of scorer, under the trial's budgets."""
-    return Choice(kind, *words_of(kind), one_hot(decided(router, trial), len(trial.test.experts)), "method")
+    return Choice(kind, *describe_scorer(kind), one_hot(decide_test(router, trial), len(trial.test.experts)), "method")
 
 
-def decided(router: Router, trial: Trial, policy: str = "default") -> IntArray:
+def decide_test(router: Router, trial: Trial, policy: str = "default") -> IntArray:
     """Return a router's experts for the test queries, of shape (n,)."""
     batch = QueryBatch.of(trial.test.texts, trial.test_embeddings)
     found = router.decide_batch(batch, rng=np.random.default_rng(0), policy=policy)
     return trial.numbers([decision.expert for decision in found])
 
 
-def words_of(kind: str) -> tuple[str, str]:
+def describe_scorer(kind: str) -> tuple[str, str]:
     """Return the name of a kind of scorer, and how it chooses, for readers."""
     module = plugins.load("router.scorers", kind)
     return str(module.LABEL), str(module.HOW)
@@ -130,20 +130,22 @@ def with_policies(trial: Trial, artifact: RouterArtifact, router: Router, reques
     its frontier."""
     budgets = known_budgets(trial)
     has_ways = router.ways is not None and trial.test.answers is not None
-    policies = (asking(request) if has_ways else {}) | limited_policies(budgets, with_floor=request.method == "map")
+    policies = (strategy_policies(request) if has_ways else {}) | limited_policies(
+        budgets, with_floor=request.method == "map"
+    )
     loaded = load(artifact, trial.fit, request.budgets, router.encoder, policies)
     return replace(
         trial,
         strategies=(strategy_arm(loaded, trial),) if has_ways else (),
         limited={
-            budget.name: [decided(loaded, trial, policy_name(budget, limit)) for limit in budget.limits.tolist()]
+            budget.name: [decide_test(loaded, trial, policy_name(budget, limit)) for limit in budget.limits.tolist()]
             for budget in budgets
         }
-        | ({QUALITY_FLOOR: [decided(loaded, trial, QUALITY_FLOOR)]} if QUALITY_FLOOR in policies else {}),
+        | ({QUALITY_FLOOR: [decide_test(loaded, trial, QUALITY_FLOOR)]} if QUALITY_FLOOR in policies else {}),
     )
 
 
-def certified(trial: Trial, artifact: RouterArtifact, router: Router, now: datetime) -> Certificate | None:
+def certify_cheapest(trial: Trial, artifact: RouterArtifact, router: Router, now: datetime) -> Certificate | None:
     """Return the certificate that the test rows give the cheapest plan within the floor. Return None if no plan is
     cheaper, or if the router does not decide by a map."""
     strategy = StrategyName.SINGLE if trial.test.answers is None or router.ways is None else StrategyName.AGREE
@@ -162,7 +164,7 @@ def certified(trial: Trial, artifact: RouterArtifact, router: Router, now: datet
     order = np.random.default_rng(0).permutation(len(trial.test.texts))
     drawn, choices = [Drawn(text=trial.test.prompt_ids[i]) for i in order], ladder.choices(trial.test_embeddings[order])
     units = units_of(drawn, trial.test, order, choices, ladder)
-    asked = Asked("cheapest", WITHIN.within, now, valid_days=0)
+    asked = Claim("cheapest", WITHIN.within, now, valid_days=0)
     return certificate_of(units, ladder, asked, dict.fromkeys(ladder.router.experts, ""))
 
 
@@ -205,7 +207,7 @@ def run_routing(request: RoutingRequest, *, now: datetime, progress: Progress) -
     registry.promote(artifact.manifest.version, now)
     router = load(artifact, tables.fit, request.budgets)
     decide_rng, measure_rng = np.random.default_rng(request.seed).spawn(2)
-    how = words_of(artifact.manifest.scorer.kind)[1]
+    how = describe_scorer(artifact.manifest.scorer.kind)[1]
     trial = run_trial(tables, router, request, how, decide_rng, progress)
     trial = replace(
         trial,
@@ -222,7 +224,7 @@ def run_routing(request: RoutingRequest, *, now: datetime, progress: Progress) -
     decide = partial(decide_unseen, encoder=router.encoder, now=now, progress=progress)
     more = {
         "out_of_fold": out_of_fold(tables, request, decide, progress),
-        "certificate": certified(trial, artifact, router, now),
+        "certificate": certify_cheapest(trial, artifact, router, now),
     }
     return report.model_copy(update=more)
 
@@ -239,14 +241,14 @@ def decide_unseen(
     """Fit a router on `fit`; return its experts (n,) for another table's prompts, and the strategy's choices."""
     with tempfile.TemporaryDirectory() as scratch:
         artifact = fit_table(Path(scratch), table_request(fit, request), now=now, progress=progress)
-    router = load(artifact, fit, request.budgets, encoder, asking(request))
+    router = load(artifact, fit, request.budgets, encoder, strategy_policies(request))
     rng = np.random.default_rng(request.seed)
     trial = run_trial(Tables(fit, unseen, {}, 0), router, request, "", rng, progress)
     plan = None if unseen.answers is None else router.policy(AGREE).plan
-    return trial.decided, None if plan is None else planned(router, trial, plan)
+    return trial.decided, None if plan is None else play_plan(router, trial, plan)
 
 
-def asking(request: RoutingRequest) -> dict[str, PolicyConfig]:
+def strategy_policies(request: RoutingRequest) -> dict[str, PolicyConfig]:
     """Return the policy of the strategy, by its name."""
     return {AGREE: PolicyConfig(strategy=StrategyName.AGREE, budgets=request.budgets)}
 

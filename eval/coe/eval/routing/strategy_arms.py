@@ -23,12 +23,12 @@ def strategy_arm(router: Router, trial: Trial) -> Choice:
     """Build the arm of the router's policy `agree`."""
     plan = router.policy(AGREE).plan
     assert plan is not None, "a policy with a strategy has a plan where answers are known"
-    played = planned(router, trial, plan)
+    played = play_plan(router, trial, plan)
     served, asked = one_hot(played.served, len(router.experts)), played.asked.astype(np.float64)
     return Choice(AGREE, "Strategy agree", HOW, served, "strategy", asked, plan.binding)
 
 
-def planned(router: Router, trial: Trial, plan: StrategyPlan) -> Played:
+def play_plan(router: Router, trial: Trial, plan: StrategyPlan) -> Played:
     """Play the plan on the test queries. If answers were not compared, one expert serves."""
     rows, answers = [router.categories.index(d.category) for d in trial.decisions], trial.test.answers
     assert router.ways is not None, "a router with plans has ways"

@@ -18,7 +18,7 @@ from coe.router.section import PluginConfig
 from coe.router.types import GENERAL
 from coe.training.expert_map import measure_quality
 from coe.training.fit import artifact_of, fit_router, one_thread, prepare
-from coe.training.fit_inputs import fingerprint_outcomes, opened_encoder
+from coe.training.fit_inputs import fingerprint_outcomes, open_encoder
 from coe.training.scorer_fit import FAMILY, fit_scorer
 from coe.training.stage_one import FitRequest
 from coe.training.types import MIN_TABLE_PROMPTS, LabelledQuery, OutcomeTable
@@ -86,14 +86,14 @@ def table_inputs(request: TableRequest) -> tuple[FitRequest, tuple[LabelledQuery
 def fit_table(root: Path, request: TableRequest, *, now: datetime, progress: Progress) -> RouterArtifact:
     """Fit a router of the wanted kind and write it under `root`; raise as `table_inputs` and `fit_router` do."""
     wanted, queries = table_inputs(request)
-    encoder, rng = opened_encoder(wanted.encoder_config, request.cache), np.random.default_rng(request.seed)
+    encoder, rng = open_encoder(wanted.encoder_config, request.cache), np.random.default_rng(request.seed)
     return fit_router(root, wanted, encoder, queries, now=now, rng=rng, progress=progress)
 
 
 def fit_methods(root: Path, request: TableRequest, *, now: datetime, progress: Progress) -> dict[str, RouterArtifact]:
     """Fit a router of every kind of scorer over one stage 1, as `fit_table` does, and write all under `root`."""
     wanted, queries = table_inputs(request)
-    encoder, rng = opened_encoder(wanted.encoder_config, request.cache), np.random.default_rng(request.seed)
+    encoder, rng = open_encoder(wanted.encoder_config, request.cache), np.random.default_rng(request.seed)
     # A request for the map alone would put no graded queries beside stage 1.
     prepared = prepare(replace(wanted, scorer=PluginConfig(kind="soft_map")), encoder, queries, rng, progress)
     assert prepared.graded is not None, "a table router's request holds its outcomes"

@@ -18,7 +18,7 @@ from coe.router.config.policy import Budgets
 from coe.router.types import GENERAL, BoolArray, Float64Array, FloatArray, IntArray, RoutingDecision
 from coe.training.types import OutcomeTable
 
-LATE: Final = "hindsight"
+HINDSIGHT: Final = "hindsight"
 """Name of the group of choices that need knowledge from after the query."""
 
 
@@ -207,12 +207,16 @@ def choices(trial: Trial) -> list[Choice]:
         Choice("coe", "This router", trial.how, given(trial.decided), "this router", binding=trial.binding),
         Choice("best_single", named, "one expert for all, the best on the fit data", always(single)),
         Choice(
-            "best_single_hindsight", best_named, "one expert for all, the best on the test data", always(best), LATE
+            "best_single_hindsight",
+            best_named,
+            "one expert for all, the best on the test data",
+            always(best),
+            HINDSIGHT,
         ),
         Choice("knn", "k-NN", "the best expert on the nearest fit queries, whatever it costs", given(near)),
-        Choice("map_true", "Map on true labels", on_labels, given(trial.mapped), LATE),
-        Choice("category_oracle", "Category oracle", "the best expert per true category", by_category, LATE),
-        Choice("query_oracle", "Query oracle", "the best expert per query", by_query, LATE),
+        Choice("map_true", "Map on true labels", on_labels, given(trial.mapped), HINDSIGHT),
+        Choice("category_oracle", "Category oracle", "the best expert per true category", by_category, HINDSIGHT),
+        Choice("query_oracle", "Query oracle", "the best expert per query", by_query, HINDSIGHT),
     ]
     mixture = fixed_mixture(trial)
     if mixture is not None:

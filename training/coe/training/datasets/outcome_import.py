@@ -60,7 +60,7 @@ Reasons = Mapping[str, tuple[int, str]]
 """The reasons to leave rows out, each with their number and the first place."""
 
 
-def told(left_out: Reasons) -> list[str]:
+def describe_reasons(left_out: Reasons) -> list[str]:
     """Describe each reason in one line."""
     return [f"left out: {n} x {reason} (first: {first})" for reason, (n, first) in left_out.items()]
 
@@ -86,7 +86,7 @@ def table_of_rows(
             left_out[row.reason] = n + 1, first
             continue
         place, prompt = row.record.place, row.prompt
-        score = scaled(row, score_range or UNIT_RANGE)
+        score = scale_score(row, score_range or UNIT_RANGE)
         prompt_id = prompt.prompt_id or hashlib.sha256(json.dumps([prompt.text]).encode()).hexdigest()[:16]
         first_place, known = prompts.setdefault(prompt_id, (place, prompt))
         for name in ("text", "category", "split"):
@@ -94,11 +94,11 @@ def table_of_rows(
                 raise DataError(f"{place}: prompt '{prompt_id}' has another {name} than at {first_place}")
         scores.append((place, row.score.model_copy(update={"score": score, "prompt_id": prompt_id})))
     if not prompts:
-        raise DataError("; ".join([f"{source}: no score was found", *told(left_out)]))
+        raise DataError("; ".join([f"{source}: no score was found", *describe_reasons(left_out)]))
     return table_of({name: prompt for name, (_, prompt) in prompts.items()}, scores, source), left_out
 
 
-def scaled(row: OutcomeRow, score_range: tuple[float, float]) -> float:
+def scale_score(row: OutcomeRow, score_range: tuple[float, float]) -> float:
     """Return the score scaled to [0, 1]; raise DataError if it is out of range."""
     (low, high), score = score_range, row.score.score or 0.0
     slack = ROUNDING * (high - low)
@@ -206,7 +206,7 @@ def summary(table: OutcomeTable, left_out: Reasons) -> list[str]:
         f"{known.sum()} scores by {table.metric}: {len(table.prompt_ids)} prompts in "
         f"{len(set(table.categories))} categories, {len(table.experts)} models",
         *(f"  {name}: mean {np.nanmean(table.scores[:, e]):.3f} of {known[:, e].sum()}" for e, name in experts),
-        *told(left_out),
+        *describe_reasons(left_out),
     ]
     if n_incomplete:
         lines.append(f"{n_incomplete} prompts lack a score of some model; comparisons of all models leave these out")

@@ -93,12 +93,12 @@ def table_of(
     Raises:
         DataError: an expert or metric is unknown, a prompt has several metrics, or a pair is scored twice.
     """
-    names = chosen_experts(source, sorted({row.model for _, row in scores}), experts)
+    names = select_experts(source, sorted({row.model for _, row in scores}), experts)
     number, column = {name: i for i, name in enumerate(prompts)}, {name: e for e, name in enumerate(names)}
     texts = tuple(prompt.text for prompt in prompts.values())
     cells = {name: unknown_cells(len(prompts), len(names)) for name in ("score", "cost", "tokens", "latency")}
     metrics, places, is_estimated = set[str](), dict[tuple[int, int], str](), False
-    for place, row in of_metric(source, [each for each in scores if each[1].model in column], metric):
+    for place, row in select_metric(source, [each for each in scores if each[1].model in column], metric):
         at = number[row.prompt_id], column[row.model]
         if (earlier := places.setdefault(at, place)) is not place:
             raise DataError(f"{place}: '{row.prompt_id}' and '{row.model}' were scored already at {earlier}")
@@ -137,7 +137,7 @@ def list_cost(facts: ModelFacts, prompt: str, tokens: float) -> float:
     return (len(prompt) / CHARS_PER_TOKEN * price_in + tokens * price_out) / 1e6
 
 
-def chosen_experts(source: str, models: Sequence[str], experts: Sequence[str] | None) -> tuple[str, ...]:
+def select_experts(source: str, models: Sequence[str], experts: Sequence[str] | None) -> tuple[str, ...]:
     """Return the named models, or all; raise DataError if a name is unknown or appears twice."""
     for name, count in Counter(experts).items():
         if name not in models:
@@ -147,7 +147,7 @@ def chosen_experts(source: str, models: Sequence[str], experts: Sequence[str] | 
     return tuple(models if experts is None else experts)
 
 
-def of_metric(source: str, scores: Sequence[Scored], metric: str | None) -> Sequence[Scored]:
+def select_metric(source: str, scores: Sequence[Scored], metric: str | None) -> Sequence[Scored]:
     """Select the scores by one metric; a prompt may only have one. Raise DataError if it has several, or none is
     known."""
     used = defaultdict[str, set[str]](set)

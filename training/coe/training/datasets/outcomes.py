@@ -155,10 +155,10 @@ def read_answers(path: Path, table: OutcomeTable, asked: Mapping[str, StoredProm
         for row in kept
         for name in (row.prompt_id,)
     ]
-    return numbered_answers(cells, table.scores.shape)
+    return number_answers(cells, table.scores.shape)
 
 
-def numbered_answers(given: Iterable[tuple[int, int, str | None]], shape: tuple[int, ...]) -> IntArray:
+def number_answers(given: Iterable[tuple[int, int, str | None]], shape: tuple[int, ...]) -> IntArray:
     """Number answers as in `OutcomeTable`, from (prompt, expert, answer), of shape (n, m). An empty answer is none."""
     found = np.full(shape, NOT_COMPARED, dtype=np.int64)
     numbers: dict[tuple[int, str], int] = {}
@@ -220,7 +220,7 @@ def read_outcome_folders(root: Path, experts: Sequence[str]) -> OutcomeTable:
         read_outcomes(folder, experts=[name for name in experts if name in graded[folder]], keep_partial=True)
         for folder in known
     ]
-    return tables[0] if len(tables) == 1 else merged(tables, experts)
+    return tables[0] if len(tables) == 1 else merge_tables(tables, experts)
 
 
 def outcome_folders(root: Path) -> tuple[Path, ...]:
@@ -251,7 +251,7 @@ def graded_at(root: Path) -> dict[str, float]:
     return {name: written_at(folder) for folder in outcome_folders(root) for name in graded_models(folder)}
 
 
-def merged(tables: Sequence[OutcomeTable], experts: Sequence[str]) -> OutcomeTable:
+def merge_tables(tables: Sequence[OutcomeTable], experts: Sequence[str]) -> OutcomeTable:
     """Merge several tables, the later ones over the earlier ones. A score comes with the cost, length and latency of
     its own answer. Numbers of answers are those of the last table with answers to the prompt: two tables' cannot be
     compared."""
@@ -275,7 +275,7 @@ def merged(tables: Sequence[OutcomeTable], experts: Sequence[str]) -> OutcomeTab
     texts_of = {name: [text for table in tables for text in getattr(table, name)] for name in COLUMNS}
     kept: dict[str, Any] = {name: tuple(values[i] for i in first) for name, values in texts_of.items()}
     return OutcomeTable(
-        **kept | {"prompt_ids": distinct(kept["prompt_ids"])},
+        **kept | {"prompt_ids": make_unique(kept["prompt_ids"])},
         **matrices,
         experts=names,
         metric=" + ".join(sorted({table.metric for table in tables})),
@@ -285,7 +285,7 @@ def merged(tables: Sequence[OutcomeTable], experts: Sequence[str]) -> OutcomeTab
     )
 
 
-def distinct(ids: Iterable[str]) -> tuple[str, ...]:
+def make_unique(ids: Iterable[str]) -> tuple[str, ...]:
     """Return the ids made unique: a repeated one gets a number."""
     seen: dict[str, int] = {}
     found = []

@@ -22,7 +22,7 @@ from coe.router.config.expert import Engine, ExpertConfig
 from coe.router.section import PluginConfig, check_name
 from coe.training.lora.adapter_fit import Recipe
 from coe.training.lora.causal_lm import CausalLm, base_folder
-from coe.training.lora.examples import Example, halves
+from coe.training.lora.examples import Example, split_examples
 from coe.training.lora.lora_options import AdapterOptions
 from coe.training.lora.serving import load_adapter
 
@@ -90,7 +90,7 @@ def candidate_of(
     return Candidate(name, category, file, data_dir, config, base, kind, options.out or data_dir / "lora" / name)
 
 
-def learn(
+def train_and_compare(
     candidate: Candidate, examples: Sequence[Example], recipe: Recipe, max_tokens: int, progress: Progress
 ) -> Comparison:
     """Train the adapter and compare it with its base on held-out examples.
@@ -99,7 +99,7 @@ def learn(
         DataError: there are too few examples, or one is too long.
         MissingWeightsError: the base is not on this machine.
     """
-    trained, held_out = halves(examples)
+    trained, held_out = split_examples(examples)
     progress(f"{candidate.name}: {len(trained)} examples to learn from, {len(held_out)} held out")
     base = base_folder(candidate.base, candidate.entry, candidate.folder, candidate.cache)
 

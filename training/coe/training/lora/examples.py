@@ -62,7 +62,7 @@ def logged_prompts(database_url: str, category: str, since: float, most: int) ->
     return list(texts.values())[::-1][:most]
 
 
-def halves(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
+def split_examples(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
     """Split examples by text into those to learn from and those held out.
 
     Raises:

@@ -12,7 +12,7 @@ from coe.base.errors import ConfigError, allowed_values
 from coe.base.visible_text import echo
 from coe.cli.options import ConfigOption, DataOption, SinceOption, api_key, with_options
 from coe.cli.progress import console_progress
-from coe.training.lora.lora_options import MOST_QUERIES, AdapterOptions, TrainOptions
+from coe.training.lora.lora_options import MAX_QUERIES, AdapterOptions, TrainOptions
 
 if TYPE_CHECKING:
     from coe.training.lora.admission import Candidate
@@ -34,7 +34,7 @@ def train_lora(
     """Train an expert for one category: a LoRA adapter on examples, added if it is surely better than its base."""
     from coe.decision_log.default_database import database_url_of
     from coe.fleet.expert_fingerprint import expert_fingerprint
-    from coe.training.lora.admission import candidate_of, learn
+    from coe.training.lora.admission import candidate_of, train_and_compare
     from coe.training.lora.causal_lm import hide_progress
     from coe.training.lora.examples import logged_prompts, read_examples
     from coe.training.lora.serving import Teacher
@@ -42,15 +42,15 @@ def train_lora(
     hide_progress()
     candidate = candidate_of(name, category, config, data_dir, options, training.on)
     if training.data is None:
-        expert = known_teacher(candidate, training.teacher)
+        expert = require_teacher(candidate, training.teacher)
         identity = expert_fingerprint(candidate.config.experts[expert], candidate.folder)
         teacher = Teacher(expert, identity, options.base_url, api_key(), options.max_tokens)
-        prompts = logged_prompts(database_url_of(data_dir), category, since, MOST_QUERIES)
+        prompts = logged_prompts(database_url_of(data_dir), category, since, MAX_QUERIES)
         examples = taught_examples(candidate, teacher, prompts)
     else:
         examples = read_examples(training.data, category)
     with console_progress() as progress:
-        found = learn(candidate, examples, training.recipe, options.max_tokens, progress)
+        found = train_and_compare(candidate, examples, training.recipe, options.max_tokens, progress)
     echo(f"{name} against {candidate.base} on {category}: {found}")
     if not found.is_better:
         echo(f"not added: it is not surely better; the adapter is in {candidate.out}")
@@ -58,7 +58,7 @@ def train_lora(
     return admit(candidate, options)
 
 
-def known_teacher(candidate: Candidate, teacher: str | None) -> str:
+def require_teacher(candidate: Candidate, teacher: str | None) -> str:
     """Return the expert that answers; raise ConfigError if it is unknown, or the one that is to learn."""
     others = [name for name in candidate.config.experts if name != candidate.base]
     if teacher not in others:
@@ -70,10 +70,10 @@ def taught_examples(candidate: Candidate, teacher: Teacher, prompts: list[str]) 
     """Return queries with the teacher's answers; each answer is stored beside the adapter as it arrives."""
     from coe.base.journal import Journal
     from coe.training.lora.examples import Example
-    from coe.training.lora.serving import Taught, taught
+    from coe.training.lora.serving import Taught, ask_teacher
 
     echo(f"{teacher.expert} answers {len(prompts)} queries of {candidate.category} from the log")
-    replies = asyncio.run(taught(teacher, prompts, Journal(candidate.out / "answers.jsonl", Taught)))
+    replies = asyncio.run(ask_teacher(teacher, prompts, Journal(candidate.out / "answers.jsonl", Taught)))
     return [Example(prompt, reply) for prompt, reply in zip(prompts, replies, strict=True) if reply.strip()]
 
 

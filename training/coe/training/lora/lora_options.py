@@ -10,13 +10,13 @@ from coe.cli.options import GATEWAY_URL
 from coe.router.types import Record
 from coe.training.lora.adapter_fit import Recipe
 
-LONGEST_TOKENS = 1024
+MAX_TOKENS = 1024
 """Largest number of tokens in an example with its prompt."""
 
 RANK = 4
 """Rank of an adapter."""
 
-MOST_QUERIES = 2000
+MAX_QUERIES = 2000
 """Largest number of logged queries that a teacher answers, the newest first."""
 
 
@@ -49,5 +49,5 @@ class TrainOptions(Record):
     def recipe(self) -> Recipe:
         """The recipe of the shipped experts, with another length, rank and token limit."""
         warm_up = min(Recipe().warmup_steps, self.steps // 5)
-        size = {"rank": RANK, "alpha": 2 * RANK, "max_tokens": LONGEST_TOKENS}
+        size = {"rank": RANK, "alpha": 2 * RANK, "max_tokens": MAX_TOKENS}
         return Recipe(self.seed, self.steps, warmup_steps=warm_up, **size)

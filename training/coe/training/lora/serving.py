@@ -68,7 +68,7 @@ class Taught(Record):
     answer: str = ""
 
 
-async def taught(teacher: Teacher, prompts: Sequence[str], journal: Journal[Taught]) -> list[str]:
+async def ask_teacher(teacher: Teacher, prompts: Sequence[str], journal: Journal[Taught]) -> list[str]:
     """Ask the teacher for answers (n), which do not count as traffic; answers in the journal are not asked for again.
 
     Raises:

@@ -22,19 +22,19 @@ from coe.training.types import NOT_COMPARED, OutcomeTable
 MIN_ANSWERED = 50
 """Fewest prompts with comparable answers that strategies are learned from (ours)."""
 
-CONTENDERS = 6
+MAX_CONTENDERS = 6
 """Number of best experts that ways are built of (ours); more would be too many ways to try."""
 
 MIN_IN_CATEGORY = 10
 """Fewest such prompts in a category that a strategy may serve (ours)."""
 
-MOSTLY = 0.5
+MIN_COMPARED_SHARE = 0.5
 """Smallest share of all prompts with compared answers at which a strategy may serve `general` (ours)."""
 
-CAUTION = 1.0
+GAIN_PENALTY = 1.0
 """Standard errors subtracted from a way's gain over the best single expert, since it was chosen among many (ours)."""
 
-SURE = 2.0
+MIN_GAIN_ERRORS = 2.0
 """Standard errors by which a way must exceed the best single expert over all prompts (ours)."""
 
 PRIOR_ASKS = 20.0
@@ -58,15 +58,15 @@ def fit_strategies(data: GradedQueries, evidence: QualityMatrix, progress: Progr
         return None
     progress("trying ways to ask several experts")
     part = data.take(is_known)
-    ways = list(ways_of(best_first(part.table.scores, part.table.experts)[:CONTENDERS]))
+    ways = list(ways_of(best_first(part.table.scores, part.table.experts)[:MAX_CONTENDERS]))
     found = [play(answers[is_known], way) for way in ways]
     scores = [played.scored(part.table.scores) for played in found]
-    kept = worth_keeping(scores, found, amounts_of(part.table))
+    kept = select_ways(scores, found, amounts_of(part.table))
     single, rows = reference_of(evidence), np.array(part.decided)
     is_measured = np.bincount(rows, minlength=len(evidence.mass)) >= MIN_IN_CATEGORY
-    is_measured[-1] = is_known.mean() >= MOSTLY
+    is_measured[-1] = is_known.mean() >= MIN_COMPARED_SHARE
     gains = np.array([scores[v] - part.table.scores[:, single] for v in kept]).reshape(len(kept), len(rows)).T
-    lead = surely_gained(gains, rows, len(evidence.mass) - 1)
+    lead = cautious_gains(gains, rows, len(evidence.mass) - 1)
     cautious = shrink(*cell_sums(gains, rows, len(evidence.mass) - 1))[0] - gains.std(axis=0) / np.sqrt(len(gains))
     quality, cautious = (
         np.where(is_measured[:, None], evidence.quality[:, [single]] + each, NEVER) for each in (lead, cautious)
@@ -106,7 +106,7 @@ def amounts_of(table: OutcomeTable) -> Float64Array:
     return np.ones(len(table.experts))
 
 
-def worth_keeping(scores: Sequence[Float64Array], found: Sequence[Played], costs: Float64Array) -> list[int]:
+def select_ways(scores: Sequence[Float64Array], found: Sequence[Played], costs: Float64Array) -> list[int]:
     """Return the ways that are best over all prompts at some price of a call or of the experts' cost."""
     if not found:  # two experts have no arbiter
         return []
@@ -116,17 +116,17 @@ def worth_keeping(scores: Sequence[Float64Array], found: Sequence[Played], costs
     return sorted(best)
 
 
-def surely_gained(gains: Float64Array, rows: IntArray, k: int) -> Float64Array:
+def cautious_gains(gains: Float64Array, rows: IntArray, k: int) -> Float64Array:
     """Return the part of the gains (n, v) over the best single expert that is sure, of shape (k + 1, v). In a category
     it is less by the standard error, as an expert's is (router.quality.cautious_quality). It is 0 if the way, the best
-    of many, is not SURE to be better over all prompts.
+    of many, is not MIN_GAIN_ERRORS to be better over all prompts.
 
     Args:
         rows: the decided category of each prompt, of shape (n,); `general` has the mean of all.
     """
     gain, stderr = shrink(*cell_sums(gains, rows, k))
-    leads = gains.mean(axis=0) > SURE * gains.std(axis=0) / np.sqrt(len(gains))
-    return np.where(gain > 0, np.where(leads, np.maximum(gain - CAUTION * stderr, 0.0), 0.0), gain)
+    leads = gains.mean(axis=0) > MIN_GAIN_ERRORS * gains.std(axis=0) / np.sqrt(len(gains))
+    return np.where(gain > 0, np.where(leads, np.maximum(gain - GAIN_PENALTY * stderr, 0.0), 0.0), gain)
 
 
 def mean_asked(asked: BoolArray, rows: IntArray, k: int) -> FloatArray:
