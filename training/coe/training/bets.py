@@ -85,6 +85,7 @@ class Bets:
 
     @property
     def is_enough(self) -> bool:
+        """True if the capital suffices to move categories, with and without any one key."""
         return self.capital >= PROMOTION_EVIDENCE and self.without_any_key >= EVIDENCE_WITHOUT_ANY_KEY
 
     @property

@@ -134,7 +134,8 @@ def find_change_points(log: LogTable) -> tuple[ChangePoint, ...]:
 
 
 def expert_wide_change(log: LogTable, rows_of: Mapping[tuple[int, int], IntArray], delta: float) -> float | None:
-    """Return the time at which all cells of an expert changed together, in Unix seconds; None if they did not.
+    """Return the time at which all cells of an expert changed together, in Unix seconds; None if no change is
+    significant at `delta`. `rows_of` are the rows of each cell (category, expert).
 
     The search uses rewards less the mean of their cell, in order of time, so a change of the category mix does not
     count.

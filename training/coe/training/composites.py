@@ -87,6 +87,7 @@ def fit_content(
 
 
 def logistic(rows: NDArray[np.floating], labels: IntArray, **options: Any) -> tuple[FloatArray, float]:
+    """Fit a logistic regression on rows (n, d) and labels (n,); return its weights (d,) and offset."""
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(**options).fit(rows, labels)
@@ -164,7 +165,7 @@ def read_under_tasks(
     pieces: Sequence[str],
     rng: np.random.Generator,
 ) -> Iterator[tuple[int, Reading]]:
-    """Yield the rows and readings of material under a labelled query as system prompt, if that is read as a task."""
+    """Yield (row, reading) of a random piece under each text of `rows` as system prompt, if that is read as a task."""
     for row in rows.tolist():
         piece = pieces[int(rng.integers(len(pieces)))]
         if task := read_task(texts[row], encode, detector, lambda _: 1.0):
@@ -172,6 +173,7 @@ def read_under_tasks(
 
 
 def composites_of(read: Sequence[tuple[int, Reading]]) -> Composites:
+    """Collect readings with the rows of their labelled queries."""
     vectors = np.concatenate([reading.vector for _, reading in read])
     rows = np.array([row for row, _ in read], dtype=np.int64)
     return Composites(vectors, rows, tuple(reading.view for _, reading in read))

@@ -101,7 +101,8 @@ def row_numbers(table: OutcomeTable, categories: Sequence[str]) -> IntArray:
 
 
 def cell_sums(scores: NDArray[np.floating], rows: IntArray, k: int) -> tuple[Float64Array, Float64Array, Float64Array]:
-    """Return the sum, the sum of squares and the count of each cell's observed scores, all of shape (k+1, m)."""
+    """Return sum, sum of squares and count of each cell's observed scores (n, m), all (k+1, m); `rows` (n,) are
+    categories."""
     observed = np.isfinite(scores)
     values = np.where(observed, scores, 0.0).astype(np.float64)
     shape = (k + 1, scores.shape[1])
@@ -116,8 +117,8 @@ def without_difficulty(scores: FloatArray, rows: IntArray, k: int) -> tuple[Floa
     """Return scores (n, m) less the prompt's difficulty, and the difficulty (k+1,) of each row: its mean score over
     experts.
 
-    A prompt that several experts answered is compared with its own level: a result that all share does not show which
-    is better, and is most of a cell's noise. A prompt of one expert is compared with the mean of its row. (Two-way
+    A prompt that several experts answered is compared with its own level. A result that all share is most of a cell's
+    noise, and does not show which is better. A prompt of one expert is compared with the mean of its row. (Two-way
     analysis of variance, experts as treatments and prompts as blocks.) Difficulties are shrunk as cells are.
     """
     own, is_shared = prompt_levels(scores, rows, k)
@@ -131,8 +132,8 @@ def prompt_levels(scores: FloatArray, rows: IntArray, k: int) -> tuple[Float64Ar
     answered.
 
     A prompt that all answered has its mean. If some did not, because one was only probed on a few, the mean is
-    corrected by how good the others are in the prompt's category. It is the least squares of score = level + effect of
-    the expert in the category. The effects sum to 0 there, and backfitting finds them.
+    corrected by how good the others are in the prompt's category. Least squares of score = level + effect of the expert
+    in the category give both. The effects sum to 0 in a category, and backfitting finds them.
     """
     observed = np.isfinite(scores)
     answers = observed.sum(axis=1)
@@ -170,7 +171,7 @@ def shrink(
     cells less what sampling explains.
 
     A published quality, in `prior` (m,), counts in mu as one more cell of WEIGHT answers that no query belongs to. It
-    only ranks experts, so the mean of the published qualities is set to that of the same experts' grades.
+    only ranks experts, so their mean is set to the mean of the same experts' grades.
     """
     total, cells = counts.sum(axis=0), (counts > 0).sum(axis=0)
     means = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)

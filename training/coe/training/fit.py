@@ -62,7 +62,7 @@ def controller() -> ThreadpoolController:
 
 
 def one_thread() -> AbstractContextManager[object]:
-    """Return a context in which BLAS uses one thread. Several threads wait for each other in small products. One
+    """Return a context in which BLAS uses one thread, because several wait for each other in small products. One
     text of the multilingual encoder takes 2.8 ms on one thread, 26 to 96 ms on two of two busy cores."""
     limited: AbstractContextManager[object] = controller().limit(limits=1, user_api="blas")
     return limited

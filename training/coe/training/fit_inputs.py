@@ -45,6 +45,7 @@ def data_fingerprint(parts: list[str]) -> str:
 
 
 def fingerprint_outcomes(table: OutcomeTable) -> str:
+    """Return the first 16 hex digits of a SHA-256 over prompts, experts and scores."""
     return data_fingerprint([*table.prompt_ids, *table.experts, repr(np.nan_to_num(table.scores, nan=-1).tobytes())])
 
 
@@ -96,8 +97,8 @@ def read_seed(folder: Path) -> tuple[LabelledQuery, ...]:
     "category": "...", "style": "...", "language": "..."}`; only the text is required.
 
     Raises:
-        DataError: the folder is missing or empty, a line is not a query or is in another category's file, or a text
-            appears twice (up to case, spacing and punctuation).
+        DataError: the folder is missing or empty, a line is wrong or in another category's file, or a text appears
+            twice (up to case, spacing and punctuation).
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: is not a folder; expected a folder of files named <category>.jsonl")
@@ -166,6 +167,7 @@ def open_encoder(config: PluginConfig, cache: Path | None) -> Encoder:
 
 
 def cached_encoder(encoder: Encoder, cache: Path | None) -> Encoder:
+    """Return the encoder behind a cache of embeddings, or as it is without a folder."""
     return encoder if cache is None else CachedEncoder(encoder, cache)
 
 
@@ -283,8 +285,8 @@ def read_inputs(
     """Read everything that a retraining learns from, except the live router and its artifact.
 
     Raises:
-        ConfigError, DataError: an input cannot be read, or no table grades an expert of the live map, without whose
-            grades a candidate cannot be judged.
+        ConfigError, DataError: an input cannot be read, or no table grades an expert of the live map, so no candidate
+            could be judged.
     """
     queries = labelled_queries(config, request.queries)
     graded = outcomes_or_published(config, request.outcomes)

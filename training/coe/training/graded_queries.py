@@ -30,6 +30,7 @@ class GradedQueries:
     probs: CategoryProbs
 
     def take(self, keep: BoolArray) -> GradedQueries:
+        """Select queries by a mask (n,)."""
         return replace(
             self,
             table=self.table.rows(keep),
@@ -65,4 +66,5 @@ class GradedQueries:
 
     @property
     def evidence(self) -> QualityMatrix:
+        """The measured quality of every expert on every category, of shape (k+1, m)."""
         return measure_quality(self.table, self.probs.categories)

@@ -119,12 +119,14 @@ class LearningGain(Record):
 
     @property
     def summary(self) -> str:
+        """The gain in one sentence, in points."""
         day = datetime.fromtimestamp(self.began, UTC).strftime("%Y-%m-%d")
         first, single = (points_of(each) for each in (self.over_first, self.over_single))
         return f"since {day}: {first} points over the first map, {single} over {self.single} alone"
 
 
 def points_of(metric: Metric) -> str:
+    """Format a metric in points with its interval, as in +1.8 [+0.6, +3.4]."""
     interval = metric.interval
     ends = "" if interval is None else f" [{100 * interval.low:+z.1f}, {100 * interval.high:+z.1f}]"
     return f"{100 * metric.value:+z.1f}{ends}"

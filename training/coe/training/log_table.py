@@ -87,7 +87,7 @@ class LogTable:
         return len(self.category)
 
     def rows(self, keep: BoolArray | IntArray) -> LogTable:
-        """Select some of the answers; counts over all decisions stay."""
+        """Select answers by a mask (n,) or row numbers; counts over all decisions stay."""
         return replace(self, **{name: getattr(self, name)[keep] for name in ROW_COLUMNS})
 
     def category_in(self, names: tuple[str, ...]) -> IntArray:
@@ -163,8 +163,8 @@ class Columns:
         key.
 
         A reply represents the unrated answers like it. A failure is always seen, so it represents only itself. Its
-        weight is the share of answers that got a reply: 0 if none did, since nothing is known then about answers that
-        did not fail.
+        weight is the share of answers that got a reply. That is 0 if none did, since nothing is known then about
+        successful answers.
         """
         weight = np.full(len(self.keys), replies.rates.overall)
         weight[~np.array(self.numbers["is_failure"], dtype=bool)] = replies.weights()

@@ -19,7 +19,7 @@ def bootstrap_sums(
 ) -> list[Metric]:
     """Return statistics of column sums with their 95% percentile intervals, by resampling whole groups of rows.
 
-    Answers to one question resemble each other, so a question asked ten times is one draw of ten rows, not ten (cluster
+    Answers to one question resemble each other. So a question asked ten times is one draw of ten rows, not ten (cluster
     bootstrap, Field & Welsh 2007). All statistics see the same draws, so the interval of a difference is paired.
 
     Args:

@@ -255,6 +255,7 @@ def moves_traffic(live: Router, after: Router) -> bool:
 
 
 def describe_moves(moves: Sequence[MapChange]) -> str:
+    """Describe which expert takes over which category."""
     return ", ".join(f"{move.candidate} takes over {move.category} from {move.live}" for move in moves)
 
 

@@ -78,9 +78,11 @@ class LabelledEmbeddings:
     labels: IntArray
 
     def take(self, keep: BoolArray) -> LabelledEmbeddings:
+        """Select queries by a mask (n,)."""
         return LabelledEmbeddings(self.embeddings[keep], self.labels[keep])
 
     def joined(self, others: LabelledEmbeddings) -> LabelledEmbeddings:
+        """Return these queries, then the others."""
         both = np.concatenate([self.embeddings, others.embeddings])
         return LabelledEmbeddings(both, np.concatenate([self.labels, others.labels]))
 

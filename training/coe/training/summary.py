@@ -67,8 +67,8 @@ def print_router(artifact: RouterArtifact, config: Path) -> None:
 
 
 def quality_table(artifact: RouterArtifact, serves: Mapping[str, str]) -> Grid:
-    """Build a table of the shrunk mean score by category and expert, the serving expert's (category -> expert) in
-    bold, and of the number of graded answers."""
+    """Build a table of categories: each expert's shrunk mean score, in bold for the serving one (category ->
+    expert), and the number of graded answers."""
     from coe.router.build import evidence_of
 
     manifest, evidence = artifact.manifest, evidence_of(artifact)

@@ -167,7 +167,7 @@ def router(
 
 
 def show_routers(registry: Registry, version: str, config: Path) -> None:
-    """Print all routers, the live one marked, or one of them."""
+    """Print all routers, the live one marked, or one of them; raise ConfigError if `live` is asked for and none is."""
     from coe.router.model_files.artifact import load_artifact
     from coe.training.summary import print_router, print_routers
 

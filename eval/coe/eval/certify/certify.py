@@ -116,7 +116,7 @@ def guarantee_facts(shown: tuple[PlanResult, ...], ladder: Ladder, claim: str, u
 
 
 def describe_missing(left: tuple[PlanResult, ...], needed: int | None, units: Units, within: float) -> str:
-    """Return a sentence on what it takes to show the next plan."""
+    """Describe what it takes to show the next plan: `left` are the plans not shown, `needed` the units that may do."""
     if not left:
         return "Nothing: every plan of the sequence is shown"
     plan = f"the next plan, which saves {percent(left[0].saving.value, 0)}" if len(units.gains) else "the first plan"

@@ -53,11 +53,13 @@ class Prompts:
         self.drawn += lines
 
     def choices(self, keys: Sequence[str]) -> Choices:
+        """Return the ladder's choices for prompts, given by `text_key`."""
         row, texts = self._row, self.table.texts
         own = [texts[row[key]] if key in row else self._probe[key].text for key in keys]
         return self.ladder.choices(self.embed(own))
 
     def units(self) -> Units:
+        """Return the units of the prompts taken up so far."""
         keys = [each.text for each in self.drawn]
         at = np.array([self._row.get(key, -1) for key in keys], dtype=np.int64)
         return units_of(self.drawn, self.table, at, self.choices(keys), self.ladder)

@@ -117,6 +117,7 @@ class WorthStudy:
     traffic: Mapping[str, float] = field(default_factory=dict)
 
     def measure(self) -> CompositionWorth:
+        """Measure the worth of every expert; ungraded ones have none."""
         graded = tuple(self.worth_of(name) for name in self.table.experts)
         known = {one.expert for one in graded}
         others = tuple(
@@ -134,14 +135,17 @@ class WorthStudy:
 
     @cached_property
     def categories(self) -> tuple[str, ...]:
+        """The learned categories of experts.yaml, and `general` last."""
         return (*self.config.learned_categories, GENERAL)
 
     @cached_property
     def rows(self) -> IntArray:
+        """The row of each prompt's category, of shape (n,)."""
         return row_numbers(self.table, self.categories[:-1])
 
     @cached_property
     def evidence(self) -> QualityMatrix:
+        """The measured quality of every expert on every category, of shape (k+1, m)."""
         return measure_quality(self.table, self.categories[:-1])
 
     @cached_property
@@ -154,6 +158,7 @@ class WorthStudy:
 
     @cached_property
     def full_map(self) -> Solved:
+        """The map of all experts."""
         return self.solve(NOBODY)
 
     def solve(self, removed: Removed) -> Solved:

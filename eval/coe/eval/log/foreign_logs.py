@@ -131,6 +131,7 @@ class BatchRow(Row):
 
 
 def litellm_row(record: Record) -> Call | str:
+    """Convert a row of LiteLLM's spend logs to a call, or return why it is none."""
     row = record.read(SpendRow)
     if row.status == "failure":
         return "failed"
@@ -150,6 +151,7 @@ def litellm_row(record: Record) -> Call | str:
 
 
 def openai_row(record: Record) -> Call | str:
+    """Convert a row of an OpenAI batch's input or output to a call, or return why it is none."""
     row = record.read(BatchRow)
     if row.error and (row.response is None or row.response.status_code != 200):
         return "failed"

@@ -42,6 +42,7 @@ MIN_EXPLORED = 10
 
 
 def changes_text(changes: Mapping[str, str]) -> str:
+    """Format changes (category -> `old to new`) for a table's cell."""
     return "; ".join(f"{name}: {move}" for name, move in changes.items()) or "none"
 
 
@@ -133,6 +134,7 @@ def judge_loop(found: LoopWorth, served: list[tuple[float, str]], request: Retra
 
 
 def moves(old: Router, new: Router) -> dict[str, str]:
+    """Return the categories whose expert differs between two routers, each with `old to new`."""
     return {change.category: f"{change.live} to {change.candidate}" for change in map_changes(old, new)}
 
 

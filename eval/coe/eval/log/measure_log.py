@@ -27,7 +27,7 @@ MAX_BUCKETS = 60
 
 
 def measure_log(traffic: Traffic, *, command: str, now: datetime, **beside: Any) -> LogReport:
-    """Measure the report on at least one decision; `beside` are fields that the traffic itself does not contain."""
+    """Build the report on at least one decision; `beside` are fields that the traffic itself does not contain."""
     step, routed = bucket_seconds(float(traffic.at[-1] - traffic.at[0])), traffic.routed
     report = LogReport(
         headline="",
@@ -48,6 +48,7 @@ def measure_log(traffic: Traffic, *, command: str, now: datetime, **beside: Any)
 
 
 def totals(traffic: Traffic) -> Totals:
+    """Measure the whole of the traffic; latencies are of answered decisions, in milliseconds."""
     latency = traffic.latency_ms[traffic.is_answered]
     return Totals(
         first_at=float(traffic.at[0]),
@@ -64,10 +65,12 @@ def totals(traffic: Traffic) -> Totals:
 
 
 def groups(traffic: Traffic, names: Names) -> tuple[Group, ...]:
+    """Measure the decisions of each of the names (n,), the most frequent first."""
     return tuple(group(name, own, len(traffic)) for name, own in traffic.parts(names) if name != NOT_ROUTED)
 
 
 def group(name: str, own: Traffic, n_all: int) -> Group:
+    """Measure the decisions `own` of one name; `n_all` is the number that its share is of."""
     answered = own.rows(own.is_answered)
     return Group(
         name=name,
@@ -85,6 +88,7 @@ def group(name: str, own: Traffic, n_all: int) -> Group:
 
 
 def counts(names: Names) -> dict[str, int]:
+    """Count decisions by name, the most frequent first."""
     return dict(Counter(names.tolist()).most_common())
 
 
@@ -105,12 +109,14 @@ def bucket_seconds(span_s: float) -> float:
 
 
 def timeline(traffic: Traffic, step: float) -> tuple[Bucket, ...]:
+    """Measure the decisions of each period of `step` seconds, in order."""
     numbers = np.floor(traffic.at / step)
     parts = [(number, traffic.rows(numbers == number)) for number in np.unique(numbers).tolist()]
     return tuple(Bucket(start=n * step, by_expert=counts(own.expert), quality=own.quality) for n, own in parts)
 
 
 def quantile(values: Float64Array, level: float) -> float | None:
+    """Return a quantile of values (n,), `level` in [0, 1]; None without any."""
     return float(np.quantile(values, level)) if len(values) else None
 
 

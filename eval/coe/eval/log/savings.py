@@ -75,6 +75,7 @@ class RoutedCalls:
     has_price: BoolArray
 
     def group(self, name: str, keep: BoolArray) -> SavedGroup:
+        """Measure the calls of a mask (n,) under a name."""
         rng = np.random.default_rng(0)
         then, routed = self.cost_usd[keep] * 1000, self.routed_usd[keep] * 1000
         priced = np.isfinite(then) & np.isfinite(routed)
@@ -207,6 +208,7 @@ def measure_savings(
 
 
 def by_size(groups: Iterable[SavedGroup]) -> tuple[SavedGroup, ...]:
+    """Sort groups by their number of calls, the largest first."""
     return tuple(sorted(groups, key=lambda one: -one.n))
 
 
@@ -242,6 +244,7 @@ def warnings(found: RoutedCalls, models: NDArray[np.object_]) -> Iterator[str]:
 
 
 def savings_page(report: Savings) -> Page:
+    """Build the page of the report."""
     total = report.total
     saved = cell_of(total.saved_usd or "unknown", money, is_difference=True)
     gained = cell_of(total.gained or "unknown", points, is_difference=True)

@@ -69,10 +69,12 @@ class Traffic:
             yield name, self.rows(names == name)
 
     def share(self, mask: BoolArray) -> Rate | None:
+        """Return the share of decisions that a mask (n,) selects, with its interval; None without any."""
         return rate(mask.astype(np.float64), clusters=self.clusters)
 
     @property
     def routed(self) -> Traffic:
+        """The decisions that the router chose."""
         return self.rows(self.is_routed)
 
     @property

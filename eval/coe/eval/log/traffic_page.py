@@ -91,6 +91,7 @@ def warnings(report: LogReport) -> Iterator[str]:
 
 
 def figures(report: LogReport) -> list[Figure]:
+    """Return the four figures at the top of the page."""
     totals, quality, worth = report.totals, report.bias.corrected, report.loop.worth if report.loop else None
     slow = "" if totals.p95_ms is None else f"95% within {milliseconds(totals.p95_ms)}"
     each = money(1000 * totals.cost_usd / totals.n)
@@ -103,6 +104,7 @@ def figures(report: LogReport) -> list[Figure]:
 
 
 def served_chart(report: LogReport) -> Chart:
+    """Draw the decisions over time, by the expert that served them."""
     busiest = [group.name for group in report.experts[:SHOWN_EXPERTS]]
     rows = [
         {"x": 1000 * one.start + 500 * report.bucket_s, "group": name, "y": n}
@@ -136,4 +138,5 @@ def quality_chart(report: LogReport) -> Chart | None:
 
 
 def moments_of(report: LogReport) -> dict[str, float]:
+    """Return the time in milliseconds at which each router version became live."""
     return {step.version[:8]: 1000 * step.at for step in report.loop.steps} if report.loop else {}

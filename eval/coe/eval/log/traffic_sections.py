@@ -41,6 +41,7 @@ def sections(report: LogReport, served: Chart | None) -> list[Section]:
 
 
 def served_section(report: LogReport, chart: Chart | None) -> Section:
+    """Return the section on routed decisions, and how they ended."""
     totals = report.totals
     ended = ", ".join(f"{state.replace('_', ' ')} {n:,}" for state, n in totals.by_state.items())
     said = (
@@ -51,10 +52,12 @@ def served_section(report: LogReport, chart: Chart | None) -> Section:
 
 
 def group_table(title: str, groups: tuple[Group, ...]) -> Table:
+    """Build a table of groups with the cost of 1,000 decisions."""
     return record_table(title, groups, Column("Per 1,000", lambda group: 1000 * group.cost_usd / group.n, money))
 
 
 def cells_chart(report: LogReport) -> Chart | None:
+    """Draw each expert's share of the largest categories; None without any."""
     n = {group.name: group.n for group in report.categories[:SHOWN_CATEGORIES]}
     shares = {(one.category, one.expert): one.n / n[one.category] for one in report.cells if one.category in n}
     caption = "Share of the decisions of each category that an expert served; the largest categories."

@@ -29,6 +29,7 @@ class Paired:
         return cls(place, columns.mean(axis=0), bootstrap_means(columns, rng))
 
     def mean(self, name: str) -> Estimate:
+        """Estimate the mean of a choice."""
         i = self.place[name]
         return Estimate.of(self.means[i], self.draws[:, i])
 

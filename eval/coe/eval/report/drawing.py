@@ -77,7 +77,8 @@ def wrap_label(chars: int) -> str:
 
 
 def by_group(groups: Sequence[str], values: Sequence[object], **legend: object) -> Spec:
-    """Return the channel that separates groups; all groups beyond the palette share its last value."""
+    """Return the channel that gives each group one of `values` (colours, shapes or dashes); groups beyond them share
+    the last."""
     looks = [values[min(i, len(values) - 1)] for i in range(len(groups))]
     wide = 60 + LETTER_WIDTH * min(max(map(len, groups), default=0), LEGEND_LINE)
     columns = f"max(1, min({len(groups)}, floor((min(windowSize()[0], {WIDTH}) - {ROW_NAMES}) / {wide})))"
@@ -104,6 +105,7 @@ def padded_scale(scores: Sequence[float]) -> Spec:
 
 
 def groups_of(rows: Sequence[Spec]) -> list[str]:
+    """Return the groups of rows in order of appearance."""
     return list(dict.fromkeys(row["group"] for row in rows))
 
 

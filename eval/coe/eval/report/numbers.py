@@ -27,6 +27,7 @@ def points(difference: float) -> str:
 
 
 def counted(n: int, one: str, several: str) -> str:
+    """Format a count with its noun, singular or plural."""
     return f"{n:,} {one if n == 1 else several}"
 
 
@@ -36,16 +37,19 @@ def dollars(amount: float | None) -> str:
 
 
 def billions(amount: float | None) -> str:
+    """Format billions of parameters as in 0.14B; None is `unknown`."""
     return "unknown" if amount is None else f"{amount:.2f}B" if amount < 1 else f"{amount:.1f}B"
 
 
 def milliseconds(value: float | None) -> str:
+    """Format milliseconds, in seconds from 1,000 up; None is empty."""
     if value is None:
         return ""
     return f"{value:,.0f} ms" if value < 1000 else f"{value / 1000:,.1f} s"
 
 
 def moment(at: float) -> str:
+    """Format Unix seconds as a UTC date and time."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M")
 
 

@@ -47,6 +47,7 @@ Shown = str | float | Measured | Mapping[str, Any] | None
 
 
 def ends_of(found: Measured) -> Range | None:
+    """Return the (low, high) of a value's interval; None without one."""
     interval = found.interval
     return (interval.low, interval.high) if isinstance(interval, Interval) else interval
 

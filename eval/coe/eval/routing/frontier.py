@@ -84,6 +84,7 @@ def limited_policies(budgets: Sequence[Budget], *, with_floor: bool) -> dict[str
 
 
 def policy_name(budget: Budget, limit: float) -> str:
+    """Return the name of the policy for a limit of a budget."""
     return f"{budget.name} {limit}"
 
 

@@ -64,6 +64,7 @@ def ranked_arms(report: Report) -> list[tuple[str, Arm]]:
 
 
 def arms_chart(report: Report) -> Chart:
+    """Draw the mean score of every arm and method."""
     found = dict(ranked_arms(report))
     groups = {name: arm.group for name, arm in found.items()}
     own_first = dict(sorted(groups.items(), key=lambda pair: pair[1] != "this router"))
@@ -88,6 +89,7 @@ def ways_section(report: Report) -> Section:
 
 
 def how_of(arm: Arm) -> str:
+    """Describe how an arm chooses, its calls and the limits that bind it."""
     asked = f"; {arm.mean_calls:.2f} on average" if arm.group == "strategy" else ""
     return arm.how + asked + (f"; held by {', '.join(arm.binding)}" if arm.binding else "")
 
@@ -106,6 +108,7 @@ def out_of_fold_sentence(found: OutOfFold) -> str:
 
 
 def agree_sentence(found: OutOfFold, agree: AgreeOutOfFold) -> str:
+    """Describe the strategy's result on all prompts."""
     asked = ", ".join(f"{name} {percent(share, 0)}" for name, share in agree.asked.items() if share)
     return (
         f" The strategy agree scores {percent(agree.score)}: {cite(agree.over_best_single, points, ' points')} over "
@@ -173,6 +176,7 @@ def categories_section(report: Report) -> Section:
 
 
 def arm_column(title: str, name: str) -> Column[CategoryRow]:
+    """Return the column of an arm's mean score by category."""
     return Column(title, lambda row: row.scores[name], percent)
 
 

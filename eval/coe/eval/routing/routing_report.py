@@ -111,6 +111,7 @@ def power_of(differences: Float64Array) -> Power:
 
 
 def stage_one_record(trial: Trial) -> StageOne:
+    """Measure the category classifier on the test queries."""
     right = np.array([found == true for found, true in zip(trial.likely, trial.test.categories, strict=True)])
     sure = np.array([not decision.is_fallback for decision in trial.decisions])
     confidence = np.array([decision.confidence for decision in trial.decisions])

@@ -76,8 +76,8 @@ def load(
 ) -> Router:
     """Load the trained router under budgets and more `policies`; `encoder` is reused if it is given.
 
-    The table gives the experts' costs by category. They are scaled so that an expert alone costs its mean over the
-    table: rows of `general` count the mean of all prompts, and some costs may be unknown.
+    The table gives the experts' costs by category, scaled so that an expert alone costs its mean over the table. Rows
+    of `general` count the mean of all prompts, and some costs may be unknown.
 
     Raises:
         InfeasibleBudgetError, ArtifactError: as in `table_router`.
@@ -169,6 +169,7 @@ def certify_cheapest(trial: Trial, artifact: RouterArtifact, router: Router, now
 
 
 def data_facts(request: RoutingRequest, tables: Tables, router_version: str, encoder: str) -> DataFacts:
+    """Describe the data behind the figures."""
     test = tables.test
     is_known = bool(np.isfinite(costs(test)).any())
     return DataFacts(

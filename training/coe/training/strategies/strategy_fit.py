@@ -118,8 +118,8 @@ def select_ways(scores: Sequence[Float64Array], found: Sequence[Played], costs: 
 
 def cautious_gains(gains: Float64Array, rows: IntArray, k: int) -> Float64Array:
     """Return the part of the gains (n, v) over the best single expert that is sure, of shape (k + 1, v). In a category
-    it is less by the standard error, as an expert's is (router.quality.cautious_quality). It is 0 if the way, the best
-    of many, is not MIN_GAIN_ERRORS to be better over all prompts.
+    it is less by the standard error, as an expert's is (router.quality.cautious_quality). Unless the way, the best of
+    many, gains MIN_GAIN_ERRORS standard errors over all prompts, it is 0.
 
     Args:
         rows: the decided category of each prompt, of shape (n,); `general` has the mean of all.
