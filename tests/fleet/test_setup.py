@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Iterator
 from datetime import date
 from importlib.util import find_spec
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coe.base.errors import ConfigError
+from coe.base.shipped import seed_folder
 from coe.cli.command_line import run
 from coe.fleet.setup.composition import Found, composition_text, safe_name
 from coe.fleet.setup.endpoints import Endpoint, prefixes
@@ -24,6 +26,7 @@ from coe.retrieval.reranker import Reranker
 from coe.router.config.composition import load_config, parse_text
 from coe.router.encoders import hashing
 from coe.router.section import check_name
+from coe.training.fit_inputs import labelled_queries
 from tests.json_server import JsonHandler, answering
 
 MODELS = [
@@ -200,6 +203,16 @@ def test_a_file_that_exists_is_never_written_over(tmp_path, capsys) -> None:
     assert run("init", ["openai/gpt-4o", "--out", str(out)]) == 1
     assert "exists; allowed: a new file" in capsys.readouterr().err
     assert out.read_text() == "mine"
+
+
+def test_categories_for_agents_come_with_labelled_asks(tmp_path) -> None:
+    out = tmp_path / "experts.yaml"
+    assert run("init", ["openai/gpt-4o", "--agents", "--out", str(out)]) == 0
+    config = load_config(out)
+    assert {"fix_code", "run_commands", "chat"} < set(config.learned_categories)
+    assert "arithmetic" not in config.categories
+    counts = Counter(query.category for query in labelled_queries(config, seed_folder()))
+    assert min(counts[name] for name in config.learned_categories) >= 100
 
 
 def test_a_hosted_model_comes_with_its_list_price(tmp_path) -> None:

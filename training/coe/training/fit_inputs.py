@@ -133,7 +133,7 @@ def labelled_queries(config: CoeConfig, folder: Path) -> tuple[LabelledQuery, ..
     Raises:
         DataError: a category has no query, which is checked before anything is encoded, or a file cannot be read.
     """
-    found = read_seed(folder)
+    found = (*read_seed(folder), *read_beside(folder, AGENTS))
     known = {(query.category, query.text) for query in found}
     given = [
         (name, text.strip())
@@ -149,6 +149,15 @@ def labelled_queries(config: CoeConfig, folder: Path) -> tuple[LabelledQuery, ..
 ABOUT_MATERIAL = "about_material"
 """Name of a folder beside labelled queries, for asks that mean the material around them."""
 
+AGENTS = "agents"
+"""Folder beside labelled queries, of asks to coding agents: the categories of `coe init --agents`."""
+
+
+def read_beside(folder: Path, name: str) -> tuple[LabelledQuery, ...]:
+    """Read the queries of a folder beside labelled queries; none if it is not there. Raises DataError."""
+    beside = folder / name
+    return read_seed(beside) if beside.is_dir() else ()
+
 
 def read_about_material(config: CoeConfig, folder: Path) -> tuple[LabelledQuery, ...]:
     """Load the asks of learned categories that mean the material around them; none if the folder has no such folder.
@@ -156,8 +165,7 @@ def read_about_material(config: CoeConfig, folder: Path) -> tuple[LabelledQuery,
     Raises:
         DataError: a file cannot be read.
     """
-    about = folder / ABOUT_MATERIAL
-    found = read_seed(about) if about.is_dir() else ()
+    found = read_beside(folder, ABOUT_MATERIAL)
     return tuple(query for query in found if query.category in config.learned_categories)
 
 

@@ -31,7 +31,8 @@ Entry = Mapping[str, object]
 class Found:
     """Experts, aliases and embedding experts for experts.yaml.
 
-    `notes` says what has no counterpart, or must be looked at by a person.
+    `notes` says what has no counterpart, or must be looked at by a person. If `is_for_agents`, the categories are asks to
+    coding agents.
     """
 
     experts: dict[str, Entry] = field(default_factory=dict)
@@ -39,6 +40,7 @@ class Found:
     embeddings: dict[str, Entry] = field(default_factory=dict)
     reranker: Entry | None = None
     notes: list[str] = field(default_factory=list)
+    is_for_agents: bool = False
 
     def add(self, name: str, entry: Entry) -> str:
         """Adds an expert under a name that experts.yaml takes and that is free; returns it."""

@@ -36,6 +36,7 @@ def init(
         Path | None,
         typer.Option("--from", metavar="FILE", help="config.yaml of a LiteLLM proxy: its models and aliases instead"),
     ] = None,
+    agents: Annotated[bool, typer.Option("--agents", help="categories of asks to coding agents")] = False,
     out: Annotated[Path, typer.Option("--out", help="file to write; it must not exist")] = DEFAULT_CONFIG,
 ) -> None:
     """Write an experts.yaml for endpoints that you have. Each is asked for its models; nothing is generated."""
@@ -54,6 +55,7 @@ def init(
         with working("asking the endpoints for their models ..."):
             asyncio.run(add_endpoints(found, endpoints or (), api_key_env, model))
         found.note_unknown()
+    found.is_for_agents = agents
     write_composition(found, out)
 
 
