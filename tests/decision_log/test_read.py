@@ -8,6 +8,7 @@ from coe.decision_log.database import Database
 from coe.decision_log.decision_record import OUR_FAULTS, DecisionRecord, TerminalState
 from coe.decision_log.feedback_types import Feedback, FeedbackKind, ImplicitKind
 from coe.decision_log.read import has_failed, implicit_kinds, read_reasked, read_records, read_rewards
+from coe.router.loop import LoopState
 from coe.router.types import DecisionReason
 from coe.training.log_table import build_table
 from tests.training.log_records import record as any_record
@@ -40,6 +41,30 @@ def test_signs_are_weighed_by_kind_and_key(store, connection):
     assert read_rewards(connection) == pytest.approx({"d0": 1 / 3, "d1": 1.0})
     assert read_rewards(connection, {"b": 0.25}) == pytest.approx({"d0": 2 / 3, "d1": 1.0})
     assert read_rewards(connection, {"b": 0.0}) == {"d0": 1.0}  # a key that counts nothing says nothing
+
+
+def test_feedback_on_a_loops_last_step_is_credited_to_the_decision_on_its_ask(store, connection):
+    loop = LoopState(turns=1)
+    of_session = {"session_id": "s", "text_hash": "h"}
+    store.write_decisions(
+        [
+            record(0, **of_session),
+            record(1, session_id="s", text_hash="a sub-agent's"),
+            record(2, **of_session, loop=loop),
+            record(3, **of_session),  # the same words again
+            record(4, **of_session, loop=loop),
+            record(5, session_id="other", text_hash="h", loop=loop),
+            record(6, loop=loop),
+        ]
+    )
+    say(store, "d2", FeedbackKind.TEST, 1.0)  # 4
+    say(store, "d3", FeedbackKind.THUMB, 1.0)  # 2
+    say(store, "d4", FeedbackKind.TEST, 0.0)
+    say(store, "d5", FeedbackKind.TEST, 1.0)  # nobody logged its ask
+    say(store, "d6", FeedbackKind.TEST, 1.0)
+    assert read_rewards(connection) == {"d2": 1.0, "d3": 1.0, "d4": 0.0, "d5": 1.0, "d6": 1.0}
+    of_tasks = read_rewards(connection, of_tasks=True)
+    assert of_tasks == pytest.approx({"d0": 1.0, "d3": 1 / 3, "d5": 1.0, "d6": 1.0})
 
 
 def test_embeddings_without_any_text(store, connection):

@@ -60,7 +60,11 @@ BATCH_IDS = 500
 
 
 def read_rewards(
-    connection: Connection, key_weights: Mapping[str, float] | None = None, ids: Sequence[str] | None = None
+    connection: Connection,
+    key_weights: Mapping[str, float] | None = None,
+    ids: Sequence[str] | None = None,
+    *,
+    of_tasks: bool = False,
 ) -> dict[str, float]:
     """Return the weighted mean of the feedback on each decision, in [0, 1].
 
@@ -68,7 +72,9 @@ def read_rewards(
         key_weights: weight of each key id's feedback, 1 if absent; feedback of weight 0 is left out. Only the team that
             asked can rate an answer, and its key's weight applies to the decision as a whole.
         ids: the decisions to read; None for all.
+        of_tasks: credit feedback on a step of a loop of tools to the decision that began the loop.
     """
+    began = read_task_beginnings(connection) if of_tasks else {}
     query = "SELECT decision_id, kind, value, key_id FROM feedback"
     if ids is None:
         rows = connection.execute(text(query))
@@ -78,9 +84,32 @@ def read_rewards(
     for decision_id, kind, value, key_id in rows:
         weight = REWARD_WEIGHT[FeedbackKind(kind)] * (key_weights or {}).get(key_id, 1.0)
         if weight > 0:
-            total, weights = sums.get(decision_id, (0.0, 0.0))
-            sums[decision_id] = (total + weight * float(value), weights + weight)
+            credited = began.get(decision_id, decision_id)
+            total, weights = sums.get(credited, (0.0, 0.0))
+            sums[credited] = (total + weight * float(value), weights + weight)
     return {decision_id: total / weights for decision_id, (total, weights) in sums.items()}
+
+
+def read_task_beginnings(connection: Connection) -> dict[str, str]:
+    """Return the decision on the ask, for each rated step by which an agent continued it.
+
+    The router drew the expert at the ask; what followed, moves included, is what came of it. So the outcome counts in
+    full for that decision and its propensity. A share by steps would favour experts whose failures are escalated early.
+    """
+    rated = "SELECT * FROM decisions WHERE session_id IS NOT NULL AND decision_id IN (SELECT decision_id FROM feedback)"
+    steps = connection.execute(text(f"{rated} AND text_hash IS NULL")).all()
+    query = by_ids("SELECT at, session_id, text_hash, decision_id FROM decisions WHERE session_id IN :ids ORDER BY at")
+    asks: dict[tuple[str, str], list[tuple[float, str]]] = {}
+    for part in in_parts(sorted({step.session_id for step in steps}), BATCH_IDS):
+        for at, session, ask, decision_id in connection.execute(query, {"ids": part}):
+            asks.setdefault((session, ask), []).append((at, decision_id))
+    found: dict[str, str] = {}
+    for step in steps:
+        ask = record_of(step).text_hash or ""  # of the same words: a sub-agent has asks of its own in the session
+        for at, decision_id in asks.get((step.session_id, ask), ()):
+            if at <= step.at:
+                found[step.decision_id] = decision_id
+    return found
 
 
 def read_reasked(connection: Connection, session_id: str | None = None) -> set[str]:

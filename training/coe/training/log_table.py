@@ -205,10 +205,11 @@ def read_log_table(
         DataError, StoreError: there is no log, it cannot be read, or a row is damaged.
     """
     with open_log(database_url) as connection:
-        rewards, reasked = read_rewards(connection, feedback.key_weights), read_reasked(connection)
+        rewards, reasked = read_rewards(connection, feedback.key_weights, of_tasks=True), read_reasked(connection)
         records = read_records(connection, since)
         grades = read_judged_grades(connection, since, math.inf)
-        judges = judge_agreements(grades, count_swapped_pairs(connection, since, math.inf), rewards)
+        of_answers = read_rewards(connection, feedback.key_weights) if grades else {}
+        judges = judge_agreements(grades, count_swapped_pairs(connection, since, math.inf), of_answers)
         preferences = read_preferences(connection, [each.name for each in judges if each.is_trusted])
         table = build_table(records, rewards, reasked, feedback, progress, known, preferences)
         unheard = Counter[str]()

@@ -100,7 +100,7 @@ def measure_loop(request: RetrainRequest, now: datetime, progress: Progress = si
     progress("reading what exploring cost")
     with open_log(request.database_url) as connection:
         records = takewhile(lambda record: record.at <= now.timestamp(), read_records(connection, request.since))
-        cost = exploration_cost(records, read_rewards(connection))
+        cost = exploration_cost(records, read_rewards(connection, of_tasks=True))
         events = read_router_events(connection, 0.0, now.timestamp() + 1)
     promoted = [(float(row["at"]), str(row["version"])) for row in events if row["event"] == "promoted"]
     first = max((i for i, (at, _) in enumerate(promoted) if at <= request.since), default=0)
