@@ -31,8 +31,8 @@ Entry = Mapping[str, object]
 class Found:
     """Experts, aliases and embedding experts for experts.yaml.
 
-    `notes` says what has no counterpart, or must be looked at by a person. If `is_for_agents`, the categories are asks to
-    coding agents.
+    `notes` says what has no counterpart, or must be looked at by a person. If `is_for_agents`, the categories are
+    asks to coding agents.
     """
 
     experts: dict[str, Entry] = field(default_factory=dict)
