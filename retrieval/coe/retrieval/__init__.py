@@ -1,8 +1,8 @@
-"""Retrieval: experts that embed or match words, the choice among them per query, and vector stores to search.
+"""Retrieval: embedding and word-matching experts, the choice among them per query, and searchable vector stores.
 
-Begin with `service.py`, which puts one process's retrieval together from experts.yaml. `types.py` has the words,
-`experts` the kinds of experts, `index` their vector indexes, `routing` the choice of an expert, `stores` files, chunks
-and search, `training` of experts and the pilot library (needs the 'retrieval' extra).
+Begin with `service.py`, which builds one process's retrieval from experts.yaml. `types.py` has the terms, `experts` the
+kinds of experts, `index` their vector indexes, `routing` the choice of an expert, `stores` files, chunks and search.
+`training` has the training of experts and the pilot library (it needs the 'retrieval' extra).
 
-May import decision_log, fleet, router and base; the gateway may not import its `training`.
+It may import decision_log, fleet, router and base; the gateway may not import its `training`.
 """

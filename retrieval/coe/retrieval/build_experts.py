@@ -19,18 +19,18 @@ FAMILY = "retrieval.experts"
 
 
 def require_stores() -> None:
-    """Raises MissingExtraError where the packages that read documents are not installed."""
+    """Check that the packages that read documents are installed; raise MissingExtraError if not."""
     require_installed("retrieval in experts.yaml", "faiss", "lxml", "pypdf")
 
 
 def build_experts(config: RetrievalConfig, root: Path) -> dict[str, RetrievalExpert]:
-    """Every expert by name, `base` first.
+    """Build every expert by name, `base` first.
 
     Args:
         root: folder that relative paths start from: the one of experts.yaml.
 
     Raises:
-        ConfigError, MissingWeightsError, MissingExtraError: an option is wrong, or what it names is not there.
+        ConfigError, MissingWeightsError, MissingExtraError: an option is invalid, or what it names is missing.
         ArtifactError: an expert was trained for another base.
     """
     encoder = cast(Encoder, plugins.build("router.encoders", config.encoder.kind, config.encoder.options))
@@ -41,7 +41,7 @@ def build_experts(config: RetrievalConfig, root: Path) -> dict[str, RetrievalExp
 
 
 def build_expert(name: str, entry: PluginConfig, root: Path, base: Encoder) -> RetrievalExpert:
-    """One expert. Raises as `build_experts`."""
+    """Build one expert; errors as in `build_experts`."""
     options = dict(entry.options)
     if "path" in options:
         options["path"] = str(root / expanded(str(options["path"])))
@@ -53,7 +53,7 @@ def build_expert(name: str, entry: PluginConfig, root: Path, base: Encoder) -> R
 
 
 def pilots_folder(config: RetrievalConfig, root: Path) -> Path | None:
-    """The folder of the section's pilot library, which may not exist yet; None where it names none.
+    """Return the folder of the section's pilot library, which may not exist yet; None if it names none.
 
     `root` is as for `build_experts`.
     """
@@ -61,5 +61,5 @@ def pilots_folder(config: RetrievalConfig, root: Path) -> Path | None:
 
 
 def first_lexical(experts: Mapping[str, RetrievalExpert]) -> str | None:
-    """Name of the first expert that searches words; None without one."""
+    """Return the name of the first expert that searches words; None if there is none."""
     return next((name for name, expert in experts.items() if isinstance(expert, LexicalExpert)), None)

@@ -1,4 +1,4 @@
-"""Threads that are shared fairly: long work comes in small pieces, and keys take turns."""
+"""Threads with fair scheduling: long work comes in small pieces, and keys take turns."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from coe.base.errors import RequestError
 
 PIECE_TEXTS = 32
 PIECE_CHARS = 8_000
-"""About 2,000 tokens: half a second of the default encoder on one core."""
+"""Characters of one piece, about 2,000 tokens: half a second of the default encoder on one core."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Work that a caller waits for; a result that is already there costs none."""
+    """Work that a caller waits for; it is skipped if its result is already set."""
 
     call: Callable[[], Any]
     result: asyncio.Future[Any]
 
 
 class FairThreads:
-    """Each key in turn gives its oldest piece to the next free thread. Use it on one event loop.
+    """Threads that take the oldest piece of each key in turn. Use them from one event loop.
 
-    Work that is no longer waited for is left out or, if it runs already, its result is dropped.
+    Cancelled work is skipped; if it already runs, its result is dropped.
     """
 
     def __init__(self, threads: int, name: str) -> None:
@@ -41,7 +41,7 @@ class FairThreads:
         self._is_closed = False
 
     async def run(self, key: str, call: Callable[..., T], *arguments: object, **options: object) -> T:
-        """The result of a call, which is made in a thread. Raises what it raises; RequestError 503 once closed."""
+        """Run a call in a thread and return its result; raise RequestError 503 after `close`."""
         if self._is_closed:
             raise RequestError("the gateway is stopping", status=503, code="server_shutting_down", retry_after_s=1.0)
         piece = Piece(partial(call, *arguments, **options), asyncio.get_running_loop().create_future())
@@ -51,7 +51,7 @@ class FairThreads:
         return value
 
     def close(self) -> None:
-        """Waits for the pieces that run; the others are cancelled. Blocks."""
+        """Wait for running pieces and cancel the others. Blocks."""
         self._is_closed = True
         self._threads.shutdown(wait=True)
 
@@ -88,7 +88,7 @@ class FairThreads:
 
 
 def pieces(texts: Sequence[str]) -> Iterator[slice]:
-    """Texts cut where a piece would pass `PIECE_TEXTS` or `PIECE_CHARS`; each holds one at least."""
+    """Split texts into slices of at most `PIECE_TEXTS` texts and `PIECE_CHARS` characters, but at least one text."""
     start, chars = 0, 0
     for place, text in enumerate(texts):
         chars += len(text)

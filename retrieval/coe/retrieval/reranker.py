@@ -1,4 +1,4 @@
-"""A model that scores documents against a query, behind an endpoint such as vLLM's `/v1/rerank`."""
+"""A reranker: a model that scores documents against a query, behind an endpoint such as vLLM's `/v1/rerank`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from coe.router.config.retrieval import RerankerConfig
 from coe.router.types import FloatArray
 
 BATCH = 64
-"""Documents of one request."""
+"""Number of documents in one request."""
 
 
 class Reranker:
-    """Reads query and document together, which vectors cannot. In the API of Cohere and Jina."""
+    """A client of the rerank API of Cohere and Jina. A reranker reads query and document together, unlike vectors."""
 
     def __init__(self, config: RerankerConfig, secrets: Mapping[str, str]) -> None:
         key = None
@@ -35,8 +35,11 @@ class Reranker:
         )
 
     def scores(self, query: str, documents: Sequence[str]) -> FloatArray:
-        """(n,) relevance of each document; one that is longer than the model reads counts by its beginning, with a
-        warning. Raises BackendError."""
+        """Return the relevance (n,) of each document; a document that is too long is cut, with a warning.
+
+        Raises:
+            BackendError: the endpoint fails, or returns an invalid answer.
+        """
         return in_batches(documents, BATCH, partial(self._scores, query), cuts=True)
 
     def _scores(self, query: str, documents: list[str], cuts: bool) -> FloatArray:

@@ -1,4 +1,4 @@
-"""Retrieval of one gateway process, put together from experts.yaml."""
+"""Retrieval of one gateway process, built from experts.yaml."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 class RetrievalService:
-    """Experts and choice, and, where there is a database, vector stores. Start and close it on the event loop."""
+    """Experts, the choice among them and, with a database, vector stores. Start and close it on the event loop."""
 
     def __init__(
         self,
@@ -57,14 +57,14 @@ class RetrievalService:
 
     @property
     def stores(self) -> VectorStores:
-        """Raises RequestError 503 where this gateway keeps none."""
+        """The vector stores; RequestError 503 if this gateway has none."""
         if self._stores is None:
             why = "this gateway has no database, so it keeps no files and vector stores"
             raise RequestError(why, status=503, code="stores_unavailable", retry_after_s=5.0)
         return self._stores
 
     def open_stores(self, files: Files, secrets: Mapping[str, str], database_url: str) -> None:
-        """Opens files, stores and indexes.
+        """Open files, stores and indexes.
 
         Raises:
             StoreError, ConfigError, VectorSpaceError, MissingExtraError: they cannot be opened.
@@ -78,14 +78,14 @@ class RetrievalService:
         self._stores = VectorStores(catalog, chunks, vectors, searcher, ingestion)
 
     async def start(self) -> None:
-        """Follows the pilot library, and continues reading what an earlier process left. Raises StoreError."""
+        """Follow the pilot library, and resume reading files of an earlier process; may raise StoreError."""
         if self.pilots is not None:
             await self.pilots.start()
         if self._stores is not None:
             self._stores.ingestion.start()
 
     async def search(self, key: str, store: VectorStore, request: SearchRequest) -> SearchAnswer:
-        """Searches a store. Keys take turns, and a search that has to index many words first waits behind others.
+        """Search a store. Keys take turns; a search that first has to index many words waits behind others.
 
         Raises:
             RequestError, VectorSpaceError, StoreError: see `StoreSearch.search`.
@@ -97,11 +97,11 @@ class RetrievalService:
                 return await self.run(key, self.stores.searcher.search, store, replace(request, may_take_long=True))
 
     async def run(self, key: str, call: Callable[..., T], *arguments: object, **options: object) -> T:
-        """A piece of a request's work, off the event loop. Keys take turns."""
+        """Run a piece of a request's work off the event loop. Keys take turns."""
         return await self._pieces.run(key, call, *arguments, **options)
 
     async def run_soon(self, key: str, call: Callable[..., T], *arguments: object, **options: object) -> T:
-        """As `run`, for a request of a single piece: with the searches, not behind what is embedded in bulk."""
+        """Run the only piece of a request, with the searches and not behind bulk embedding."""
         return await self._searches.run(key, call, *arguments, **options)
 
     async def aclose(self) -> None:
@@ -119,7 +119,7 @@ class RetrievalService:
 
 
 def open_retrieval(config: RetrievalConfig, root: Path, secrets: Mapping[str, str]) -> RetrievalService:
-    """Experts and the choice among them; a pilot library that is not there yet is waited for.
+    """Build the experts and the choice among them; a missing pilot library is awaited.
 
     Args:
         root: folder of experts.yaml.
@@ -144,7 +144,7 @@ def retrieval_of(
     database_url: str,
     secrets: Mapping[str, str],
 ) -> RetrievalService:
-    """The whole of retrieval, opened. Blocks.
+    """Build and open all of retrieval. Blocks.
 
     Raises:
         ConfigError, MissingWeightsError, MissingExtraError, ArtifactError, VectorSpaceError, StoreError: see
@@ -159,7 +159,7 @@ def retrieval_of(
 def index_opener(
     settings: RetrievalConfig, database: Database, secrets: Mapping[str, str], database_url: str
 ) -> Callable[[str, VectorSpace], VectorIndexes]:
-    """A function that opens the indexes of one document space. Raises ConfigError."""
+    """Return a function that opens the indexes of one document space; may raise ConfigError."""
     variable = settings.pgvector_url_env
     if variable is None:
         return lambda name, space: LocalIndexes(database, name, space, INDEX_BYTES)
@@ -170,9 +170,9 @@ def index_opener(
 
 
 class VectorStores:
-    """The stores of one gateway: what endpoints do, off the event loop, for one owner at a time.
+    """The stores of one gateway: the operations of endpoints, off the event loop, for one owner at a time.
 
-    Everything raises StoreError when the database or an index is away.
+    Every method raises StoreError if the database or an index is unavailable.
     """
 
     def __init__(
@@ -187,7 +187,7 @@ class VectorStores:
         self._vectors, self.searcher = vectors, searcher
 
     async def delete_file(self, owner: str, file_id: str) -> None:
-        """Deletes a file, out of every store it is in. Raises RequestError 404."""
+        """Delete a file, also from every store; raise RequestError 404 if there is none."""
         await self.files.file(owner, file_id)
         for store_id in await asyncio.to_thread(self.catalog.stores_of, file_id):
             await asyncio.to_thread(self._detach, store_id, file_id)
@@ -196,7 +196,7 @@ class VectorStores:
     async def create(
         self, owner: str, *, name: str, description: str | None, metadata: Mapping[str, str], expires_days: int | None
     ) -> VectorStore:
-        """An empty store."""
+        """Create an empty store."""
         now = time.time()
         store = VectorStore(
             store_id=new_id("vs"),
@@ -213,23 +213,23 @@ class VectorStores:
         return store
 
     async def store(self, owner: str, store_id: str) -> VectorStore:
-        """Raises RequestError 404, also for a store of another owner."""
+        """Return a store; raise RequestError 404 if the owner has none of this id."""
         store = await asyncio.to_thread(self.catalog.store, store_id, owner)
         if store is None:
             raise not_found("vector store", store_id, "vector_store_id")
         return store
 
     async def delete(self, owner: str, store_id: str) -> None:
-        """Deletes a store, its chunks and its vectors. Raises RequestError 404."""
+        """Delete a store, its chunks and its vectors; raise RequestError 404 if there is none."""
         await self.store(owner, store_id)
         await asyncio.to_thread(self.catalog.delete_store, store_id)
         await asyncio.to_thread(self._vectors.drop, store_id)
 
     async def attach(self, owner: str, store_id: str, files: Sequence[Addition], batch_id: str | None = None) -> None:
-        """Puts files into a store, to be read soon; all or none of them.
+        """Add files to a store, all or none, to be read soon.
 
         Raises:
-            RequestError: 404 for a file that the owner does not have, 400 when the store would hold too many.
+            RequestError: 404 for a file that the owner does not have, 400 if the store would have too many.
         """
         for file in files:
             await self.files.file(owner, file.file_id)
@@ -238,14 +238,14 @@ class VectorStores:
         self.ingestion.wake()
 
     async def store_file(self, store_id: str, file_id: str) -> StoreFile:
-        """Raises RequestError 404. Check the store's owner before."""
+        """Return a file of a store, whose owner the caller has checked; raise RequestError 404 if there is none."""
         file = await asyncio.to_thread(self.catalog.store_file, store_id, file_id)
         if file is None:
             raise not_found(f"file in {store_id}", file_id, "file_id")
         return file
 
     async def detach(self, store_id: str, file_id: str) -> None:
-        """Takes a file out of a store. Raises RequestError 404."""
+        """Remove a file from a store; raise RequestError 404 if it is not there."""
         await self.store_file(store_id, file_id)
         await asyncio.to_thread(self._detach, store_id, file_id)
 

@@ -1,4 +1,4 @@
-"""The words of retrieval: experts, rankings, decisions, vector indexes. n queries, d dimensions, m experts."""
+"""The terms of retrieval: experts, rankings, decisions, vector indexes. Shapes: n queries, d dimensions, m experts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from coe.router.protocols import Encoder
 from coe.router.types import BoolArray, FloatArray, IntArray, Record
 
 BASE = retrieval_config.BASE
-"""The expert that is always there: the encoder of the documents."""
+"""The name of the expert that always exists: the encoder of the documents."""
 
 
 EVIDENCE = ("coverage", "phrases", "length")
@@ -34,46 +34,49 @@ class NamedExpert(Protocol):
 
     @property
     def space(self) -> str:
-        """Fingerprint of the documents as it reads them: an index of another space must refuse it."""
+        """Fingerprint of its document encoding; an index of another space must reject it."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """Identity of what it computes on queries."""
+        """Identity of its computation on queries."""
         ...
 
 
 @runtime_checkable
 class DenseExpert(NamedExpert, Protocol):
-    """Queries to vectors in a document space."""
+    """An expert that maps queries to vectors in a document space."""
 
     @property
     def dim(self) -> int: ...
 
     def encode_queries(self, texts: Sequence[str]) -> FloatArray:
-        """(n, d) float32 unit rows; an empty text gives a zero row. Raises BackendError."""
+        """Return unit rows (n, d) float32, a zero row for an empty text; may raise BackendError."""
         ...
 
     def encode_documents(self, texts: Sequence[str]) -> FloatArray:
-        """(n, d) as above, by the frozen document side."""
+        """Return unit rows (n, d) float32 by the frozen document side."""
         ...
 
 
 @runtime_checkable
 class LexicalIndex(Protocol):
-    """Documents that are found by their words."""
+    """An index that finds documents by their words."""
 
     def search(self, text: str, count: int, wanted: BoolArray | None = None) -> tuple[IntArray, FloatArray]:
-        """The rows of at most `count` documents that share a word with the query, best first, and their scores.
+        """Return the rows of at most `count` documents that share a word with the query, best first, and their scores.
 
         Args:
-            wanted: (n,) which documents may be found; None means all.
+            wanted: mask (n,) of documents that may be found; None for all.
         """
         ...
 
     def evidence(self, text: str, rows: IntArray) -> FloatArray:
-        """(k, `EVIDENCE`) of documents at rows (k,) for a query: the share of its words that occur in the document,
-        each counting by its rarity; the share of its neighbouring words that are neighbours there; the length."""
+        """Return the features (k, `EVIDENCE`) of documents at rows (k,) for a query.
+
+        Coverage is the share of its words in the document, weighted by rarity. Phrases is the share of its adjacent
+        words that are adjacent there. The last feature is the document's length.
+        """
         ...
 
 
@@ -82,7 +85,7 @@ class LexicalExpert(NamedExpert, Protocol):
     """An expert that searches texts directly: it has no vectors."""
 
     def index(self, texts: Sequence[str]) -> LexicalIndex:
-        """An index in memory of the documents in order; row i is text i."""
+        """Build an index in memory; row i is text i."""
         ...
 
 
@@ -90,13 +93,12 @@ RetrievalExpert = DenseExpert | LexicalExpert
 
 
 ExpertOf = Callable[[str, Encoder], RetrievalExpert]
-"""The result of a kind's `build`: makes the expert of that name over a base. Raises ArtifactError when it was made for
-another base."""
+"""A function from a kind's `build` that builds the expert of a name over a base, or raises ArtifactError."""
 
 
 @dataclass(frozen=True)
 class BaseExpert:
-    """The section's encoder on both sides."""
+    """The section's encoder, for queries and documents."""
 
     encoder: Encoder
     name: str = BASE
@@ -123,8 +125,8 @@ class BaseExpert:
 class Arm(Record):
     """One way to search: an expert, or several whose rankings are fused.
 
-    A plain and a learned one also weigh `EVIDENCE`, which the last member gives, an expert over words; the weights of a
-    learned one come from the labelled queries of one data set.
+    A plain and a learned fusion also weigh `EVIDENCE`, from the last member, an expert over words. The weights of a
+    learned fusion come from the labelled queries of one data set.
     """
 
     members: tuple[str, ...] = Field(min_length=1)
@@ -134,8 +136,7 @@ class Arm(Record):
 
     @property
     def name(self) -> str:
-        """`medical`; `medical+bm25` fused plainly; `medical+bm25:0.7` by scores, with the first member's weight;
-        `medical+bm25:faq` as learned on `faq`."""
+        """The name: `medical`, `medical+bm25` (plain), `medical+bm25:0.7` (by scores), `medical+bm25:faq` (learned)."""
         joined = "+".join(self.members)
         if len(self.members) == 1 or (self.evidence and self.learned_on is None):
             return joined
@@ -154,7 +155,7 @@ class RetrievalReason(StrEnum):
 
 
 class RetrievalDecision(Arm):
-    """The arm that serves one query. Two members both search, and `routing.fusion` joins their rankings."""
+    """The arm that serves one query. If it has two members, both search and `routing.fusion` joins their rankings."""
 
     runner_up: str | None = None
     scores: dict[str, float] = Field(
@@ -171,7 +172,7 @@ class RetrievalDecision(Arm):
 
 
 def single(expert: str, reason: RetrievalReason, version: str = "none") -> RetrievalDecision:
-    """The decision for one expert without a comparison."""
+    """Return the decision for one expert without a comparison."""
     return RetrievalDecision(members=(expert,), weights=(1.0,), reason=reason, library_version=version)
 
 
@@ -179,7 +180,7 @@ KeyArray = IntArray
 
 
 class VectorSpace(Record):
-    """The encoder that vectors come from: two of equal dimension still mean different things by a number."""
+    """The encoder of vectors. Vectors of two encoders differ in meaning even if their dimensions are equal."""
 
     fingerprint: str = Field(min_length=1, description="of the base encoder")
     dim: int = Field(gt=0)
@@ -193,33 +194,35 @@ class Hits(NamedTuple):
 
 
 class VectorIndex(Protocol):
-    """Vectors of one space by key. What `add` and `remove` returned from outlives the process. Calls block, and any
-    number of threads may make them."""
+    """Vectors of one space by key.
+
+    Changes survive the process once `add` or `remove` returns. Methods block, and any number of threads may call them.
+    """
 
     def __len__(self) -> int: ...
 
     def add(self, keys: KeyArray, vectors: FloatArray) -> None:
-        """Adds (n, d) vectors; one whose key is there already is replaced.
+        """Add vectors (n, d); an existing key gets the new vector.
 
         Raises:
-            VectorSpaceError: they are not of this index's dimension.
-            StoreError: they could not be made safe; none was added.
+            VectorSpaceError: they have another dimension than this index.
+            StoreError: they could not be stored; none was added.
         """
         ...
 
     def remove(self, keys: KeyArray) -> int:
-        """Removes those keys; how many were there. Raises StoreError."""
+        """Remove keys and return how many existed; may raise StoreError."""
         ...
 
     def search(self, query: FloatArray, limit: int, among: KeyArray | None = None, enough: int | None = None) -> Hits:
-        """The `limit` keys of largest inner product with `query` (d,).
+        """Return the `limit` keys with the largest inner product with `query` (d,).
 
         Args:
-            among: only these keys, faster where they ascend; None means all.
-            enough: of them, where more would take longer; None means `limit`.
+            among: only these keys, faster if sorted; None for all.
+            enough: number of hits that suffices if more would take longer; None for `limit`.
 
         Raises:
-            VectorSpaceError: the query is not of this index's dimension.
+            VectorSpaceError: the query has another dimension than this index.
         """
         ...
 
@@ -228,23 +231,23 @@ class VectorIndexes(Protocol):
     """Indexes by name, all of one space."""
 
     def open(self, name: str) -> VectorIndex:
-        """The index of that name, made empty when there is none.
+        """Return the index of that name, created empty if there is none.
 
         Raises:
-            VectorSpaceError: it holds another encoder's vectors.
+            VectorSpaceError: it has another encoder's vectors.
             StoreError: it cannot be read.
         """
         ...
 
     def drop(self, name: str) -> None:
-        """Deletes the index; harmless when there is none. Raises StoreError."""
+        """Delete the index; harmless if there is none. May raise StoreError."""
         ...
 
     def close(self) -> None: ...
 
 
 def require_same_space(name: str, held: VectorSpace, wanted: VectorSpace) -> None:
-    """Raises VectorSpaceError when an index holds vectors of another encoder than the one in use."""
+    """Raise VectorSpaceError if an index has vectors of another encoder than the current one."""
     if held == wanted:
         return
     raise VectorSpaceError(
@@ -255,7 +258,7 @@ def require_same_space(name: str, held: VectorSpace, wanted: VectorSpace) -> Non
 
 
 def require_vectors(space: VectorSpace, vectors: FloatArray) -> None:
-    """Raises VectorSpaceError when rows of (n, d) are not of the space's dimension, or hold NaN or infinity."""
+    """Raise VectorSpaceError if rows of (n, d) have another dimension than the space, or NaN or infinity."""
     if vectors.ndim != 2 or vectors.shape[1] != space.dim:
         raise VectorSpaceError(f"vectors have shape {vectors.shape}; this index takes (n, {space.dim})")
     if not np.isfinite(vectors).all():
@@ -263,14 +266,13 @@ def require_vectors(space: VectorSpace, vectors: FloatArray) -> None:
 
 
 def best(keys: KeyArray, scores: FloatArray, limit: int) -> Hits:
-    """The `limit` best of some candidates; equal scores by ascending key, so that an answer can be repeated."""
+    """Return the `limit` best candidates; equal scores by ascending key, so that results are reproducible."""
     order = np.lexsort((keys, -scores))[:limit]
     return Hits(keys[order], scores[order])
 
 
 def is_among(keys: KeyArray, among: KeyArray) -> BoolArray:
-    """Of each of the keys (n,) whether it is one of `among`: by a table where the keys lie close together, which takes
-    a tenth of `np.isin`'s time."""
+    """Return a mask of the keys (n,) in `among`. Dense keys take a table, ten times as fast as `np.isin`."""
     if not len(keys):
         return np.zeros(0, dtype=bool)
     lowest, highest = int(keys.min()), int(keys.max())

@@ -1,1 +1,1 @@
-"""One file per kind; see router/plugins.py. `base` is not a kind: it is the section's encoder."""
+"""Kinds of retrieval experts, one file each; see router/plugins.py. `base` is no kind: it is the section's encoder."""

@@ -1,8 +1,8 @@
 """BM25 (Robertson & Zaragoza 2009) over stemmed words, by bm25s: an expert without vectors.
 
-It asks of no text in what language it is. Snowball stems a word as its script says, and its first six letters count,
-because a Latin word may be of any language: that stems German and Romanian about as well as their own stemmers do, and
-costs English nothing (benchmarks/LOG.md). In scripts without spaces each two neighbouring signs are a word, as in
+It does not detect the language of a text. Snowball stems a word by its script, and only its first six letters count,
+because a Latin word may be of any language. That stems German and Romanian about as well as their own stemmers, and
+costs English nothing (benchmarks/LOG.md). In scripts without spaces every two adjacent characters are a word, as in
 Lucene's analyser for Chinese, Japanese and Korean.
 """
 
@@ -31,16 +31,17 @@ if TYPE_CHECKING:
 UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff"
 )
-"""Signs of Thai, Lao, Burmese, Khmer, Japanese, Chinese and Korean, as parts of a set in a regular expression."""
+"""Characters of Thai, Lao, Burmese, Khmer, Japanese, Chinese and Korean, for a set in a regular expression."""
 
 ANY = "any"
 STEMMERS = {"greek": "\u0370\u03ff", "russian": "\u0400\u04ff", "arabic": "\u0600\u06ff", "hindi": "\u0900\u097f"}
-"""Snowball's stemmer of words that begin with a letter from the first to the second; of others the English one."""
+"""Snowball's stemmer for words whose first character lies in this range; other words get the English one."""
 
 STEM_LETTERS = 6
+"""Letters of a stem that count (benchmarks/LOG.md)."""
 
 LONG = 1000
-"""Words of a document whose length counts as 1."""
+"""Number of words of a document whose length feature is 1."""
 
 
 class Options(Record):
@@ -53,8 +54,10 @@ class Options(Record):
 
 @dataclass(frozen=True)
 class Bm25Index:
-    """Row i is document i, whose words are `tokens[starts[i] : starts[i + 1]]`; `rarity` (v,) is each word's inverse
-    document frequency. Words that no document holds are left out of a query."""
+    """An index of documents, one per row; the words of document i are `tokens[starts[i] : starts[i + 1]]`.
+
+    `rarity` (v,) is each word's inverse document frequency. Words of a query that are in no document are ignored.
+    """
 
     engine: BM25 | None
     vocabulary: dict[str, int]
@@ -78,8 +81,11 @@ class Bm25Index:
         return rows.astype(np.int64), scores[rows]
 
     def evidence(self, text: str, rows: IntArray) -> FloatArray:
-        """(k, 3) coverage, phrases and length. A phrase is two neighbouring words of the query, stop words left out
-        (Metzler & Croft 2005); a length is on a logarithmic scale on which `LONG` words are 1."""
+        """Return coverage, phrases and length of documents at rows (k,), shape (k, 3).
+
+        A phrase is two adjacent words of the query without stop words (Metzler & Croft 2005). Length is on a
+        logarithmic scale on which `LONG` words are 1.
+        """
         words = [self.vocabulary[word] for word in self.words_of(text) if word in self.vocabulary]
         found = np.zeros((len(rows), len(EVIDENCE)), dtype=np.float32)
         found[:, 2] = np.minimum(np.log1p(self.starts[rows + 1] - self.starts[rows]) / np.log1p(LONG), 1)
@@ -101,8 +107,10 @@ class Bm25Index:
         return found
 
     def words_at(self, rows: IntArray, distinct: IntArray) -> tuple[IntArray, IntArray]:
-        """Of every word of the documents at rows, one document after the other: the document's place in `rows`, and the
-        word's place in `distinct`, which is in order; -1 for a word that is not there."""
+        """Return for every word of the documents its document's place in `rows` and its own place in `distinct`.
+
+        Words are in document order, `distinct` is sorted, and the place of an absent word is -1.
+        """
         lengths = self.starts[rows + 1] - self.starts[rows]
         of = np.repeat(np.arange(len(rows)), lengths)
         begins = np.repeat(self.starts[rows] - np.cumsum(lengths) + lengths, lengths)
@@ -112,7 +120,7 @@ class Bm25Index:
 
 
 def presence(row: IntArray, column: IntArray, shape: tuple[int, int]) -> FloatArray:
-    """1 at the places that are named, however often; 0 elsewhere."""
+    """Return an array with 1 at the given places and 0 elsewhere."""
     found = np.zeros(shape, dtype=np.float32)
     found[row, column] = 1
     return found
@@ -120,7 +128,7 @@ def presence(row: IntArray, column: IntArray, shape: tuple[int, int]) -> FloatAr
 
 @dataclass(frozen=True)
 class Bm25Expert:
-    """An expert over texts. Lucene's variant: no term has a negative weight (Kamphuis et al. 2020)."""
+    """An expert over texts by Lucene's variant, in which no term has a negative weight (Kamphuis et al. 2020)."""
 
     name: str
     options: Options
@@ -134,7 +142,7 @@ class Bm25Expert:
         return fingerprint("bm25", self.options.model_dump_json())
 
     def words(self, text: str) -> list[str]:
-        """Stems in order of appearance, stop words left out."""
+        """Return stems in order of appearance, without stop words."""
         ignored, language = stop_words(self.options.stopwords), self.options.language
         found = [word for word in words_in(text) if word not in ignored]
         if language == "none":
@@ -142,6 +150,7 @@ class Bm25Expert:
         return stems_by_script(found) if language == ANY else stemmer(language)(found)
 
     def query_words(self, text: str) -> list[str]:
+        """Return the stems of a query, at most `max_query_words`."""
         return self.words(text)[: self.options.max_query_words]
 
     def index(self, texts: Sequence[str]) -> Bm25Index:
@@ -169,13 +178,13 @@ class Bm25Expert:
 
 @cache
 def word_pattern() -> re.Pattern[str]:
-    """Matches a run of signs without spaces, or a word with its vowel signs and accents, which `\\w` is without."""
+    """Return a pattern for an unspaced run of characters, or for a word with its vowel signs and accents."""
     marks = "".join(sign for sign in map(chr, range(0x300, 0x1E00)) if unicodedata.category(sign)[0] == "M")
     return re.compile(rf"([{UNSPACED}]+)|((?:[^\W{UNSPACED}]|[{marks}])+)")
 
 
 def words_in(text: str) -> list[str]:
-    """The words of a text in order, in small letters."""
+    """Return the words of a text in order, in lower case."""
     if text.isascii():
         return re.findall(r"\w+", text.lower())
     found = []
@@ -214,7 +223,7 @@ def stemmer(language: str) -> Callable[[list[str]], list[str]]:
 
 
 def build(options: Options) -> ExpertOf:
-    """Raises ConfigError for a language without a stemmer."""
+    """Return a builder of BM25 experts; raise ConfigError for a language without a stemmer."""
     if options.language not in (ANY, "none"):
         from Stemmer import algorithms
 

@@ -1,4 +1,4 @@
-"""Any encoder kind as an expert with a document space of its own, e.g. `onnx`, `static`, `sentence_transformer`."""
+"""An expert from any kind of encoder (`onnx`, `static`, `sentence_transformer`), with a document space of its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from coe.router.types import FloatArray, Record
 
 
 class Sides(Record):
-    """The differences between how queries and documents are encoded."""
+    """The differences between the encoding of queries and of documents."""
 
     query_prefix: str = Field(default="", description="put before every query, as some models were trained")
     document_prefix: str = Field(default="", description="put before every document")
@@ -64,8 +64,10 @@ class EncoderExpert:
 
 
 def expert_of(encoder: Encoder, sides: Sides) -> ExpertOf:
-    """Experts by a model. They raise ArtifactError when it is to share the base's documents and differs in
-    dimensions."""
+    """Return a builder of experts from a model.
+
+    The builder raises ArtifactError if the model is to share the base's documents and differs in dimensions.
+    """
 
     def attached(name: str, base: Encoder) -> EncoderExpert:
         if not sides.shares_documents:
@@ -85,7 +87,7 @@ def inner(options: Options) -> tuple[plugins.Inner, ...]:
 
 
 def build(options: Options) -> ExpertOf:
-    """Raises ConfigError, MissingWeightsError, MissingExtraError as that kind of encoder does."""
+    """Return a builder of experts; errors in the options are those of the encoder's kind."""
     return expert_of(cast(Encoder, plugins.build("router.encoders", options.encoder, options.options)), options)
 
 

@@ -8,11 +8,11 @@ from coe.retrieval.types import ExpertOf
 
 
 class Options(openai.Options, Sides):
-    """Those of the encoder, and of both sides."""
+    """The options of the encoder, and of both sides."""
 
 
 def build(options: Options) -> ExpertOf:
-    """Connects at the first call only."""
+    """Return a builder of experts; the first call connects."""
     return expert_of(openai.build(options), options)
 
 

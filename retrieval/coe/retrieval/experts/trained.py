@@ -1,4 +1,4 @@
-"""A model that `coe retrieval train` made of the base: its queries search the base's documents."""
+"""A model that `coe retrieval train` made from the base; its queries search the base's documents."""
 
 from __future__ import annotations
 
@@ -37,11 +37,14 @@ class Manifest(Record):
 
 @dataclass(frozen=True)
 class TrainedExpert(EncoderExpert):
-    """Queries by the model, documents by the base; trained without the queries that `training.held_out` keeps."""
+    """An expert with queries by the model and documents by the base.
+
+    It was not trained on `training.held_out` queries.
+    """
 
 
 def attached(folder: Path, manifest: Manifest, queries: Encoder, name: str, base: Encoder) -> TrainedExpert:
-    """Raises ArtifactError when the base is another one."""
+    """Return the expert over a base; raise ArtifactError if it was trained for another one."""
     if base.fingerprint != manifest.base_fingerprint:
         raise ArtifactError(
             f"{folder}: was trained for base {manifest.base_fingerprint[:12]}, this one is {base.fingerprint[:12]}: "
@@ -51,8 +54,12 @@ def attached(folder: Path, manifest: Manifest, queries: Encoder, name: str, base
 
 
 def build(options: Options) -> ExpertOf:
-    """Raises ArtifactError when the manifest is missing or wrong; ConfigError, MissingWeightsError, MissingExtraError
-    as the base's kind of encoder does."""
+    """Return a builder of experts.
+
+    Raises:
+        ArtifactError: the manifest is missing or invalid.
+        ConfigError, MissingWeightsError, MissingExtraError: as the base's kind of encoder does.
+    """
     folder = Path(options.path)
     try:
         manifest = Manifest.model_validate_json(read_regular_file(folder / MANIFEST_FILE))

@@ -1,8 +1,8 @@
-"""Indexes whose vectors are in SQL and are searched in memory, where each process follows what others change.
+"""Indexes with vectors in SQL that are searched in memory; each process follows the changes of others.
 
-In memory faiss finds those whose signs, after a rotation, differ in fewest bits from the query's, and ranks them by
-their full vectors. A filter takes part before that choice. Where the hits are so far that others as near may differ in
-more bits, those are ranked too. Shapes: n vectors, d dimensions.
+In memory, faiss finds the vectors whose signs, after a rotation, differ from the query's in the fewest bits. It ranks
+these by their full values. A filter applies before that choice. If the hits are so far away that equally near vectors
+may differ in more bits, those are ranked too. Shapes: n vectors, d dimensions.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 READ_AT_ONCE, NAMED_AT_ONCE = 4_096, 500  # rows, and keys in a statement
 BITS = 512  # 64 bytes, which faiss compares in a third of the time of 48
 RANKED, RANKED_SHARE = 1_000, 1 / 200
-"""Vectors that are ranked after their signs: the larger of a number and a share of all."""
+"""Vectors that are ranked after the comparison of signs: the larger of a number and a share of all."""
 DEVIATIONS = 1.5  # above the bits in which the last hit is expected to differ, until which others are ranked too
 AT_ONCE = 1 << 14  # vectors in single precision
 
@@ -40,7 +40,7 @@ faiss.omp_set_num_threads(1)  # a search has a thread, and its neighbours have t
 
 
 class Filter(NamedTuple):
-    """The keys that a filter leaves, which vectors (n,) these are, how many, and bits (n,) that put others last."""
+    """The keys that a filter keeps, a mask of these vectors (n,), their number, and bits (n,) that put others last."""
 
     among: KeyArray
     is_wanted: BoolArray
@@ -49,7 +49,7 @@ class Filter(NamedTuple):
 
 
 class HeldVectors:
-    """Vectors by key. Not for several threads at once."""
+    """Vectors in memory by key, for one thread at a time."""
 
     def __init__(self, dim: int) -> None:
         self.keys: KeyArray = np.empty(0, np.int64)
@@ -63,7 +63,7 @@ class HeldVectors:
         return len(self.keys) * (2 * self._dim + BITS // 8 + self.keys.itemsize)
 
     def add(self, keys: KeyArray, vectors: Halves) -> None:
-        """Adds (n, d) vectors in place of those that are there by the same keys, none of which may come twice."""
+        """Add vectors (n, d) under distinct keys, replacing those that exist."""
         self.remove(is_among(self.keys, keys))
         for start in range(0, len(keys), AT_ONCE):
             some = vectors[start : start + AT_ONCE].astype(np.float32)
@@ -72,15 +72,17 @@ class HeldVectors:
         self.keys, self._filter = np.concatenate([self.keys, keys]), None
 
     def remove(self, is_gone: BoolArray) -> None:
-        """Removes the vectors at places (n,)."""
+        """Remove the vectors at places (n,)."""
         if is_gone.any():
             for index in (self._exact, self._signs):
                 index.remove_ids(bitmap(is_gone))
             self.keys, self._filter = self.keys[~is_gone], None
 
     def nearest(self, query: FloatArray, limit: int, among: KeyArray | None = None) -> Hits:
-        """The `limit` vectors of largest inner product with `query` (d,), exact where no more are wanted than are
-        ranked. All are taken for unit vectors."""
+        """Return the `limit` vectors with the largest inner product with `query` (d,), all taken as unit vectors.
+
+        The result is exact if no more vectors pass the filter than are ranked.
+        """
         total, batch = len(self.keys), np.ascontiguousarray(query[None], dtype=np.float32)
         left = None if among is None else self._left_by(among)
         wanted = total if left is None else left.wanted
@@ -106,7 +108,7 @@ class HeldVectors:
         return self._filter
 
     def _apart(self, batch: FloatArray) -> NDArray[np.int32]:
-        """In how many signs each vector differs from the query."""
+        """Return the number of signs in which each vector differs from the query."""
         sketch, apart = self._signs.sa_encode(batch), np.empty(len(self.keys), np.int32)
         faiss.hammings(
             faiss.swig_ptr(sketch), self._signs.codes.data(), 1, len(apart), sketch.shape[1], faiss.swig_ptr(apart)
@@ -119,7 +121,7 @@ class HeldVectors:
 
 
 def bits_apart(score: float) -> float:
-    """Bits in which unit vectors of that inner product may differ: as many as are expected, and `DEVIATIONS`."""
+    """Return the bits in which unit vectors of that inner product may differ: the expectation and `DEVIATIONS`."""
     share = np.arccos(np.clip(score, -1.0, 1.0)) / np.pi
     return min(BITS, float(BITS * share + DEVIATIONS * np.sqrt(BITS * share * (1.0 - share))))
 
@@ -129,11 +131,11 @@ def bitmap(mask: BoolArray) -> faiss.IDSelectorBitmap:
 
 
 class LocalIndexes:
-    """The indexes of one document space, of which those searched last are held in memory.
+    """The indexes of one document space; the last searched ones stay in memory.
 
     Args:
         prefix: distinguishes this space's indexes from others.
-        max_bytes: of vectors in memory, beside the index that is searched.
+        max_bytes: bytes of vectors in memory, besides the current index.
     """
 
     def __init__(self, database: Database, prefix: str, space: VectorSpace, max_bytes: int) -> None:
@@ -142,7 +144,7 @@ class LocalIndexes:
         self._lock = threading.Lock()
 
     def open(self, name: str) -> LocalIndex:
-        """The index of that name. Raises VectorSpaceError, StoreError."""
+        """Return the index of that name; may raise VectorSpaceError or StoreError."""
         with self._lock:
             index = self._open.pop(name, None) or self._find(name)
             self._open[name] = index
@@ -176,8 +178,11 @@ class LocalIndexes:
 
 
 class LocalIndex:
-    """One index. Its row is changed before its vectors, so that writers wait for each other and versions are in the
-    order of commits."""
+    """One index.
+
+    A writer changes the index's row before its vectors, so that writers wait for each other and versions follow
+    commits.
+    """
 
     def __init__(self, database: Database, index_id: int, name: str, space: VectorSpace) -> None:
         self._database, self._name, self.space = database, name, space
@@ -196,7 +201,7 @@ class LocalIndex:
             return int(connection.execute(select(col(IndexRow.vectors)).where(self._is_it)).scalar_one_or_none() or 0)
 
     def add(self, keys: KeyArray, vectors: FloatArray) -> None:
-        """As `VectorIndex.add`. A key that is given twice takes its last vector."""
+        """Add vectors as `VectorIndex.add` does; a repeated key keeps its last vector."""
         require_vectors(self.space, vectors)
         rows = dict(zip(keys.tolist(), vectors.astype("<f2"), strict=True))
         if not rows:
@@ -222,7 +227,7 @@ class LocalIndex:
         return count
 
     def search(self, query: FloatArray, limit: int, among: KeyArray | None = None, enough: int | None = None) -> Hits:
-        """As `VectorIndex.search`: exact among few, approximate among many, and always `limit` where they are there."""
+        """Search as `VectorIndex.search` does: exactly among few vectors, else approximately, always for `limit` hits."""
         require_vectors(self.space, query[None])
         with self._lock:
             self._follow()
@@ -240,9 +245,9 @@ class LocalIndex:
         connection.execute(update(IndexRow).where(self._is_it).values(vectors=count))
 
     def _follow(self) -> None:
-        """Takes in what has changed since the version that is held.
+        """Read what has changed since the version in memory.
 
-        What is committed between the statements is read again by the next search, since the version is that of before.
+        Commits between the statements are read again by the next search, because the version stays that of the start.
         """
         with self._database.transaction("read vectors") as connection:
             row = connection.execute(select(IndexRow).where(self._is_it)).one_or_none()

@@ -1,6 +1,6 @@
 """Indexes in Postgres with the pgvector extension, for any number of gateways: an HNSW table per index.
 
-Recall depends on `hnsw.ef_search`, which is set per search; a filter is answered exactly.
+Recall depends on `hnsw.ef_search`, which is set per search; hits that fail a filter are always dropped.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ SELECT CASE WHEN reltuples > 0 THEN reltuples * pg_relation_size(oid) / relpages
     ELSE (SELECT count(*) FROM {table}) END
 FROM pg_class WHERE oid = CAST(:table AS regclass)
 """
-"""Rows of a table: as dense as when Postgres last looked at it, or counted where it has not yet."""
+"""A query for the number of rows: by the density at Postgres' last analysis, or counted if there was none."""
 
 
 class PgvectorIndexes:
@@ -54,7 +54,7 @@ class PgvectorIndexes:
         prefix: distinguishes this space's indexes from others.
 
     Raises:
-        ConfigError: no Postgres URL, or the space has more dimensions than pgvector's index takes.
+        ConfigError: no Postgres URL, or more dimensions than pgvector's index supports.
         MissingExtraError: the driver is not installed.
         StoreError: the database cannot be reached, or has no pgvector.
     """
@@ -71,7 +71,7 @@ class PgvectorIndexes:
             connection.execute(text(LIST_OF_INDEXES))
 
     def open(self, name: str) -> PgvectorIndex:
-        """The index of that name. Raises VectorSpaceError, StoreError."""
+        """Return the index of that name; may raise VectorSpaceError or StoreError."""
         if name in self._open:
             return self._open[name]
         full = f"{self._prefix}/{name}"
@@ -112,7 +112,7 @@ class PgvectorIndex:
             return int(connection.execute(text(f"SELECT count(*) FROM {self._table}")).scalar_one())
 
     def add(self, keys: KeyArray, vectors: FloatArray) -> None:
-        """As `VectorIndex.add`. A key that is given twice takes its last vector."""
+        """Add vectors as `VectorIndex.add` does; a repeated key keeps its last vector."""
         require_vectors(self.space, vectors)
         rows = {key: literal(vector) for key, vector in zip(keys.tolist(), vectors, strict=True)}
         statement = text(
@@ -131,10 +131,10 @@ class PgvectorIndex:
             return connection.execute(gone, {"keys": np.unique(keys).tolist()}).rowcount
 
     def search(self, query: FloatArray, limit: int, among: KeyArray | None = None, enough: int | None = None) -> Hits:
-        """As `VectorIndex.search`: approximate, exact with a filter that leaves few or passes too few of the nearest.
+        """Search as `VectorIndex.search` does: approximately, or exactly if a filter keeps few vectors or hits.
 
-        The graph knows no filter. So the nearest of all are asked for and those that do not pass are left out, unless
-        that takes a wider search than without a filter and the filter leaves few.
+        The graph ignores filters. So the search asks for more neighbours and drops those that fail the filter. It
+        compares all vectors that pass instead, if that widens the search and the filter keeps few.
         """
         require_vectors(self.space, query[None])
         limit = max(0, limit)
@@ -153,8 +153,10 @@ class PgvectorIndex:
         return self._nearest(query, limit, source, {"among": among.tolist()})
 
     def _asked(self, enough: int, limit: int, left: int) -> int:
-        """The number of neighbours of which `enough` pass a filter that keeps `left` vectors, and `limit` if that takes
-        no wider search than without a filter."""
+        """Return how many neighbours to ask for, so that `enough` pass a filter that keeps `left` vectors.
+
+        It is enough for `limit` if that needs no wider search than without a filter.
+        """
         if self._rows < left:  # the index grows
             with self._transaction("estimate the size") as connection:
                 rows = connection.execute(text(SIZE.format(table=self._table)), {"table": self._table}).scalar_one()
@@ -165,7 +167,7 @@ class PgvectorIndex:
     def _nearest(
         self, query: FloatArray, limit: int, source: str | None = None, values: Mapping[str, object] | None = None
     ) -> Hits:
-        """The nearest of a table, by default of all."""
+        """Return the nearest vectors of a table, by default among all."""
         statement = text(
             f"SELECT key, -(v <#> CAST(:query AS vector)) AS score FROM {source or self._table} "
             "ORDER BY v <#> CAST(:query AS vector) LIMIT :limit"
@@ -184,7 +186,7 @@ class PgvectorIndex:
 
 
 def open_postgres(url: str) -> Engine:
-    """Raises ConfigError, MissingExtraError."""
+    """Return a connection pool; may raise ConfigError or MissingExtraError."""
     parsed = checked_url(url, "retrieval.pgvector_url_env", {"postgresql": FORMS["postgresql"]})
     require_installed("retrieval.pgvector_url_env", "psycopg")
     return postgres_engine(parsed)
@@ -192,7 +194,10 @@ def open_postgres(url: str) -> Engine:
 
 @contextmanager
 def transaction(engine: Engine, action: str) -> Iterator[Connection]:
-    """Raises StoreError without the statement's values. A table that is gone means that its index was deleted."""
+    """Run a block in a transaction; raise StoreError without the statement's values.
+
+    A missing table means that its index was deleted.
+    """
     with translated_errors(f"{action} in", "Postgres"):
         try:
             with engine.begin() as connection:
@@ -204,7 +209,7 @@ def transaction(engine: Engine, action: str) -> Iterator[Connection]:
 
 
 def hold_schema(connection: Connection) -> None:
-    """Keeps others from making tables until the transaction ends: several gateways may start at once."""
+    """Lock the creation of tables until the transaction ends: several gateways may start at once."""
     connection.execute(text(f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})"))
 
 
@@ -222,12 +227,12 @@ def make_table(connection: Connection, name: str, table: str, space: VectorSpace
 
 
 def checked(table: str) -> str:
-    """A table's name, which is put into statements as it is."""
+    """Check the name of a table, which is put into statements unescaped."""
     if re.fullmatch(r"coe_vectors_[0-9a-f]{24}", table) is None:
         raise VectorSpaceError(f"'{table[:40]}' is not the name of an index's table")
     return table
 
 
 def literal(vector: FloatArray) -> str:
-    """A vector in pgvector's notation."""
+    """Return a vector in pgvector's notation."""
     return "[" + ",".join(map(repr, vector.astype(np.float32).tolist())) + "]"

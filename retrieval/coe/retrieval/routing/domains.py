@@ -1,7 +1,7 @@
-"""Places of data sets among queries: how near a query is to each, and how near its own queries are to each other.
+"""Domains of data sets: how near a query is to each data set, and how near a data set's own queries are to each other.
 
-Nearness is measured in a space in which queries of one data set scatter alike in all directions, as in linear
-discriminant analysis: differences within every data set say little about where a query belongs (benchmarks/LOG.md).
+Nearness is measured in a space in which queries of one data set scatter equally in all directions, as in linear
+discriminant analysis. Differences within every data set say little about where a query belongs (benchmarks/LOG.md).
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from coe.router.reading.features import unit_rows
 from coe.router.types import BoolArray, FloatArray, IntArray
 
 UNRELATED = 0.0
-"""Similarity of queries that have nothing in common: a data set whose own queries are no nearer to each other than that
-has no typical mass that could be told from a stranger's."""
+"""Cosine of unrelated queries, the lower bound for the typical nearness of a data set's own queries."""
 
 
 @dataclass(frozen=True)
 class Domains:
-    """`pilots` (p, d) are queries of s data sets, unit rows; `member` (p, s) is 1 where a pilot belongs to one;
-    `whitener` (d, d) takes embeddings to the space of equal scatter."""
+    """The queries of s data sets in the space of equal scatter.
+
+    `pilots` (p, d) are unit rows; `member` (p, s) is 1 if a pilot belongs to a data set; `whitener` (d, d) maps
+    embeddings to the space.
+    """
 
     pilots: FloatArray
     member: FloatArray
@@ -30,15 +32,17 @@ class Domains:
     _typical: dict[float, FloatArray] = field(default_factory=dict)
 
     def masses(self, embeddings: FloatArray, temperature: float) -> tuple[FloatArray, FloatArray]:
-        """(n, s): sum over a data set's queries of exp((cos - 1) / temperature), and (n,) the cosine of the embeddings
-        themselves with the nearest query."""
+        """Return the masses (n, s) of data sets, and the cosine (n,) with the nearest query.
+
+        A mass is the sum of exp((cos - 1) / temperature) over a data set's queries.
+        """
         cosine = place(embeddings, self.whitener) @ self.placed.T
         mass = np.exp((cosine - 1) / np.float32(temperature)) @ self.member
         nearest = np.einsum("nd,nd->n", embeddings, self.pilots[cosine.argmax(axis=1)])
         return mass, nearest.astype(np.float32)
 
     def typical(self, temperature: float) -> FloatArray:
-        """(s,): median over a data set's queries of the mass that its others give it."""
+        """Return for each data set (s,) the median mass that its queries get from its other queries."""
         if temperature not in self._typical:
             self._typical[temperature] = np.array(
                 [typical_mass(self.placed[rows > 0], temperature) for rows in self.member.T], dtype=np.float32
@@ -47,17 +51,17 @@ class Domains:
 
 
 def find_domains(pilots: FloatArray, data_set: IntArray) -> Domains:
-    """Data sets in the order of their numbers, by queries (p, d), at least one, and the data set (p,) of each."""
+    """Build the domains of data sets in order of their numbers, from queries (p, d) and the data set of each (p,)."""
     member: BoolArray = data_set[:, None] == np.unique(data_set)
     found = whitener([pilots[rows] for rows in member.T])
     return Domains(pilots, member.astype(np.float32), found, place(pilots, found))
 
 
 def whitener(groups: list[FloatArray]) -> FloatArray:
-    """(d, d): x @ it has the covariance within groups (each (k, d)) as identity; it is identity where nothing scatters.
+    """Return a matrix W (d, d) such that x @ W has identity covariance within groups, each of shape (k, d).
 
-    An even scatter is mixed in, the more so the fewer queries there are (d / (n + d) of it): without it the directions
-    that these few happen not to use would count most.
+    An even scatter is mixed in with weight d / (n + d): otherwise directions that few queries do not use would
+    dominate. W is the identity if nothing scatters.
     """
     deviations = np.concatenate([group - group.mean(axis=0) for group in groups]).astype(np.float64)
     scatter = deviations.T @ deviations / len(deviations)
@@ -70,12 +74,12 @@ def whitener(groups: list[FloatArray]) -> FloatArray:
 
 
 def place(embeddings: FloatArray, whitener: FloatArray) -> FloatArray:
-    """(n, d) unit rows in the space of equal scatter."""
+    """Return unit rows (n, d) in the space of equal scatter."""
     return unit_rows(embeddings @ whitener)
 
 
 def typical_mass(placed: FloatArray, temperature: float) -> float:
-    """Median over a data set's queries (n, d) of the mass that the others give it."""
+    """Return the median over a data set's queries (n, d) of the mass that the others give it."""
     weights = np.exp((placed @ placed.T - 1) / np.float32(temperature))
     np.fill_diagonal(weights, 0.0)
     return max(float(np.median(weights.sum(axis=1))), float(np.exp((UNRELATED - 1) / temperature)))

@@ -1,4 +1,4 @@
-"""One ranking from several: what a decision with two members searches with.
+"""Fusion of rankings, for a decision with two members.
 
 A ranking is document keys (k,) int64, best first, with the scores (k,) of the one expert that found them.
 """
@@ -13,7 +13,7 @@ from coe.retrieval.types import BASE, EVIDENCE, Arm
 from coe.router.types import FloatArray, IntArray
 
 POOL = 100
-"""Documents that each member brings to a fusion."""
+"""Number of documents that each member contributes to a fusion."""
 
 PLAIN_WEIGHTS, PLAIN_EVIDENCE = (0.74, 0.0), (0.156, 0.104, 0.0)
 """Weights of cosine and BM25's score, and of `EVIDENCE`, in a plain fusion: near the best mean over dev and train
@@ -22,15 +22,16 @@ queries at which no collection is more than 0.002 below base alone (benchmarks/L
 Ranking = tuple[IntArray, FloatArray]
 
 Evidence = Callable[[IntArray], FloatArray]
-"""Document keys (k,) -> what the words say of them and the query, (k, `EVIDENCE`)."""
+"""A function from document keys (k,) to the word features of document and query, shape (k, `EVIDENCE`)."""
 
 
 def fuse(rankings: Sequence[Ranking], arm: Arm, count: int, evidence: Evidence | None = None) -> Ranking:
-    """The `count` best documents by the weighted sum of `features`; at most 1. Those of equal sums are in the order in
-    which the rankings name them. A single ranking stays as it is.
+    """Return the `count` best documents by the weighted sum of `features`, which is at most 1.
+
+    Equal sums keep the order of the rankings. A single ranking stays unchanged.
 
     Args:
-        evidence: of the query, by the last member, an expert over words; needed where there are two.
+        evidence: of the query, by the last member, which searches words; needed for two members.
     """
     if len(rankings) == 1:
         return rankings[0][0][:count], rankings[0][1][:count]
@@ -44,13 +45,12 @@ def fuse(rankings: Sequence[Ranking], arm: Arm, count: int, evidence: Evidence |
 
 
 def features(rankings: Sequence[Ranking], evidence: Evidence) -> tuple[IntArray, IntArray, FloatArray]:
-    """Features that a dense ranking and one by words give the documents (k,) that either names: the first place (k,)
-    of each in the rankings one after the other, and (k, 2 + `EVIDENCE`) the cosine, the scaled score
-    of the words, and what the words say.
+    """Return documents (k,) of a dense and a word ranking, their first places (k,), and features (k, 2 + `EVIDENCE`).
 
-    A cosine means the same for every query, while BM25's best score does not say whether its document is any good. So
-    its scores are brought to [0, 1] and counted as far as the best document contains the query's words (`coverage`). A
-    document that a ranking lacks counts with the least score there.
+    The features are the cosine, the scaled score of the words, and the word features. A cosine means the same for every
+    query, while BM25's best score does not show whether its document is good. So BM25's scores are scaled to [0, 1] and
+    multiplied by the best document's share of the query's words (`coverage`). A document that a ranking lacks gets its
+    least score.
     """
     (dense, cosines), (worded, scores) = rankings
     documents, first, place = np.unique(np.concatenate([dense, worded]), return_index=True, return_inverse=True)
@@ -65,7 +65,7 @@ def features(rankings: Sequence[Ranking], evidence: Evidence) -> tuple[IntArray,
 
 
 def unit_scores(scores: FloatArray) -> FloatArray:
-    """Scores (k,) to [0, 1] by their own least and greatest; all 1 when they are equal."""
+    """Scale scores (k,) to [0, 1] by their minimum and maximum; all 1 if they are equal."""
     if len(scores) == 0:
         return scores
     low, high = float(scores.min()), float(scores.max())
@@ -75,13 +75,16 @@ def unit_scores(scores: FloatArray) -> FloatArray:
 
 
 def fusions(expert: str, lexical: str) -> tuple[Arm, Arm]:
-    """An expert fused with one over words: the plain way, in which that one finds documents and its score does not
-    count, and by both scores, which is better where it searches well."""
+    """Return two fusions of an expert with one over words: the plain one, and one by both scores.
+
+    The plain one uses the words to find documents and ignores their score; the other is better if the expert searches
+    well.
+    """
     plain = Arm(members=(expert, lexical), weights=PLAIN_WEIGHTS, evidence=PLAIN_EVIDENCE)
     return plain, Arm(members=(expert, lexical), weights=(0.75, 0.25))
 
 
 def plain_column(arms: Sequence[Arm], expert: str = BASE) -> int | None:
-    """The place of that expert's plain fusion with BM25 among arms; None where it is not among them."""
+    """Return the place of an expert's plain fusion with BM25 among arms; None if there is none."""
     wanted = expert, PLAIN_WEIGHTS, PLAIN_EVIDENCE
     return next((i for i, arm in enumerate(arms) if (arm.members[0], arm.weights, arm.evidence) == wanted), None)

@@ -1,11 +1,11 @@
-"""Predicted gain of every arm over the plain one near a query (ours; docs/retrieval.md has what was tried).
+"""Predicted gain of every arm over the plain one near a query (our method; docs/retrieval.md has what was tried).
 
-The plain arm is base, fused with BM25 where that is there. A query's similarities to all labelled queries become
-weights w = exp((cos - 1) / temperature), and the weights of a data set's queries add up to its mass. An arm's predicted
-gain is the mean of what it gains on each data set (nDCG@10 minus the plain arm's, less half a standard error), in
-proportion to the masses. But a data set speaks of a query only as far as the query is as near to it as its own queries
-are to each other; the rest is what the arm loses on domains that it was not made for. So another arm than the plain one
-serves only where labelled queries nearby say so.
+The plain arm is base, fused with BM25 if there is one. A query's similarities to all labelled queries become weights w
+= exp((cos - 1) / temperature). The weights of a data set's queries sum to its mass. An arm's predicted gain is the mean
+of its gains on the data sets, weighted by mass. A gain is nDCG@10 minus the plain arm's, less half a standard error.
+
+A data set counts only as far as the query is as near to it as its own queries are to each other. The rest is the arm's
+loss on foreign domains. So the plain arm serves unless labelled queries nearby favour another.
 """
 
 from __future__ import annotations
@@ -23,16 +23,19 @@ from coe.router.types import BoolArray, FloatArray
 TINY = 1e-30
 
 FOREIGN_LOSS = 0.02
-"""Loss that an arm is taken to have on foreign domains while fewer than three data sets measured it (ours)."""
+"""Assumed loss of an arm in nDCG@10 on foreign domains, if fewer than three data sets measured it (our choice)."""
 
 CAUTION = 0.5
-"""Standard errors that are taken off a data set's mean gain (chosen by dev queries among 0, 0.5, 1 and 1.5)."""
+"""Standard errors that are subtracted from a data set's mean gain (chosen on dev queries from 0, 0.5, 1 and 1.5)."""
 
 
 @dataclass(frozen=True)
 class GainModel:
-    """`domains` of s data sets, whose own queries have the mass `typical` (s,); `gains` (s, m) of arms over that in
-    column `plain`; `measured` (s, m) as 0 and 1; `foreign` (m,) gain on other domains, none above 0."""
+    """The gains of m arms near the domains of s data sets.
+
+    `typical` (s,) is the mass of a data set's own queries. `gains` (s, m) are over the arm in column `plain`;
+    `measured` (s, m) is 0 or 1; `foreign` (m,) is the gain on other domains, at most 0.
+    """
 
     domains: Domains
     typical: FloatArray
@@ -43,18 +46,20 @@ class GainModel:
     settings: RoutingSettings
 
     def under(self, settings: RoutingSettings) -> GainModel:
-        """The same evidence under other settings."""
+        """Return the same evidence with other settings."""
         return replace(self, settings=settings, typical=self.domains.typical(settings.temperature))
 
     def score(self, embeddings: FloatArray) -> tuple[FloatArray, FloatArray, BoolArray]:
-        """Predicted gains (n, m) with the plain arm at the margin, similarity to the nearest pilot (n,), and (n,) true
-        where data sets have more of a say than foreign domains."""
+        """Return predicted gains (n, m), similarity to the nearest pilot (n,), and whether data sets dominate (n,).
+
+        Data sets dominate if they weigh at least as much as foreign domains. The plain arm's gain is the margin.
+        """
         mass, similarity = self.domains.masses(embeddings, self.settings.temperature)
         gains, say = self.predicted(mass)
         return gains, similarity, say.sum(axis=1) >= 0.5
 
     def predicted(self, mass: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Predicted gains (n, m) and every data set's say (n, s), for masses (n, s) at the settings' temperature."""
+        """Return predicted gains (n, m) and weights of data sets (n, s) for masses (n, s) at the same temperature."""
         nearness = mass / self.typical
         share = mass / np.maximum(mass.sum(axis=1, keepdims=True), TINY)
         say = share * nearness / (nearness + np.float32(self.settings.prior_mass))
@@ -64,7 +69,7 @@ class GainModel:
 
 
 def fit_gains(library: PilotLibrary, columns: Sequence[int], settings: RoutingSettings) -> GainModel:
-    """The model over those columns of the library; the first must be base."""
+    """Fit the model on these columns of the library; the first must be base."""
     present, plain = np.unique(library.data_set), plain_column([library.arms[column] for column in columns]) or 0
     tables = [data_set_gains(library, columns, plain, library.data_set == number) for number in present]
     gains = np.array([table[0] for table in tables], dtype=np.float32).reshape(len(present), len(columns))
@@ -83,8 +88,10 @@ def fit_gains(library: PilotLibrary, columns: Sequence[int], settings: RoutingSe
 def data_set_gains(
     library: PilotLibrary, columns: Sequence[int], plain: int, rows: BoolArray
 ) -> tuple[FloatArray, FloatArray]:
-    """(m,) gain of each arm over the plain one on one data set, less `CAUTION` standard errors of that mean, and (m,) 1
-    where at least two queries measured it. Where none did the gain is 0 and does not count."""
+    """Return each arm's gain (m,) over the plain one on one data set, and 1 (m,) if it was measured, else 0.
+
+    The gain is the mean less `CAUTION` standard errors, if at least two queries measured the arm; otherwise it is 0.
+    """
     measured, scores = library.measured[rows][:, columns], library.scores[rows][:, columns]
     both = measured & measured[:, plain, None]
     change = (scores - scores[:, plain, None]) * both
@@ -97,8 +104,10 @@ def data_set_gains(
 
 
 def foreign_gains(gains: FloatArray, measured: FloatArray, plain: int) -> FloatArray:
-    """(m,): an arm's mean gain over data sets, its best data set left out, less one standard error of that mean; 0 at
-    most. A specialist shines on its own data set, which says nothing of a foreign one."""
+    """Return each arm's mean gain (m,) over data sets except its best one, less one standard error, and at most 0.
+
+    A specialist's own data set says nothing about foreign ones.
+    """
     found = np.full(gains.shape[1], -FOREIGN_LOSS, dtype=np.float32)
     for column in range(gains.shape[1]):
         known = np.sort(gains[measured[:, column] > 0, column])[:-1]

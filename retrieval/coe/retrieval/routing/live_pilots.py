@@ -1,4 +1,4 @@
-"""The pilot library in force, replaced as a whole when another one is written into its folder."""
+"""The current pilot library, replaced as a whole when another one is written into its folder."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ from coe.retrieval.routing.query_routing import Choices, QueryRouting
 from coe.retrieval.types import BASE, DenseExpert, RetrievalExpert
 
 POLL_EVERY_S = 0.5
+"""Seconds between two looks at the folder."""
 
 Stamp = tuple[tuple[str, int, int], ...]
-"""Name, time of writing (ns) and size in bytes of a library's files, the manifest first."""
+"""Name, modification time (ns) and size in bytes of a library's files, the manifest first."""
 
 logger = logging.getLogger(__name__)
 
 
 def make_choices(library: PilotLibrary | None, experts: Mapping[str, RetrievalExpert]) -> Choices:
-    """Both choices from one library; without one all goes to base, fused with BM25 if that is there.
+    """Build both choices from one library; without one, base serves all, fused with BM25 if there is one.
 
     Raises:
         ArtifactError: the library was made on another base.
@@ -41,10 +42,10 @@ def make_choices(library: PilotLibrary | None, experts: Mapping[str, RetrievalEx
 
 
 class LivePilots(Poller):
-    """Follows the folder of a pilot library, and gives `routing` its choices.
+    """A poller of a pilot library's folder that updates the choices of `routing`.
 
     Args:
-        folder: of the library; there may be none yet.
+        folder: of the library; it may not exist yet.
     """
 
     def __init__(self, folder: Path, routing: QueryRouting) -> None:
@@ -60,11 +61,11 @@ class LivePilots(Poller):
 
     @property
     def version(self) -> str:
-        """Of the library in force; `none` without one."""
+        """The version of the current library; `none` without one."""
         return self._routing.choices.version
 
     def open(self) -> None:
-        """Takes the library that is there now, and says so when there is none. Blocks.
+        """Load the current library; log it if there is none. Blocks.
 
         Raises:
             ArtifactError: it is damaged, or was made on another base.
@@ -81,8 +82,11 @@ class LivePilots(Poller):
         )
 
     async def look(self) -> None:
-        """Takes over a library that was written since the last look. One that cannot be used is refused, and tried
-        again once a file of it changes: people copy folders, and the manifest may come before the arrays."""
+        """Load a library that was written since the last look.
+
+        An unusable one is rejected, and retried once one of its files changes: users copy folders, and the manifest may
+        come before the arrays.
+        """
         async with self._refreshing:
             stamp = await asyncio.to_thread(self._stamp)
             if stamp is None or stamp == self._seen:
@@ -102,7 +106,7 @@ class LivePilots(Poller):
             logger.info("pilot library %s is loaded", choices.version)
 
     def _stamp(self) -> Stamp | None:
-        """Returns None while there is no library, or while a writer takes a file away."""
+        """Return the stamp; None if there is no library, or while a writer replaces a file."""
         try:
             files = (self.folder / MANIFEST_FILE, *sorted(self.folder.glob(WEIGHTS_FILES)))
             stamps = [(file.name, file.stat()) for file in files]
@@ -111,7 +115,7 @@ class LivePilots(Poller):
         return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stamps)
 
     def _load(self) -> Choices:
-        """Reads the library and lets it decide once. Raises ArtifactError, and ValueError where it cannot decide."""
+        """Load the library and make one test decision; may raise ArtifactError or ValueError."""
         library, experts = load_library(self.folder), self._routing.experts
         choices = make_choices(library, experts)
         nothing = np.zeros((1, self._routing.base.dim), dtype=np.float32)
@@ -126,7 +130,7 @@ class LivePilots(Poller):
         return choices
 
     def _refuse(self, manifest: tuple[str, int, int], error: Exception) -> None:
-        """Counts and logs it once for each manifest."""
+        """Count and log a rejected library once for each manifest."""
         self.last_error = str(error) if isinstance(error, RouterError) else f"{type(error).__name__} while loading"
         if manifest == self._refused:
             return

@@ -1,7 +1,7 @@
-"""The pilot library on disk: labelled queries of base embeddings with every arm's nDCG@10, never a pickle.
+"""The pilot library on disk: base embeddings of labelled queries with every arm's nDCG@10, never a pickle.
 
-A folder per library with `manifest.json` and the arrays that it names by their hash. The version is the hash over
-everything that changes a decision.
+A library is a folder with `manifest.json` and the arrays, which the manifest names by their hash. The version is the
+hash of everything that changes a decision.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ WEIGHTS_FILES = "weights-*.safetensors"
 
 
 class RoutingSettings(Record):
-    """Chosen on dev queries; see docs/results/retrieval.md."""
+    """Settings chosen on dev queries; see docs/results/retrieval.md."""
 
     method: Literal["gain"] = "gain"  # libraries that are there name it
     temperature: float = Field(default=0.05, gt=0, description="of the softmax over similarities")
@@ -66,10 +66,9 @@ class LibraryManifest(Record):
 class Pilots:
     """n labelled queries over m arms.
 
-    `embeddings` (n, d) by base, unit rows; `scores` (n, m) nDCG@10, 0 where not measured; `measured` (n, m);
-    `data_set` (n,) rows of the library's data sets; `keys` (n,) tell labelled queries apart without their texts.
-    `located` (k, d) are base embeddings of queries without a label, `located_in` (k,) their data sets: they say where a
-    data set lies.
+    `embeddings` (n, d) are by base, unit rows; `scores` (n, m) are nDCG@10, 0 if not `measured` (n, m). `data_set` (n,)
+    has rows of the library's data sets; `keys` (n,) identify labelled queries without their texts. `located` (k, d) are
+    base embeddings of queries without a label, and `located_in` (k,) their data sets; they show where a data set lies.
     """
 
     embeddings: FloatArray
@@ -83,13 +82,13 @@ class Pilots:
 
 @dataclass(frozen=True)
 class PilotLibrary(Pilots):
-    """Pilots with the manifest that says what they were measured with."""
+    """Pilots with the manifest of their measurement."""
 
     manifest: LibraryManifest
 
     @cached_property
     def domains(self) -> Domains:
-        """The places of its data sets that have a labelled query, in the order of their numbers."""
+        """The domains of its data sets with a labelled query, in order of their numbers."""
         known = np.isin(self.located_in, self.data_set)
         return find_domains(
             np.concatenate([self.embeddings, self.located[known]]),
@@ -111,7 +110,7 @@ def make_library(
     settings: RoutingSettings | None = None,
     single_settings: RoutingSettings | None = None,
 ) -> PilotLibrary:
-    """A library with its version. `expert_fingerprints` include base's, as that of `BASE`."""
+    """Build a library with its version. `expert_fingerprints` include base's, under `BASE`."""
     arrays: dict[str, Any] = {name: getattr(pilots, name) for name in STORED}
     arrays["scores"] = np.where(pilots.measured, pilots.scores, 0.0).astype(np.float32)
     manifest = LibraryManifest(
@@ -130,7 +129,7 @@ def make_library(
 
 
 def versioned(manifest: LibraryManifest) -> LibraryManifest:
-    """The manifest with the version of its content."""
+    """Return the manifest with the version of its content."""
     return manifest.model_copy(update={"version": content_version(manifest.model_dump(mode="json"))})
 
 
@@ -153,8 +152,11 @@ def packed_arrays(arrays: Mapping[str, NDArray[Any]]) -> bytes:
 
 
 def save_library(library: PilotLibrary, folder: Path) -> None:
-    """Writes the library. The arrays get a name of their own and the manifest is replaced last and atomically, so that
-    a reader, or a restart after a kill, finds the old library whole or the new one. One writer at a time."""
+    """Store the library; only one process may write at a time.
+
+    The arrays get a name of their own, and the manifest is replaced last and atomically. So a reader, or a restart
+    after a kill, finds the old library whole or the new one.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     weights = packed_arrays({name: getattr(library, name) for name in STORED})
     kept = weights_file(folder, library.manifest)
@@ -166,17 +168,17 @@ def save_library(library: PilotLibrary, folder: Path) -> None:
 
 
 def weights_file(folder: Path, manifest: LibraryManifest) -> Path:
-    """The file of that manifest's arrays."""
+    """Return the file of that manifest's arrays."""
     return folder / WEIGHTS_FILES.replace("*", manifest.weights_sha256[:16])
 
 
 def is_library(folder: Path) -> bool:
-    """Returns True when a library was ever written there; it may be damaged."""
+    """Return whether a library was ever written there; it may be damaged."""
     return (folder / MANIFEST_FILE).exists()
 
 
 def load_library(folder: Path) -> PilotLibrary:
-    """Raises ArtifactError when a file is missing, changed, of another layout, or not finite."""
+    """Load a library; raise ArtifactError if a file is missing, changed, not finite or of another layout."""
     path, manifest = folder / MANIFEST_FILE, read_manifest(folder)
     if not weights_file(folder, manifest).exists():
         manifest = read_manifest(folder)  # another library was written in between
@@ -205,7 +207,7 @@ def load_library(folder: Path) -> PilotLibrary:
 
 
 def read_manifest(folder: Path) -> LibraryManifest:
-    """The verified manifest. Raises ArtifactError."""
+    """Return the verified manifest; may raise ArtifactError."""
     path = folder / MANIFEST_FILE
     try:
         manifest = LibraryManifest.model_validate(json.loads(read_regular_file(path)))

@@ -1,4 +1,4 @@
-"""The choice of the expert that searches for a query: pure, from its base embedding and the pilot library.
+"""The choice of the expert that searches for a query. It is pure, from base embedding and pilot library.
 
 Shapes: n queries, d dimensions, p pilots (labelled queries), m arms.
 """
@@ -21,7 +21,7 @@ from coe.router.types import BoolArray, FloatArray, IntArray
 
 @dataclass(frozen=True)
 class RetrievalRouter:
-    """Chooses among arms. Without a library every query goes to the plain one: base, or its fusion with BM25."""
+    """A router among arms. Without a library every query goes to the plain arm: base, or its fusion with BM25."""
 
     arms: tuple[Arm, ...]
     model: GainModel | None
@@ -30,11 +30,11 @@ class RetrievalRouter:
 
     @cached_property
     def plain(self) -> int:
-        """Place of the arm that serves unless labelled queries say otherwise; that of base where nothing is fused."""
+        """The place of the arm that serves by default; that of base if there is no fusion."""
         return plain_column(self.arms) or 0
 
     def choose(self, base_embeddings: FloatArray) -> list[RetrievalDecision]:
-        """One decision per row of `base_embeddings` (n, d), unit rows by the base encoder.
+        """Return one decision per row of `base_embeddings` (n, d), unit rows by the base encoder.
 
         Raises:
             ArtifactError: another number of dimensions than the library's.
@@ -47,13 +47,17 @@ class RetrievalRouter:
         return [self.decide(scores[i], float(nearest[i]), bool(is_near[i])) for i in range(len(scores))]
 
     def columns(self, base_embeddings: FloatArray) -> IntArray:
-        """(n,) place in `arms` of what `choose` chooses, without saying why."""
+        """Return the places in `arms` (n,) of what `choose` chooses, without reasons."""
         if self.model is None or len(self.arms) < 2:
             return np.full(len(base_embeddings), self.plain, dtype=np.int64)
         return np.asarray(self.scored(base_embeddings)[0].argmax(axis=1), dtype=np.int64)
 
     def scored(self, base_embeddings: FloatArray) -> tuple[FloatArray, FloatArray, BoolArray]:
-        """Scores (n, m), similarity to the nearest pilot (n,), whether that is near (n,). Raises ArtifactError."""
+        """Return scores (n, m), similarity to the nearest pilot (n,) and whether that is near (n,).
+
+        Raises:
+            ArtifactError: another number of dimensions than the library's.
+        """
         assert self.model is not None
         if base_embeddings.ndim != 2 or base_embeddings.shape[1] != self.dim:
             raise ArtifactError(
@@ -62,7 +66,7 @@ class RetrievalRouter:
         return self.model.score(base_embeddings)
 
     def decide(self, scores: FloatArray, nearest: float, is_near: bool) -> RetrievalDecision:
-        """The decision for scores (m,). Ties go to the first arm, which is base."""
+        """Return the decision for scores (m,). Ties go to the first arm, which is base."""
         order = np.argsort(-scores, kind="stable")
         best, second = int(order[0]), int(order[1])
         arm = self.arms[best]
@@ -81,7 +85,7 @@ class RetrievalRouter:
 
 
 def unprepared(arm: Arm) -> RetrievalDecision:
-    """The decision where there is no library."""
+    """Return the decision of a router without a library."""
     if len(arm.members) == 1:
         return single(BASE, RetrievalReason.ONLY)
     return RetrievalDecision(**dict(arm), runner_up=arm.members[0], reason=RetrievalReason.UNPREPARED)
@@ -95,13 +99,13 @@ def build_router(
     may_fuse: bool = True,
     lexical: str | None = None,
 ) -> RetrievalRouter:
-    """A router over those arms of the library whose members are all in `experts`.
+    """Build a router over the library's arms whose members are all in `experts`.
 
     Args:
-        lexical: the expert over words that base is fused with where there is no library; None leaves it to base.
+        lexical: the expert over words that base is fused with if there is no library; None leaves base alone.
 
     Raises:
-        ArtifactError: the library was made on another base encoder, or holds no labelled query.
+        ArtifactError: the library was made on another base encoder, or has no labelled query.
     """
     if library is None:
         base = Arm(members=(BASE,), weights=(1.0,))

@@ -1,4 +1,4 @@
-"""Queries to experts and vectors: encoded once by base for the choice, and once more only where another is chosen."""
+"""Routing of queries to experts: base encodes each query for the choice, another chosen expert encodes it again."""
 
 from __future__ import annotations
 
@@ -25,8 +25,11 @@ from coe.router.types import FloatArray
 
 @dataclass(frozen=True)
 class RoutedQueries:
-    """Decisions on n queries; `base` (n, d) is None where no routing took place. `routing_ms` is what choosing took,
-    without the encoding by base, which an index of base's documents needs anyway."""
+    """Decisions on n queries.
+
+    `base` (n, d) is None if no routing took place. `routing_ms` is the time of the choice, without the encoding by
+    base, which an index of base's documents needs anyway.
+    """
 
     texts: tuple[str, ...]
     decisions: tuple[RetrievalDecision, ...]
@@ -35,7 +38,7 @@ class RoutedQueries:
 
     @staticmethod
     def joined(parts: Sequence[RoutedQueries]) -> RoutedQueries:
-        """Those of one request that were routed in parts: all of them by the experts' names, or none."""
+        """Join the parts of one request; either all name their expert or none does."""
         bases = [part.base for part in parts if part.base is not None]
         return RoutedQueries(
             tuple(text for part in parts for text in part.texts),
@@ -46,21 +49,24 @@ class RoutedQueries:
 
 
 class Choices(NamedTuple):
-    """The two choices that one pilot library makes: among all experts for searching, and for vectors that a client
-    keeps among those that share base's documents, because vectors of different spaces must not meet."""
+    """The two choices of one pilot library.
+
+    A search chooses among all experts. Vectors for a client come from experts that share base's documents, because
+    vectors of different spaces must not be mixed.
+    """
 
     searching: RetrievalRouter
     vectors: RetrievalRouter
 
     @property
     def version(self) -> str:
-        """Of the library; `none` without one."""
+        """The version of the library; `none` without one."""
         return self.searching.version
 
 
 @dataclass
 class QueryRouting:
-    """The experts and the choices among them, which are replaced as a whole when the pilot library is."""
+    """The experts and the choices among them, which are replaced together with the pilot library."""
 
     experts: Mapping[str, RetrievalExpert]
     choices: Choices
@@ -72,7 +78,7 @@ class QueryRouting:
         return base
 
     def expert(self, name: str) -> RetrievalExpert:
-        """Raises RequestError 404 with the names there are."""
+        """Return an expert; raise RequestError 404, with the known names, for an unknown one."""
         if name not in self.experts:
             known = (AUTO, *self.experts)
             raise RequestError(
@@ -84,7 +90,7 @@ class QueryRouting:
         return self.experts[name]
 
     def dense_expert(self, name: str) -> DenseExpert:
-        """Raises RequestError as `expert` does, or 400 for one that has no vectors."""
+        """Return a dense expert; raise RequestError as `expert` does, or 400 for an expert without vectors."""
         expert = self.expert(name)
         if not isinstance(expert, DenseExpert):
             dense = [each for each, entry in self.experts.items() if isinstance(entry, DenseExpert)]
@@ -96,7 +102,7 @@ class QueryRouting:
         return expert
 
     def route(self, texts: Sequence[str], model: str, *, for_vectors: bool = False) -> RoutedQueries:
-        """Decides n queries; `model` is `auto` or an expert's name. Raises RequestError 404."""
+        """Decide n queries; `model` is `auto` or an expert's name, else RequestError 404."""
         if model != AUTO:
             self.expert(model)
             return RoutedQueries(tuple(texts), (single(model, RetrievalReason.EXPLICIT),) * len(texts), None)
@@ -108,8 +114,10 @@ class QueryRouting:
         return RoutedQueries(tuple(texts), decisions, base, (time.perf_counter() - began_s) * 1e3)
 
     def vectors(self, routed: RoutedQueries, names: Sequence[str]) -> list[FloatArray]:
-        """The vector (d,) of each query by the dense expert of that name. Base's are not computed twice; each
-        expert encodes its queries in one batch."""
+        """Return the vector (d,) of each query by the dense expert of that name.
+
+        Base's vectors are not computed twice; each expert encodes its queries in one batch.
+        """
         found: list[FloatArray] = [np.zeros(0, dtype=np.float32)] * len(names)
         groups: dict[str, list[int]] = {}
         for row, name in enumerate(names):
@@ -127,7 +135,7 @@ class QueryRouting:
 
 
 def why(decision: RetrievalDecision) -> str:
-    """The reason of a decision, in words."""
+    """Describe the reason of a decision."""
     gain = max(decision.scores.values(), default=None)  # the chosen one's: it is the highest
     names = " and ".join(decision.members)
     match decision.reason:

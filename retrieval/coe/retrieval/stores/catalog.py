@@ -1,6 +1,6 @@
 """Vector stores in SQL, and the queue of files to read: those in progress, with the claims of processes on them.
 
-What requests read and change names its owner: what another key made is not found.
+Requests name the owner of what they read and change; another owner's data is not found.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ STORE_FILE_COLUMNS = [column for column in StoreFileRow.__table__.c if column.na
 
 
 class Catalog:
-    """Calls block, and any number of threads may make them. All raise StoreError."""
+    """The catalog in a database. Methods block, raise StoreError, and are safe in any number of threads."""
 
     def __init__(self, files: Files) -> None:
         self.files, self._database = files, files.database
 
     def stores_of(self, file_id: str) -> list[str]:
-        """Stores that a file is in."""
+        """Return the stores that a file is in."""
         query = select(col(StoreFileRow.store_id)).where(col(StoreFileRow.file_id) == file_id)
         return [row.store_id for row in self._database.rows("find a file's stores", query)]
 
@@ -50,7 +50,7 @@ class Catalog:
         self._database.change("make a vector store", new)
 
     def store(self, store_id: str, owner: str | None) -> VectorStore | None:
-        """A store with its counts. `owner` None: of any owner."""
+        """Return a store with its counts; None if there is none. `owner` None allows any owner."""
         query = select(StoreRow).where(col(StoreRow.store_id) == store_id)
         if owner is not None:
             query = query.where(col(StoreRow.owner) == owner)
@@ -59,7 +59,7 @@ class Catalog:
             return None if row is None else with_counts(connection, [row])[0]
 
     def stores(self, owner: str, page: Page) -> list[VectorStore]:
-        """At most one more than the page holds."""
+        """Return a page of stores and one more, which shows that others follow."""
         query = select(StoreRow).where(col(StoreRow.owner) == owner)
         with self._database.transaction("list vector stores") as connection:
             rows = connection.execute(
@@ -68,24 +68,24 @@ class Catalog:
             return in_order(with_counts(connection, rows), page)
 
     def stores_in(self, space: str) -> list[tuple[str, str]]:
-        """Ids of every owner's stores that a base encoder has encoded, each with its owner."""
+        """Return (id, owner) of all stores that a base encoder has encoded."""
         query = select(col(StoreRow.store_id), col(StoreRow.owner)).where(col(StoreRow.space) == space)
         rows = self._database.rows("list vector stores", query)
         return [(row.store_id, row.owner) for row in rows]
 
     def expired_stores(self) -> list[str]:
-        """Stores past their time."""
+        """Return the ids of expired stores."""
         is_expired = col(StoreRow.last_active_at) + col(StoreRow.expires_days) * DAY_S < time.time()
         query = select(col(StoreRow.store_id)).where(col(StoreRow.expires_days).is_not(None), is_expired)
         return [row.store_id for row in self._database.rows("find expired vector stores", query)]
 
     def change_store(self, store_id: str, values: Mapping[str, object]) -> None:
-        """Sets columns of a store."""
+        """Set columns of a store."""
         statement = update(StoreRow).where(col(StoreRow.store_id) == store_id).values(**values)
         self._database.change("change a vector store", statement)
 
     def delete_store(self, store_id: str) -> None:
-        """Deletes a store with its chunks. The uploaded files stay."""
+        """Delete a store with its chunks. The uploaded files stay."""
         with self._database.transaction("delete a vector store") as connection:
             for model in (StoreRow, StoreFileRow, StoreBatchRow):  # the store first, as `attach` does: no deadlock
                 connection.execute(delete(model).where(col(model.store_id) == store_id))
@@ -94,10 +94,12 @@ class Catalog:
     def attach(
         self, store_id: str, files: Sequence[Addition], default: StaticChunking, batch_id: str | None = None
     ) -> bool:
-        """Puts files into a store, to be read, and notes the batch; False when the store is gone.
+        """Add files to a store's queue, and record their batch; return False if the store is gone.
 
-        A file that is in it already is read again. All or nothing: raises RequestError 400 when the store would hold
-        too many.
+        A file that is already there is read again.
+
+        Raises:
+            RequestError: 400, the store would have too many files; none was added.
         """
         now = time.time()
         keys = ("store_id", "file_id")
@@ -122,14 +124,14 @@ class Catalog:
         return True
 
     def store_file(self, store_id: str, file_id: str) -> StoreFile | None:
-        """A file of a store. Check the store's owner before."""
+        """Return a file of a store, whose owner the caller has checked; None if there is none."""
         query = store_files_query().where(*is_file(store_id, file_id))
         return next(map(store_file_of, self._database.rows("read a store's file", query)), None)
 
     def store_files(
         self, store_id: str, page: Page, status: FileStatus | None = None, batch_id: str | None = None
     ) -> list[StoreFile]:
-        """At most one more than the page holds."""
+        """Return a page of a store's files and one more, which shows that others follow."""
         query = store_files_query().where(col(StoreFileRow.store_id) == store_id)
         if status is not None:
             query = query.where(col(StoreFileRow.status) == status.value)
@@ -141,7 +143,7 @@ class Catalog:
         return in_order([store_file_of(row) for row in rows], page)
 
     def batch(self, store_id: str, batch_id: str) -> tuple[dict[FileStatus, int], float] | None:
-        """Files of a batch by status, and when it was made; None when there is no such batch."""
+        """Return the number of a batch's files by status, and its Unix time; None if there is no such batch."""
         made = select(col(StoreBatchRow.created_at)).where(
             col(StoreBatchRow.store_id) == store_id, col(StoreBatchRow.batch_id) == batch_id
         )
@@ -156,7 +158,7 @@ class Catalog:
         return None if created_at is None else (counts, created_at)
 
     def change_store_file(self, store_id: str, file_id: str, values: Mapping[str, object]) -> bool:
-        """Sets columns of a store's file; False when it is gone."""
+        """Set columns of a store's file; return False if it is gone."""
         statement = update(StoreFileRow).where(*is_file(store_id, file_id)).values(**values)
         with self._database.transaction("change a store's file") as connection:
             if values.keys() & {"status", "attributes_json"}:
@@ -164,7 +166,7 @@ class Catalog:
             return bool(connection.execute(statement).rowcount)
 
     def cancel_batch(self, store_id: str, batch_id: str) -> None:
-        """Cancels the files of a batch that no reader has begun."""
+        """Cancel the files of a batch that no reader has started."""
         statement = update(StoreFileRow).where(
             col(StoreFileRow.store_id) == store_id,
             col(StoreFileRow.batch_id) == batch_id,
@@ -174,14 +176,14 @@ class Catalog:
         self._database.change("cancel a batch", statement.values(status=FileStatus.CANCELLED.value))
 
     def detach(self, store_id: str, file_id: str) -> bool:
-        """Takes a file out of a store with its chunks; False when it was not in it."""
+        """Remove a file and its chunks from a store; return False if it was not there."""
         with self._database.transaction("detach a file") as connection:
             connection.execute(next_version(store_id))
             delete_chunks(connection, col(ChunkRow.store_id) == store_id, col(ChunkRow.file_id) == file_id)
             return bool(connection.execute(delete(StoreFileRow).where(*is_file(store_id, file_id))).rowcount)
 
     def attributes(self, store_id: str) -> dict[str, dict[str, Scalar]]:
-        """Attributes of every file of a store that can be found."""
+        """Return the attributes of every searchable file of a store."""
         query = select(col(StoreFileRow.file_id), col(StoreFileRow.attributes_json)).where(
             col(StoreFileRow.store_id) == store_id, col(StoreFileRow.status) == FileStatus.COMPLETED.value
         )
@@ -189,8 +191,10 @@ class Catalog:
         return {row.file_id: pairs_of(row.attributes_json, row.file_id) for row in rows}
 
     def claim(self, store_id: str, file_id: str, seconds: float) -> int:
-        """Counts an attempt at reading the file, before it begins, and returns its number from 1; 0 when the file does
-        not wait or another process has it in hand."""
+        """Count an attempt to read the file, before it begins, and return its number, starting at 1.
+
+        It returns 0 if the file does not wait or another process has claimed it.
+        """
         now = time.time()
         is_free = or_(col(StoreFileRow.claimed_until).is_(None), col(StoreFileRow.claimed_until) < now)
         statement = (
@@ -202,14 +206,14 @@ class Catalog:
         return next((row.attempts for row in self._database.rows("claim a file", statement)), 0)
 
     def give_back(self, store_id: str, file_id: str) -> None:
-        """Undoes a claim, so that another attempt may follow at once: what ended this one was not the file."""
+        """Undo a claim, so that another attempt may follow at once: the file did not cause this one's end."""
         values = {"claimed_until": None, "attempts": col(StoreFileRow.attempts) - 1}
         is_claimed = col(StoreFileRow.claimed_until).is_not(None)
         statement = update(StoreFileRow).where(*is_file(store_id, file_id), is_claimed).values(**values)
         self._database.change("give a file back", statement)
 
     def owners_waiting(self) -> list[str]:
-        """Owners of files that are to be read, that of the oldest file first."""
+        """Return the owners of files to read, the owner of the oldest file first."""
         query = (
             select(col(StoreRow.owner))
             .select_from(StoreFileRow)
@@ -221,7 +225,7 @@ class Catalog:
         return [row.owner for row in self._database.rows("find files to read", query)]
 
     def waiting_of_owner(self, owner: str) -> list[tuple[str, str]]:
-        """(store, file) of what is to be read of an owner, oldest first."""
+        """Return (store, file) of an owner's files to read, oldest first."""
         query = (
             select(col(StoreFileRow.store_id), col(StoreFileRow.file_id))
             .join(col(StoreFileRow.store))
@@ -231,17 +235,20 @@ class Catalog:
         return [(row.store_id, row.file_id) for row in self._database.rows("find files to read", query)]
 
     def waiting_of_store(self, store_id: str) -> set[str]:
-        """Files of a store that are to be read."""
+        """Return the files of a store that are to be read."""
         query = select(col(StoreFileRow.file_id)).where(col(StoreFileRow.store_id) == store_id, WAITS)
         return {row.file_id for row in self._database.rows("find files to read", query)}
 
     def keep_claim(self, store_id: str, file_id: str, seconds: float) -> bool:
-        """Extends the claim on a file; False when the file is gone."""
+        """Extend the claim on a file; return False if the file is gone."""
         return self.change_store_file(store_id, file_id, {"claimed_until": time.time() + seconds})
 
 
 def next_version(store_id: str) -> Update:
-    """Counts a change of a store's files. It comes first in a transaction, so that writers wait for each other."""
+    """Return the statement that counts a change of a store's files.
+
+    It runs first, so that writers wait for each other.
+    """
     return update(StoreRow).where(col(StoreRow.store_id) == store_id).values(version=col(StoreRow.version) + 1)
 
 
@@ -253,7 +260,7 @@ def is_file(store_id: str, file_id: str) -> tuple[ColumnElement[bool], ...]:
 def new_row(
     store_id: str, file: Addition, default: StaticChunking, batch_id: str | None, now: float
 ) -> dict[str, object]:
-    """The columns of a file that is to be read."""
+    """Return the columns of a file to read."""
     return {
         "store_id": store_id,
         "file_id": file.file_id,
@@ -281,7 +288,7 @@ def store_file_of(row: Row[Any]) -> StoreFile:
 
 
 def with_counts(connection: Connection, rows: Sequence[Row[Any]]) -> list[VectorStore]:
-    """Stores of rows, with what they hold."""
+    """Return the stores of rows, with their numbers of files and bytes."""
     ids = [row.store_id for row in rows]
     query = (
         select(

@@ -1,4 +1,4 @@
-"""Chunks of documents in SQL, by the keys that indexes know them by."""
+"""Chunks of documents in SQL, by the keys that indexes use."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from coe.retrieval.stores.store_records import Chunk, FileStatus, pairs_of
 from coe.retrieval.types import KeyArray
 
 ID_BATCH = 500
-"""Ids in one statement, well below the databases' limits on parameters."""
+"""Number of ids in one statement, well below the databases' limits on parameters."""
 
 
 class ChunkTable:
-    """Calls block, and any number of threads may make them. All raise StoreError."""
+    """The chunks in a database. Methods block, raise StoreError, and are safe in any number of threads."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def replace(self, store_id: str, file_id: str, texts: Iterable[str]) -> tuple[KeyArray, KeyArray]:
-        """The chunks of a file in place of those that an earlier try left: keys of the new and of the old ones."""
+        """Write the chunks of a file in place of those of an earlier attempt; return the new and the old keys."""
         is_its = and_(col(ChunkRow.store_id) == store_id, col(ChunkRow.file_id) == file_id)
         rows = (
             {"store_id": store_id, "file_id": file_id, "position": position, "text": text}
@@ -47,7 +47,7 @@ class ChunkTable:
         return np.array(new, dtype=np.int64), np.array(old, dtype=np.int64)
 
     def keys(self, store_id: str, file_ids: Sequence[str]) -> KeyArray:
-        """Keys of all chunks of some files, ascending."""
+        """Return the keys of all chunks of some files, ascending."""
         found: list[int] = []
         with self._database.transaction("find chunks") as connection:
             for ids in in_parts(file_ids, ID_BATCH):
@@ -58,7 +58,7 @@ class ChunkTable:
         return np.sort(np.array(found, dtype=np.int64))
 
     def shown(self, store_id: str, keys: Sequence[int]) -> dict[int, Chunk]:
-        """The chunks of keys, those of files that are completely read; others are left out."""
+        """Return the chunks by key, without those of files that are not completely read."""
         query = (
             select(ChunkRow, col(FileRow.filename), col(StoreFileRow.attributes_json))
             .select_from(ChunkRow)
@@ -74,12 +74,12 @@ class ChunkTable:
         return found
 
     def texts_of_file(self, store_id: str, file_id: str) -> list[str]:
-        """The chunks of a file in order."""
+        """Return the chunks of a file in order."""
         query = select(col(ChunkRow.text)).where(col(ChunkRow.store_id) == store_id, col(ChunkRow.file_id) == file_id)
         return [row.text for row in self._database.rows("read chunks", query.order_by(col(ChunkRow.position)))]
 
     def texts_of(self, keys: Sequence[int]) -> dict[int, str]:
-        """Texts by key; those of chunks that are gone are left out."""
+        """Return texts by key, without those of deleted chunks."""
         found: dict[int, str] = {}
         with self._database.transaction("read chunks") as connection:
             for some in in_parts(keys, ID_BATCH):
@@ -88,12 +88,12 @@ class ChunkTable:
         return found
 
     def all_keys(self, store_id: str) -> KeyArray:
-        """Keys of a whole store, in order."""
+        """Return the keys of a store, ascending."""
         query = select(col(ChunkRow.key)).where(col(ChunkRow.store_id) == store_id).order_by(col(ChunkRow.key))
         return np.array([row.key for row in self._database.rows("find chunks", query)], dtype=np.int64)
 
     def texts(self, store_id: str) -> tuple[KeyArray, list[str]]:
-        """Keys and texts of a whole store, by key."""
+        """Return the keys and texts of a store, by key."""
         query = (
             select(col(ChunkRow.key), col(ChunkRow.text))
             .where(col(ChunkRow.store_id) == store_id)
@@ -103,14 +103,14 @@ class ChunkTable:
         return np.array([row.key for row in rows], dtype=np.int64), [row.text for row in rows]
 
     def count_read(self, store_id: str) -> int:
-        """Number of chunks of files that are completely read."""
+        """Return the number of chunks of completely read files."""
         is_read = col(StoreFileRow.status) == FileStatus.COMPLETED.value
         query = select(func.count()).select_from(ChunkRow).join(col(ChunkRow.store_file))
         (row,) = self._database.rows("count chunks", query.where(col(ChunkRow.store_id) == store_id, is_read))
         return int(row[0])
 
     def stamp(self, store_id: str) -> tuple[int, int]:
-        """Number of chunks and the largest key: changes with every change of a store's chunks."""
+        """Return the number of chunks and the largest key, which change with every change of a store's chunks."""
         query = select(func.count(), func.coalesce(func.max(col(ChunkRow.key)), 0)).where(
             col(ChunkRow.store_id) == store_id
         )
@@ -124,7 +124,7 @@ def chunk_of(row: Any) -> Chunk:
 
 
 def delete_chunks(connection: Connection, *which: ColumnElement[bool]) -> None:
-    """Delete chunks, and those of their vectors that are in this database."""
+    """Delete chunks, and their vectors in this database."""
     keys = select(col(ChunkRow.key)).where(*which)
     connection.execute(delete(VectorRow).where(col(VectorRow.key).in_(keys)))
     connection.execute(delete(ChunkRow).where(*which))

@@ -1,4 +1,4 @@
-"""OpenAI's chunking strategies, by which a client says how its files are cut."""
+"""OpenAI's chunking strategies, by which a client chooses how its files are cut."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class StaticChunking(Body):
 
 
 class AutoStrategy(Body):
-    """The gateway chooses."""
+    """The gateway's choice of chunk sizes."""
 
     type: Literal["auto"]
 
 
 class StaticStrategy(Body):
-    """The client chooses."""
+    """The client's choice of chunk sizes."""
 
     type: Literal["static"]
     static: StaticChunking

@@ -1,9 +1,9 @@
-"""Cutting a text into chunks of at most so many tokens, where a paragraph or a sentence ends if one does nearby.
+"""Chunks of a text with a limit on tokens, ended at a paragraph or a sentence if one ends nearby.
 
-Tokens are estimated without a tokenizer: a word counts one for each 6 characters begun, a sign one, a character of
-Chinese, Japanese or Korean one. On English text that is close to what sub-word vocabularies make of it (ours).
+Tokens are estimated without a tokenizer. A word counts one per 6 characters or part of them; a sign counts one, and so
+does a Chinese, Japanese or Korean character. On English text that is close to sub-word vocabularies (our choice).
 
-The process that reads files imports this module: standard library only.
+The process that reads files imports this module, so it uses only the standard library.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ EARLIEST_CUT = 0.6  # share of a chunk that is filled before it may end at a sen
 
 
 def count_tokens(text: str) -> int:
-    """Estimated tokens of a text."""
+    """Return the estimated tokens of a text."""
     if text.isascii() and text.isalnum():  # one word, as most texts here are
         return -(-len(text) // CHARS_PER_TOKEN)
     return sum(-(-len(piece) // CHARS_PER_TOKEN) for piece in PIECE.findall(text))
 
 
 class Words:
-    """Begin and end of the words of a text, and the tokens before each, in 12 bytes a word."""
+    """Start and end of the words of a text, and the tokens before each, in 12 bytes per word."""
 
     def __init__(self, text: str) -> None:
         self.starts, self.ends, self.before = array("I"), array("I"), array("I", [0])
@@ -41,9 +41,9 @@ class Words:
 
 
 def chunk_spans(text: str, max_tokens: int, overlap_tokens: int) -> Iterator[tuple[int, int]]:
-    """Begin and end of each chunk, in order; none for a text without words. Every word is in one.
+    """Yield start and end of each chunk, in order. Every word is in a chunk.
 
-    Neighbours share at most the overlap, and at most half of the first one: so the chunks together are at most twice
+    Neighbours share at most the overlap, and at most half of the first one. So the chunks together have at most twice
     the text, and the time is linear in it.
     """
     words = Words(text)
@@ -65,7 +65,7 @@ def chunk_spans(text: str, max_tokens: int, overlap_tokens: int) -> Iterator[tup
 
 
 def best_cut(text: str, words: Words, first: int, limit: int) -> int:
-    """The word that the next chunk begins with: after the last paragraph or else sentence that ends late enough."""
+    """Return the first word of the next chunk: after the last paragraph, else sentence, that ends late enough."""
     earliest = first + max(1, int((limit - first) * EARLIEST_CUT))
     sentence = None
     for cut in range(limit, earliest - 1, -1):

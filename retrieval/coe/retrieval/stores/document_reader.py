@@ -1,4 +1,4 @@
-"""Documents to chunks, each in a process of its own that can be ended, so that a hostile file harms only its owner."""
+"""A reader of documents into chunks, each in a process of its own, so that a hostile file harms only its owner."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ PROCESSES = 2  # so one slow file leaves a place for another owner's
 
 
 class ReaderDiedError(Exception):
-    """The process that reads documents was killed by another program; the file may not be the cause."""
+    """Another program killed the process that reads documents; the file may not be the cause."""
 
 
 @dataclass(frozen=True)
 class ReadingLimits:
-    """Of the reading of one document: seconds of processor and clock, and bytes of address space."""
+    """Limits for reading one document: CPU seconds, wall seconds and bytes of address space."""
 
     cpu_s: int
     wall_s: float
@@ -36,7 +36,7 @@ class ReadingLimits:
 
 @dataclass(frozen=True)
 class ChunkFile:
-    """Chunks on the disk, one after the other."""
+    """Chunks on disk, one after the other."""
 
     file: BinaryIO
 
@@ -46,12 +46,12 @@ class ChunkFile:
             yield self.file.read(int.from_bytes(length, "big")).decode()
 
     def text_bytes(self, count: int) -> int:
-        """Bytes of all texts, which are `count`."""
+        """Return the bytes of all texts, which are `count`."""
         return os.fstat(self.file.fileno()).st_size - count * LENGTH_BYTES
 
 
 class DocumentReader:
-    """Reads up to `PROCESSES` documents at once; later ones wait in order of arrival."""
+    """A reader of up to `PROCESSES` documents at once; later ones wait in order of arrival."""
 
     def __init__(self, limits: ReadingLimits) -> None:
         self._limits = limits
@@ -59,7 +59,7 @@ class DocumentReader:
 
     @contextlib.asynccontextmanager
     async def place(self) -> AsyncIterator[ReadingProcess]:
-        """Lends a place to read one document at to the block."""
+        """Wait for a free place, and yield a process to read one document."""
         async with self._places:
             # Files without a name, so that a gateway that is killed leaves nothing.
             with tempfile.TemporaryFile() as document, tempfile.TemporaryFile() as chunks:
@@ -68,20 +68,20 @@ class DocumentReader:
 
 @dataclass(frozen=True)
 class ReadingProcess:
-    """The process that reads one document from a file, and writes its chunks to another."""
+    """The process that reads one document from a file and writes its chunks to another."""
 
     limits: ReadingLimits
     document: BinaryIO
     chunks: BinaryIO
 
     async def read(self, filename: str, copy: Callable[[BinaryIO], int], strategy: StaticChunking) -> ChunkFile:
-        """The chunks of a document; they are on the disk until the place is given back.
+        """Return the chunks of a document, which are on disk until the place is returned.
 
         Args:
-            copy: writes the document out, called in a thread; returns 0 when it is gone.
+            copy: writes the document to a file, called in a thread; returns 0 if the document is gone.
 
         Raises:
-            UnreadableFileError: it holds no text, or takes more than the limits.
+            UnreadableFileError: it has no text, or exceeds the limits.
             ReaderDiedError: the process was killed.
         """
         if not await asyncio.to_thread(copy, self.document):
@@ -101,7 +101,7 @@ class ReadingProcess:
         return ChunkFile(self.chunks)
 
     async def _run(self, job: str) -> int:
-        """The exit code of the process, which has nothing of the gateway's environment. Raises UnreadableFileError."""
+        """Run the process without the gateway's environment and return its exit code; may raise UnreadableFileError."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-I", "-B", "-X", "utf8", "-c", PROGRAM, job),
             stdin=self.document,
@@ -122,7 +122,7 @@ class ReadingProcess:
             await process.wait()
 
     def _fault(self, code: int) -> Exception:
-        """The fault that the end of a process without chunks shows."""
+        """Return the error for a process that ended without chunks."""
         if code in (-signal.SIGKILL, -signal.SIGTERM):
             return ReaderDiedError()
         if code == REFUSED:

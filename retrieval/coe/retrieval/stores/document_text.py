@@ -1,6 +1,6 @@
 """The text of an uploaded file: PDF, HTML, Markdown and plain text.
 
-Parsers meet hostile files, so `read_text` runs in a process under limits only: see `reading_process`.
+Parsers meet hostile files, so `read_text` runs only in a process with limits: see `reading_process`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ BLANK_LINES = re.compile(r"\n[ \t\r\f\v]*(?:\n[ \t\r\f\v]*)+")
 MAX_PDF_PAGES = 5_000
 MAX_TEXT_CHARS = 50_000_000
 MAX_HTML_DEPTH = 2_000
-"""Open elements: libxml2 looks through all of them at the end of one that is not open."""
+"""Open elements: libxml2 searches all of them for the end of one that is not open."""
 FEED_CHARS = 1 << 16
 
 
 class UnreadableFileError(Exception):
-    """A file whose text cannot be had.
+    """A file whose text cannot be extracted.
 
     Args:
         code: OpenAI's: `unsupported_file` or `invalid_file`.
@@ -35,10 +35,10 @@ class UnreadableFileError(Exception):
 
 
 def read_text(filename: str, content: bytes) -> str:
-    """The text of a file; its kind follows from its first bytes, then from its name.
+    """Extract the text of a file, whose kind follows from its first bytes, then from its name.
 
     Raises:
-        UnreadableFileError: it is damaged, encrypted, of no supported kind, or holds no text.
+        UnreadableFileError: it is damaged, encrypted, of an unsupported kind, or has no text.
     """
     suffix = PurePath(filename).suffix.lower()
     if content[:1024].lstrip().startswith(b"%PDF-") or suffix == ".pdf":
@@ -57,7 +57,7 @@ def read_text(filename: str, content: bytes) -> str:
 
 
 def read_pdf(content: bytes) -> str:
-    """The text of every page, pages apart. Raises UnreadableFileError."""
+    """Extract the text of every page, separated by blank lines; may raise UnreadableFileError."""
     from pypdf import PdfReader
     from pypdf.errors import FileNotDecryptedError
 
@@ -83,7 +83,7 @@ def read_pdf(content: bytes) -> str:
 
 
 def read_html(markup: str) -> str:
-    """The visible text, a line for each block, after the title. Raises UnreadableFileError."""
+    """Extract the title and the visible text, one line per block; may raise UnreadableFileError."""
     from lxml.etree import HTMLParser, XMLSyntaxError
 
     parser = HTMLParser(target=VisibleText(), huge_tree=True)
@@ -98,7 +98,7 @@ def read_html(markup: str) -> str:
 
 
 class VisibleText:
-    """Takes a document from the parser piece by piece. No tree is kept, so neither depth nor number costs memory."""
+    """A parser target that collects visible text without a tree, so that deep or large documents cost no memory."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
@@ -147,7 +147,7 @@ class VisibleText:
 
 
 def decoded(content: bytes) -> str:
-    """Text in UTF-8, or in UTF-16 with a mark of its byte order. Raises UnreadableFileError."""
+    """Decode UTF-8, or UTF-16 with a byte order mark; raise UnreadableFileError for anything else."""
     is_utf16 = content[:2] in (b"\xff\xfe", b"\xfe\xff")
     try:
         text = content.decode("utf-16" if is_utf16 else "utf-8-sig")

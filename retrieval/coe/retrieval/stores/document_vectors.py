@@ -1,4 +1,4 @@
-"""The vectors of stores' chunks: an index per store and document space, and word indexes made when they are needed."""
+"""Vectors of stores' chunks: an index per store and document space, and word indexes built on demand."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from coe.router.types import FloatArray
 
 MAX_WORD_INDEXES = 32
 MAX_INDEXED_AT_ONCE = 1_000
-"""Chunks whose words are indexed in about a tenth of a second."""
+"""Number of chunks whose words are indexed in about a tenth of a second."""
 
 EMPTY: Ranking = (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
 
 
 @dataclass(frozen=True)
 class WordIndex:
-    """A word index with the keys of its rows, in order, and the state of the store it was made from."""
+    """A word index with the keys of its rows, sorted, and the stamp of the store at its build."""
 
     index: LexicalIndex
     keys: KeyArray
@@ -42,14 +42,14 @@ class WordIndex:
 
 
 class StaleWordsError(Exception):
-    """A store has changed, and is too large to make the index of its words while others wait."""
+    """A changed store that is too large to index its words while other requests wait."""
 
 
 class DocumentVectors:
-    """Calls block, and any number of threads may make them.
+    """The vectors of all stores. Methods block and are safe in any number of threads.
 
     Args:
-        open_indexes: the indexes of one document space, by a name for its folder or table.
+        open_indexes: opens the indexes of one document space, by a name for its folder or table.
     """
 
     def __init__(
@@ -78,11 +78,11 @@ class DocumentVectors:
         return tuple(self._encoders)
 
     def index(self, store_id: str, space: str) -> VectorIndex:
-        """Raises VectorSpaceError when it was filled by another encoder, StoreError."""
+        """Return a store's index; may raise StoreError, or VectorSpaceError if another encoder filled it."""
         return self._indexes[space].open(store_id)
 
     def add(self, store_id: str, space: str, keys: KeyArray) -> None:
-        """Encodes the chunks of these keys for a space and adds them, in one go: give a few at a time."""
+        """Encode the chunks of these keys for a space and add them, at once: pass a few at a time."""
         texts = self._chunks.texts_of(keys.tolist())
         left = np.array(list(texts), dtype=np.int64)
         if len(left):
@@ -94,7 +94,7 @@ class DocumentVectors:
                 self.index(store_id, space).remove(keys)
 
     def drop(self, store_id: str) -> None:
-        """Deletes every index of a store."""
+        """Delete every index of a store."""
         for indexes in self._indexes.values():
             indexes.drop(store_id)
         self._complete.discard(store_id)
@@ -103,16 +103,18 @@ class DocumentVectors:
                 del self._words[key]
 
     def behind(self, store_id: str) -> list[str]:
-        """Spaces that lack vectors of a store: an expert came later, or an index is lost."""
+        """Return the spaces that lack vectors of a store, because an expert is new or an index was lost."""
         return [space for space in self._encoders if not self.is_complete(store_id, space)]
 
     def bytes_of(self, count: int) -> int:
-        """Bytes of the vectors of so many chunks, in half precision."""
+        """Return the bytes of the vectors of `count` chunks, in half precision."""
         return count * sum(2 * expert.dim for expert in self._encoders.values())
 
     def is_complete(self, store_id: str, space: str) -> bool:
-        """Returns True when a space has every chunk that base has, and base all that are completely read: these are
-        counted first, and no more once base had them. Files being read differ by a batch or so."""
+        """Return whether a space has every chunk that base has, and base all chunks of completely read files.
+
+        The latter is counted until it was true once. Files that are being read may differ by a batch.
+        """
         base = self.index(store_id, self.base_space)
         if store_id not in self._complete:
             read = self._chunks.count_read(store_id)
@@ -122,7 +124,7 @@ class DocumentVectors:
         return space == self.base_space or len(self.index(store_id, space)) >= len(base)
 
     def can_search(self, store_id: str, expert: str) -> bool:
-        """Returns True when an expert has an index of a store's documents."""
+        """Return whether an expert has a complete index of a store's documents."""
         chosen = self._experts[expert]
         return isinstance(chosen, LexicalExpert) or self.is_complete(store_id, chosen.space)
 
@@ -138,15 +140,15 @@ class DocumentVectors:
         enough: int,
         may_take_long: bool,
     ) -> Ranking:
-        """The best chunks by one expert.
+        """Return the best chunks by one expert.
 
         Args:
             vector: (d,) by that expert; None for one that searches by words.
-            among: only these keys; None means all.
-            enough: as of `VectorIndex.search`.
+            among: only these keys; None for all.
+            enough: as in `VectorIndex.search`.
 
         Raises:
-            StaleWordsError: the index of words has to be made again first, and it may not take long.
+            StaleWordsError: the word index must be rebuilt first, and `may_take_long` is false.
         """
         expert = self._experts[name]
         if isinstance(expert, LexicalExpert):
@@ -156,9 +158,9 @@ class DocumentVectors:
         return self.index(store_id, expert.space).search(vector, limit, among, enough)
 
     def evidence(self, store_id: str, name: str, text: str, keys: KeyArray) -> FloatArray:
-        """(k, `EVIDENCE`) of chunks by an expert over words; 0 of those that came or went since they were found.
+        """Return the features (k, `EVIDENCE`) of chunks by an expert over words; 0 for chunks outside its index.
 
-        Asks the index that the search of a moment ago has left, without looking again whether the store changed.
+        It uses the index of the search just before, without another check for changes of the store.
         """
         expert = self._experts[name]
         assert isinstance(expert, LexicalExpert)
@@ -174,7 +176,7 @@ class DocumentVectors:
             indexes.close()
 
     def _word_index(self, store_id: str, expert: LexicalExpert, *, may_take_long: bool) -> WordIndex:
-        """The index of a store's words as its chunks are now, made again after a change. Raises StaleWordsError."""
+        """Return the current word index of a store, rebuilt after a change; may raise StaleWordsError."""
         place, stamp = (store_id, expert.name), self._chunks.stamp(store_id)
         held = self._words.get(place)
         if held is not None and held.stamp == stamp:
@@ -192,7 +194,7 @@ class DocumentVectors:
 
 
 def by_words(words: WordIndex, text: str, limit: int, among: KeyArray | None) -> Ranking:
-    """The best chunks by their words. BM25 scores have no bound, so they are given relative to the best."""
+    """Return the best chunks by their words, with scores relative to the best, because BM25 has no bound."""
     if not len(words.keys):
         return EMPTY
     rows, scores = words.index.search(text, limit, None if among is None else is_among(words.keys, among))
@@ -200,7 +202,7 @@ def by_words(words: WordIndex, text: str, limit: int, among: KeyArray | None) ->
 
 
 def dense_first_base(experts: Mapping[str, RetrievalExpert]) -> list[DenseExpert]:
-    """One dense expert per document space: base's first."""
+    """Return one dense expert per document space, base's first."""
     dense = [expert for expert in (experts[BASE], *experts.values()) if isinstance(expert, DenseExpert)]
     seen: dict[str, DenseExpert] = {}
     for expert in dense:
@@ -209,5 +211,5 @@ def dense_first_base(experts: Mapping[str, RetrievalExpert]) -> list[DenseExpert
 
 
 def index_name(space: str, base_space: str) -> str:
-    """Base's indexes have one name whatever the encoder, so that another base is noticed and refused."""
+    """Return the name of a space's indexes. Base's name is fixed, so that another base is detected and rejected."""
     return "base" if space == base_space else space[:16]

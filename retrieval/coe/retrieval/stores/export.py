@@ -1,6 +1,8 @@
-"""Vector stores and what people did with their searches, as collections in BEIR layout: what `coe retrieval train`,
-`coe retrieval pilots` and `coe retrain` read. A document that was opened or cited is relevant to the query that found
-it."""
+"""Vector stores and the feedback on their searches as collections in BEIR layout.
+
+`coe retrieval train`, `coe retrieval pilots` and `coe retrain` read them. A document that was opened or cited is
+relevant to the query that found it.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ from coe.retrieval.stores.chunk_table import ChunkTable
 
 DEV_PERCENT = 20
 RELEVANT = 0.5
-"""Feedback of at least this makes a document relevant."""
+"""Feedback value, in [0, 1], from which a document is relevant."""
 
 WITHOUT_TEXT = "searches whose text was not kept: log.privacy is not text"
 GONE = "judgements of documents that are no longer in their store"
@@ -36,11 +38,11 @@ USELESS = "queries for which no document was useful"
 
 @dataclass
 class Exported:
-    """Feedback on the documents that searches of one store showed, and counts of what was written of it.
+    """Feedback on the documents that searches of one store showed, and counts of the export.
 
-    `said`: text of a query -> document id -> the best that was said of it. Texts that differ in case and spaces alone
-    are one query, under the one that came first. `queries` are by split, and `left_out` by reason; `documents` is 0
-    where no query is left.
+    `said` maps a query's text to its documents and their best feedback. Texts that differ only in case and spaces are
+    one query, under the first text. `queries` are by split and `left_out` by reason; `documents` is 0 if no query is
+    left.
     """
 
     said: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -62,14 +64,15 @@ class Exported:
 def export_all(
     database: Database, folder: Path, since: float = 0.0, unheard: Collection[str] = ()
 ) -> dict[str, Exported]:
-    """Every store whose searches have feedback, by id; each with usable feedback as a folder of that name.
+    """Export every store whose searches have usable feedback, each into a folder of its id; return the counts by id.
 
     Args:
         since: Unix seconds; older searches are not read.
-        unheard: ids of keys whose feedback counts for nothing.
+        unheard: ids of keys whose feedback is ignored.
 
     Raises:
-        DataError: the folder is not empty. StoreError: the database cannot be read.
+        DataError: the folder is not empty.
+        StoreError: the database cannot be read.
     """
     if folder.exists() and any(folder.iterdir()):
         raise DataError(f"{folder}: is not empty; name a new folder")
@@ -84,7 +87,7 @@ def export_all(
 
 
 def write_collection(database: Database, store_id: str, exported: Exported, folder: Path) -> None:
-    """Writes one store; nothing where no query is left."""
+    """Write one store; nothing if no query is left."""
     files = files_of(database, store_id)
     relevant = relevant_documents(exported, document_ids(database, store_id, files))
     if not relevant:
@@ -99,7 +102,7 @@ def write_collection(database: Database, store_id: str, exported: Exported, fold
 
 
 def files_of(database: Database, store_id: str) -> list[str]:
-    """Ids of the files of a store; none where it is gone."""
+    """Return the ids of a store's files; none if it is gone."""
     query = (
         select(col(StoreFileRow.file_id))
         .where(col(StoreFileRow.store_id) == store_id)
@@ -109,14 +112,14 @@ def files_of(database: Database, store_id: str) -> list[str]:
 
 
 def document_ids(database: Database, store_id: str, files: list[str]) -> set[str]:
-    """Ids of the chunks of those files."""
+    """Return the ids of the chunks of those files."""
     query = select(col(ChunkRow.file_id), col(ChunkRow.position)).where(col(ChunkRow.store_id) == store_id)
     kept = set(files)
     return {f"{row.file_id}#{row.position}" for row in database.rows("read chunks", query) if row.file_id in kept}
 
 
 def relevant_documents(exported: Exported, known: set[str]) -> dict[str, list[str]]:
-    """Text of a query -> its relevant documents, without those that are no longer in the store, which are counted."""
+    """Return the relevant documents by query text, and count those that are no longer in the store."""
     found: dict[str, list[str]] = {}
     for text, said in sorted(exported.said.items()):
         relevant = sorted(each for each, value in said.items() if value >= RELEVANT and each in known)
@@ -127,7 +130,7 @@ def relevant_documents(exported: Exported, known: set[str]) -> dict[str, list[st
 
 
 def write_judgements(folder: Path, relevant: dict[str, list[str]], exported: Exported) -> None:
-    """Queries and their relevant documents; a query stays in its split, whatever is asked beside it."""
+    """Write queries and their relevant documents; the split depends only on the query's text."""
     lines: dict[str, list[str]] = {"train": [], "dev": []}
     with (folder / "queries.jsonl").open("wb") as file:
         for text, documents in relevant.items():

@@ -1,4 +1,4 @@
-"""Uploaded files in SQL, for vector stores and batches. What another owner uploaded is not there."""
+"""Uploaded files in SQL, for vector stores and batches. Files of another owner are not found."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Files:
     """The files of a database. Coroutines work off the event loop, other methods block; all raise StoreError.
 
     Args:
-        incoming: folder of uploads while they arrive; made here.
+        incoming: folder of uploads in progress; it is created.
     """
 
     def __init__(self, database: Database, incoming: Path) -> None:
@@ -38,32 +38,32 @@ class Files:
         incoming.mkdir(parents=True, exist_ok=True)
 
     async def upload(self, owner: str, filename: str, purpose: str, content: BinaryIO, size_bytes: int) -> FileRow:
-        """Keeps a file, one at a time: SQLite has one writer, and others wait for it."""
+        """Store a file, one at a time: SQLite has one writer, which delays others."""
         file = new_file(owner, filename, purpose, size_bytes)
         async with self._keeping:
             await asyncio.to_thread(self._put, file, content)
         return file
 
     async def file(self, owner: str, file_id: str) -> FileRow:
-        """Raises RequestError 404, also for a file of another owner."""
+        """Return a file; raise RequestError 404 if the owner has none of this id."""
         file = await asyncio.to_thread(self.find, owner, file_id)
         if file is None:
             raise not_found("file", file_id, "file_id")
         return file
 
     async def delete(self, owner: str, file_id: str) -> None:
-        """Deletes a file that is in no vector store. Raises RequestError 404."""
+        """Delete a file that is in no vector store; raise RequestError 404 if there is none."""
         await self.file(owner, file_id)
         await asyncio.to_thread(self._delete, owner, file_id)
 
     async def read(self, file_id: str) -> AsyncIterator[bytes]:
-        """The bytes of a file, a part at a time. Check its owner before."""
+        """Yield a file in parts; the caller has checked its owner."""
         parts = self.parts(file_id)
         while part := await asyncio.to_thread(next, parts, b""):
             yield part
 
     def parts(self, file_id: str) -> Iterator[bytes]:
-        """The bytes of a file in parts of `PART_BYTES`; none when it is gone. Check its owner before."""
+        """Yield a file in parts of `PART_BYTES`, none if it is gone; the caller has checked its owner."""
         for number in count():
             query = select(col(FilePartRow.content)).where(
                 col(FilePartRow.file_id) == file_id, col(FilePartRow.number) == number
@@ -74,7 +74,7 @@ class Files:
             yield found[0].content
 
     def copy(self, file_id: str, out: BinaryIO) -> int:
-        """Writes a file out part by part: the number of bytes, 0 when it is gone. Check its owner before."""
+        """Copy a file in parts and return its bytes, 0 if it is gone; the caller has checked its owner."""
         out.writelines(self.parts(file_id))
         return out.tell()
 
@@ -83,7 +83,7 @@ class Files:
         return next((FileRow(**row._mapping) for row in self.database.rows("read a file", query)), None)
 
     def page(self, owner: str, page: Page, purpose: str | None = None) -> list[FileRow]:
-        """At most one more than the page holds, so that the caller sees whether more follow."""
+        """Return a page of files and one more, which shows that others follow."""
         query = select(FileRow).where(col(FileRow.owner) == owner)
         if purpose is not None:
             query = query.where(col(FileRow.purpose) == purpose)
@@ -107,7 +107,7 @@ class Files:
 
 
 def insert_file(connection: Connection, file: FileRow, content: BinaryIO) -> None:
-    """Adds a file with its bytes, read to their end; one part of them is in memory at a time."""
+    """Insert a file and its bytes up to their end, with one part in memory at a time."""
     connection.execute(insert(FileRow).values(**file.model_dump()))
     for number, part in enumerate(iter(partial(content.read, PART_BYTES), b"")):
         connection.execute(insert(FilePartRow).values(file_id=file.file_id, number=number, content=part))

@@ -20,7 +20,7 @@ ORDERS: Mapping[str, Callable[[float, float], bool]] = {"gt": gt, "gte": ge, "lt
 
 
 class Comparison(Body):
-    """One attribute against a value. A file without that attribute matches `ne` and `nin` only."""
+    """A comparison of one attribute with a value. A file without the attribute matches only `ne` and `nin`."""
 
     type: Literal["eq", "ne", "gt", "gte", "lt", "lte", "in", "nin"]
     key: str = Field(min_length=1, max_length=64)
@@ -28,7 +28,7 @@ class Comparison(Body):
 
 
 class Compound(Body):
-    """All of the filters, or one of them."""
+    """A conjunction or disjunction of filters."""
 
     type: Literal["and", "or"]
     filters: tuple[Filter, ...] = Field(min_length=1, max_length=MAX_FILTERS, fail_fast=True)
@@ -38,7 +38,7 @@ Filter = Annotated[Comparison | Compound, Field(discriminator="type")]
 
 
 def fault_of(condition: Filter, depth: int = 1) -> str | None:
-    """The fault of a filter beyond its shape, or None."""
+    """Return the fault of a filter beyond its shape, or None."""
     if depth > MAX_DEPTH:
         return f"filters are nested more than {MAX_DEPTH} deep"
     if isinstance(condition, Compound):
@@ -55,7 +55,7 @@ def fault_of(condition: Filter, depth: int = 1) -> str | None:
 
 
 def matches(condition: Filter, attributes: Attributes) -> bool:
-    """Returns True when a file with those attributes passes."""
+    """Return whether a file with those attributes passes."""
     if isinstance(condition, Compound):
         verdicts = (matches(each, attributes) for each in condition.filters)
         return all(verdicts) if condition.type == "and" else any(verdicts)
@@ -69,7 +69,7 @@ def matches(condition: Filter, attributes: Attributes) -> bool:
 
 
 def is_same(held: object, value: object) -> bool:
-    """Equal, and of one kind: true is not 1."""
+    """Return whether values are equal and of one kind: true is not 1."""
     return held == value and isinstance(held, bool) == isinstance(value, bool)
 
 

@@ -1,8 +1,8 @@
-"""Reading files into stores, behind the requests: each owner's one after the other, and owners in parallel.
+"""The background reading of files into stores: one owner's files in sequence, owners in parallel.
 
-Files to read are in the database, so after a gateway dies its next start continues, or another gateway does. Attempts
-are counted there before they begin: a file whose reading ended several gateways fails. A file is `completed` only when
-its chunks are in SQL and its vectors in every index; a search shows no others.
+Files to read are in the database, so another gateway, or the next start, continues after a gateway dies. Attempts are
+counted there before they begin, so that a file that ended several gateways fails. A file is `completed` only when its
+chunks are in SQL and its vectors in every index; a search shows no others.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ logger = logging.getLogger(__name__)
 
 
 class AbandonedError(Exception):
-    """The file was taken out of the store while it was read."""
+    """The file was removed from the store during reading."""
 
 
 class Ingestion:
-    """Start and close it on the event loop. Vectors are computed in `threads`, a few chunks at a time by owner."""
+    """The tasks that read files, started and closed on the event loop; `threads` compute vectors, a few chunks at a time."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Ingestion:
         self._in_hand: set[tuple[str, str]] = set()
 
     def start(self) -> None:
-        """Continues with the files that an earlier process left. Call it on the event loop."""
+        """Continue with the files that an earlier process left. Call it on the event loop."""
         self._tasks = [
             asyncio.create_task(self._run(), name="retrieval-ingestion"),
             asyncio.create_task(self._backfill(), name="retrieval-backfill"),
@@ -75,7 +75,7 @@ class Ingestion:
         ]
 
     async def aclose(self) -> None:
-        """Ends what is read; it is read again at the next start."""
+        """Stop reading; the next start reads unfinished files again."""
         for task in (*self._tasks, *self._owners.values()):
             await stop_task(task)
         for store_id, file_id in self._in_hand:
@@ -83,12 +83,12 @@ class Ingestion:
                 await asyncio.to_thread(self._catalog.give_back, store_id, file_id)
 
     def wake(self) -> None:
-        """Says that there is something to read."""
+        """Report that there is a file to read."""
         self._wakes += 1
         self._has_work.set()
 
     async def until_read(self, store_id: str, file_ids: set[str]) -> None:
-        """Returns once none of these files waits, or after `WAIT_S`. Raises StoreError."""
+        """Wait until none of these files waits, at most `WAIT_S`; may raise StoreError."""
         deadline_s = time.monotonic() + WAIT_S
         while time.monotonic() < deadline_s:
             async with self._has_finished:
@@ -114,7 +114,7 @@ class Ingestion:
             await happens(self._has_work, LOOK_EVERY_S)
 
     async def _read_of(self, owner: str) -> None:
-        """Reads an owner's files until none is left that can be read now."""
+        """Read an owner's files until none is left that can be read now."""
         try:
             is_new = True
             while is_new:
@@ -132,13 +132,13 @@ class Ingestion:
             del self._owners[owner]
 
     def _say_why(self, error: StoreError) -> None:
-        """Logs once that files wait, until none does."""
+        """Log once why files wait, until none does."""
         if not self._waits:
             logger.warning("retrieval: files wait, because %s", error)
         self._waits = True
 
     async def _keep_claims(self) -> None:
-        """Extends the claims of this process."""
+        """Extend the claims of this process."""
         while True:
             await asyncio.sleep(CLAIM_S / 3)
             for store_id, file_id in tuple(self._in_hand):
@@ -146,9 +146,9 @@ class Ingestion:
                     await asyncio.to_thread(self._catalog.keep_claim, store_id, file_id, CLAIM_S)
 
     async def _backfill(self) -> None:
-        """Encodes what spaces lack: an expert may have come later, an index may be lost.
+        """Encode the chunks that spaces lack, because an expert is new or an index was lost.
 
-        A store of another base stays as it is: it cannot be searched before that one is back.
+        A store of another base stays unchanged, and cannot be searched until that base is back.
         """
         try:
             for store_id, owner in await asyncio.to_thread(self._catalog.stores_in, self._vectors.base_space):
@@ -162,13 +162,13 @@ class Ingestion:
             logger.warning("retrieval: some experts cannot search every store, because %s", error)
 
     def _tidy(self) -> None:
-        """Deletes stores past their time."""
+        """Delete expired stores."""
         for store_id in self._catalog.expired_stores():
             self._catalog.delete_store(store_id)
             self._vectors.drop(store_id)
 
     async def _read(self, owner: str, store_id: str, file_id: str) -> bool:
-        """Makes one attempt at a file; False when that has to wait. Raises StoreError."""
+        """Make one attempt at a file; return False if the file has to wait. May raise StoreError."""
         name, keys = (store_id, file_id), NO_KEYS
         try:
             async with self._reader.place() as process:
@@ -199,10 +199,10 @@ class Ingestion:
         return True
 
     async def _claimed(self, store_id: str, file_id: str) -> StoreFile | None:
-        """A file that is this process's to read, the attempt counted; None when it is not.
+        """Claim a file and count the attempt; return None if the file is not free.
 
         Raises:
-            UnreadableFileError: too many attempts have ended without an end.
+            UnreadableFileError: too many attempts ended with their gateway.
         """
         file = await asyncio.to_thread(self._catalog.store_file, store_id, file_id)
         if file is None or not (attempt := await asyncio.to_thread(self._catalog.claim, store_id, file_id, CLAIM_S)):
@@ -217,7 +217,7 @@ class Ingestion:
         return file
 
     async def _cut(self, file: StoreFile, process: ReadingProcess) -> tuple[KeyArray, int]:
-        """The file's chunks to SQL: their keys and the bytes of their texts."""
+        """Write the file's chunks to SQL; return their keys and the bytes of their texts."""
         strategy = StaticChunking.model_validate_json(file.strategy)
         chunks = await process.read(file.filename, partial(self._catalog.files.copy, file.file_id), strategy)
         new, old = await asyncio.to_thread(self._chunks.replace, file.store_id, file.file_id, chunks)
@@ -225,7 +225,7 @@ class Ingestion:
         return new, chunks.text_bytes(len(new))
 
     async def _encode(self, owner: str, file: StoreFile, keys: KeyArray) -> None:
-        """Vectors of chunks to the indexes of every space. Raises AbandonedError."""
+        """Write the vectors of chunks to the indexes of every space; may raise AbandonedError."""
         size = StaticChunking.model_validate_json(file.strategy).max_chunk_size_tokens * CHARS_PER_TOKEN
         for some in parts(keys, max(1, min(PIECE_TEXTS, PIECE_CHARS // size))):
             for space in self._vectors.spaces:
@@ -235,7 +235,7 @@ class Ingestion:
                 raise AbandonedError
 
     def _forget(self, store_id: str, keys: KeyArray) -> None:
-        """Removes what was added of a file that is no longer in the store, or whose store is gone."""
+        """Remove what was added of a file that has left the store, or whose store is gone."""
         if self._catalog.store(store_id, None) is None:
             self._vectors.drop(store_id)
         else:

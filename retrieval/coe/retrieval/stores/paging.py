@@ -1,4 +1,4 @@
-"""Pages of a list: rows after or before one of them, in the order of their time and then of their id."""
+"""Pages of a list: rows after or before a given one, ordered by time and then by id."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Page:
 
 
 def paged(connection: Connection, query: Select[Any], at: Mapped[float], name: Mapped[str], page: Page) -> Select[Any]:
-    """The rows of a page and one more; rows before a given one are taken backwards from it."""
+    """Return the query for a page and one more row; rows before a cursor are read backwards from it."""
     is_ascending = page.is_ascending != page.is_backwards
     cursor = page.before if page.is_backwards else page.after
     place = tuple_(at, name)
@@ -43,5 +43,5 @@ def paged(connection: Connection, query: Select[Any], at: Mapped[float], name: M
 
 
 def in_order(items: list[T], page: Page) -> list[T]:
-    """Rows taken backwards, turned round; the one too many stays at the end."""
+    """Return rows in page order: a backward page is reversed, and the extra row stays last."""
     return [*reversed(items[: page.limit]), *items[page.limit :]] if page.is_backwards else items

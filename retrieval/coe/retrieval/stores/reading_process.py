@@ -25,7 +25,7 @@ NICENESS = 10  # requests come first
 
 
 def main() -> None:
-    """Reads one document, under limits: an end at the clock is the gateway's to bring."""
+    """Read one document under limits; the gateway enforces the wall clock."""
     job = json.loads(sys.argv[1])
     die_with(job["parent_pid"])
     os.nice(NICENESS)
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def set_limits(cpu_s: int, memory_bytes: int) -> None:
-    """Limits of this process."""
+    """Limit this process."""
     limit(resource.RLIMIT_CPU, cpu_s, cpu_s + 1)  # the first ends it by a signal of its own, the second by SIGKILL
     limit(resource.RLIMIT_FSIZE, MAX_OUTPUT_BYTES, MAX_OUTPUT_BYTES)
     limit(resource.RLIMIT_NOFILE, MAX_OPEN_FILES, MAX_OPEN_FILES)
@@ -59,7 +59,7 @@ def set_limits(cpu_s: int, memory_bytes: int) -> None:
 
 
 def write_chunks(out: BinaryIO, text: str, max_tokens: int, overlap_tokens: int) -> None:
-    """Raises UnreadableFileError when there are too many, OSError when they are too long."""
+    """Write the chunks; raise UnreadableFileError if there are too many, OSError if they are too long."""
     for number, (start, end) in enumerate(chunk_spans(text, max_tokens, overlap_tokens), start=1):
         if number > MAX_CHUNKS:
             raise UnreadableFileError(

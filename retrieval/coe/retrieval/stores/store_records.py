@@ -1,4 +1,4 @@
-"""Files, stores and chunks as the catalog hands them out."""
+"""Files, stores and chunks as the catalog returns them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class FileStatus(StrEnum):
-    """Progress of a file of a store."""
+    """The progress of a file in a store."""
 
     IN_PROGRESS = "in_progress"
     COMPLETED = "completed"
@@ -68,7 +68,7 @@ class StoreFile:
 
 @dataclass(frozen=True)
 class Addition:
-    """A file that is to be put into a store. `chunking` None leaves it to the gateway."""
+    """A file to add to a store. `chunking` None leaves the choice to the gateway."""
 
     file_id: str
     attributes: Mapping[str, Scalar] = field(default_factory=dict)
@@ -88,12 +88,12 @@ class Chunk:
 
     @property
     def document_id(self) -> str:
-        """The id by which feedback names it."""
+        """The id that feedback uses for it."""
         return f"{self.file_id}#{self.position}"
 
 
 def pairs_of(text: str, whose: str) -> dict[str, Any]:
-    """Metadata or attributes as a row has them; none, with a warning, of a damaged row, so that it hides no others."""
+    """Parse metadata or attributes of a row; a damaged row yields none, with a warning, so that it hides no others."""
     with contextlib.suppress(JsonError):
         pairs = from_json(text)
         if isinstance(pairs, dict):

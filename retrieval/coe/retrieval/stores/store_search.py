@@ -1,4 +1,4 @@
-"""Searching one vector store: choose experts per query, filter, search, fuse, and look the chunks up."""
+"""The search of one vector store: choose experts per query, filter, search, fuse, and look the chunks up."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from coe.router.section import AUTO
 from coe.router.types import FloatArray
 
 FILTERS = 64
-"""Filters whose chunks are kept: of a store with 100,000 chunks up to 800 kB each."""
+"""Number of filters whose chunks are cached, each up to 800 kB for a store with 100,000 chunks."""
 
 SPARE = 20
-"""Chunks asked for beyond the limit, in place of those whose file is still being read. A filter leaves these out."""
+"""Chunks requested beyond the limit, to replace those of files still being read. A filter excludes these already."""
 
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """A search. `score_threshold` None keeps all; `may_take_long` where no caller waits for the thread."""
+    """A search. `score_threshold` None keeps all hits; `may_take_long` is for a search that delays no other request."""
 
     queries: tuple[str, ...]
     limit: int
@@ -51,7 +51,7 @@ class SearchRequest:
 
 @dataclass(frozen=True)
 class Found:
-    """A chunk with its score: a cosine, or a weighted sum in [0, 1] where rankings were fused."""
+    """A chunk with its score: a cosine, or a weighted sum in [0, 1] if rankings were fused."""
 
     chunk: Chunk
     score: float
@@ -59,25 +59,25 @@ class Found:
 
 @dataclass(frozen=True)
 class SearchAnswer:
-    """Chunks of all queries, best first, and the decision on each query."""
+    """The chunks of all queries, best first, and the decision on each query."""
 
     routed: RoutedQueries
     found: tuple[Found, ...]
 
 
 class StoreSearch:
-    """Calls block, and any number of threads may make them."""
+    """The search of vector stores. Methods block and are safe in any number of threads."""
 
     def __init__(self, routing: QueryRouting, catalog: Catalog, chunks: ChunkTable, vectors: DocumentVectors) -> None:
         self._routing, self._catalog, self._chunks, self._vectors = routing, catalog, chunks, vectors
         self._left: dict[tuple[str, int, str], KeyArray] = {}
 
     def search(self, store: VectorStore, request: SearchRequest) -> SearchAnswer:
-        """The best chunks of a store that is the caller's to see.
+        """Return the best chunks of a store that the caller may read.
 
         Raises:
             RequestError, VectorSpaceError, StoreError: it cannot be searched.
-            StaleWordsError: its words have to be indexed first, for which the request has to allow.
+            StaleWordsError: its words must be indexed first, which the request does not allow.
         """
         if store.expires_at is not None and store.expires_at < time.time():
             raise RequestError(f"vector store {store.store_id} has expired", status=404, code="not_found")
@@ -100,10 +100,10 @@ class StoreSearch:
         return SearchAnswer(routed, self._shown(store.store_id, best, request))
 
     def _possible(self, store_id: str, decision: RetrievalDecision) -> RetrievalDecision:
-        """The decision, or base where a member has not encoded this store's documents yet.
+        """Return the decision, or base if a member has not encoded this store's documents yet.
 
         Raises:
-            RequestError: 503, the client named the member, or base has not either.
+            RequestError: 503, the client named the member, or base has not encoded them either.
         """
         lacking = [name for name in decision.members if not self._vectors.can_search(store_id, name)]
         if not lacking:
@@ -118,7 +118,7 @@ class StoreSearch:
         return single(BASE, RetrievalReason.ONLY, decision.library_version)
 
     def _left_by(self, store: VectorStore, condition: Filter) -> KeyArray:
-        """Keys of the chunks that pass a filter, which are kept for the filters of late: reading many takes long."""
+        """Return the keys of chunks that pass a filter, cached for recent filters because reading many is slow."""
         asked = (store.store_id, store.version, condition.model_dump_json())
         if (keys := self._left.get(asked)) is None:
             held = self._catalog.attributes(store.store_id)
@@ -131,7 +131,7 @@ class StoreSearch:
     def _rankings(
         self, store_id: str, routed: RoutedQueries, request: SearchRequest, among: KeyArray | None
     ) -> list[tuple[KeyArray, FloatArray]]:
-        """Per query the fused ranking of its members, which are all encoded in one go."""
+        """Return the fused ranking of each query; all queries of an expert are encoded at once."""
         wanted = [(row, name) for row, decision in enumerate(routed.decisions) for name in decision.members]
         dense = [(row, name) for row, name in wanted if isinstance(self._routing.experts[name], DenseExpert)]
         rows = [row for row, _ in dense]

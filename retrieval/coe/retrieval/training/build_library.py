@@ -1,4 +1,4 @@
-"""Builds a pilot library, adds an expert or a data set to one. What is there stays as it is."""
+"""The build of a pilot library, and its extension by an expert or a data set. Existing entries stay unchanged."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def extend_library(
     created_at: str,
     located: Mapping[str, FloatArray] | None = None,
 ) -> PilotLibrary:
-    """The library with further arms and labelled queries. What was measured before keeps its values and its place.
+    """Return the library with further arms and labelled queries; earlier measurements keep their values and places.
 
     Args:
         library: None for a new one.
-        labelled: scores over `arms`, of queries old and new.
-        arms: those of the library that were measured again or are missing in it; in any order.
-        located: (k, d) base embeddings of other queries of data sets, by their names, in place of what it has of them.
+        labelled: scores over `arms`, of old and new queries.
+        arms: arms of the library that were measured again, and new ones, in any order.
+        located: (k, d) base embeddings of unlabelled queries by data set, which replace the library's.
 
     Raises:
         DataError: there is no labelled query.
@@ -71,7 +71,7 @@ def extend_library(
 
 
 def nothing(dim: int) -> Pilots:
-    """Pilots of no query and no arm."""
+    """Return pilots of no query and no arm."""
     numbers, vectors = np.zeros(0, dtype=np.int64), np.zeros((0, dim), dtype=np.float32)
     scores = np.zeros((0, 0), dtype=np.float32)
     return Pilots(vectors, scores, scores > 0, numbers, numbers, vectors, numbers)
@@ -80,10 +80,10 @@ def nothing(dim: int) -> Pilots:
 def merged_scores(
     library: Pilots, labelled: Sequence[Labelled], keys: IntArray, columns: Sequence[int], width: int
 ) -> tuple[FloatArray, BoolArray]:
-    """Scores and what was measured (n, `width`) of queries `keys` (n,), first the library's, whose values stay.
+    """Return scores and measured marks (n, `width`) of queries `keys` (n,); the library's values come first and stay.
 
     Args:
-        columns: those of the arms of `labelled`.
+        columns: columns of the arms of `labelled`.
     """
     scores, measured = np.zeros((len(keys), width), np.float32), np.zeros((len(keys), width), bool)
     count, n_arms = library.scores.shape
@@ -98,7 +98,7 @@ def merged_scores(
 
 
 def located_rows(names: Sequence[str], located: Mapping[str, FloatArray], dim: int) -> tuple[FloatArray, IntArray]:
-    """`located` (k, d) and `located_in` (k,) of a library, of those data sets that are among `names`."""
+    """Return `located` (k, d) and `located_in` (k,) of the data sets among `names`."""
     known = [name for name in names if name in located]
     places = np.array([names.index(name) for name in known], dtype=np.int64)
     rows = np.concatenate([np.empty((0, dim)), *(located[name] for name in known)]).astype(np.float32)
@@ -111,7 +111,11 @@ def located_by_name(library: PilotLibrary) -> dict[str, FloatArray]:
 
 
 def require_same_experts(library: PilotLibrary, expert_fingerprints: Mapping[str, str]) -> None:
-    """Raises DataError when an expert, or the base, is no longer what the library measured."""
+    """Check that every expert, and the base, is the one that the library measured.
+
+    Raises:
+        DataError: an expert is missing or has changed.
+    """
     for name, fingerprint in library.manifest.expert_fingerprints.items():
         found = expert_fingerprints.get(name)
         if found is None:
@@ -125,13 +129,13 @@ def require_same_experts(library: PilotLibrary, expert_fingerprints: Mapping[str
 def with_settings(
     library: PilotLibrary, settings: RoutingSettings, single_settings: RoutingSettings | None = None
 ) -> PilotLibrary:
-    """The library with other settings of routing, under its new version. None: one for both modes."""
+    """Return the library with other routing settings, under its new version. None: the same for both modes."""
     changed = library.manifest.model_copy(update={"settings": settings, "single_settings": single_settings})
     return replace(library, manifest=versioned(changed))
 
 
 def without_data_set(library: PilotLibrary, name: str) -> PilotLibrary:
-    """The library as if that data set had never been labelled: without what it taught, but with its expert's arms."""
+    """Return the library without a data set's queries and what they taught, but with its expert's arms."""
     if name not in library.manifest.data_sets:
         return library
     place = library.manifest.data_sets.index(name)

@@ -1,5 +1,4 @@
-"""Retrieval collections in BEIR's layout: `corpus.jsonl` and `queries.jsonl`, which may be compressed (.gz), and
-judgements as `qrels/<split>.tsv`."""
+"""Retrieval collections in BEIR's layout: `corpus.jsonl[.gz]`, `queries.jsonl[.gz]` and `qrels/<split>.tsv`."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ from coe.base.record_files import OptionalText, Record, Row, Text, numbered, ope
 
 SPLITS = ("train", "dev", "test")
 COLUMNS = ("query-id", "corpus-id", "score")
-"""Of judgements, as their first row names them."""
+"""Columns of judgements, in the order of their header."""
 
 
 class DocumentRow(Row):
@@ -36,12 +35,12 @@ class JudgementRow(Row):
 
 
 Judgements = Mapping[str, Mapping[str, int]]
-"""Query id -> document id -> grade."""
+"""Grades by query id and document id."""
 
 
 @dataclass(frozen=True)
 class Queries:
-    """n judged queries of one split. `grades[i]` has rows of documents -> grade above 0 of query i; never empty."""
+    """n judged queries of one split. `grades[i]`, never empty, maps document rows to grades above 0 for query i."""
 
     ids: tuple[str, ...]
     texts: tuple[str, ...]
@@ -63,8 +62,10 @@ NO_QUERIES = Queries((), (), ())
 
 @dataclass(frozen=True)
 class Collection:
-    """Documents in file order with their queries by split. `skipped` counts judgements of unknown documents or queries,
-    and queries without a relevant document."""
+    """Documents in file order, and queries by split.
+
+    `skipped` counts judgements of unknown documents or queries, and queries without a relevant document.
+    """
 
     name: str
     document_ids: tuple[str, ...]
@@ -77,12 +78,12 @@ class Collection:
 
 
 def document_text(title: str, text: str) -> str:
-    """The text of a document that is encoded; the reference scores of the collections join the two like this."""
+    """Return the text of a document that is encoded; the collections' reference scores join it with the title so."""
     return f"{title}. {text}" if title.strip() else text
 
 
 def find_collections(folder: Path) -> list[Path]:
-    """The folder itself when it is a collection, otherwise its sub-folders that are.
+    """Return the folder itself if it is a collection, else its sub-folders that are.
 
     Raises:
         DataError: there is none.
@@ -105,7 +106,7 @@ def is_collection(folder: Path) -> bool:
 
 
 def rows_of_part(folder: Path, part: str) -> Iterator[Record]:
-    """Rows of `part`. Raises DataError with file and row, or when there is none."""
+    """Yield the rows of `part`; raise DataError, with file and row, if one is invalid or there is none."""
     files = [folder / f"{part}{ending}" for ending in (".jsonl", ".jsonl.gz")]
     found = next((file for file in files if file.is_file()), None)
     if found is None:
@@ -114,11 +115,12 @@ def rows_of_part(folder: Path, part: str) -> Iterator[Record]:
 
 
 def read_collection(folder: Path) -> Collection:
-    """Reads a collection.
+    """Load a collection.
 
     Raises:
-        DataError: with file and row; a part is missing, a row lacks an id or a text, an id appears twice, or no query
-            has a relevant document.
+        DataError: a part is missing, a row lacks an id or a text, an id is repeated, or no query has a relevant
+            document;
+            with file and row.
     """
     documents: dict[str, str] = {}
     for record in rows_of_part(folder, "corpus"):
@@ -145,7 +147,11 @@ def add_once(known: dict[str, str], record: Record, kind: str, name: str, text: 
 
 
 def read_judgements(folder: Path) -> dict[str, dict[str, dict[str, int]]]:
-    """Grades by split. Raises DataError when there is no file of judgements, or a grade is not a number."""
+    """Return the grades by split.
+
+    Raises:
+        DataError: there is no file of judgements, or a grade is not a number.
+    """
     files = sorted((folder / "qrels").glob("*.tsv"))
     if not files:
         raise DataError(f"{folder}: has no judgements; expected qrels/train.tsv, dev.tsv or test.tsv")
@@ -161,7 +167,7 @@ def read_judgements(folder: Path) -> dict[str, dict[str, dict[str, int]]]:
 
 
 def judged_queries(judgements: Judgements, texts: Mapping[str, str], rows_of: Mapping[str, int]) -> tuple[Queries, int]:
-    """The queries with a relevant document, and how many judgements and queries were left out."""
+    """Return the queries with a relevant document, and the number of skipped judgements and queries."""
     ids, grades, skipped = [], [], 0
     for query, judged in judgements.items():
         known = {rows_of[name]: grade for name, grade in judged.items() if name in rows_of and grade > 0}
@@ -175,7 +181,7 @@ def judged_queries(judgements: Judgements, texts: Mapping[str, str], rows_of: Ma
 
 
 def judgement_lines(path: Path) -> Iterator[Mapping[str, str] | None]:
-    """Tab-separated judgements; None for the first row, which names the columns, and for a blank one."""
+    """Yield tab-separated judgements; None for the header and for a blank row."""
     with open_text(path) as stream:
         for number, raw in enumerate(csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)):
             cells = [cell.strip() for cell in raw]

@@ -8,28 +8,27 @@ from coe.retrieval.training.collection import Queries
 from coe.router.reading.normalise import normalised_text
 
 HELD_OUT = 0.25
-"""Share of the train queries that is kept, by every expert and whenever it is trained."""
+"""Share of the train queries that every training of every expert leaves out."""
 
 MOST_HELD_OUT = 200
-"""Train queries of a collection that are kept for the pilots at most: beyond, they are worth more to an expert. The
-library of 13 collections then takes 4 MB and a choice 0.2 ms."""
+"""Held-out train queries per collection at most. With 13 collections a library takes 4 MB, and a choice 0.2 ms."""
 
 
 def hash_share(text: str) -> float:
-    """A number in [0, 1) from the hash of a normalised text."""
+    """Return a number in [0, 1) from the hash of a normalised text."""
     digest = hashlib.sha256(b"held out\0" + normalised_text(text).encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def held_out_marks(queries: Queries) -> list[bool]:
-    """Marks of the queries that are kept: those of the lowest `hash_share`."""
+    """Return the marks of held-out queries: those with the lowest `hash_share`."""
     shares = [hash_share(text) for text in queries.texts]
     limit = min(HELD_OUT, sorted(shares)[MOST_HELD_OUT]) if len(shares) > MOST_HELD_OUT else HELD_OUT
     return [each < limit for each in shares]
 
 
 def seen_queries(queries: Queries) -> Queries:
-    """The train queries that an expert may see."""
+    """Return the train queries that an expert may see."""
     return queries.take([row for row, is_held_out in enumerate(held_out_marks(queries)) if not is_held_out])
 
 

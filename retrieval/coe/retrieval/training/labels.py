@@ -1,4 +1,4 @@
-"""nDCG@10 of every arm on labelled queries: what the pilot library and the evaluation are made from."""
+"""Labels: nDCG@10 of every arm on queries, from which the pilot library and the evaluation are built."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from coe.retrieval.types import BASE, Arm, DenseExpert, RetrievalExpert
 from coe.router.types import FloatArray, IntArray
 
 MOST_LOCATED = 300
-"""Train queries of a collection, beside the pilots, whose embeddings say where it lies: they need no label, so experts
-may have been trained on them."""
+"""Train queries per collection, besides the pilots, that locate it. They need no label and may be trained on."""
 
 
 @dataclass(frozen=True)
@@ -40,38 +39,38 @@ class Labelled:
 
 
 def query_key(collection: str, query: str) -> int:
-    """A whole number below 2^63 that identifies a query of a collection."""
+    """Return an integer below 2^63 that identifies a query of a collection."""
     digest = hashlib.sha256(f"{collection}\0{query}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def unseen_queries(collection: Collection, *, is_trained: bool) -> Queries:
-    """Train queries that no expert saw: all, or those that training leaves where one `is_trained`."""
+    """Return the train queries that no expert saw: all, or the held-out ones if an expert `is_trained`."""
     queries = collection.split("train")
     return held_out_queries(queries) if is_trained else queries
 
 
 def pilot_queries(collection: Collection, *, is_trained: bool) -> Queries:
-    """`unseen_queries`, `MOST_HELD_OUT` at most, in an order that a hash decides."""
+    """Return at most `MOST_HELD_OUT` of the `unseen_queries`, ordered by a hash."""
     kept = unseen_queries(collection, is_trained=is_trained)
     return first_by_hash(collection.name, kept, MOST_HELD_OUT)
 
 
 def located_queries(collection: Collection, *, is_trained: bool) -> Queries:
-    """Train queries beside the pilots, `MOST_LOCATED` at most, in an order that a hash decides."""
+    """Return at most `MOST_LOCATED` train queries besides the pilots, ordered by a hash."""
     queries, labelled = collection.split("train"), set(pilot_queries(collection, is_trained=is_trained).ids)
     others = queries.take([row for row, name in enumerate(queries.ids) if name not in labelled])
     return first_by_hash(collection.name, others, MOST_LOCATED)
 
 
 def first_by_hash(collection: str, queries: Queries, count: int) -> Queries:
-    """`count` queries at most, in the order of their keys."""
+    """Return at most `count` queries, in the order of their keys."""
     order = sorted(range(len(queries)), key=lambda row: query_key(collection, queries.ids[row]))
     return queries.take(order[:count])
 
 
 def locate(searchers: Sequence[Searcher]) -> dict[str, FloatArray]:
-    """Base embeddings (k, d) of the queries that say where a collection lies, by its name."""
+    """Return by collection the base embeddings (k, d) of the queries that locate it."""
     found = {}
     for searcher in searchers:
         base = searcher.experts[BASE]
@@ -83,12 +82,12 @@ def locate(searchers: Sequence[Searcher]) -> dict[str, FloatArray]:
 
 
 def any_trained(experts: Mapping[str, RetrievalExpert]) -> bool:
-    """Returns True when an expert was trained on train queries."""
+    """Return whether an expert was trained on train queries."""
     return any(isinstance(expert, TrainedExpert) for expert in experts.values())
 
 
 def label(searcher: Searcher, queries: Queries, arms: Sequence[Arm]) -> Labelled:
-    """Runs every arm on the queries."""
+    """Measure every arm on the queries."""
     base = searcher.experts[BASE]
     assert isinstance(base, DenseExpert)
     embeddings = searcher.encode(base, queries.texts, False)
@@ -98,7 +97,7 @@ def label(searcher: Searcher, queries: Queries, arms: Sequence[Arm]) -> Labelled
 def label_collections(
     searchers: Sequence[Searcher], arms: Sequence[Arm], queries_of: Callable[[Collection], Queries]
 ) -> list[Labelled]:
-    """The labelled queries of those collections that have some."""
+    """Return the labelled queries of the collections that have some."""
     chosen = [(searcher, queries_of(searcher.collection)) for searcher in searchers]
     return [label(searcher, queries, arms) for searcher, queries in chosen if len(queries)]
 
@@ -106,11 +105,13 @@ def label_collections(
 def label_pilots(
     searchers: Sequence[Searcher], arms: Sequence[Arm], known: Sequence[Arm] = ()
 ) -> tuple[list[Labelled], tuple[Arm, ...]]:
-    """Pilots of those collections that have some, and the arms of their scores: those given, those learned before, and
-    what each collection teaches of fusing now. What taught an arm is scored by weights that it did not teach.
+    """Return the pilots of the collections that have some, and the arms of their scores.
+
+    The arms are the given ones, the learned ones in `known`, and the fusions that each collection teaches now. The
+    queries that taught an arm are scored by weights that they did not teach.
 
     Args:
-        known: arms of a library, of which those that were learned are measured too.
+        known: arms of a library.
     """
     arms = (*arms, *(arm for arm in known if arm.learned_on is not None))
     is_trained = any(any_trained(searcher.experts) for searcher in searchers)
@@ -137,8 +138,11 @@ class LearnedFusion:
 
 
 def learn_fusion(searcher: Searcher, pilots: Labelled, arms: Sequence[Arm]) -> LearnedFusion | None:
-    """The learned fusion of BM25 and the dense expert of the best arm. None without both, where too few queries teach,
-    and where it is among the arms."""
+    """Learn the fusion of BM25 and the dense expert of the best arm.
+
+    Returns:
+        None if either is missing, too few queries teach, or the fusion is among the arms.
+    """
     lexical = first_lexical(searcher.experts)
     if lexical is None:
         return None

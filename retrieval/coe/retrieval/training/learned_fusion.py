@@ -1,7 +1,7 @@
-"""Learns from a data set's labelled queries how to weigh rankings and words in a fusion (ListNet, Cao et al. 2007).
+"""Fusion weights learned from a data set's labelled queries (ListNet, Cao et al. 2007).
 
 A query's documents are those that a member found; each has its scores as in a plain fusion, and the `EVIDENCE` of its
-words. The weights minimise the cross entropy between these documents' grades and the softmax of their weighted sums.
+words. The weights minimise the cross entropy between the documents' grades and the softmax of their weighted sums.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from coe.retrieval.types import EVIDENCE, Arm
 from coe.router.types import FloatArray, IntArray
 
 MIN_QUERIES = 15
-"""Labelled queries with a relevant document among those found, below which nothing is learned."""
+"""Smallest number of labelled queries with a relevant document among the hits; with fewer, nothing is learned."""
 
 RIDGE = 3.0
-"""Pull of each weight, in standard deviations of its feature, towards 0, against the summed loss of the queries."""
+"""Pull of each weight, in standard deviations of its feature, towards 0, relative to the summed loss of the queries."""
 
 FOLDS = 10
-"""Parts of the labelled queries, each scored by weights that the others taught."""
+"""Number of parts of the labelled queries, each scored by weights that the others taught."""
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Input from which one query is ranked: document rows (k,), features (k, f), and the grades of relevant rows."""
+    """The input of one query's ranking: document rows (k,), features (k, f), and the grades of relevant rows."""
 
     rows: IntArray
     features: FloatArray
@@ -37,20 +37,20 @@ class Candidates:
 
     @property
     def targets(self) -> FloatArray:
-        """(k,) share of each document in the grades of all that were found; all 0 when none is relevant."""
+        """The share (k,) of each document in the grades of all hits; all 0 if none is relevant."""
         found = np.array([self.grades.get(int(row), 0) for row in self.rows], dtype=np.float64)
         return np.asarray(found / max(found.sum(), 1e-12))
 
 
 def candidates(rankings: Sequence[Ranking], evidence: Evidence, grades: Mapping[int, int]) -> Candidates:
-    """The documents in the order in which a fusion breaks ties."""
+    """Return the documents in the order in which a fusion breaks ties."""
     rows, first, found = features(rankings, evidence)
     order = np.argsort(first)
     return Candidates(rows[order], found[order].astype(np.float64), grades)
 
 
 def learn_weights(queries: Sequence[Candidates]) -> FloatArray | None:
-    """(f,) of absolute sum 1, none below 0 among the members'; None where too few queries teach something."""
+    """Learn weights (f,) of absolute sum 1, at least 0 for the members; None if too few queries teach."""
     taught = [query for query in queries if query.targets.any()]
     if len(taught) < MIN_QUERIES:
         return None
@@ -76,13 +76,13 @@ def learn_weights(queries: Sequence[Candidates]) -> FloatArray | None:
 
 
 def scores_by(weights: FloatArray, queries: Sequence[Candidates]) -> FloatArray:
-    """(n,) nDCG@10."""
+    """Return nDCG@10 (n,) of queries by these weights."""
     found = [query.rows[np.argsort(-(query.features @ weights), kind="stable")[:CUT]] for query in queries]
     return ndcg([rows.tolist() for rows in found], [query.grades for query in queries]).astype(np.float32)
 
 
 def cross_scores(queries: Sequence[Candidates]) -> FloatArray | None:
-    """(n,) nDCG@10 of each query by weights that it did not teach; None where some part would teach nothing."""
+    """Return nDCG@10 (n,) of each query by weights that it did not teach; None if a part teaches nothing."""
     scores = np.zeros(len(queries), dtype=np.float32)
     for fold in range(FOLDS):
         weights = learn_weights([query for place, query in enumerate(queries) if place % FOLDS != fold])

@@ -1,5 +1,7 @@
-"""nDCG@10 by ir_measures (MacAvaney et al. 2022): trec_eval's `ndcg_cut_10`, with linear gains (Järvelin & Kekäläinen
-2002). And the order that trec_eval ranks documents of equal scores in."""
+"""nDCG@10 by ir_measures (MacAvaney et al. 2022), and the order of documents with equal scores in trec_eval.
+
+It is trec_eval's `ndcg_cut_10`, with linear gains (Järvelin & Kekäläinen 2002).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ CUT = 10
 
 
 def ndcg(rankings: Sequence[Sequence[int]], grades: Sequence[Mapping[int, int]]) -> Float64Array:
-    """(n,) in [0, 1], of each query's document rows, best first; documents that `grades` lacks have grade 0."""
+    """Return nDCG@10 (n,) in [0, 1] of each query's document rows, best first; grades default to 0."""
     from ir_measures import iter_calc, nDCG
 
     judged = {str(query): {str(row): grade for row, grade in found.items()} for query, found in enumerate(grades)}
@@ -28,7 +30,7 @@ def ndcg(rankings: Sequence[Sequence[int]], grades: Sequence[Mapping[int, int]])
 
 
 def rank(scores: np.ndarray, ids: Sequence[str], count: int) -> list[int]:
-    """The `count` best rows by score; equal scores by document id, last first, as trec_eval orders them."""
+    """Return the `count` best rows by score; equal scores by document id, last first, as trec_eval orders them."""
     count = min(count, len(scores))
     if count == 0:
         return []

@@ -1,4 +1,4 @@
-"""Refreshes the pilot library from what people found in the vector stores: export, label, compare, take over."""
+"""The refresh of the pilot library from feedback on searches of vector stores: export, label, compare, replace."""
 
 from __future__ import annotations
 
@@ -40,23 +40,28 @@ from coe.router.config.retrieval import RetrievalConfig
 from coe.router.types import Float64Array, Metric, Verdict
 
 MIN_TRAIN, MIN_DEV = 20, 10
-"""Queries with feedback to learn from and to judge by, of all stores together, that a refresh needs (ours): a gain over
-base is a mean less its standard error, and of fewer queries that is noise."""
+"""Queries with feedback, over all stores, to learn from and to judge by (our choice): fewer give only noise."""
 
 MARGIN = 0.02
-"""Largest loss of mean nDCG@10 that the interval of the difference may hold (ours)."""
+"""Largest loss of mean nDCG@10 that the interval of the difference may contain (our choice)."""
 
 DEV_SHARE = 0.2
-"""Of exported queries, as `coe retrieval export` splits them."""
+"""Share of exported queries that `coe retrieval export` puts into dev."""
 
 Export = Callable[[Path], Mapping[str, int]]
-"""Writes collections into a folder, one sub-folder each; returns what was left out, by reason. Raises DataError."""
+"""A function that writes collections into a folder, one sub-folder each, and returns what was left out, by reason."""
 
 
 @dataclass(frozen=True)
 class RefreshRequest:
-    """`section` of experts.yaml, which lies in `root`; `export` writes what people found; `memory` is a folder that
-    keeps vectors of the stores' documents from one refresh to the next, None to encode them each time."""
+    """The input of a refresh.
+
+    Args:
+        section: of experts.yaml.
+        root: folder of experts.yaml.
+        export: writes the stores with feedback.
+        memory: folder of document vectors, kept between refreshes; None encodes them each time.
+    """
 
     section: RetrievalConfig
     root: Path
@@ -69,11 +74,10 @@ class RefreshRequest:
 class PilotRefresh:
     """A round of refreshing: the queries read, the comparison, and the decision.
 
-    `n_train` queries of `stores` were labelled and `n_dev` judged; `dropped` says what was left out, by reason.
-    `before` and `after` are mean nDCG@10 of the dev queries as they are served now and under the refreshed library,
-    `difference` their paired difference, None where nothing was compared. `old` is the library's version, None
-    where there is none; `new` the refreshed one's. `more_searches` estimates how many more searches with feedback are
-    needed, None where that is not the reason.
+    `n_train` queries of `stores` were labelled and `n_dev` judged; `dropped` counts what was left out, by reason.
+    `before` and `after` are mean nDCG@10 of the dev queries under the current and the refreshed library. `difference`
+    is their paired difference; None without a comparison. `old` and `new` are the versions, None without a library.
+    `more_searches` estimates how many more searches with feedback are needed, if that is the reason.
     """
 
     verdict: Verdict
@@ -94,12 +98,12 @@ class PilotRefresh:
 def refresh_pilots(
     request: RefreshRequest, *, now: datetime, progress: Progress = silent, guard: PromotionGuard = nullcontext
 ) -> PilotRefresh | None:
-    """Labels what people found in the stores with every expert, and replaces the library when its choices are shown to
-    be no worse on held-out queries. Settings of routing stay. A store's queries in the library are those that the log
-    holds now.
+    """Label the stores' queries with every expert, and replace the library if its choices are no worse on dev queries.
+
+    Routing settings stay. A store's queries in the library become those that the log has now.
 
     Returns:
-        None where the section names no library.
+        None if the section names no library.
 
     Raises:
         DataError: the export failed, or an expert is not the one that the library measured.
@@ -147,7 +151,7 @@ def refresh_pilots(
 
 
 def with_counts(found: PilotRefresh, collections: Sequence[Collection], *, is_trained: bool) -> PilotRefresh:
-    """The same with how many queries may become pilots, how many judge, and those without a label."""
+    """Return the refresh with the numbers of pilot and dev queries, and of queries without a label."""
     return replace(
         found,
         dropped=Counter(found.dropped) + unlabelled(collections, is_trained=is_trained),
@@ -157,11 +161,11 @@ def with_counts(found: PilotRefresh, collections: Sequence[Collection], *, is_tr
 
 
 def export_stores(database_url: str, since: float, unheard: Set[str], folder: Path) -> Counter[str]:
-    """Writes each store that has usable feedback into a folder of its id; returns what was left out, by reason.
+    """Write each store with usable feedback into a folder of its id; return what was left out, by reason.
 
     Args:
         since: Unix seconds; older searches are not read.
-        unheard: ids of keys whose feedback counts for nothing.
+        unheard: ids of keys whose feedback is ignored.
 
     Raises:
         DataError, StoreError: the stores or the feedback cannot be read.
@@ -180,10 +184,9 @@ def remeasured(
     now: datetime,
     progress: Progress,
 ) -> tuple[PilotLibrary, list[Labelled], tuple[Arm, ...]]:
-    """The library with today's queries of these stores in place of those it had of them, and the labelled dev queries
-    with the arms of their scores, which are those of both libraries.
+    """Return the library with the stores' current queries, the labelled dev queries, and the arms of their scores.
 
-    Raises: as `refresh_pilots`.
+    The arms are those of both libraries. Errors are those of `refresh_pilots`.
     """
     fingerprints = {name: expert.fingerprint for name, expert in experts.items()}
     memory = None if request.memory is None or request.is_dry_run else DocumentMemory(request.memory)
@@ -203,7 +206,7 @@ def remeasured(
 
 
 def take_over(found: PilotRefresh, library: PilotLibrary, folder: Path, guard: PromotionGuard) -> PilotRefresh:
-    """Writes the library, unless another one was written since the comparison, which says nothing of it."""
+    """Store the library, unless another one was written since the comparison, which does not apply to it."""
     with guard():
         there = load_library(folder).manifest.version if is_library(folder) else None
         if there != found.old:
@@ -215,7 +218,7 @@ def take_over(found: PilotRefresh, library: PilotLibrary, folder: Path, guard: P
 
 
 def needs_more(found: PilotRefresh, *, is_trained: bool) -> PilotRefresh:
-    """Says how many more searches with feedback are needed."""
+    """Return the refresh with an estimate of how many more searches with feedback are needed."""
     share = HELD_OUT if is_trained else 1.0  # of train queries that can be labelled
     more = max(
         math.ceil((MIN_TRAIN - found.n_train) / ((1 - DEV_SHARE) * share)),
@@ -227,7 +230,7 @@ def needs_more(found: PilotRefresh, *, is_trained: bool) -> PilotRefresh:
 
 
 def unlabelled(collections: Sequence[Collection], *, is_trained: bool) -> Counter[str]:
-    """Train queries that are not labelled, by reason."""
+    """Return the numbers of train queries that are not labelled, by reason."""
     left_out: Counter[str] = Counter()
     for collection in collections:
         unseen = len(unseen_queries(collection, is_trained=is_trained))
@@ -237,7 +240,7 @@ def unlabelled(collections: Sequence[Collection], *, is_trained: bool) -> Counte
 
 
 def holds(library: PilotLibrary, collections: Sequence[Collection], arms: Sequence[Arm], *, is_trained: bool) -> bool:
-    """Returns True when the library's queries of these stores are the exported ones, each measured under all arms."""
+    """Return whether the library's queries of these stores are the exported ones, each measured under all arms."""
     if not set(arms) <= set(library.arms):
         return False
     names = library.manifest.data_sets
@@ -254,7 +257,7 @@ def scores_served(
     queries: Sequence[Labelled],
     experts: Mapping[str, RetrievalExpert],
 ) -> Float64Array:
-    """(n,) nDCG@10 of the queries, scored under `arms`, by the choices of a library, or of the gateway without one."""
+    """Return nDCG@10 (n,) of queries, scored under `arms`, by the choices of a library, or of a gateway without one."""
     router = build_router(
         library, base_fingerprint=experts[BASE].fingerprint, experts=experts, lexical=first_lexical(experts)
     )
@@ -262,14 +265,14 @@ def scores_served(
 
 
 def paired_mean(differences: Float64Array) -> Metric:
-    """Mean of paired differences (n,) with Student's 95% interval."""
+    """Return the mean of paired differences (n,) with Student's 95% interval."""
     n, mean = len(differences), float(differences.mean())
     half = float(student_t.ppf(0.975, n - 1) * differences.std(ddof=1) / math.sqrt(n))
     return Metric.within(mean - half, mean, mean + half, n)
 
 
 def refused(found: PilotRefresh, before: float, after: float) -> PilotRefresh | None:
-    """The refresh declined where quality fell, needing more where too little is sure of it, or None."""
+    """Return the refresh as declined if quality fell, as needing more if it is uncertain, else None."""
     difference = found.difference
     assert difference is not None, "it was compared"
     assert difference.interval is not None, "every paired mean has one"

@@ -1,7 +1,7 @@
-"""Trains the query side of a base on the queries of a collection, against documents that stay as the base has them.
+"""The training of a base's query side on the queries of a collection; the base's document vectors stay.
 
-The only file of retrieval that touches torch. A LoRA (Hu et al. 2021) is trained by sentence-transformers and put into
-the weights, so that the result is a model folder like the base's own.
+It is the only module of retrieval that imports torch. sentence-transformers trains a LoRA (Hu et al. 2021), which is
+merged into the weights, so that the result is a model folder like the base's own.
 """
 
 from __future__ import annotations
@@ -21,26 +21,25 @@ from coe.retrieval.training.ndcg import CUT, ndcg, rank
 from coe.router.types import FloatArray
 
 RANK, ALPHA, DROPOUT, TEMPERATURE, BATCH, WARM_UP = 8, 32, 0.1, 0.05, 32, 0.1
-"""As in RouterRetriever (arXiv 2409.02685, section 4)."""
+"""Hyperparameters of RouterRetriever (arXiv 2409.02685, section 4)."""
 
 LEARNING_RATE, EPOCHS, MOST_STEPS = 1e-3, 20, 400
-"""Ten times the paper's rate, whose training is far longer."""
+"""Learning rate, ten times that of RouterRetriever, whose training is far longer, with the largest epochs and steps."""
 
 LOOK_EVERY, PATIENCE = 25, 4
-"""Steps between two looks at dev queries, and looks without a better nDCG@10 before training stops."""
+"""Steps between two evaluations on dev queries, and evaluations without a better nDCG@10 before training stops."""
 
 MOST_DEV = 200
-"""Dev queries that a look takes at most."""
+"""Largest number of dev queries in an evaluation."""
 
 STRENGTHS = (1.0, 0.6, 0.3)
-"""Shares of the change that a look tries: somewhere between base and a model that fits its own train queries too
-closely is one that is better than either (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models")."""
+"""Shares of the change that an evaluation tries: one in between may beat base and change (Wortsman et al. 2022)."""
 
 MAX_QUERY_TOKENS = 256
 
 
 class Look(NamedTuple):
-    """nDCG@10 of dev queries under the whole change, and the best of any look and share of the change."""
+    """An evaluation: nDCG@10 of dev queries under the whole change, and the best value of any evaluation and share."""
 
     step: int
     dev: float
@@ -57,13 +56,13 @@ class Corpus:
     documents: FloatArray
 
     def dev_score(self, vectors: FloatArray) -> float:
-        """nDCG@10 of the dev queries by their vectors (n, d)."""
+        """Return nDCG@10 of the dev queries by their vectors (n, d)."""
         found = [rank(row, self.collection.document_ids, CUT) for row in vectors @ self.documents.T]
         return float(ndcg(found, self.dev.grades).mean())
 
 
 def prepare(collection: Collection, documents: FloatArray) -> Corpus:
-    """Raises DataError when the collection leaves no query to train on, or has no dev query."""
+    """Return the corpus of a collection; raise DataError if it has no query to train on or no dev query."""
     train, dev = collection.split("train"), collection.split("dev")
     seen = seen_queries(train)
     if not len(seen) or not len(dev):
@@ -77,8 +76,10 @@ def prepare(collection: Collection, documents: FloatArray) -> Corpus:
 def train_queries(
     corpus: Corpus, base: Path, out: Path, *, seed: int, on_look: Callable[[Look], None]
 ) -> tuple[float, float]:
-    """Writes the model of the best look to `out`, which equals the base where none was better: dev nDCG@10 of it, and
-    of the base.
+    """Train, and write the best model to `out`; it equals the base if none was better.
+
+    Returns:
+        Dev nDCG@10 of that model, and of the base.
 
     Raises:
         MissingExtraError: torch, sentence-transformers or peft is not installed.
@@ -127,7 +128,7 @@ def train_queries(
 
 
 def corpus_loss(model: Any, corpus: Corpus) -> Any:
-    """Mean over a query's relevant documents of the cross entropy of each among those that are not relevant."""
+    """Return a loss module: the cross entropy of each relevant document among irrelevant ones, averaged by query."""
     import torch
 
     documents = torch.from_numpy(np.ascontiguousarray(corpus.documents.T))
@@ -152,7 +153,7 @@ def corpus_loss(model: Any, corpus: Corpus) -> Any:
 
 
 class Run:
-    """The best of a training so far. The base counts as a look: a change that never helps stays at 0.
+    """The best of a training so far. The base counts as an evaluation, so a change that never helps stays at 0.
 
     Args:
         adapted: the network of `model` with its LoRA, by peft.
@@ -173,7 +174,7 @@ class Run:
         self._on_look(Look(step, scores[1.0], self.best))
 
     def write(self, out: Path) -> None:
-        """The model with its LoRA put into the weights."""
+        """Write the model with its LoRA merged into the weights."""
         from peft import set_peft_model_state_dict
         from peft.helpers import rescale_adapter_scale
 

@@ -1,5 +1,4 @@
-"""Chooses the settings of routing: on dev queries as prepared, and on dev queries and pilots of each domain in turn as
-if it had never been seen."""
+"""The choice of routing settings: on dev queries, and on each domain's queries in turn as if it had never been seen."""
 
 from __future__ import annotations
 
@@ -23,11 +22,11 @@ PRIOR_MASSES = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1,
 MARGINS = (0.0, 0.005, 0.01)
 
 HARMLESS = 0.001
-"""Mean nDCG@10 below the plain arm's at which unprepared collections still count as served as well."""
+"""Tolerated loss of mean nDCG@10 against the plain arm, for collections that the library does not know."""
 
 
 def tuned(library: PilotLibrary, dev: Sequence[Labelled], expert_fingerprints: Mapping[str, str]) -> PilotLibrary:
-    """The library with settings chosen on dev queries, for fusion and for one expert a query; as it is without any."""
+    """Return the library with settings chosen on dev queries, with and without fusion; unchanged if there are none."""
     if not dev:
         return library
     fused, single = (best_settings(library, dev, expert_fingerprints, may_fuse) for may_fuse in (True, False))
@@ -43,17 +42,17 @@ class Served:
     scores: FloatArray
 
     def masses(self, temperature: float) -> FloatArray:
-        """(n, s) as the model takes them."""
+        """Return masses (n, s) as the model takes them."""
         return self.model.domains.masses(self.embeddings, temperature)[0]
 
     def mean(self, masses: FloatArray, settings: RoutingSettings) -> float:
-        """Mean nDCG@10 of what the settings choose."""
+        """Return the mean nDCG@10 of the arms that the settings choose."""
         chosen = self.model.under(settings).predicted(masses)[0].argmax(axis=1)
         return float(self.scores[np.arange(len(chosen)), chosen].mean())
 
 
 def served(router: RetrievalRouter, arms: Sequence[Arm], embeddings: FloatArray, scores: FloatArray) -> Served:
-    """By a router with a library; `scores` are over `arms`."""
+    """Return the queries as served by a router with a library; `scores` are over `arms`."""
     assert router.model is not None
     return Served(router.model, embeddings, scores[:, columns_of(router, arms)])
 
@@ -61,8 +60,11 @@ def served(router: RetrievalRouter, arms: Sequence[Arm], embeddings: FloatArray,
 def best_settings(
     library: PilotLibrary, dev: Sequence[Labelled], experts: Mapping[str, str], may_fuse: bool
 ) -> RoutingSettings:
-    """Those of the best mean over dev collections, prepared and unprepared, among those that serve unprepared
-    collections as well as the plain arm on average; the first of equals, and the best of all if none is so safe."""
+    """Return the settings of the best mean over dev collections, prepared and unprepared.
+
+    Settings that serve unprepared collections as well as the plain arm on average take precedence; ties go to the
+    first.
+    """
     everyone = router_of(library, list(experts), may_fuse)
     known = [served(everyone, library.arms, part.embeddings, part.scores) for part in dev]
     foreign = [
@@ -87,7 +89,7 @@ def best_settings(
 
 
 def unknown_queries(library: PilotLibrary, dev: Labelled) -> tuple[FloatArray, FloatArray]:
-    """Embeddings and scores of a collection's dev queries and of its pilots: both are new to a library without it."""
+    """Return embeddings and scores of a collection's dev queries and pilots: all are new to a library without it."""
     names = library.manifest.data_sets
     if dev.collection not in names:
         return dev.embeddings, dev.scores
@@ -101,12 +103,12 @@ def router_of(library: PilotLibrary, experts: Sequence[str], may_fuse: bool) -> 
 
 
 def chosen_scores(router: RetrievalRouter, arms: Sequence[Arm], queries: Labelled) -> FloatArray:
-    """(n,) nDCG@10 of each query, whose scores are over `arms`, under the arm that the router chooses."""
+    """Return nDCG@10 (n,) of each query, whose scores are over `arms`, under the arm that the router chooses."""
     chosen = columns_of(router, arms)[router.columns(queries.embeddings)]
     return queries.scores[np.arange(len(queries)), chosen]
 
 
 def columns_of(router: RetrievalRouter, arms: Sequence[Arm]) -> IntArray:
-    """(m,) place in `arms` of each of the router's."""
+    """Return the places (m,) of the router's arms in `arms`."""
     place = {arm: number for number, arm in enumerate(arms)}
     return np.array([place[arm] for arm in router.arms], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Exact search of a collection by every expert, and nDCG@10 of every arm. n queries, D documents, m arms."""
+"""The exact search of a collection by every expert, and nDCG@10 of every arm. n queries, D documents, m arms."""
 
 from __future__ import annotations
 
@@ -23,33 +23,34 @@ from coe.router.protocols import Encoder
 from coe.router.types import FloatArray, IntArray
 
 BLOCK = 256
-"""Queries whose similarities to all documents are in memory at once."""
+"""Number of queries whose similarities to all documents are in memory at once."""
 
 
 @dataclass(frozen=True)
 class DocumentMemory:
-    """Vectors of the stores' documents in a folder, kept from one refresh of the pilots to the next. One process at a
-    time.
+    """A folder of the stores' document vectors, kept between refreshes of the pilots, for one process at a time.
 
-    Each refresh looks them up in those of the last one and writes down what it used, which then takes their place. So a
-    store that is refreshed every hour is not encoded every hour, and documents that are gone leave no vectors for
-    longer.
+    Each refresh reads the vectors of the last one and writes those that it used, which then replace them. So an hourly
+    refresh does not encode a store every hour, and vectors of deleted documents disappear.
     """
 
     folder: Path
 
     def begin(self) -> None:
-        """Forgets what an earlier run did not bring to its end."""
+        """Delete what an earlier run left unfinished."""
         shutil.rmtree(self.folder / "next", ignore_errors=True)
 
     def encode(self, documents: Encoder, texts: Sequence[str], on_progress: Callable[[int], None]) -> FloatArray:
-        """(n, d) by the document side of an expert, except what the last refresh has encoded. Raises DataError when
-        the folder cannot be used."""
+        """Return vectors (n, d) by the document side of an expert; encode only what the last refresh has not.
+
+        Raises:
+            DataError: the folder cannot be used.
+        """
         last = CachedEncoder(documents, self.folder / "last")
         return CachedEncoder(last, self.folder / "next", on_progress=on_progress).encode(texts)
 
     def keep(self) -> None:
-        """Forgets what this run did not use. Raises DataError."""
+        """Delete vectors that this run did not use; may raise DataError."""
         try:
             (self.folder / "next" / CACHE_FILE).replace(self.folder / "last" / CACHE_FILE)
         except OSError as error:
@@ -58,7 +59,7 @@ class DocumentMemory:
 
 @dataclass(frozen=True)
 class QuerySide:
-    """One side of an expert as an encoder, for the cache: its fingerprint distinguishes its vectors from all others."""
+    """One side of an expert as an encoder for the cache; its fingerprint identifies its vectors."""
 
     expert: DenseExpert
     is_document: bool
@@ -81,8 +82,10 @@ class QuerySide:
 
 @dataclass
 class Searcher:
-    """Searches one collection. Vectors and indexes are made when first asked for. Vectors are kept in a cache, those of
-    documents in `memory` if there is one."""
+    """The search of one collection.
+
+    Vectors and indexes are built on demand. Vectors are cached; those of documents in `memory`, if there is one.
+    """
 
     collection: Collection
     experts: Mapping[str, RetrievalExpert]
@@ -103,13 +106,13 @@ class Searcher:
         return CachedEncoder(side, self.cache, on_progress=report).encode(texts)
 
     def documents(self, expert: DenseExpert) -> FloatArray:
-        """(D, d) in the expert's document space."""
+        """Return document vectors (D, d) in the expert's document space."""
         if expert.space not in self._documents:
             self._documents[expert.space] = self.encode(expert, self.collection.documents, True)
         return self._documents[expert.space]
 
     def rankings(self, name: str, texts: Sequence[str]) -> list[Ranking]:
-        """The `POOL` best documents of each query by one expert."""
+        """Return the `POOL` best documents of each query by one expert."""
         expert = self.experts[name]
         if not isinstance(expert, DenseExpert):
             return [self.words(name).search(text, POOL) for text in texts]
@@ -122,7 +125,7 @@ class Searcher:
         return found
 
     def words(self, name: str) -> LexicalIndex:
-        """The index of an expert over words."""
+        """Return the index of an expert over words."""
         if name not in self._lexical:
             expert = self.experts[name]
             assert not isinstance(expert, DenseExpert)
@@ -131,7 +134,7 @@ class Searcher:
         return self._lexical[name]
 
     def arm_scores(self, queries: Queries, arms: Sequence[Arm]) -> FloatArray:
-        """(n, m): nDCG@10 of every arm on every query."""
+        """Return nDCG@10 (n, m) of every arm on every query."""
         found = {name: self.rankings(name, queries.texts) for name in dict.fromkeys(m for a in arms for m in a.members)}
         lexical = {arm.members[-1] for arm in arms if len(arm.members) > 1}
         ranked: list[list[list[int]]] = [[] for _ in arms]
@@ -147,7 +150,7 @@ class Searcher:
         return scores
 
     def candidates(self, queries: Queries, members: Sequence[str]) -> list[Candidates]:
-        """Input from which each query is ranked when members are fused, the last of which searches words."""
+        """Return the ranking input of each query for a fusion of members, the last of which searches words."""
         found = [self.rankings(name, queries.texts) for name in members]
         words = self.words(members[-1])
         return [
@@ -157,14 +160,14 @@ class Searcher:
 
 
 def evidence_once(evidence: Evidence, found: Sequence[IntArray]) -> Evidence:
-    """The same of documents that were found, computed now: many arms ask for it."""
+    """Return the evidence of found documents, computed now because many arms ask for it."""
     rows = np.unique(np.concatenate(found))
     table = evidence(rows)
     return lambda asked: table[np.searchsorted(rows, asked)]
 
 
 def all_arms(experts: Mapping[str, RetrievalExpert]) -> tuple[Arm, ...]:
-    """Base alone, every other expert alone, and the fusions of every dense expert with the first lexical one."""
+    """Return base alone, every other expert alone, and the fusions of every dense expert with the first lexical one."""
     lexical = first_lexical(experts)
     dense = [name for name, expert in experts.items() if isinstance(expert, DenseExpert)]
     singles = [Arm(members=(name,), weights=(1.0,)) for name in (BASE, *(n for n in experts if n != BASE))]

@@ -1,4 +1,4 @@
-"""`coe retrieval train` and `coe retrieval pilots`."""
+"""The commands `coe retrieval train` and `coe retrieval pilots`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from coe.router.config.retrieval import RetrievalConfig
 
 TRAINABLE = ("bert", "sentence_transformer")
-"""Kinds of encoders that run a folder of sentence-transformers, which their option `model` names."""
+"""Kinds of encoders that run a sentence-transformers folder, named by their option `model`."""
 
 
 def train(
@@ -107,7 +107,7 @@ def pilots(
 
 
 def retrieval_section(config: Path) -> RetrievalConfig:
-    """The section of experts.yaml. Raises ConfigError."""
+    """Return the retrieval section of experts.yaml; may raise ConfigError."""
     from coe.router.config.composition import load_config
 
     section = load_config(config).retrieval
@@ -124,7 +124,7 @@ def measured_library(
     now: str,
     progress: Callable[[str], None],
 ) -> PilotLibrary:
-    """A new library, or `old` with what it lacks; settings are chosen again on dev queries."""
+    """Return a new library, or `old` with what it lacks; settings are chosen again on dev queries."""
     from coe.retrieval.training.build_library import extend_library, require_same_experts
     from coe.retrieval.training.labels import label_collections, label_pilots, locate
     from coe.retrieval.training.routing_tuning import tuned
