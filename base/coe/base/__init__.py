@@ -1,4 +1,1 @@
-"""Text, files, errors and the terminal: what every package uses, and nothing about routing.
-
-It imports no other package. Begin with `errors.py`, `json_text.py` and `record_files.py`.
-"""
+"""Text, files and errors that every package uses. Begin with `errors.py`, `json_text.py` and `record_files.py`."""

@@ -32,10 +32,7 @@ def dying_with_parent(*argv: str) -> tuple[str, ...]:
 
 
 def coe_words(*arguments: str) -> tuple[str, ...]:
-    """Return the command line of `coe ARGUMENTS` with this interpreter.
-
-    `-P` excludes the working directory from the path, because a user may have a `coe` of their own there.
-    """
+    """Return the command line of `coe ARGUMENTS` with this interpreter, without the working directory on the path."""
     return sys.executable, "-P", "-m", "coe", *arguments
 
 

@@ -26,10 +26,7 @@ MOST_LEVELS = 64
 
 
 class StrictLoader(Composer, CParser, SafeConstructor, Resolver):
-    """A loader of plain values with unique keys. A key merged by `<<` is no repeat: the mapping's own key replaces it.
-
-    The limits stop a text where it exceeds them, before the rest is parsed.
-    """
+    """A loader of plain values with unique keys and limits; a mapping's own key may replace one merged by `<<`."""
 
     def __init__(self, text: str) -> None:
         CParser.__init__(self, text)

@@ -49,10 +49,7 @@ WIDEST = 10_000
 
 
 class Grid(Table):
-    """A rich table with one line per row, so that foreign text cannot look like a row.
-
-    A table that is wider than the terminal goes on beyond it: names stay whole, so that they can be copied.
-    """
+    """A rich table with one line per row; text wider than the terminal stays whole, so that it can be copied."""
 
     def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
         super().add_row(*(visible_line(cell) if isinstance(cell, str) else cell for cell in cells), **options)

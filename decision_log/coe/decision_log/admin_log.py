@@ -1,7 +1,4 @@
-"""The log of what admins did to keys, configuration and routers.
-
-Lines are only appended. Each has a hash of itself and the line before, so that an edit is detected.
-"""
+"""The append-only log of what admins did. Each line has a hash of itself and the line before, which reveals edits."""
 
 from __future__ import annotations
 

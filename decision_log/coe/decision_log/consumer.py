@@ -46,10 +46,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class ConsumerStats:
-    """Counts since the process started: new rows in SQL, repeated entries, entries given up.
-
-    `last_error` is the current obstacle; None while Redis and SQL both work.
-    """
+    """Counts of records since the start; `last_error` is the current obstacle, None while Redis and SQL work."""
 
     written: int = 0
     repeated: int = 0

@@ -16,25 +16,13 @@ from sqlmodel import col
 
 from coe.base.errors import StoreError
 from coe.decision_log.decision_record import DecisionRecord
-from coe.decision_log.feedback_types import (
-    DocumentFeedback,
-    Feedback,
-    FeedbackStatus,
-    ImplicitKind,
-    JudgedAnswer,
-)
+from coe.decision_log.feedback_types import DocumentFeedback, Feedback, FeedbackStatus, ImplicitKind, JudgedAnswer
 from coe.decision_log.listing import DecisionFilter, Page, Place, list_decisions
 from coe.decision_log.payloads import Logged, from_payload, to_payload
 from coe.decision_log.read import implicit_kinds, read_reasked, record_of
 from coe.decision_log.schema import upgrade
 from coe.decision_log.spend import Spend, add_spend, spend_by_key
-from coe.decision_log.sql_engine import (
-    close_engine,
-    hold,
-    in_parts,
-    open_engine,
-    translated_errors,
-)
+from coe.decision_log.sql_engine import close_engine, hold, in_parts, open_engine, translated_errors
 from coe.decision_log.tables.log import DecisionRow, DocumentFeedbackRow, FeedbackRow, JudgementRow
 from coe.decision_log.tombstones import delete_of, erased_among, lock, note_removed
 from coe.router.config.feedback import FeedbackConfig
@@ -126,10 +114,7 @@ class Database:
             return spend_by_key(connection, tenant, slots)
 
     def put_feedback(
-        self,
-        feedback: Feedback | DocumentFeedback,
-        caps: FeedbackConfig = NO_CAPS,
-        about: DecisionRecord | None = None,
+        self, feedback: Feedback | DocumentFeedback, caps: FeedbackConfig = NO_CAPS, about: DecisionRecord | None = None
     ) -> FeedbackStatus:
         """Store feedback by decision, kind or document, and key; another value of the same key replaces the first.
 

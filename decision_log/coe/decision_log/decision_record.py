@@ -186,10 +186,7 @@ class DecisionRecord(Record):
 
 
 def read_record(line: str | bytes) -> DecisionRecord:
-    """Parse a record from JSON and ignore unknown fields; may raise ValidationError.
-
-    Gateways of two versions share a log during an update, and SQL stores the line unchanged.
-    """
+    """Parse a record from JSON and ignore fields of newer versions that share the log; may raise ValidationError."""
     return DecisionRecord.model_validate_json(line, extra="ignore")
 
 

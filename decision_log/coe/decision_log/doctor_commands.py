@@ -12,13 +12,7 @@ import typer
 
 from coe.base.errors import StoreError, allowed_values
 from coe.cli.options import ConfigOption, DataOption
-from coe.decision_log.connections import (
-    given_redis,
-    opened_client,
-    opened_database,
-    opened_redis,
-    run_with_redis,
-)
+from coe.decision_log.connections import given_redis, opened_client, opened_database, opened_redis, run_with_redis
 from coe.decision_log.consumer import Consumer, ConsumerStats
 from coe.decision_log.database import Database
 from coe.decision_log.doctor import SILENT_S, Diagnosis, Finding, diagnose

@@ -19,13 +19,7 @@ import typer
 from coe.base.errors import ConfigError, StoreError
 from coe.base.redis_names import CACHED_ANSWERS, CACHED_FROM
 from coe.cli.options import ConfigOption, DataOption
-from coe.decision_log.connections import (
-    given_redis,
-    opened_client,
-    opened_database,
-    opened_redis,
-    run_with_redis,
-)
+from coe.decision_log.connections import given_redis, opened_client, opened_database, opened_redis, run_with_redis
 from coe.decision_log.database import Database
 from coe.decision_log.doctor_commands import drain_all
 from coe.decision_log.payloads import json_line
@@ -91,8 +85,7 @@ def names_of(session: str) -> set[str]:
 
 def erase_decisions(
     subject: Annotated[
-        str,
-        typer.Option(help="key id, session id or text hash as stored; or a session's name, with keys TEAM/NAME"),
+        str, typer.Option(help="key id, session id or text hash as stored; or a session's name, with keys TEAM/NAME")
     ],
     data_dir: DataOption = Path("data"),
     config: ConfigOption = Path("experts.yaml"),
@@ -170,10 +163,7 @@ async def forget_answers(client: RedisClient) -> None:
 
 
 async def rewrite_file(client: RedisClient) -> None:
-    """Make Redis rewrite its append-only file, if it has one, without deleted data.
-
-    A cluster, or a Redis that forbids this, rewrites by its own rules.
-    """
+    """Make Redis rewrite its append-only file without deleted data, unless it is a cluster or forbids this."""
     from redis.asyncio import Redis
 
     if not isinstance(client, Redis):

@@ -140,10 +140,7 @@ def line_of(record: str, expert: str | None, feedback: float | None) -> Decision
 
 
 def conditions(connection: Connection, tenant: str, wanted: DecisionFilter) -> Iterator[ColumnElement[bool]]:
-    """Yield the conditions of a filter, so that the team's index applies.
-
-    A conversation, or the ids of rare feedback, select fewer rows; the index is avoided then.
-    """
+    """Yield a filter's conditions, on the team's index unless a conversation or rare feedback selects fewer rows."""
     columns, ids = DecisionRow.__table__.c, None
     if wanted.feedback not in (None, Opinion.NONE):
         found = connection.scalars(said(wanted.feedback).limit(FEW)).all()

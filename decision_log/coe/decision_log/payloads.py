@@ -105,10 +105,7 @@ def to_payload(record: DecisionRecord, changes: Mapping[str, object] = NO_CHANGE
 
 
 def is_plain(record: DecisionRecord) -> bool:
-    """Return whether JSON can surely represent all numbers of a record, without NaN and infinities.
-
-    Records with rarely used parts count as not plain; of a decision's numbers only the sum is checked.
-    """
+    """Return whether a record surely has no NaN or infinity, by the sum of its numbers; False for rare parts."""
     decision = record.decision
     if record.retrieval or record.strategy:
         return False

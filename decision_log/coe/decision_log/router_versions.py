@@ -101,12 +101,7 @@ def decided_by(versions: tuple[str, ...], since: float) -> ColumnElement[bool]:
 def first_rewards(connection: Connection, versions: tuple[str, ...], since: float) -> dict[str, Arm]:
     """Return the first reward of every conversation, summed by version: later rewards are not independent."""
     query = (
-        select(
-            VERSION,
-            col(DecisionRow.session_id),
-            col(DecisionRow.decision_id),
-            col(FeedbackRow.value),
-        )
+        select(VERSION, col(DecisionRow.session_id), col(DecisionRow.decision_id), col(FeedbackRow.value))
         .select_from(DecisionRow)
         .join(col(DecisionRow.feedback))
         .where(decided_by(versions, since))

@@ -197,9 +197,9 @@ class SpoolWriter:
         return payloads
 
     async def _write(self, batch: Sequence[Queued], spooled: int) -> list[Waiter]:
-        """Write records to the spool, which has the first `spooled`; return the waiters of written records.
+        """Write the records after `spooled` and return the waiters.
 
-        While the disk is full, records go straight to the stream if nothing older waits.
+        With a full disk and an empty spool, use the stream.
         """
         waiters = self._note_spooled(batch[:spooled])
         batch = batch[spooled:]

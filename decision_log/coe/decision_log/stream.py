@@ -24,10 +24,7 @@ ADD_ALL = """
 for i = 2, #ARGV do redis.call('XADD', KEYS[1], '*', ARGV[1], ARGV[i]) end
 return redis.call('XLEN', KEYS[1])
 """
-"""A script to add payloads as one command with one reply.
-
-Redis refuses it as a whole if it is out of memory or read-only, which keeps the order.
-"""
+"""A script to add payloads as one command, which Redis executes or refuses as a whole, in order."""
 
 GROUP = "coe-sql"
 KEEPING_POLICY = "noeviction"

@@ -53,10 +53,7 @@ def build_expert(name: str, entry: PluginConfig, root: Path, base: Encoder) -> R
 
 
 def pilots_folder(config: RetrievalConfig, root: Path) -> Path | None:
-    """Return the folder of the section's pilot library, which may not exist yet; None if it names none.
-
-    `root` is as for `build_experts`.
-    """
+    """Return the folder of the pilot library, which may not exist yet, or None; `root` is that of experts.yaml."""
     return None if config.pilots is None else root / expanded(config.pilots)
 
 

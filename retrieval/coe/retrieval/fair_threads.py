@@ -29,10 +29,7 @@ class Piece:
 
 
 class FairThreads:
-    """Threads that take the oldest piece of each key in turn. Use them from one event loop.
-
-    Cancelled work is skipped; if it already runs, its result is dropped.
-    """
+    """Threads that take the oldest piece of each key in turn, for one event loop; cancelled work is dropped."""
 
     def __init__(self, threads: int, name: str) -> None:
         self._free = threads

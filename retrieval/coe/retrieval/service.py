@@ -138,11 +138,7 @@ def open_retrieval(config: RetrievalConfig, root: Path, secrets: Mapping[str, st
 
 
 def retrieval_of(
-    config: RetrievalConfig,
-    root: Path,
-    files: Files,
-    database_url: str,
-    secrets: Mapping[str, str],
+    config: RetrievalConfig, root: Path, files: Files, database_url: str, secrets: Mapping[str, str]
 ) -> RetrievalService:
     """Build and open all of retrieval. Blocks.
 
@@ -170,10 +166,7 @@ def index_opener(
 
 
 class VectorStores:
-    """The stores of one gateway: the operations of endpoints, off the event loop, for one owner at a time.
-
-    Every method raises StoreError if the database or an index is unavailable.
-    """
+    """The stores of one gateway, off the event loop. Every method raises StoreError if the database is unavailable."""
 
     def __init__(
         self,

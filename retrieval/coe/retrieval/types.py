@@ -194,10 +194,7 @@ class Hits(NamedTuple):
 
 
 class VectorIndex(Protocol):
-    """Vectors of one space by key.
-
-    Changes survive the process once `add` or `remove` returns. Methods block, and any number of threads may call them.
-    """
+    """Vectors of one space by key, stored once `add` or `remove` returns. Methods block and are thread-safe."""
 
     def __len__(self) -> int: ...
 

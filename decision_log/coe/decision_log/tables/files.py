@@ -31,10 +31,7 @@ class FilePartRow(Row, table=True):
 
 
 class StoreRow(Row, table=True):
-    """A vector store.
-
-    `space` is the fingerprint of the base encoder of its documents; `version` counts changes that affect filters.
-    """
+    """A vector store in the space of a base encoder's fingerprint; `version` counts changes that affect filters."""
 
     __tablename__ = "vector_stores"
     __table_args__ = (Index("vector_stores_owner", "owner", "created_at"),)
@@ -59,10 +56,7 @@ class StoreFileRow(Row, table=True):
     """
 
     __tablename__ = "vector_store_files"
-    __table_args__ = (
-        Index("vector_store_files_status", "status"),
-        Index("vector_store_files_file", "file_id"),
-    )
+    __table_args__ = (Index("vector_store_files_status", "status"), Index("vector_store_files_file", "file_id"))
 
     store_id: TextKey
     file_id: TextKey
@@ -100,10 +94,7 @@ class ChunkRow(Row, table=True):
     """A piece of a document; its key names its vectors. Keys are never reused, because an index may lag behind."""
 
     __tablename__ = "retrieval_chunks"
-    __table_args__ = (
-        Index("retrieval_chunks_file", "store_id", "file_id", "position"),
-        {"sqlite_autoincrement": True},
-    )
+    __table_args__ = (Index("retrieval_chunks_file", "store_id", "file_id", "position"), {"sqlite_autoincrement": True})
 
     key: LargeKey
     store_id: String

@@ -50,10 +50,7 @@ class DecisionRow(Row, table=True):
 
 
 class SpendRow(Row, table=True):
-    """Sums over the decisions of one key ('' without one) in one slot of `decision_log.spend.SLOT_S` seconds.
-
-    All sums but `decisions` leave out rejected decisions.
-    """
+    """Sums over a key's decisions ('' without key) in a slot of `spend.SLOT_S`; `decisions` includes rejected ones."""
 
     __tablename__ = "spend"
 
@@ -152,10 +149,7 @@ class ErasureRow(Row, table=True):
 
 
 class RouterEventRow(Row, table=True):
-    """An event of a router version, stored once however many gateways saw it.
-
-    `event` is promoted, canary or withdrawn; `at` is the time in `live.json` (Unix seconds).
-    """
+    """An event (promoted, canary, withdrawn) of a router version, stored once; `at` is the Unix time in `live.json`."""
 
     __tablename__ = "router_events"
 

@@ -107,10 +107,7 @@ class Bm25Index:
         return found
 
     def words_at(self, rows: IntArray, distinct: IntArray) -> tuple[IntArray, IntArray]:
-        """Return for every word of the documents its document's place in `rows` and its own place in `distinct`.
-
-        Words are in document order, `distinct` is sorted, and the place of an absent word is -1.
-        """
+        """Return for each word of the documents its document's place in `rows`, and its own in `distinct` or -1."""
         lengths = self.starts[rows + 1] - self.starts[rows]
         of = np.repeat(np.arange(len(rows)), lengths)
         begins = np.repeat(self.starts[rows] - np.cumsum(lengths) + lengths, lengths)

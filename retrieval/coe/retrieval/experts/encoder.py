@@ -64,10 +64,7 @@ class EncoderExpert:
 
 
 def expert_of(encoder: Encoder, sides: Sides) -> ExpertOf:
-    """Return a builder of experts from a model.
-
-    The builder raises ArtifactError if the model is to share the base's documents and differs in dimensions.
-    """
+    """Return a builder of experts; it raises ArtifactError if a model shares documents of other dimensions."""
 
     def attached(name: str, base: Encoder) -> EncoderExpert:
         if not sides.shares_documents:

@@ -37,10 +37,7 @@ class Manifest(Record):
 
 @dataclass(frozen=True)
 class TrainedExpert(EncoderExpert):
-    """An expert with queries by the model and documents by the base.
-
-    It was not trained on `training.held_out` queries.
-    """
+    """An expert with queries by the model, which did not see `training.held_out` queries, and documents by the base."""
 
 
 def attached(folder: Path, manifest: Manifest, queries: Encoder, name: str, base: Encoder) -> TrainedExpert:

@@ -79,10 +79,7 @@ class HeldVectors:
             self.keys, self._filter = self.keys[~is_gone], None
 
     def nearest(self, query: FloatArray, limit: int, among: KeyArray | None = None) -> Hits:
-        """Return the `limit` vectors with the largest inner product with `query` (d,), all taken as unit vectors.
-
-        The result is exact if no more vectors pass the filter than are ranked.
-        """
+        """Return the `limit` unit vectors nearest to `query` (d,), exactly if few pass the filter (see `RANKED`)."""
         total, batch = len(self.keys), np.ascontiguousarray(query[None], dtype=np.float32)
         left = None if among is None else self._left_by(among)
         wanted = total if left is None else left.wanted
@@ -227,7 +224,7 @@ class LocalIndex:
         return count
 
     def search(self, query: FloatArray, limit: int, among: KeyArray | None = None, enough: int | None = None) -> Hits:
-        """Search as `VectorIndex.search` does: exactly among few vectors, else approximately, always for `limit` hits."""
+        """Search as `VectorIndex.search` does: exactly among few vectors, approximately among many."""
         require_vectors(self.space, query[None])
         with self._lock:
             self._follow()
@@ -245,10 +242,7 @@ class LocalIndex:
         connection.execute(update(IndexRow).where(self._is_it).values(vectors=count))
 
     def _follow(self) -> None:
-        """Read what has changed since the version in memory.
-
-        Commits between the statements are read again by the next search, because the version stays that of the start.
-        """
+        """Read changes since the version in memory; commits in between are read again by the next search."""
         with self._database.transaction("read vectors") as connection:
             row = connection.execute(select(IndexRow).where(self._is_it)).one_or_none()
             if row is None:

@@ -153,10 +153,7 @@ class PgvectorIndex:
         return self._nearest(query, limit, source, {"among": among.tolist()})
 
     def _asked(self, enough: int, limit: int, left: int) -> int:
-        """Return how many neighbours to ask for, so that `enough` pass a filter that keeps `left` vectors.
-
-        It is enough for `limit` if that needs no wider search than without a filter.
-        """
+        """Return how many neighbours to ask for, so that `enough` pass a filter that keeps `left` vectors."""
         if self._rows < left:  # the index grows
             with self._transaction("estimate the size") as connection:
                 rows = connection.execute(text(SIZE.format(table=self._table)), {"table": self._table}).scalar_one()
@@ -194,10 +191,7 @@ def open_postgres(url: str) -> Engine:
 
 @contextmanager
 def transaction(engine: Engine, action: str) -> Iterator[Connection]:
-    """Run a block in a transaction; raise StoreError without the statement's values.
-
-    A missing table means that its index was deleted.
-    """
+    """Run a block in a transaction; StoreErrors have no values, and a missing table is a deleted index."""
     with translated_errors(f"{action} in", "Postgres"):
         try:
             with engine.begin() as connection:

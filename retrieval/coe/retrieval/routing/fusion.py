@@ -1,7 +1,4 @@
-"""Fusion of rankings, for a decision with two members.
-
-A ranking is document keys (k,) int64, best first, with the scores (k,) of the one expert that found them.
-"""
+"""Fusion of rankings. A ranking is keys of documents (k,) int64, best first, with one expert's scores (k,)."""
 
 from __future__ import annotations
 

@@ -104,10 +104,7 @@ def data_set_gains(
 
 
 def foreign_gains(gains: FloatArray, measured: FloatArray, plain: int) -> FloatArray:
-    """Return each arm's mean gain (m,) over data sets except its best one, less one standard error, and at most 0.
-
-    A specialist's own data set says nothing about foreign ones.
-    """
+    """Return each arm's mean gain (m,) over data sets but its best, less one standard error, at most 0."""
     found = np.full(gains.shape[1], -FOREIGN_LOSS, dtype=np.float32)
     for column in range(gains.shape[1]):
         known = np.sort(gains[measured[:, column] > 0, column])[:-1]

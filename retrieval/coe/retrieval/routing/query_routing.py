@@ -11,14 +11,7 @@ import numpy as np
 
 from coe.base.errors import RequestError, allowed_values, shorten
 from coe.retrieval.routing.pilot_router import RetrievalRouter
-from coe.retrieval.types import (
-    BASE,
-    DenseExpert,
-    RetrievalDecision,
-    RetrievalExpert,
-    RetrievalReason,
-    single,
-)
+from coe.retrieval.types import BASE, DenseExpert, RetrievalDecision, RetrievalExpert, RetrievalReason, single
 from coe.router.section import AUTO
 from coe.router.types import FloatArray
 
@@ -114,10 +107,7 @@ class QueryRouting:
         return RoutedQueries(tuple(texts), decisions, base, (time.perf_counter() - began_s) * 1e3)
 
     def vectors(self, routed: RoutedQueries, names: Sequence[str]) -> list[FloatArray]:
-        """Return the vector (d,) of each query by the dense expert of that name.
-
-        Base's vectors are not computed twice; each expert encodes its queries in one batch.
-        """
+        """Return each query's vector (d,) by the dense expert of that name, in one batch each; base's are reused."""
         found: list[FloatArray] = [np.zeros(0, dtype=np.float32)] * len(names)
         groups: dict[str, list[int]] = {}
         for row, name in enumerate(names):

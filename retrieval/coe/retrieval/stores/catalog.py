@@ -191,10 +191,7 @@ class Catalog:
         return {row.file_id: pairs_of(row.attributes_json, row.file_id) for row in rows}
 
     def claim(self, store_id: str, file_id: str, seconds: float) -> int:
-        """Count an attempt to read the file, before it begins, and return its number, starting at 1.
-
-        It returns 0 if the file does not wait or another process has claimed it.
-        """
+        """Claim a file and return the number of the attempt, starting at 1; 0 if it does not wait or is claimed."""
         now = time.time()
         is_free = or_(col(StoreFileRow.claimed_until).is_(None), col(StoreFileRow.claimed_until) < now)
         statement = (
@@ -245,10 +242,7 @@ class Catalog:
 
 
 def next_version(store_id: str) -> Update:
-    """Return the statement that counts a change of a store's files.
-
-    It runs first, so that writers wait for each other.
-    """
+    """Return the statement that counts a change of a store's files; run it first, so that writers wait."""
     return update(StoreRow).where(col(StoreRow.store_id) == store_id).values(version=col(StoreRow.version) + 1)
 
 

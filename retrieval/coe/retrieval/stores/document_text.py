@@ -1,7 +1,4 @@
-"""The text of an uploaded file: PDF, HTML, Markdown and plain text.
-
-Parsers meet hostile files, so `read_text` runs only in a process with limits: see `reading_process`.
-"""
+"""The text of an uploaded file. Parsers meet hostile files, so `read_text` runs only in a `reading_process`."""
 
 from __future__ import annotations
 

@@ -158,10 +158,7 @@ class DocumentVectors:
         return self.index(store_id, expert.space).search(vector, limit, among, enough)
 
     def evidence(self, store_id: str, name: str, text: str, keys: KeyArray) -> FloatArray:
-        """Return the features (k, `EVIDENCE`) of chunks by an expert over words; 0 for chunks outside its index.
-
-        It uses the index of the search just before, without another check for changes of the store.
-        """
+        """Return features (k, `EVIDENCE`) of chunks by the word index of the last search; 0 for chunks outside it."""
         expert = self._experts[name]
         assert isinstance(expert, LexicalExpert)
         words = self._words.get((store_id, name)) or self._word_index(store_id, expert, may_take_long=False)

@@ -46,7 +46,7 @@ class AbandonedError(Exception):
 
 
 class Ingestion:
-    """The tasks that read files, started and closed on the event loop; `threads` compute vectors, a few chunks at a time."""
+    """The tasks that read files; start and close them on the event loop. `threads` compute vectors."""
 
     def __init__(
         self,
@@ -251,9 +251,4 @@ def completed(usage_bytes: int) -> dict[str, object]:
 
 
 def failure(code: str, message: str) -> dict[str, object]:
-    return {
-        "status": FileStatus.FAILED.value,
-        "error_code": code,
-        "error_message": message,
-        "claimed_until": None,
-    }
+    return {"status": FileStatus.FAILED.value, "error_code": code, "error_message": message, "claimed_until": None}

@@ -62,10 +62,7 @@ NO_QUERIES = Queries((), (), ())
 
 @dataclass(frozen=True)
 class Collection:
-    """Documents in file order, and queries by split.
-
-    `skipped` counts judgements of unknown documents or queries, and queries without a relevant document.
-    """
+    """Documents in file order, and queries by split; `skipped` counts unusable judgements and queries."""
 
     name: str
     document_ids: tuple[str, ...]

@@ -1,7 +1,4 @@
-"""nDCG@10 by ir_measures (MacAvaney et al. 2022), and the order of documents with equal scores in trec_eval.
-
-It is trec_eval's `ndcg_cut_10`, with linear gains (Järvelin & Kekäläinen 2002).
-"""
+"""nDCG@10 by ir_measures (trec_eval's `ndcg_cut_10`, Järvelin & Kekäläinen 2002), and trec_eval's order of ties."""
 
 from __future__ import annotations
 

@@ -82,10 +82,7 @@ class QuerySide:
 
 @dataclass
 class Searcher:
-    """The search of one collection.
-
-    Vectors and indexes are built on demand. Vectors are cached; those of documents in `memory`, if there is one.
-    """
+    """The search of one collection. Vectors and indexes are built on demand and cached, documents in `memory`."""
 
     collection: Collection
     experts: Mapping[str, RetrievalExpert]
