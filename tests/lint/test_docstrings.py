@@ -26,7 +26,7 @@ where wherever which while who whoever whom whose why with within without
 
 VERBS = """
 abort accept accumulate acquire act add adjust admit advance align allocate allow announce annotate answer append
-apply approximate arrange ask assemble assert assign attach authenticate authorize average await back begin bind
+apply approximate arrange ask assemble assert assign attach attribute authenticate authorize average await back begin bind
 block bootstrap bound bracket break bring buffer build bump bundle cache calibrate call cancel cap cast certify
 change charge check choose claim classify clean clear clip clone close cluster collapse collect combine commit
 compare compile complete compose compress compute concatenate configure confirm connect consume contain continue
@@ -41,7 +41,7 @@ include increase increment index infer initialize inject insert inspect install 
 invert invite iterate join judge keep kill label launch learn leave lend let limit link list listen load locate lock
 log look lower make map mark mask match maximize mean measure memorize merge migrate minimize mirror mix modify
 monitor mount move multiply name narrow normalize note notify observe obtain offer omit open order override own pack
-pad page parse partition pass patch pause penalize perform permit persist pick pin place plan plot poll pool pop
+pad page pair parse partition pass paste patch pause penalize perform permit persist pick pin place plan play plot poll pool pop
 populate post postpone predict prefer prefix prepare prepend prevent price print probe process produce project
 promote prompt propagate propose protect prove provide prune publish pull purge push put query queue quote raise
 randomize rank rate read rebuild recalibrate receive recompute reconnect record recover redact redirect redraw
