@@ -26,35 +26,35 @@ where wherever which while who whoever whom whose why with within without
 
 VERBS = """
 abort accept accumulate acquire act add adjust admit advance align allocate allow announce annotate answer append
-apply approximate arrange ask assemble assert assign attach attribute authenticate authorize average await back begin bind
-block bootstrap bound bracket break bring buffer build bump bundle cache calibrate call cancel cap cast certify
-change charge check choose claim classify clean clear clip clone close cluster collapse collect combine commit
-compare compile complete compose compress compute concatenate configure confirm connect consume contain continue
-convert copy correct count cover create cross cut debit decide declare decode decompress deduplicate default defer
-define delay delegate delete deliver demand derive describe deserialize detect determine dictate digest disable
-discard disconnect discount discover dispatch display distribute divide download drain draw drop dump embed emit
-empty enable encode encrypt end enforce enqueue ensure enter enumerate erase escape estimate evaluate evict examine
-exchange exclude execute exit expand expect explain explore export expose express extend extract fail fall feed
-fetch fill filter find finish fit fix flag flatten flush fold follow forbid forget fork format forward freeze fuse
-gather generate get give grade grant group guard guess halt handle hash help hide hold identify ignore import impute
-include increase increment index infer initialize inject insert inspect install interpolate interrupt invalidate
-invert invite iterate join judge keep kill label launch learn leave lend let limit link list listen load locate lock
-log look lower make map mark mask match maximize mean measure memorize merge migrate minimize mirror mix modify
-monitor mount move multiply name narrow normalize note notify observe obtain offer omit open order override own pack
-pad page pair parse partition pass paste patch pause penalize perform permit persist pick pin place plan play plot poll pool pop
-populate post postpone predict prefer prefix prepare prepend prevent price print probe process produce project
-promote prompt propagate propose protect prove provide prune publish pull purge push put query queue quote raise
-randomize rank rate read rebuild recalibrate receive recompute reconnect record recover redact redirect redraw
-reduce refer refine refit refresh refund refuse register reject relabel relay release reload remember remove rename
-render renew reorder repair repeat replace replay reply report represent request require reraise reread resample
-reserve reset resize resolve respond restart restore restrict resume retire retrain retrieve retry return reuse
-reverse revert revoke rewrite roll rotate round route run sample save say scale scan schedule score search seed
-select send separate serialize serve set settle shape share shift show shrink shuffle shut sign simulate skip sleep
-slice smooth solve sort split spool spread stack stage stamp standardize start state stem stop store stream strip
-submit subscribe subset subtract suggest sum summarize supply suppress suspend swap switch synchronize tabulate tag
-take tell terminate test throttle time tokenize total touch trace track train transfer transform translate traverse
-trim truncate try tune turn undo unload unlock unpack unpin unwrap update upgrade upload use validate verify visit
-vote wait wake walk warm warn watch weigh weight whiten widen withdraw withhold word wrap write yield zip
+apply approximate arrange ask assemble assert assign attach attribute authenticate authorize average await back begin
+bind block bootstrap bound bracket break bring buffer build bump bundle cache calibrate call cancel cap cast certify
+change charge check choose claim classify clean clear clip clone close cluster collapse collect combine commit compare
+compile complete compose compress compute concatenate configure confirm connect consume contain continue convert copy
+correct count cover create cross cut debit decide declare decode decompress deduplicate default defer define delay
+delegate delete deliver demand derive describe deserialize detect determine dictate digest disable discard disconnect
+discount discover dispatch display distribute divide download drain draw drop dump embed emit empty enable encode
+encrypt end enforce enqueue ensure enter enumerate erase escape estimate evaluate evict examine exchange exclude
+execute exit expand expect explain explore export expose express extend extract fail fall feed fetch fill filter find
+finish fit fix flag flatten flush fold follow forbid forget fork format forward freeze fuse gather generate get give
+grade grant group guard guess halt handle hash help hide hold identify ignore import impute include increase increment
+index infer initialize inject insert inspect install interpolate interrupt invalidate invert invite iterate join judge
+keep kill label launch learn leave lend let limit link list listen load locate lock log look lower make map mark mask
+match maximize mean measure memorize merge migrate minimize mirror mix modify monitor mount move multiply name narrow
+normalize note notify observe obtain offer omit open order override own pack pad page pair parse partition pass paste
+patch pause penalize perform permit persist pick pin place plan play plot poll pool pop populate post postpone predict
+prefer prefix prepare prepend prevent price print probe process produce project promote prompt propagate propose
+protect prove provide prune publish pull purge push put query queue quote raise randomize rank rate read rebuild
+recalibrate receive recompute reconnect record recover redact redirect redraw reduce refer refine refit refresh refund
+refuse register reject relabel relay release reload remember remove rename render renew reorder repair repeat replace
+replay reply report represent request require reraise reread resample reserve reset resize resolve respond restart
+restore restrict resume retire retrain retrieve retry return reuse reverse revert revoke rewrite roll rotate round
+route run sample save say scale scan schedule score search seed select send separate serialize serve set settle shape
+share shift show shrink shuffle shut sign simulate skip sleep slice smooth solve sort split spool spread stack stage
+stamp standardize start state stem stop store stream strip submit subscribe subset subtract suggest sum summarize
+supply suppress suspend swap switch synchronize tabulate tag take tell terminate test throttle time tokenize total
+touch trace track train transfer transform translate traverse trim truncate try tune turn undo unload unlock unpack
+unpin unwrap update upgrade upload use validate verify visit vote wait wake walk warm warn watch weigh weight whiten
+widen withdraw withhold word wrap write yield zip
 """
 """The verbs that a function's docstring may begin with. Add one that is missing; a noun never."""
 

@@ -159,7 +159,7 @@ def read_answers(path: Path, table: OutcomeTable, asked: Mapping[str, StoredProm
 
 
 def number_answers(given: Iterable[tuple[int, int, str | None]], shape: tuple[int, ...]) -> IntArray:
-    """Assign numbers to answers as `OutcomeTable` has them, (n, m), from (prompt, expert, answer); an empty one is none."""
+    """Assign numbers to answers as in `OutcomeTable`, (n, m), from (prompt, expert, answer); an empty one is none."""
     found = np.full(shape, NOT_COMPARED, dtype=np.int64)
     numbers: dict[tuple[int, str], int] = {}
     counts: Counter[int] = Counter()
